@@ -1,0 +1,323 @@
+"""The one YAML that drives every step: its vocabulary, and reading it strictly."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Union
+
+import yaml
+
+from .errors import ConfigError, PplcError
+from .files import user_path
+from .schema import did_you_mean, option, read
+
+DEFAULT_TRAIN_TRANSFORMS = [{"RandomCrop": {"crop_size": 224}}, "RandomHorizontalFlip", "Normalize"]
+DEFAULT_EVAL_TRANSFORMS = [
+    {"ResizeByShort": {"short_size": 256}},
+    {"CenterCrop": {"crop_size": 224}},
+    "Normalize",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where the photographs are. Lists are looked for in ``dir`` under PaddleX 2.x and 3.x names."""
+
+    dir: str = option()
+    train_list: Optional[str] = option(None)
+    val_list: Optional[str] = option(None)
+    test_list: Optional[str] = option(None)
+    labels: Optional[str] = option(None)
+    cache_mb: Optional[int] = option(None, at_least=0)  # decoded pictures in memory; null: half of what is free
+    workers: Optional[int] = option(None, at_least=1)  # decoding threads; null: one a core
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitConfig:
+    """Shares of each class, and what must stay together."""
+
+    val: float = option(0.2, more_than=0, below=1)
+    test: float = option(0.1, at_least=0, below=1)
+    seed: int = option(0, at_least=0)
+    group: Optional[str] = option(None)
+    format: str = option("paddlex2", choices=("paddlex2", "paddlex3"))
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network and the weights that it starts from: none, imagenet, imagenet_ssld, or a file."""
+
+    name: str = option("PPLCNet_x1_0")
+    pretrained: str = option("imagenet_ssld")
+    dropout: float = option(0.2, at_least=0, below=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The recipe. Names and defaults follow PaddleX 2.x where it had them."""
+
+    epochs: int = option(10, at_least=1)
+    batch_size: int = option(32, at_least=1)
+    learning_rate: float = option(0.025, more_than=0)
+    optimizer: str = option("momentum", choices=("momentum", "sgd", "adam", "adamw"))
+    momentum: float = option(0.9, at_least=0, below=1)
+    weight_decay: float = option(1e-4, at_least=0)
+    schedule: str = option("piecewise", choices=("piecewise", "cosine", "constant"))
+    lr_decay_epochs: List[int] = option([30, 60, 90], at_least=1)
+    lr_decay_gamma: float = option(0.1, more_than=0, at_most=1)
+    warmup_epochs: float = option(0.0, at_least=0)
+    warmup_start_lr: float = option(0.0, at_least=0)
+    label_smoothing: float = option(0.0, at_least=0, below=1)
+    ema_decay: float = option(0.0, at_least=0, below=1)  # 0: no moving average of the weights
+    clip_grad_norm: float = option(0.0, at_least=0)  # 0: gradients are not clipped
+    early_stop: bool = option(False)
+    early_stop_patience: int = option(5, at_least=1)
+    class_weights: Union[None, str, Dict[str, float]] = option(None, more_than=0, choices=("balanced",))
+    seed: int = option(0, at_least=0)
+    threads: Optional[int] = option(None, at_least=1)  # null: physical cores
+    log_interval_steps: int = option(10, at_least=1)
+    visualdl: bool = option(False)
+    transforms: List[Any] = option(DEFAULT_TRAIN_TRANSFORMS)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """How a trained network is measured."""
+
+    batch_size: int = option(32, at_least=1)
+    split: Optional[str] = option(None, choices=("train", "val", "test"))  # null: test, else val
+    worst: int = option(24, at_least=0)  # mistakes on the contact sheet
+    transforms: List[Any] = option(DEFAULT_EVAL_TRANSFORMS)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """How closely the exported model must follow the trained network."""
+
+    tolerance: float = option(1e-4, more_than=0)
+    images: int = option(64, at_least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictConfig:
+    """How the exported model is run."""
+
+    mkldnn: bool = option(True)
+    threads: Optional[int] = option(None, at_least=1)  # null: physical cores
+    batch_size: int = option(8, at_least=1)
+    top_k: int = option(1, at_least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The whole YAML."""
+
+    data: DataConfig = option()
+    output: str = option()
+    split: SplitConfig = option(SplitConfig())
+    model: ModelConfig = option(ModelConfig())
+    train: TrainConfig = option(TrainConfig())
+    eval: EvalConfig = option(EvalConfig())
+    export: ExportConfig = option(ExportConfig())
+    predict: PredictConfig = option(PredictConfig())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that reads back as an equal configuration."""
+        return dataclasses.asdict(self)
+
+
+def load_config(
+    path: Union[str, Path, None] = None,
+    overrides: Optional[Mapping[str, Any]] = None,
+    *,
+    must_exist: Sequence[str] = (),
+) -> Config:
+    """Read and check a configuration.
+
+    Args:
+        path: a YAML file; None starts from an empty one, so that the overrides are all there is.
+        overrides: dotted key to value, applied over the file with the same checks.
+        must_exist: dotted keys whose files or folders must be there: any of ``data.dir`` and ``model.pretrained``.
+
+    Raises:
+        ConfigError: with every fault found, not only the first.
+    """
+    source = str(path) if path is not None else "the options"
+    raw = read_yaml(path) if path is not None else {}
+    return check_config(raw, overrides, source=source, must_exist=must_exist)
+
+
+def check_config(
+    raw: Any,
+    overrides: Optional[Mapping[str, Any]] = None,
+    *,
+    source: str = "config",
+    must_exist: Sequence[str] = (),
+) -> Config:
+    """Check plain data as :func:`load_config` does with a file's."""
+    faults: list[str] = []
+    raw = _apply(raw, overrides or {}, faults)
+    if isinstance(raw, dict) and "output" not in raw and isinstance(raw.get("data"), Mapping):
+        raw["output"] = f"output/{Path(str(raw['data'].get('dir', 'run'))).name or 'run'}"
+    config = read(Config, raw, "", faults)
+    faults = [_hint_elsewhere(fault) for fault in faults]
+    sections = raw if isinstance(raw, Mapping) else {}
+    _check_transforms(sections, faults)
+    _check_network(sections, faults)
+    if config is not None:
+        _check_meaning(config, faults)
+        _check_paths(config, must_exist, faults)
+    if faults or config is None:
+        raise ConfigError(source, faults)
+    return config
+
+
+def read_yaml(path: Union[str, Path]) -> Any:
+    """Plain data of a YAML file; nothing in it is evaluated.
+
+    Raises:
+        ConfigError: the file is missing, not text, not YAML, or says a key twice.
+    """
+    path = user_path(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        beside = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        ending = did_you_mean(path.name, beside) if beside else ""
+        raise ConfigError(str(path), [f"no such file{ending}"]) from None
+    except OSError as error:
+        raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError:
+        raise ConfigError(str(path), ["expected YAML in UTF-8, got other bytes; save it as UTF-8"]) from None
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader that also refuses doubled keys
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(str(path), [f"{where}expected YAML: {problem}"]) from None
+    except RecursionError:
+        raise ConfigError(str(path), ["is nested too deeply"]) from None
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """``train.epochs=5`` as a dotted key and a YAML value.
+
+    Raises:
+        PplcError: there is no ``=``, or the value is no YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise PplcError(f"-o {text}: expected key=value, as in -o train.epochs=5")
+    try:
+        return key.strip(), yaml.load(value, _Loader)
+    except yaml.YAMLError:
+        raise PplcError(f"-o {text}: the value is not valid YAML") from None
+
+
+class _Loader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if not isinstance(key, (str, int, float, bool)):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _apply(raw: Any, overrides: Mapping[str, Any], faults: list[str]) -> Any:
+    """A copy of the raw mapping with the overrides set in it."""
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, Mapping):
+        return raw
+    raw = {key: dict(value) if isinstance(value, Mapping) else value for key, value in raw.items()}
+    for dotted, value in overrides.items():
+        *parents, last = dotted.split(".")
+        node = raw
+        for parent in parents:
+            child = node.get(parent)
+            child = {} if child is None else child
+            if not isinstance(child, dict):
+                faults.append(f"{dotted}: {parent} holds a value, not keys")
+                break
+            node[parent] = child
+            node = child
+        else:
+            node[last] = value
+    return raw
+
+
+def _hint_elsewhere(fault: str) -> str:
+    """Point an unknown key at the section that does have a key of that name."""
+    key, separator, _ = fault.partition(": unknown key")
+    if not separator or "did you mean" in fault:
+        return fault
+    leaf = key.rpartition(".")[2]
+    sections = {"data": DataConfig, "split": SplitConfig, "model": ModelConfig, "train": TrainConfig,
+                "eval": EvalConfig, "export": ExportConfig, "predict": PredictConfig}  # fmt: skip
+    homes = [f"{name}.{leaf}" for name, cls in sections.items() if leaf in {f.name for f in dataclasses.fields(cls)}]
+    return f"{key}: unknown key; did you mean {' or '.join(homes)}?" if homes else fault
+
+
+def _check_transforms(sections: Mapping[str, Any], faults: list[str]) -> None:
+    from .data.transforms import check_transforms  # loads OpenCV, which the command needs anyway
+
+    for section in ("train", "eval"):
+        part = sections.get(section)
+        raw = part.get("transforms") if isinstance(part, Mapping) else None
+        if isinstance(raw, list):
+            check_transforms(raw, f"{section}.transforms", faults, training=section == "train")
+
+
+def _check_network(sections: Mapping[str, Any], faults: list[str]) -> None:
+    from .models.registry import find_network
+
+    part = sections.get("model")
+    name = part.get("name") if isinstance(part, Mapping) else None
+    if isinstance(name, str):
+        try:
+            find_network(name)
+        except PplcError as error:
+            faults.append(f"model.name: {error}")
+
+
+def _check_meaning(config: Config, faults: list[str]) -> None:
+    """What no single key can be wrong about."""
+    train, split = config.train, config.split
+    if split.val + split.test >= 1:
+        faults.append(f"split: expected val + test below 1, got {split.val:g} + {split.test:g}: nothing is left to train on")
+    if train.schedule == "piecewise" and sorted(set(train.lr_decay_epochs)) != train.lr_decay_epochs:
+        faults.append(f"train.lr_decay_epochs: expected rising epochs, got {train.lr_decay_epochs}")
+    if train.warmup_epochs > train.epochs:
+        faults.append(f"train.warmup_epochs: expected at most train.epochs ({train.epochs}), got {train.warmup_epochs:g}")
+    if split.group is not None:
+        import re
+
+        try:
+            re.compile(split.group)
+        except re.error as error:
+            faults.append(f"split.group: expected a regular expression, got {split.group!r} ({error})")
+
+
+def _check_paths(config: Config, must_exist: Sequence[str], faults: list[str]) -> None:
+    if "data.dir" in must_exist and not user_path(config.data.dir).is_dir():
+        faults.append(f"data.dir: no such folder {config.data.dir!r} (looked for {user_path(config.data.dir).absolute()})")
+    if "data.dir" in must_exist:
+        for name in ("train_list", "val_list", "test_list", "labels"):
+            value = getattr(config.data, name)
+            if value is not None and not user_path(value).is_file():
+                faults.append(f"data.{name}: no such file {value!r}")
+    if "model.pretrained" in must_exist:
+        from .models.weights import SOURCES
+
+        pretrained = config.model.pretrained
+        if pretrained not in SOURCES and not user_path(pretrained).exists():
+            faults.append(
+                f"model.pretrained: expected {', '.join(SOURCES)} or a weights file, got {pretrained!r}, which is not there"
+            )

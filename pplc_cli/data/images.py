@@ -1,0 +1,174 @@
+"""One decoder for every command, so that split, train, eval and predict see the same pixels.
+
+Pillow and OpenCV decode JPEG to the same bytes (both use libjpeg-turbo's slow DCT); Pillow says why a file is
+broken, where OpenCV returns a grey rest without a word, so Pillow does it all.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps
+
+from ..errors import ImageError
+
+SUFFIXES = {
+    ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".bmp": "BMP", ".dib": "BMP",
+    ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP", ".gif": "GIF",
+}  # fmt: skip
+FORMATS = sorted(set(SUFFIXES.values()))
+IGNORED_FILES = {"thumbs.db", "desktop.ini"}  # written by file managers, never anybody's data
+
+MAX_PIXELS = 178_956_970  # Pillow's own limit: 2/3 GB as 8-bit RGB
+MAX_ELONGATION = 200  # 1 x 5000 pixels, resized to a short side of 256, would need 1 GB
+
+Image.MAX_IMAGE_PIXELS = None  # the check is in decode_image, with a message for people
+ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+
+def is_image_name(name: Union[str, Path]) -> bool:
+    """Whether the suffix, in any case, is one of a picture."""
+    return Path(name).suffix.lower() in SUFFIXES
+
+
+def list_files(folder: Path) -> Iterator[Path]:
+    """All files below a folder in sorted order, without hidden ones and those of file managers."""
+    for entry in sorted(folder.iterdir(), key=lambda path: path.name):
+        if entry.name.startswith(".") or entry.name.lower() in IGNORED_FILES:
+            continue
+        if entry.is_dir():
+            yield from list_files(entry)
+        else:
+            yield entry
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a regular file.
+
+    Raises:
+        ImageError: it is missing, empty, a folder, a pipe, or cannot be read.
+    """
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise ImageError("is a folder, expected a picture")
+        if not stat.S_ISREG(mode):
+            raise ImageError("is no regular file")  # reading a pipe would wait for ever
+        data = path.read_bytes()
+    except FileNotFoundError:
+        reason = "is a link to a file that is not there" if path.is_symlink() else "no such file"
+        raise ImageError(reason) from None
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # an embedded zero byte
+        raise ImageError(f"cannot be read: {error}") from None
+    if not data:
+        raise ImageError("is empty (0 bytes)")
+    return data
+
+
+def read_image(path: Union[str, Path]) -> np.ndarray:
+    """Decode a file: :func:`read_bytes`, then :func:`decode_image`."""
+    return decode_image(read_bytes(Path(path)))
+
+
+def decode_image(data: bytes) -> np.ndarray:
+    """Decode a picture as a viewer shows it.
+
+    EXIF rotation is applied, of an animation the first frame is taken, 16-bit values keep their high byte, and an alpha
+    channel is dropped: so does PaddleX.
+
+    Args:
+        data: the bytes of a JPEG, PNG, BMP, TIFF, WebP or GIF file, whatever its name says.
+
+    Returns:
+        uint8 RGB, shape (H, W, 3).
+
+    Raises:
+        ImageError: the bytes are no whole picture of these kinds, or its size is beyond use.
+    """
+    return inspect_image(data)[0]
+
+
+def inspect_image(data: bytes) -> tuple[np.ndarray, str, list[str]]:
+    """Decode as :func:`decode_image` does; also the format's name, and what is odd about the picture."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of what is judged here or does not matter
+        try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except Exception as error:
+            raise ImageError(_why_not_opened(data, error)) from None
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise ImageError(f"is {width} x {height} pixels large, expected at most {MAX_PIXELS // 1_000_000} million pixels")
+        if max(width, height) > MAX_ELONGATION * min(width, height):
+            raise ImageError(f"is {width} x {height} pixels, expected a shape of at most {MAX_ELONGATION} : 1")
+        notes = []
+        try:
+            frames = getattr(image, "n_frames", 1)
+            kind = image.format or ""
+            pixels = _to_rgb(ImageOps.exif_transpose(image))
+        except MemoryError:
+            raise ImageError(f"is too large for this machine's memory ({width} x {height} pixels)") from None
+        except Exception as error:  # decoders raise a dozen kinds: OSError, SyntaxError, struct.error, ...
+            raise ImageError(f"is broken: {_first_line(error)}") from None
+    if frames > 1:
+        notes.append(f"has {frames} frames; the first is used")
+    if min(width, height) < 8:
+        notes.append(f"is only {width} x {height} pixels large")
+    return pixels, kind, notes
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        values = np.asarray(image)
+        if image.mode == "F" and values.size and np.nanmax(values) <= 1:
+            values = values * 255.0
+        elif values.max(initial=0) > 255:
+            values = values / 256
+        grey = np.clip(np.nan_to_num(values), 0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode != "RGB":
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB").convert("RGB")
+    pixels = np.asarray(image)
+    return pixels if pixels.flags.c_contiguous else np.ascontiguousarray(pixels)
+
+
+def _why_not_opened(data: bytes, error: Exception) -> str:
+    if not data.strip(b"\0"):
+        return f"is no picture: its {len(data)} bytes are all zero"
+    head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    known = {
+        b"<!doctype": "a web page", b"<html": "a web page", b"<svg": "an SVG drawing", b"<?xml": "an XML file",
+        b"%pdf": "a PDF", b"pk\x03\x04": "a ZIP archive", b"\x1f\x8b": "a gzip archive", b"8bps": "a Photoshop file",
+        b"\x7felf": "a program", b"version https://git-lfs": "a Git LFS pointer, not the picture itself",
+    }  # fmt: skip
+    for magic, what in known.items():
+        if head.startswith(magic):
+            return f"is no picture: it is {what}"
+    if data[4:8] == b"ftyp":
+        return "is a HEIC/AVIF picture or a video; save it as JPEG or PNG"
+    starts = {b"\xff\xd8": "JPEG", b"\x89png": "PNG", b"gif8": "GIF", b"ii*\0": "TIFF", b"mm\0*": "TIFF", b"bm": "BMP"}
+    for magic, kind in starts.items():
+        if head.startswith(magic) and kind != "BMP" or (kind == "BMP" and data.startswith(b"BM")):
+            return f"is broken: it starts like {kind}, but its header is damaged or cut off"
+    if data.startswith(b"RIFF"):
+        return "is broken or no picture: a RIFF file that is no readable WebP"
+    try:
+        data[:512].decode("utf-8")
+        return "is no picture: it is text"
+    except UnicodeDecodeError:
+        del error
+        return f"is no picture of a known kind ({', '.join(FORMATS)})"
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]

@@ -1,0 +1,197 @@
+"""The lists of PaddleX 2.x and 3.x: which picture has which label, in which part of the data set."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Optional
+
+from ..config import DataConfig
+from ..errors import DataError
+from ..files import user_path, write_text
+from ..schema import did_you_mean
+from .images import list_files
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """A picture and its class.
+
+    Attributes:
+        path: the file.
+        label: the class id, 0-based.
+        name: how the list calls the file, with forward slashes.
+    """
+
+    path: Path
+    label: int
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ListFormat:
+    """The file names of one generation of PaddleX, and whether its label file numbers the names."""
+
+    labels: str
+    parts: dict[str, str]
+    numbered: bool
+
+
+FORMATS = {
+    "paddlex2": ListFormat(
+        "labels.txt", {"train": "train_list.txt", "val": "val_list.txt", "test": "test_list.txt"}, numbered=False
+    ),
+    "paddlex3": ListFormat("label.txt", {"train": "train.txt", "val": "val.txt", "test": "test.txt"}, numbered=True),
+}
+
+
+def write_lists(folder: Path, labels: Sequence[str], parts: dict[str, list[tuple[str, int]]], format_name: str) -> None:
+    """Write label file and lists; a part without pictures gets no list.
+
+    Args:
+        folder: the data set's folder.
+        labels: class names in the order of their ids.
+        parts: train, val, test to (relative path, class id).
+        format_name: ``paddlex2`` or ``paddlex3``.
+    """
+    chosen = FORMATS[format_name]
+    names = [f"{i} {name}" if chosen.numbered else name for i, name in enumerate(labels)]
+    write_text(folder / chosen.labels, "".join(f"{name}\n" for name in names))
+    for part, rows in parts.items():
+        if rows:
+            write_text(folder / chosen.parts[part], "".join(f"{name} {label}\n" for name, label in rows))
+
+
+def existing_lists(folder: Path) -> list[Path]:
+    """The list and label files of either format that stand in a folder."""
+    names = [name for chosen in FORMATS.values() for name in (chosen.labels, *chosen.parts.values())]
+    return [folder / name for name in names if (folder / name).exists()]
+
+
+def read_labels(data: DataConfig) -> list[str]:
+    """The class names of a data set, in the order of their ids.
+
+    Raises:
+        DataError: no label file, or one that is empty or names a class twice.
+    """
+    path = user_path(data.labels) if data.labels else _find(data, [f.labels for f in FORMATS.values()])
+    if path is None:
+        raise DataError(f"{data.dir}: no labels.txt or label.txt; run: pplc split --dataset {_quoted(data.dir)}")
+    names = [line.strip() for line in _read_text(path).splitlines() if line.strip()]
+    if not names:
+        raise DataError(f"{path}: names no class")
+    numbers = [name.split(None, 1) for name in names]
+    if [pair[0] for pair in numbers] == [str(i) for i in range(len(names))] and all(len(p) == 2 for p in numbers):
+        names = [pair[1] for pair in numbers]  # "0 cat": how PaddleClas and PaddleX 3 write it
+    if len(set(names)) != len(names):
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        raise DataError(f"{path}: names a class twice: {', '.join(doubled)}")
+    return names
+
+
+def read_part(data: DataConfig, part: str, labels: Sequence[str]) -> Optional[list[Sample]]:
+    """The pictures of a part; None where the data set has no such list.
+
+    Args:
+        data: where the data set is.
+        part: ``train``, ``val`` or ``test``.
+        labels: the class names, to check the ids by.
+
+    Raises:
+        DataError: a line that is no ``path id``, an id without a class, or a list without a line.
+    """
+    explicit = getattr(data, f"{part}_list")
+    path = user_path(explicit) if explicit else _find(data, [f.parts[part] for f in FORMATS.values()])
+    if path is None:
+        return None
+    folder = user_path(data.dir)
+    samples = []
+    for number, line in enumerate(_read_text(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        name, _, label = line.strip().rpartition(" ")
+        if "\t" in line:
+            name, _, label = line.strip().rpartition("\t")
+        name = name.strip()
+        if not name or not label.isdecimal():
+            raise DataError(f"{path}, line {number}: expected a path, a space and a class id, got {line.strip()!r}")
+        if int(label) >= len(labels):
+            raise DataError(f"{path}, line {number}: class id {label}, but there are only {len(labels)} classes (0 to {len(labels) - 1})")
+        # Lists that were written on Windows have backslashes; a file whose name really has one wins.
+        file = folder / name
+        if "\\" in name and not file.exists():
+            name = name.replace("\\", "/")
+            file = folder / name
+        samples.append(Sample(file, int(label), name))
+    if not samples:
+        raise DataError(f"{path}: lists no picture; run: pplc split --dataset {_quoted(data.dir)} --force")
+    return samples
+
+
+def require_part(data: DataConfig, part: str, labels: Sequence[str]) -> list[Sample]:
+    """:func:`read_part`, where the list must be there."""
+    samples = read_part(data, part, labels)
+    if samples is None:
+        raise DataError(f"{data.dir}: no list for {part}; run: pplc split --dataset {_quoted(data.dir)}")
+    return samples
+
+
+def read_class_folders(folder: Path, labels: Sequence[str]) -> list[Sample]:
+    """The pictures of a folder with one folder a class, matched to the labels by name, never by position.
+
+    Raises:
+        DataError: a folder that is no class of the model, or no picture at all.
+    """
+    from .images import is_image_name
+
+    classes = class_folders(folder)
+    if not classes:
+        raise DataError(f"{folder}: has no folders of classes; expected one folder a class: {', '.join(labels)}")
+    unknown = [path.name for path in classes if path.name not in labels]
+    if unknown:
+        raise DataError(f"{folder}: the folder {unknown[0]!r} is no class of this model{did_you_mean(unknown[0], labels)}")
+    samples = [
+        Sample(file, list(labels).index(path.name), file.relative_to(folder).as_posix())
+        for path in classes
+        for file in list_files(path)
+        if is_image_name(file)
+    ]
+    if not samples:
+        raise DataError(f"{folder}: its class folders hold no pictures")
+    return samples
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """The folders that are classes, sorted by name; hidden ones are none."""
+    return sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: p.name)
+
+
+def count_by_class(samples: Iterable[Sample], classes: int) -> list[int]:
+    """How many pictures each class has."""
+    counts = [0] * classes
+    for sample in samples:
+        counts[sample.label] += 1
+    return counts
+
+
+def _find(data: DataConfig, names: Iterable[str]) -> Optional[Path]:
+    folder = user_path(data.dir)
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    for encoding in ("utf-8-sig", "gb18030"):  # Chinese Windows writes the latter
+        try:
+            return raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    raise DataError(f"{path}: expected text in UTF-8, got other bytes")
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"' if " " in text else text

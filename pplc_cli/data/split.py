@@ -1,0 +1,257 @@
+"""Cut a folder of classes into training, validation and test lists."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Optional
+
+from ..config import SplitConfig
+from ..errors import DataError, ImageError
+from ..files import PathLike, user_path
+from ..runtime import physical_cores
+from .images import SUFFIXES, inspect_image, is_image_name, list_files, read_bytes
+from .lists import class_folders, existing_lists, write_lists
+
+PARTS = ("train", "val", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitReport:
+    """What a split found and wrote.
+
+    Attributes:
+        labels: class names in the order of their ids.
+        counts: part to pictures of each class.
+        left_out: relative path to the reason.
+        notes: relative path to what is odd about a picture that is used all the same.
+        duplicates: how many files have the content of another one.
+        conflicts: files of equal content in different classes.
+        files: the files written.
+    """
+
+    labels: list[str]
+    counts: dict[str, list[int]]
+    left_out: dict[str, str]
+    notes: dict[str, str]
+    duplicates: int
+    conflicts: list[tuple[str, str]]
+    files: list[Path]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Picture:
+    name: str
+    label: int
+    digest: str
+
+
+def split_dataset(
+    folder: PathLike,
+    config: Optional[SplitConfig] = None,
+    *,
+    force: bool = False,
+    progress: Optional[Callable[[int, int], None]] = None,
+) -> SplitReport:
+    """Decode every picture of a folder with one folder a class, and write the lists.
+
+    The same pictures and seed give the same lists on every machine: what decides is a hash of seed and path, not the
+    order of the file system.
+
+    Args:
+        folder: the data set.
+        config: shares, seed, groups and list format.
+        force: replace lists that are there.
+        progress: called with pictures done and pictures in all.
+
+    Raises:
+        DataError: no classes, an empty class, a class that would get no training or validation picture, or lists that
+            are there already. Nothing is written then.
+    """
+    config = config or SplitConfig()
+    root = user_path(folder)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; expected one with a folder of pictures for each class")
+    there = existing_lists(root)
+    if there and not force:
+        raise DataError(f"{root} is split already ({', '.join(p.name for p in there)}); --force replaces these lists")
+    try:
+        group = re.compile(config.group) if config.group else None
+    except re.error as error:
+        raise DataError(f"--group {config.group!r} is no regular expression: {error}") from None
+    classes = class_folders(root)
+    if not classes:
+        raise DataError(f"{root}: has no folders; expected one folder of pictures for each class")
+    if len(classes) < 2:
+        raise DataError(f"{root}: has only the class {classes[0].name!r}; expected at least two folders of classes")
+    labels = [path.name for path in classes]
+    for label in labels:
+        if not _writable_name(label):
+            raise DataError(f"{root}: the class name {label!r} cannot be written to a list; rename the folder")
+
+    pictures, left_out, notes = _check_pictures(root, classes, progress)
+    for index, label in enumerate(labels):
+        if not any(picture.label == index for picture in pictures):
+            found = [f"{name} {reason}" for name, reason in left_out.items() if name.startswith(f"{label}/")]
+            why = f": {found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else "") if found else ""
+            raise DataError(f"{root / label}: the class has no usable picture{why}; add some or remove the folder")
+
+    components = _components(pictures, group)
+    parts = _assign(components, labels, config)
+    rows = {
+        part: sorted((picture.name, picture.label) for picture in members) for part, members in parts.items()
+    }
+    for path in there:  # a list of the other format, or an old test list, must not outlive its split
+        path.unlink()
+    write_lists(root, labels, rows, config.format)
+    by_digest: dict[str, list[_Picture]] = defaultdict(list)
+    for picture in pictures:
+        by_digest[picture.digest].append(picture)
+    return SplitReport(
+        labels=labels,
+        counts={part: [sum(p.label == i for p in parts[part]) for i in range(len(labels))] for part in PARTS},
+        left_out=left_out,
+        notes=notes,
+        duplicates=sum(len(same) - 1 for same in by_digest.values()),
+        conflicts=[
+            (same[0].name, other.name)
+            for same in by_digest.values()
+            for other in same[1:]
+            if other.label != same[0].label
+        ],
+        files=existing_lists(root),
+    )
+
+
+def _check_pictures(
+    root: Path, classes: list[Path], progress: Optional[Callable[[int, int], None]]
+) -> tuple[list[_Picture], dict[str, str], dict[str, str]]:
+    """Really decode every file of every class."""
+    files = [(path, label) for label, folder in enumerate(classes) for path in list_files(folder)]
+    pictures, left_out, notes = [], {}, {}
+    for path in sorted(root.iterdir()):
+        if path.is_file() and is_image_name(path) and not path.name.startswith("."):
+            left_out[path.name] = "lies beside the class folders, not in one"
+
+    def check(item: tuple[Path, int]) -> tuple[str, int, str, list[str]]:
+        path, label = item
+        name = path.relative_to(root).as_posix()
+        try:
+            if not _writable_name(name):
+                raise ImageError("has a name that no list can hold (a line break, or bytes that are no UTF-8)")
+            data = read_bytes(path)
+            if not is_image_name(path):
+                raise ImageError(_why_not_by_name(path, data))
+            _, kind, oddities = inspect_image(data)
+            if SUFFIXES[path.suffix.lower()] != kind:
+                oddities.append(f"is a {kind} file by another name")
+            return name, label, hashlib.sha256(data).hexdigest(), oddities
+        except ImageError as error:
+            return name, label, "", [str(error)]
+
+    with ThreadPoolExecutor(physical_cores()) as pool:
+        for done, (name, label, digest, remarks) in enumerate(pool.map(check, files), 1):
+            shown = name.encode("utf-8", "backslashreplace").decode("utf-8")
+            if digest:
+                pictures.append(_Picture(name, label, digest))
+                if remarks:
+                    notes[shown] = "; ".join(remarks)
+            else:
+                left_out[shown] = remarks[0]
+            if progress:
+                progress(done, len(files))
+    return pictures, left_out, notes
+
+
+def _why_not_by_name(path: Path, data: bytes) -> str:
+    """A file whose suffix is no picture's is left out; where its content is one, the user should know."""
+    try:
+        kind = inspect_image(data)[1]
+    except ImageError:
+        return f"is no picture by its name ({path.suffix or 'no suffix'})"
+    return f"is a {kind} picture, but named {path.suffix or 'without a suffix'}; rename it to have it used"
+
+
+def _writable_name(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return name == name.strip() and not any(c in name for c in "\n\r\t\v\f\x1c\x1d\x1e\x85\u2028\u2029")
+
+
+def _components(pictures: list[_Picture], group: Optional[re.Pattern[str]]) -> list[list[_Picture]]:
+    """Pictures that must stay together: equal content, or equal group (the first parenthesis, else the whole match)."""
+    parent = list(range(len(pictures)))
+
+    def root_of(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    first: dict[tuple[str, str], int] = {}
+    for index, picture in enumerate(pictures):
+        keys = [("content", picture.digest)]
+        match = group.search(picture.name) if group else None
+        if match:
+            keys.append(("group", match.group(1 if match.re.groups else 0) or ""))
+        for key in keys:
+            parent[root_of(index)] = root_of(first.setdefault(key, index))
+    members = defaultdict(list)
+    for index, picture in enumerate(pictures):
+        members[root_of(index)].append(picture)
+    return list(members.values())
+
+
+def _assign(components: list[list[_Picture]], labels: list[str], config: SplitConfig) -> dict[str, list[_Picture]]:
+    """Fill test, then val, to int(share x pictures) of every class; the rest trains.
+
+    Large components go first, since small ones still fit where they do not; a component goes where its classes lack
+    most, and only where all of its classes have room.
+    """
+    classes = range(len(labels))
+    total = [sum(p.label == i for c in components for p in c) for i in classes]
+    # The smallest amount keeps 0.29 x 100 from being 28.999...
+    room = {part: [int(n * getattr(config, part) + 1e-9) for n in total] for part in ("test", "val")}
+    parts: dict[str, list[_Picture]] = {part: [] for part in PARTS}
+    waiting = []
+
+    def order(component: list[_Picture]) -> tuple[int, str]:
+        text = f"{config.seed}\0{min(p.name for p in component)}"
+        return -len(component), hashlib.sha256(text.encode()).hexdigest()
+
+    for component in sorted(components, key=order):
+        need = [sum(p.label == i for p in component) for i in classes]
+        for part in ("test", "val"):
+            if all(n <= r for n, r in zip(need, room[part])):
+                parts[part] += component
+                room[part] = [r - n for r, n in zip(room[part], need)]
+                break
+        else:
+            waiting.append(component)
+    for index, label in enumerate(labels):
+        # Groups larger than the share fit nowhere; the smallest one then makes the class's validation part.
+        if total[index] * config.val >= 1 and not any(p.label == index for p in parts["val"]):
+            fitting = [c for c in waiting if any(p.label == index for p in c)]
+            if len(fitting) > 1:
+                smallest = min(reversed(fitting), key=len)
+                waiting.remove(smallest)
+                parts["val"] += smallest
+    for component in waiting:
+        parts["train"] += component
+    for index, label in enumerate(labels):
+        for part, words in (("train", "training"), ("val", "validation")):
+            if not any(p.label == index for p in parts[part]):
+                groups = sum(any(p.label == index for p in c) for c in components)
+                kept = f" in {groups} groups that stay together" if groups < total[index] else ""
+                raise DataError(
+                    f"class {label!r} would get no {words} picture: it has {total[index]}{kept}, with val {config.val:g} and "
+                    f"test {config.test:g}; add pictures or change --val and --test. Nothing was written."
+                )
+    return parts

@@ -1,0 +1,55 @@
+"""Every error that a user can cause or meet; the command line prints each as one message, exit status 1."""
+
+from __future__ import annotations
+
+
+class PplcError(Exception):
+    """The root: its text says what was expected, what came and what to do."""
+
+
+class ConfigError(PplcError):
+    """The configuration is not valid.
+
+    Attributes:
+        faults: one sentence a fault, each starting with its dotted key.
+    """
+
+    def __init__(self, source: str, faults: list[str]) -> None:
+        self.source = source
+        self.faults = faults
+        head = f"{source}: {faults[0]}"
+        if len(faults) > 1:
+            head = f"{source}: {len(faults)} faults\n" + "\n".join(f"  {fault}" for fault in faults)
+        super().__init__(head)
+
+
+class DataError(PplcError):
+    """A data set, a list or a folder is not what it should be."""
+
+
+class ImageError(DataError):
+    """A file is no picture that can be used; the text is the reason, without the file's name."""
+
+
+class ModelError(PplcError):
+    """A network's name, or weights that do not fit it."""
+
+
+class DownloadError(PplcError):
+    """Something could not be fetched from the network."""
+
+
+class CheckpointError(PplcError):
+    """A run's folder cannot be read, written or continued."""
+
+
+class TrainError(PplcError):
+    """Training cannot go on."""
+
+
+class ExportError(PplcError):
+    """The exported model would not be what was trained."""
+
+
+class PredictError(PplcError):
+    """Nothing can be predicted: no model, or no input."""

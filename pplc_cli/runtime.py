@@ -1,0 +1,65 @@
+"""Settings of the process that must stand before Paddle loads."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any, Optional
+
+
+def physical_cores() -> int:
+    """Cores this process may use: hyper-threads counted once, CPU affinity and container limits respected."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    cores = set()
+    for cpu in allowed:
+        topology = f"/sys/devices/system/cpu/cpu{cpu}/topology"
+        cores.add((_read(f"{topology}/physical_package_id"), _read(f"{topology}/core_id") or f"cpu{cpu}"))
+    count = len(cores) if hasattr(os, "sched_getaffinity") else max(1, len(allowed) // 2)
+    limit = _container_limit()
+    return max(1, min(count, limit) if limit else count)
+
+
+def load_paddle(threads: Optional[int] = None) -> Any:
+    """Import Paddle with settings that suit training on a CPU; what the user set in the environment wins.
+
+    Args:
+        threads: threads of its kernels; None: :func:`physical_cores`.
+
+    Returns:
+        The module ``paddle``.
+    """
+    count = str(threads or physical_cores())
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "FLAGS_paddle_num_threads"):
+        os.environ.setdefault(name, count)
+    os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's own remarks on stderr are not for our users
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "no ccache found" and the like
+        import paddle
+    return paddle
+
+
+def available_memory() -> int:
+    """Bytes that can be taken without swapping; 2 GiB where the system does not tell."""
+    for line in (_read("/proc/meminfo") or "").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 2 << 30
+
+
+def _container_limit() -> Optional[int]:
+    """Whole cores that a cgroup (version 2, then 1) grants."""
+    quota, _, period = (_read("/sys/fs/cgroup/cpu.max") or "").partition(" ")
+    if not period:
+        quota = _read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") or ""
+        period = _read("/sys/fs/cgroup/cpu/cpu.cfs_period_us") or ""
+    if quota.isdecimal() and period.isdecimal() and int(period):
+        return max(1, int(quota) // int(period))
+    return None
+
+
+def _read(path: str) -> Optional[str]:
+    try:
+        with open(path, encoding="ascii") as file:  # noqa: PTH123 - /proc and /sys only
+            return file.read().strip()
+    except OSError:
+        return None

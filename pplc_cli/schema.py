@@ -1,0 +1,190 @@
+"""Check plain data (from YAML) against dataclasses, and collect every fault with its dotted key."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Optional, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+def option(
+    default: Any = dataclasses.MISSING,
+    *,
+    at_least: Optional[float] = None,
+    more_than: Optional[float] = None,
+    at_most: Optional[float] = None,
+    below: Optional[float] = None,
+    choices: Optional[Iterable[str]] = None,
+) -> Any:
+    """A dataclass field with limits on its value, or on each item of a list.
+
+    Args:
+        default: the value where the key is absent; without one the key is required.
+        at_least, more_than, at_most, below: limits on numbers.
+        choices: the only texts allowed.
+    """
+    limits = {"at_least": at_least, "more_than": more_than, "at_most": at_most, "below": below}
+    metadata = {
+        "limits": {name: limit for name, limit in limits.items() if limit is not None},
+        "choices": tuple(choices) if choices is not None else None,
+    }
+    if isinstance(default, (list, dict)):
+        frozen = default
+        return dataclasses.field(default_factory=lambda: type(frozen)(frozen), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def read(cls: type[T], raw: Any, key: str, faults: list[str]) -> Optional[T]:
+    """Make a ``cls`` from a mapping.
+
+    Args:
+        cls: a dataclass; fields may be bool, int, float, str, list[...], tuple[...], dict, Any, Optional, Union or
+            dataclasses.
+        raw: what the YAML held there; None means an empty mapping.
+        key: the dotted key of ``raw``; empty at the top.
+        faults: where every fault is added as a sentence.
+
+    Returns:
+        The instance, or None where there was a fault.
+    """
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, Mapping):
+        faults.append(f"{key or 'the file'}: expected a mapping of keys to values, got {_show(raw)}")
+        return None
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = get_type_hints(cls)
+    before = len(faults)
+    values = {}
+    for name in raw:
+        if name not in fields:
+            faults.append(f"{_join(key, name)}: unknown key{_nearest(str(name), fields, key)}")
+    for name, field in fields.items():
+        if name in raw:
+            values[name] = _value(raw[name], hints[name], field.metadata, _join(key, name), faults)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            faults.append(f"{_join(key, name)}: is required, expected {_describe(hints[name], field.metadata)}")
+    return cls(**values) if len(faults) == before else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence that names the nearest valid names, or all of them where none is near."""
+    known = list(known)
+    lower = {item.lower(): item for item in reversed(known)}
+    near = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {lower[near[0]]}?"
+    return f"; known: {', '.join(known)}"
+
+
+def _nearest(name: str, fields: Iterable[str], key: str) -> str:
+    ending = did_you_mean(name, fields)
+    return ending.replace("did you mean ", f"did you mean {key}.") if key else ending
+
+
+def _join(key: str, name: Any) -> str:
+    return f"{key}.{name}" if key else str(name)
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+_NAMES = {int: "an integer", float: "a number", str: "a text", bool: "true or false", dict: "a mapping", Any: "a value"}
+
+
+def _describe(hint: Any, metadata: Mapping[str, Any]) -> str:
+    """Words for what a hint and its limits allow."""
+    if metadata.get("choices"):
+        return "one of " + ", ".join(metadata["choices"])
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Union:
+        return " or ".join("nothing (null)" if a is type(None) else _describe(a, metadata) for a in args)
+    if origin in (list, tuple):
+        count = f"{len(args)} values" if origin is tuple else "a list"
+        return f"{count}, each {_describe(args[0], metadata)}"
+    words = _NAMES.get(hint, "a mapping" if origin is dict else getattr(hint, "__name__", str(hint)))
+    phrases = {"at_least": "at least", "more_than": "more than", "at_most": "at most", "below": "less than"}
+    limits = [f"{phrases[name]} {limit:g}" for name, limit in metadata.get("limits", {}).items()]
+    return f"{words} {'of ' if limits else ''}{' and '.join(limits)}".strip()
+
+
+_BAD = object()
+
+
+def _value(raw: Any, hint: Any, metadata: Mapping[str, Any], key: str, faults: list[str]) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return read(hint, raw, key, faults)  # type: ignore[arg-type]
+    value = _convert(raw, hint, metadata)
+    if value is not _BAD:
+        return value
+    ending = ""
+    if metadata.get("choices") and isinstance(raw, str):
+        near = did_you_mean(raw, metadata["choices"])
+        ending = near if "mean" in near else ""
+    faults.append(f"{key}: expected {_describe(hint, metadata)}, got {_show(raw)}{ending}")
+    return None
+
+
+def _convert(raw: Any, hint: Any, metadata: Mapping[str, Any]) -> Any:
+    """The value as the hint's type, or _BAD."""
+    origin, args = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return raw
+    if origin is Union:
+        for alternative in args:
+            value = _convert(raw, alternative, metadata)
+            if value is not _BAD:
+                return value
+        return _BAD
+    if hint is type(None):
+        return None if raw is None else _BAD
+    if origin in (list, tuple):
+        if not isinstance(raw, (list, tuple)) or (origin is tuple and len(raw) != len(args)):
+            return _BAD
+        items = [_convert(item, args[0], metadata) for item in raw]
+        return _BAD if any(item is _BAD for item in items) else origin(items)
+    if hint is dict or origin is dict:
+        if not isinstance(raw, Mapping):
+            return _BAD
+        if not args:
+            return dict(raw)
+        pairs = {_convert(k, args[0], {}): _convert(v, args[1], metadata) for k, v in raw.items()}
+        return _BAD if _BAD in pairs or any(v is _BAD for v in pairs.values()) else pairs
+    if hint is bool:
+        return raw if isinstance(raw, bool) else _BAD
+    if hint is str:
+        return raw if isinstance(raw, str) and _allowed(raw, metadata) else _BAD
+    if isinstance(raw, bool):  # a bool is an int to Python, not to a person
+        return _BAD
+    number: Any = raw
+    if isinstance(raw, str) and hint is float:  # YAML 1.1 reads 1e-3 as a text
+        try:
+            number = float(raw)
+        except ValueError:
+            return _BAD
+    if not isinstance(number, (int, float)) or not math.isfinite(number):
+        return _BAD
+    if hint is int and not isinstance(number, int):
+        return _BAD
+    return hint(number) if _within(number, metadata.get("limits", {})) else _BAD
+
+
+def _allowed(text: str, metadata: Mapping[str, Any]) -> bool:
+    return metadata.get("choices") is None or text in metadata["choices"]
+
+
+def _within(number: float, limits: Mapping[str, float]) -> bool:
+    return (
+        number >= limits.get("at_least", -math.inf)
+        and number > limits.get("more_than", -math.inf)
+        and number <= limits.get("at_most", math.inf)
+        and number < limits.get("below", math.inf)
+    )
