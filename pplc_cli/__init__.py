@@ -26,18 +26,21 @@ _EXPORTS = {
     "build_network": "models.registry",
 }
 
-__all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604 - every name is a string
+__all__ = ["__version__", *_EXPORTS]
 
-if TYPE_CHECKING:
-    from .config import Config, load_config
-    from .data.images import decode_image, read_image
-    from .data.split import split_dataset
-    from .errors import PplcError
-    from .evaluate import evaluate
-    from .export import export
-    from .models.registry import build_network
-    from .predict import Prediction, Predictor
-    from .train import train
+if TYPE_CHECKING:  # what type checkers and editors see
+    from .config import Config as Config
+    from .config import load_config as load_config
+    from .data.images import decode_image as decode_image
+    from .data.images import read_image as read_image
+    from .data.split import split_dataset as split_dataset
+    from .errors import PplcError as PplcError
+    from .evaluate import evaluate as evaluate
+    from .export import export as export
+    from .models.registry import build_network as build_network
+    from .predict import Prediction as Prediction
+    from .predict import Predictor as Predictor
+    from .train import train as train
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Optional, Union
 
 import yaml
 
@@ -65,7 +65,7 @@ class TrainConfig:
     momentum: float = option(0.9, at_least=0, below=1)
     weight_decay: float = option(1e-4, at_least=0)
     schedule: str = option("piecewise", choices=("piecewise", "cosine", "constant"))
-    lr_decay_epochs: List[int] = option([30, 60, 90], at_least=1)
+    lr_decay_epochs: list[int] = option([30, 60, 90], at_least=1)
     lr_decay_gamma: float = option(0.1, more_than=0, at_most=1)
     warmup_epochs: float = option(0.0, at_least=0)
     warmup_start_lr: float = option(0.0, at_least=0)
@@ -74,12 +74,12 @@ class TrainConfig:
     clip_grad_norm: float = option(0.0, at_least=0)  # 0: gradients are not clipped
     early_stop: bool = option(False)
     early_stop_patience: int = option(5, at_least=1)
-    class_weights: Union[None, str, Dict[str, float]] = option(None, more_than=0, choices=("balanced",))
+    class_weights: Union[str, dict[str, float], None] = option(None, more_than=0, choices=("balanced",))
     seed: int = option(0, at_least=0)
     threads: Optional[int] = option(None, at_least=1)  # null: physical cores
     log_interval_steps: int = option(10, at_least=1)
     visualdl: bool = option(False)
-    transforms: List[Any] = option(DEFAULT_TRAIN_TRANSFORMS)
+    transforms: list[Any] = option(DEFAULT_TRAIN_TRANSFORMS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ class EvalConfig:
     batch_size: int = option(32, at_least=1)
     split: Optional[str] = option(None, choices=("train", "val", "test"))  # null: test, else val
     worst: int = option(24, at_least=0)  # mistakes on the contact sheet
-    transforms: List[Any] = option(DEFAULT_EVAL_TRANSFORMS)
+    transforms: list[Any] = option(DEFAULT_EVAL_TRANSFORMS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,7 +225,9 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, (str, int, float, bool)):
                 raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -291,11 +293,15 @@ def _check_meaning(config: Config, faults: list[str]) -> None:
     """What no single key can be wrong about."""
     train, split = config.train, config.split
     if split.val + split.test >= 1:
-        faults.append(f"split: expected val + test below 1, got {split.val:g} + {split.test:g}: nothing is left to train on")
+        faults.append(
+            f"split: expected val + test below 1, got {split.val:g} + {split.test:g}: nothing is left to train on"
+        )
     if train.schedule == "piecewise" and sorted(set(train.lr_decay_epochs)) != train.lr_decay_epochs:
         faults.append(f"train.lr_decay_epochs: expected rising epochs, got {train.lr_decay_epochs}")
     if train.warmup_epochs > train.epochs:
-        faults.append(f"train.warmup_epochs: expected at most train.epochs ({train.epochs}), got {train.warmup_epochs:g}")
+        faults.append(
+            f"train.warmup_epochs: expected at most train.epochs ({train.epochs}), got {train.warmup_epochs:g}"
+        )
     if split.group is not None:
         import re
 
@@ -307,7 +313,9 @@ def _check_meaning(config: Config, faults: list[str]) -> None:
 
 def _check_paths(config: Config, must_exist: Sequence[str], faults: list[str]) -> None:
     if "data.dir" in must_exist and not user_path(config.data.dir).is_dir():
-        faults.append(f"data.dir: no such folder {config.data.dir!r} (looked for {user_path(config.data.dir).absolute()})")
+        faults.append(
+            f"data.dir: no such folder {config.data.dir!r} (looked for {user_path(config.data.dir).absolute()})"
+        )
     if "data.dir" in must_exist:
         for name in ("train_list", "val_list", "test_list", "labels"):
             value = getattr(config.data, name)

@@ -31,8 +31,10 @@ def user_path(text: PathLike) -> Path:
 def write_failure(path: Path, error: OSError) -> PplcError:
     """What to tell a user whose file could not be written."""
     reason = error.strerror or str(error)
-    advice = "free some space and try again" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else (
-        "check the folder and its permissions"
+    advice = (
+        "free some space and try again"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        else ("check the folder and its permissions")
     )
     return PplcError(f"cannot write {path}: {reason}; {advice}. What was there before is unchanged.")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import warnings
 from typing import Any, Optional
@@ -32,9 +34,11 @@ def load_paddle(threads: Optional[int] = None) -> Any:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "FLAGS_paddle_num_threads"):
         os.environ.setdefault(name, count)
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's own remarks on stderr are not for our users
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "no ccache found" and the like
+    # Paddle remarks on having more than one thread, on a compiler cache, and on its own batch norm.
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
         import paddle
+    warnings.filterwarnings("ignore", module=r"paddle\..*")
     return paddle
 
 

@@ -97,7 +97,14 @@ def _show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-_NAMES = {int: "an integer", float: "a number", str: "a text", bool: "true or false", dict: "a mapping", Any: "a value"}
+_NAMES = {
+    int: "an integer",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    dict: "a mapping",
+    Any: "a value",
+}
 
 
 def _describe(hint: Any, metadata: Mapping[str, Any]) -> str:

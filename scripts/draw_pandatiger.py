@@ -3,6 +3,7 @@
 Colour is spread on purpose (coats, casts, distractors, camera metering), so that a classifier has to
 look at shape and texture. The same seed always gives the same pixels.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -67,23 +68,71 @@ class Pose(NamedTuple):
 
 
 POSES = (
-    Pose(0.25, (0.32, 0.46), 0.15, None, None, ((0, 1.75, 1.5, 1.25),), (0, 0.7, 0, 2.6, 1.4),
-         (0, 1.6, 1.6, 1.1), (0, 1.7, 0.5, 0.9), (), (), (0, 0, 1)),  # close-up
-    Pose(0.27, (0.21, 0.28), 0.3, 1.65, (-0.75, 1.2), ((0, 0.72, 0.98, 0.98), (0, 0.2, 0.78, 0.7)),
-         (0, -0.4, 0, 1.7, 0.98), (0, -0.02, 1.0, 0.34), (0, 0.85, 0.55, 0.72), (),
-         ((-0.72, 1.15, -0.86, 1.45, 0.4, 0.34, 0), (0.72, 1.15, 0.86, 1.45, 0.4, 0.34, 0),
-          (-0.72, 0.12, -0.48, 0.75, 0.27, 0.22, 1), (0.72, 0.12, 0.48, 0.75, 0.27, 0.22, -1)),
-         (0, -0.78, 0.84)),  # sitting
-    Pose(0.28, (0.19, 0.26), 0.2, 1.45, (-1.3, -0.2),
-         ((-0.75, 0.02, 0.82, 0.8), (0.7, -0.02, 0.8, 0.76), (0, 0.04, 1.2, 0.74)),
-         (-1.45, 0, 1.3, 0, 0.8), (0.85, 0, 0.36, 1.0), (-0.1, 0.72, 0.95, 0.24),
-         ((-0.8, 0.3, -0.8, 1.2, 0.36, 0.24, 1), (0.75, 0.3, 0.75, 1.2, 0.36, 0.24, -1)),
-         ((-1.05, 0.3, -1.05, 1.28, 0.4, 0.26, -1), (0.98, 0.3, 0.98, 1.28, 0.4, 0.26, 1)),
-         (1.5, -0.35, 0.74)),  # walking
-    Pose(0.2, (0.2, 0.28), 0.3, 1.0, (-1.75, 0.45), ((-0.75, 0.3, 1.3, 0.66), (-1.25, 0.38, 0.7, 0.66)),
-         (-1.8, 0.3, 0.5, 0.3, 0.68), (0.2, 0.3, 0.4, 0.9), (-0.8, 0.9, 0.9, 0.2), (),
-         ((-1.25, 0.75, -0.75, 0.92, 0.34, 0.2, 0), (0.3, 0.6, -0.2, 0.95, 0.3, 0.22, 0),
-          (0.3, 0.6, 0.85, 0.95, 0.3, 0.22, 1)), (0.4, -0.12, 0.8)),  # lying
+    Pose(
+        0.25,
+        (0.32, 0.46),
+        0.15,
+        None,
+        None,
+        ((0, 1.75, 1.5, 1.25),),
+        (0, 0.7, 0, 2.6, 1.4),
+        (0, 1.6, 1.6, 1.1),
+        (0, 1.7, 0.5, 0.9),
+        (),
+        (),
+        (0, 0, 1),
+    ),  # close-up
+    Pose(
+        0.27,
+        (0.21, 0.28),
+        0.3,
+        1.65,
+        (-0.75, 1.2),
+        ((0, 0.72, 0.98, 0.98), (0, 0.2, 0.78, 0.7)),
+        (0, -0.4, 0, 1.7, 0.98),
+        (0, -0.02, 1.0, 0.34),
+        (0, 0.85, 0.55, 0.72),
+        (),
+        (
+            (-0.72, 1.15, -0.86, 1.45, 0.4, 0.34, 0),
+            (0.72, 1.15, 0.86, 1.45, 0.4, 0.34, 0),
+            (-0.72, 0.12, -0.48, 0.75, 0.27, 0.22, 1),
+            (0.72, 0.12, 0.48, 0.75, 0.27, 0.22, -1),
+        ),
+        (0, -0.78, 0.84),
+    ),  # sitting
+    Pose(
+        0.28,
+        (0.19, 0.26),
+        0.2,
+        1.45,
+        (-1.3, -0.2),
+        ((-0.75, 0.02, 0.82, 0.8), (0.7, -0.02, 0.8, 0.76), (0, 0.04, 1.2, 0.74)),
+        (-1.45, 0, 1.3, 0, 0.8),
+        (0.85, 0, 0.36, 1.0),
+        (-0.1, 0.72, 0.95, 0.24),
+        ((-0.8, 0.3, -0.8, 1.2, 0.36, 0.24, 1), (0.75, 0.3, 0.75, 1.2, 0.36, 0.24, -1)),
+        ((-1.05, 0.3, -1.05, 1.28, 0.4, 0.26, -1), (0.98, 0.3, 0.98, 1.28, 0.4, 0.26, 1)),
+        (1.5, -0.35, 0.74),
+    ),  # walking
+    Pose(
+        0.2,
+        (0.2, 0.28),
+        0.3,
+        1.0,
+        (-1.75, 0.45),
+        ((-0.75, 0.3, 1.3, 0.66), (-1.25, 0.38, 0.7, 0.66)),
+        (-1.8, 0.3, 0.5, 0.3, 0.68),
+        (0.2, 0.3, 0.4, 0.9),
+        (-0.8, 0.9, 0.9, 0.2),
+        (),
+        (
+            (-1.25, 0.75, -0.75, 0.92, 0.34, 0.2, 0),
+            (0.3, 0.6, -0.2, 0.95, 0.3, 0.22, 0),
+            (0.3, 0.6, 0.85, 0.95, 0.3, 0.22, 1),
+        ),
+        (0.4, -0.12, 0.8),
+    ),  # lying
 )
 
 # Backgrounds: top of the sky (or wall), bottom of it, ground, highest and lowest horizon, things.
@@ -101,9 +150,13 @@ SCENES = (
 
 # Colour casts as 3x3 matrices on RGB: none, warm, cold, greyscale, sepia.
 CAST_ODDS = (0.46, 0.15, 0.15, 0.14, 0.1)
-CASTS = (np.eye(3), np.diag([1.12, 1.0, 0.80]), np.diag([0.84, 0.98, 1.14]),
-         np.tile([0.30, 0.59, 0.11], (3, 1)),
-         np.array([[0.39, 0.69, 0.17], [0.34, 0.62, 0.15], [0.27, 0.50, 0.12]]))
+CASTS = (
+    np.eye(3),
+    np.diag([1.12, 1.0, 0.80]),
+    np.diag([0.84, 0.98, 1.14]),
+    np.tile([0.30, 0.59, 0.11], (3, 1)),
+    np.array([[0.39, 0.69, 0.17], [0.34, 0.62, 0.15], [0.27, 0.50, 0.12]]),
+)
 
 # Distractors wear the colours of both animals, so that neither colour belongs to one class.
 OBJECTS = ("ball", "stone", "blanket", "zebra crossing", "bush")
@@ -165,8 +218,14 @@ class Painter:
         move = np.array([[c, -s, x], [s, c, y], [0, 0, 1]])
         return Painter(self.image, self.rng, self.matrix @ move, self.fur)
 
-    def paint(self, outlines: list, colour: Colour, clip: np.ndarray | None = None, depth: float = 0.0,
-              alpha: float = 1.0) -> np.ndarray:
+    def paint(
+        self,
+        outlines: list,
+        colour: Colour,
+        clip: np.ndarray | None = None,
+        depth: float = 0.0,
+        alpha: float = 1.0,
+    ) -> np.ndarray:
         """Fill the outlines (inside `clip` only); `depth` darkens rims and undersides. Returns the mask."""
         mask = np.zeros(self.image.shape[:2], np.uint8)
         for outline in outlines:
@@ -220,17 +279,29 @@ def paint_tiger_head(p: Painter, coat: Coat, look: float) -> None:
     marks = [wedge((look * 0.5, -0.95), (look, -0.35), 0.07)]
     pale = [oval(look, 0.74, 0.24, 0.14)]
     for side in (-1, 1):
-        pale += [oval(side * 0.74, 0.48, 0.34, 0.34), oval(side * 0.38 + look, -0.24, 0.19, 0.15, side * 20),
-                 oval(side * 0.2 + look, 0.5, 0.29, 0.23)]
-        marks += [wedge((side * x, -0.98), (side * 0.1 + look, y), 0.06, side * -0.05)
-                  for x, y in ((0.28, -0.6), (0.46, -0.42))]
-        marks += [wedge((side * 1.05, y), (side * 0.65, y + 0.06), 0.07, side * 0.06)
-                  for y in (-0.32, -0.04, 0.22, 0.5)]
+        pale += [
+            oval(side * 0.74, 0.48, 0.34, 0.34),
+            oval(side * 0.38 + look, -0.24, 0.19, 0.15, side * 20),
+            oval(side * 0.2 + look, 0.5, 0.29, 0.23),
+        ]
+        marks += [
+            wedge((side * x, -0.98), (side * 0.1 + look, y), 0.06, side * -0.05)
+            for x, y in ((0.28, -0.6), (0.46, -0.42))
+        ]
+        marks += [
+            wedge((side * 1.05, y), (side * 0.65, y + 0.06), 0.07, side * 0.06) for y in (-0.32, -0.04, 0.22, 0.5)
+        ]
     p.paint(pale, coat.belly, clip=head)
     p.paint(marks, coat.dark, clip=head)
     paint_face(p, coat, look, 0.15)
-    p.paint([wedge((side * 0.24 + look, 0.5 + y / 5), (side * 1.15 + look, 0.35 + y / 2), 0.012, side * 0.06)
-             for side, y in both], WHITE, alpha=0.8)
+    p.paint(
+        [
+            wedge((side * 0.24 + look, 0.5 + y / 5), (side * 1.15 + look, 0.35 + y / 2), 0.012, side * 0.06)
+            for side, y in both
+        ],
+        WHITE,
+        alpha=0.8,
+    )
 
 
 def paint_limb(p: Painter, coat: Coat, place: tuple, step: float, shade: float, striped: bool) -> None:
@@ -251,9 +322,9 @@ def paint_tail(p: Painter, coat: Coat, x: float, y: float, striped: bool) -> Non
         return
     t = np.linspace(0, 1, 17)
     xs = x - 1.15 * np.sin(t * np.pi * p.rng.uniform(0.5, 0.9))
-    ys = y + 0.25 * np.sin(t * np.pi) - p.rng.uniform(0.7, 1.4) * t ** 1.5
+    ys = y + 0.25 * np.sin(t * np.pi) - p.rng.uniform(0.7, 1.4) * t**1.5
     dots = [oval(*spot, 0.13, 0.13) for spot in np.stack([xs, ys], axis=1)]
-    p.paint([hull(*dots[i:i + 2]) for i in range(16)], coat.fur)
+    p.paint([hull(*dots[i : i + 2]) for i in range(16)], coat.fur)
     p.paint([*dots[4:13:4], hull(*dots[15:])], coat.dark)
 
 
@@ -315,8 +386,9 @@ def add_object(page: Painter, rng: Rng, kind: str, x: float, y: float) -> None:
     """A distractor in the animals' own colours."""
     first, second = (OBJECT_COLOURS[i] for i in rng.choice(len(OBJECT_COLOURS), 2, replace=False))
     p = page.at(x, y, rng.uniform(22, 52), rng.uniform(-25, 25))
-    bars = [np.array([[k, -0.6], [k + 0.18, -0.6], [k * 1.2 + 0.2, 0.6], [k * 1.2, 0.6]])
-            for k in np.arange(-1.3, 1.2, 0.4)]
+    bars = [
+        np.array([[k, -0.6], [k + 0.18, -0.6], [k * 1.2 + 0.2, 0.6], [k * 1.2, 0.6]]) for k in np.arange(-1.3, 1.2, 0.4)
+    ]
     if kind == "ball":
         ball = p.paint([oval(0, 0, 0.6, 0.6)], first, depth=0.4)
         p.paint([oval(-0.3, 0, 0.1, 0.7), oval(0.3, 0, 0.1, 0.7)], second, clip=ball)
@@ -367,7 +439,7 @@ def paint_scene(page: Painter, rng: Rng) -> None:
 def develop(image: np.ndarray, rng: Rng) -> np.ndarray:
     """The camera: uneven light, metering, colour cast, blur and noise."""
     height, width = image.shape[:2]
-    v, u = np.mgrid[-1:1:height * 1j, -1:1:width * 1j].astype(np.float32)
+    v, u = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     light = 1 + rng.uniform(-0.22, 0.22) * u + rng.uniform(-0.22, 0.22) * v
     light -= rng.uniform(0, 0.35) * (u * u + v * v) / 2
     if rng.random() < 0.25:  # something outside the picture throws a shadow on it
@@ -378,7 +450,7 @@ def develop(image: np.ndarray, rng: Rng) -> np.ndarray:
     mean, contrast = (part[:, 0] for part in cv2.meanStdDev(image))
     gain = rng.uniform(46, 70) * rng.uniform(0.88, 1.12, 3) / (contrast + 1)
     wanted = rng.uniform(95, 165) * rng.uniform(0.88, 1.12, 3)
-    image = (image - mean) * gain ** 0.9 + mean + 0.75 * (wanted - mean)
+    image = (image - mean) * gain**0.9 + mean + 0.75 * (wanted - mean)
     image = cv2.transform(image, CASTS[rng.choice(len(CASTS), p=CAST_ODDS)])
     blur = rng.uniform(0, 1.4)
     if blur > 0.5:

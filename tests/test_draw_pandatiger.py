@@ -1,4 +1,5 @@
 """The drawn sample set: repeatable, not separable by mean colour, careful with existing folders."""
+
 from __future__ import annotations
 
 import hashlib
@@ -20,8 +21,13 @@ SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "draw_pandatiger.py"
 
 def draw(out: Path, *options: str) -> subprocess.CompletedProcess:
     """Run the script the way the README does."""
-    return subprocess.run([sys.executable, str(SCRIPT), "--out", str(out), *options], capture_output=True,
-                          text=True, timeout=60, check=False)
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), "--out", str(out), *options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Union
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageOps
 
 from ..errors import ImageError
 
@@ -28,9 +28,6 @@ IGNORED_FILES = {"thumbs.db", "desktop.ini"}  # written by file managers, never 
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit: 2/3 GB as 8-bit RGB
 MAX_ELONGATION = 200  # 1 x 5000 pixels, resized to a short side of 256, would need 1 GB
-
-Image.MAX_IMAGE_PIXELS = None  # the check is in decode_image, with a message for people
-ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
 def is_image_name(name: Union[str, Path]) -> bool:
@@ -103,11 +100,15 @@ def inspect_image(data: bytes) -> tuple[np.ndarray, str, list[str]]:
         warnings.simplefilter("ignore")  # Pillow warns of what is judged here or does not matter
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
-        except Exception as error:
-            raise ImageError(_why_not_opened(data, error)) from None
+        except Image.DecompressionBombError:
+            raise ImageError(f"is too large, expected at most {MAX_PIXELS // 1_000_000} million pixels") from None
+        except Exception:
+            raise ImageError(_why_not_opened(data)) from None
         width, height = image.size
         if width * height > MAX_PIXELS:
-            raise ImageError(f"is {width} x {height} pixels large, expected at most {MAX_PIXELS // 1_000_000} million pixels")
+            raise ImageError(
+                f"is {width} x {height} pixels large, expected at most {MAX_PIXELS // 1_000_000} million pixels"
+            )
         if max(width, height) > MAX_ELONGATION * min(width, height):
             raise ImageError(f"is {width} x {height} pixels, expected a shape of at most {MAX_ELONGATION} : 1")
         notes = []
@@ -141,7 +142,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     return pixels if pixels.flags.c_contiguous else np.ascontiguousarray(pixels)
 
 
-def _why_not_opened(data: bytes, error: Exception) -> str:
+def _why_not_opened(data: bytes) -> str:
     if not data.strip(b"\0"):
         return f"is no picture: its {len(data)} bytes are all zero"
     head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -155,9 +156,16 @@ def _why_not_opened(data: bytes, error: Exception) -> str:
             return f"is no picture: it is {what}"
     if data[4:8] == b"ftyp":
         return "is a HEIC/AVIF picture or a video; save it as JPEG or PNG"
-    starts = {b"\xff\xd8": "JPEG", b"\x89png": "PNG", b"gif8": "GIF", b"ii*\0": "TIFF", b"mm\0*": "TIFF", b"bm": "BMP"}
+    starts = {
+        b"\xff\xd8": "JPEG",
+        b"\x89png": "PNG",
+        b"gif8": "GIF",
+        b"ii*\0": "TIFF",
+        b"mm\0*": "TIFF",
+        b"bm": "BMP",
+    }
     for magic, kind in starts.items():
-        if head.startswith(magic) and kind != "BMP" or (kind == "BMP" and data.startswith(b"BM")):
+        if (head.startswith(magic) and kind != "BMP") or (kind == "BMP" and data.startswith(b"BM")):
             return f"is broken: it starts like {kind}, but its header is damaged or cut off"
     if data.startswith(b"RIFF"):
         return "is broken or no picture: a RIFF file that is no readable WebP"
@@ -165,7 +173,6 @@ def _why_not_opened(data: bytes, error: Exception) -> str:
         data[:512].decode("utf-8")
         return "is no picture: it is text"
     except UnicodeDecodeError:
-        del error
         return f"is no picture of a known kind ({', '.join(FORMATS)})"
 
 

@@ -40,7 +40,9 @@ class ListFormat:
 
 FORMATS = {
     "paddlex2": ListFormat(
-        "labels.txt", {"train": "train_list.txt", "val": "val_list.txt", "test": "test_list.txt"}, numbered=False
+        "labels.txt",
+        {"train": "train_list.txt", "val": "val_list.txt", "test": "test_list.txt"},
+        numbered=False,
     ),
     "paddlex3": ListFormat("label.txt", {"train": "train.txt", "val": "val.txt", "test": "test.txt"}, numbered=True),
 }
@@ -117,7 +119,9 @@ def read_part(data: DataConfig, part: str, labels: Sequence[str]) -> Optional[li
         if not name or not label.isdecimal():
             raise DataError(f"{path}, line {number}: expected a path, a space and a class id, got {line.strip()!r}")
         if int(label) >= len(labels):
-            raise DataError(f"{path}, line {number}: class id {label}, but there are only {len(labels)} classes (0 to {len(labels) - 1})")
+            raise DataError(
+                f"{path}, line {number}: class id {label}, but there are only {len(labels)} classes (0 to {len(labels) - 1})"
+            )
         # Lists that were written on Windows have backslashes; a file whose name really has one wins.
         file = folder / name
         if "\\" in name and not file.exists():
@@ -150,7 +154,9 @@ def read_class_folders(folder: Path, labels: Sequence[str]) -> list[Sample]:
         raise DataError(f"{folder}: has no folders of classes; expected one folder a class: {', '.join(labels)}")
     unknown = [path.name for path in classes if path.name not in labels]
     if unknown:
-        raise DataError(f"{folder}: the folder {unknown[0]!r} is no class of this model{did_you_mean(unknown[0], labels)}")
+        raise DataError(
+            f"{folder}: the folder {unknown[0]!r} is no class of this model{did_you_mean(unknown[0], labels)}"
+        )
     samples = [
         Sample(file, list(labels).index(path.name), file.relative_to(folder).as_posix())
         for path in classes

@@ -103,9 +103,7 @@ def split_dataset(
 
     components = _components(pictures, group)
     parts = _assign(components, labels, config)
-    rows = {
-        part: sorted((picture.name, picture.label) for picture in members) for part, members in parts.items()
-    }
+    rows = {part: sorted((picture.name, picture.label) for picture in members) for part, members in parts.items()}
     for path in there:  # a list of the other format, or an old test list, must not outlive its split
         path.unlink()
     write_lists(root, labels, rows, config.format)

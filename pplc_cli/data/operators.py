@@ -1,0 +1,250 @@
+"""Operators on one picture that every pipeline needs: resize, crop, pad, flip, normalise.
+
+Names, arguments and meaning are PaddleX 2.1's. A picture is RGB, shape (H, W, 3), uint8 until Normalize makes it
+float32. Every operator is a dataclass, so that the configuration is checked against its fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Optional, Union
+
+import cv2
+import numpy as np
+
+from ..errors import ImageError
+from ..schema import option
+
+cv2.setNumThreads(1)  # one picture a thread: nested threads only get in each other's way
+
+INTERPOLATIONS = {
+    "NEAREST": cv2.INTER_NEAREST,
+    "LINEAR": cv2.INTER_LINEAR,
+    "CUBIC": cv2.INTER_CUBIC,
+    "AREA": cv2.INTER_AREA,
+    "LANCZOS4": cv2.INTER_LANCZOS4,
+}
+_INTERP = (*INTERPOLATIONS, "RANDOM")
+Rng = np.random.Generator
+Size = tuple[int, int]  # height, width
+
+
+class Transform:
+    """What all operators on one picture share."""
+
+    def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
+        """A new picture; the given one is never written to."""
+        raise NotImplementedError
+
+    def output_size(self, size: Optional[Size]) -> Optional[Size]:
+        """Height and width that come out, None where they depend on the picture."""
+        return size
+
+
+@dataclasses.dataclass(frozen=True)
+class Resize(Transform):
+    """Resize to ``target_size``, one side or [height, width]; with ``keep_ratio`` to fit inside it."""
+
+    target_size: Union[int, list[int]] = option(at_least=1)
+    interp: str = option("LINEAR", choices=_INTERP)
+    keep_ratio: bool = option(False)
+
+    def size(self) -> Size:
+        """Height and width."""
+        target = self.target_size
+        return (target, target) if isinstance(target, int) else (target[0], target[1])
+
+    def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
+        height, width = self.size()
+        if self.keep_ratio:
+            scale = min(height / image.shape[0], width / image.shape[1])
+            height, width = round(image.shape[0] * scale), round(image.shape[1] * scale)
+        return resize(image, max(1, height), max(1, width), self.interp, rng)
+
+    def output_size(self, size: Optional[Size]) -> Optional[Size]:
+        return None if self.keep_ratio else self.size()
+
+
+@dataclasses.dataclass(frozen=True)
+class ResizeByShort(Transform):
+    """Resize so that the short side is ``short_size``, the long one at most ``max_size`` (-1: no limit)."""
+
+    short_size: int = option(256, at_least=1)
+    max_size: int = option(-1, at_least=-1)
+    interp: str = option("LINEAR", choices=_INTERP)
+
+    def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
+        height, width = image.shape[:2]
+        scale = self.short_size / min(height, width)
+        if 0 < self.max_size < round(scale * max(height, width)):
+            scale = self.max_size / max(height, width)
+        return resize(image, max(1, round(height * scale)), max(1, round(width * scale)), self.interp, rng)
+
+    def output_size(self, size: Optional[Size]) -> Optional[Size]:
+        return (self.short_size, self.short_size) if size and size[0] == size[1] and self.max_size < 1 else None
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomResizeByShort(Transform):
+    """:class:`ResizeByShort` to a side drawn from ``short_sizes``."""
+
+    short_sizes: list[int] = option(at_least=1)
+    max_size: int = option(-1, at_least=-1)
+    interp: str = option("LINEAR", choices=_INTERP)
+
+    def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
+        short = self.short_sizes[rng.integers(len(self.short_sizes))]
+        return ResizeByShort(short, self.max_size, self.interp)(image, rng)
+
+    def output_size(self, size: Optional[Size]) -> Optional[Size]:
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class ResizeByLong(Transform):
+    """Resize so that the long side is ``long_size``."""
+
+    long_size: int = option(256, at_least=1)
+    interp: str = option("LINEAR", choices=_INTERP)
+
+    def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
+        height, width = image.shape[:2]
+        scale = self.long_size / max(height, width)
+        return resize(image, max(1, round(height * scale)), max(1, round(width * scale)), self.interp, rng)
+
+    def output_size(self, size: Optional[Size]) -> Optional[Size]:
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class CenterCrop(Transform):
+    """Cut a square of side ``crop_size`` from the middle."""
+
+    crop_size: int = option(224, at_least=1)
+
+    def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
+        height, width = image.shape[:2]
+        side = self.crop_size
+        if min(height, width) < side:
+            raise ImageError(f"is {width} x {height} pixels where CenterCrop needs {side}; put ResizeByShort before it")
+        top, left = (height - side) // 2, (width - side) // 2
+        return image[top : top + side, left : left + side]
+
+    def output_size(self, size: Optional[Size]) -> Optional[Size]:
+        return self.crop_size, self.crop_size
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomCrop(Transform):
+    """Cut a random rectangle and resize it to ``crop_size``: what others call a random resized crop.
+
+    As in PaddleX 2.1, a number drawn from ``scaling`` multiplies the sides, so its square is the share of the area, and
+    the aspect ratio (width : height relative to the picture's) is drawn from the part of ``aspect_ratio`` that fits.
+    """
+
+    crop_size: Union[int, list[int], None] = option(None, at_least=1)
+    aspect_ratio: tuple[float, float] = option((0.5, 2.0), more_than=0)
+    scaling: tuple[float, float] = option((0.3, 1.0), more_than=0, at_most=1)
+    num_attempts: int = option(50, at_least=1)
+
+    def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
+        height, width = image.shape[:2]
+        for _ in range(self.num_attempts):
+            scale = rng.uniform(*self.scaling)
+            ratio = rng.uniform(max(self.aspect_ratio[0], scale**2), min(self.aspect_ratio[1], scale**-2))
+            crop_height, crop_width = int(height * scale / ratio**0.5), int(width * scale * ratio**0.5)
+            if 1 <= crop_height <= height and 1 <= crop_width <= width:
+                top = rng.integers(height - crop_height + 1)
+                left = rng.integers(width - crop_width + 1)
+                image = image[top : top + crop_height, left : left + crop_width]
+                break
+        if self.crop_size is None:
+            return image
+        return Resize(self.crop_size)(image, rng)
+
+    def output_size(self, size: Optional[Size]) -> Optional[Size]:
+        return None if self.crop_size is None else Resize(self.crop_size).size()
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomScaleAspect(Transform):
+    """Cut a random rectangle and resize it to the size that the picture had."""
+
+    min_scale: float = option(0.5, at_least=0, at_most=1)
+    aspect_ratio: float = option(0.33, at_least=0, at_most=1)
+
+    def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
+        if self.min_scale == 0 or self.aspect_ratio == 0:
+            return image
+        ratios = (self.aspect_ratio, 1 / self.aspect_ratio)
+        return RandomCrop(list(image.shape[:2]), ratios, (self.min_scale, 1.0), 10)(image, rng)
+
+
+@dataclasses.dataclass(frozen=True)
+class Padding(Transform):
+    """Pad to ``target_size`` with ``im_padding_value``; ``pad_mode`` 0: right and bottom, 1: around, 2: left and top."""
+
+    target_size: Union[int, list[int]] = option(at_least=1)
+    pad_mode: int = option(0, at_least=0, at_most=2)
+    im_padding_value: tuple[float, float, float] = option((127.5, 127.5, 127.5))
+
+    def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
+        height, width = Resize(self.target_size).size()
+        free_y, free_x = height - image.shape[0], width - image.shape[1]
+        if free_y < 0 or free_x < 0:
+            raise ImageError(f"is {image.shape[1]} x {image.shape[0]} pixels, larger than Padding's {width} x {height}")
+        top, left = {0: (0, 0), 1: (free_y // 2, free_x // 2), 2: (free_y, free_x)}[self.pad_mode]
+        canvas = np.empty((height, width, 3), image.dtype)
+        canvas[:] = np.asarray(self.im_padding_value, np.float32).astype(image.dtype)
+        canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
+        return canvas
+
+    def output_size(self, size: Optional[Size]) -> Optional[Size]:
+        return Resize(self.target_size).size()
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomHorizontalFlip(Transform):
+    """Mirror left and right."""
+
+    prob: float = option(0.5, at_least=0, at_most=1)
+
+    def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
+        return image[:, ::-1] if rng.random() < self.prob else image
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomVerticalFlip(Transform):
+    """Mirror top and bottom."""
+
+    prob: float = option(0.5, at_least=0, at_most=1)
+
+    def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
+        return image[::-1] if rng.random() < self.prob else image
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalize(Transform):
+    """Scale to 0..1 by ``min_val`` and ``max_val``, subtract ``mean``, divide by ``std``; float32 comes out."""
+
+    mean: tuple[float, float, float] = option((0.485, 0.456, 0.406))
+    std: tuple[float, float, float] = option((0.229, 0.224, 0.225), more_than=0)
+    min_val: tuple[float, float, float] = option((0.0, 0.0, 0.0))
+    max_val: tuple[float, float, float] = option((255.0, 255.0, 255.0), more_than=0)
+    is_scale: bool = option(True)
+
+    def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
+        low = np.asarray(self.min_val) if self.is_scale else np.zeros(3)
+        span = np.asarray(self.max_val) - low if self.is_scale else np.ones(3)
+        # One multiplication and one addition a value, as PaddleX 3 does it.
+        factor = (1 / (span * self.std)).astype(np.float32)
+        offset = (-(low / span + self.mean) / self.std).astype(np.float32)
+        return image.astype(np.float32) * factor + offset
+
+
+def resize(image: np.ndarray, height: int, width: int, interp: str, rng: Rng) -> np.ndarray:
+    """Resize with one of :data:`INTERPOLATIONS`, or a random one for ``RANDOM``."""
+    if image.shape[:2] == (height, width):
+        return image
+    name = list(INTERPOLATIONS)[rng.integers(len(INTERPOLATIONS))] if interp == "RANDOM" else interp
+    return cv2.resize(image, (width, height), interpolation=INTERPOLATIONS[name])

@@ -1,0 +1,100 @@
+"""Fetching a file: resumable, and never under its name before it is whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Optional
+
+import httpx
+
+from .errors import DownloadError
+from .files import write_failure
+
+TIMEOUT_SECONDS = 30
+ATTEMPTS = 3
+
+
+def fetch(url: str, path: Path, *, progress: Optional[Callable[[int, Optional[int]], None]] = None) -> None:
+    """Download to ``path`` by way of ``path.part``, going on where an earlier attempt stopped.
+
+    Proxies are taken from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.
+
+    Args:
+        url: an http or https address.
+        path: where the whole file goes.
+        progress: called with bytes done and, where the server tells, bytes in all.
+
+    Raises:
+        DownloadError: no connection, an error status, or fewer bytes than announced.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for attempt in range(ATTEMPTS):
+            try:
+                _fetch_once(url, part, progress)
+                break
+            except (httpx.TransportError, _Incomplete) as error:
+                if attempt == ATTEMPTS - 1:
+                    reason = str(error) or type(error).__name__
+                    raise DownloadError(f"{url}: {reason} ({ATTEMPTS} attempts)") from None
+        part.replace(path)
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise DownloadError(f"{url}: {error}") from None
+    except OSError as error:
+        raise write_failure(path, error) from error
+
+
+class _Incomplete(Exception):
+    """The connection ended before the announced length."""
+
+
+def _fetch_once(url: str, part: Path, progress: Optional[Callable[[int, Optional[int]], None]]) -> None:
+    start = part.stat().st_size if part.exists() else 0
+    headers = {"Range": f"bytes={start}-", "Accept-Encoding": "identity"} if start else {"Accept-Encoding": "identity"}
+    with httpx.stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS, follow_redirects=True) as response:
+        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            part.unlink()  # what lies there is no beginning of this file
+            raise _Incomplete("the server's file has changed")
+        if response.status_code >= 400:
+            raise DownloadError(f"{url}: the server answers {response.status_code} {response.reason_phrase}")
+        resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
+        done = start if resumed else 0
+        length = response.headers.get("Content-Length", "")
+        total = done + int(length) if length.isdecimal() else None
+        with part.open("ab" if resumed else "wb") as file:
+            for chunk in response.iter_bytes(1 << 16):
+                file.write(chunk)
+                done += len(chunk)
+                if progress:
+                    progress(done, total)
+            file.flush()
+            os.fsync(file.fileno())
+    if total is not None and done != total:
+        raise _Incomplete(f"{done} of {total} bytes came")
+
+
+def read_url(url: str, limit: int) -> bytes:
+    """The body of an address.
+
+    Raises:
+        DownloadError: no connection, an error status, or more than ``limit`` bytes.
+    """
+    chunks: list[bytes] = []
+    try:
+        with httpx.stream("GET", url, timeout=TIMEOUT_SECONDS, follow_redirects=True) as response:
+            if response.status_code >= 400:
+                raise DownloadError(f"the server answers {response.status_code} {response.reason_phrase}")
+            for chunk in response.iter_bytes(1 << 16):
+                chunks.append(chunk)
+                if sum(map(len, chunks)) > limit:
+                    raise DownloadError(f"is larger than {limit >> 20} MB")
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise DownloadError(f"cannot be fetched: {_words(error)}") from None
+    return b"".join(chunks)
+
+
+def _words(error: Any) -> str:
+    return str(error) or type(error).__name__

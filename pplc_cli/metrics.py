@@ -1,0 +1,97 @@
+"""What a classifier's probabilities are worth, against the true classes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+CALIBRATION_BINS = 15
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """A network's answers on a list.
+
+    Attributes:
+        probabilities: float32, (N, classes).
+        labels: int64, (N,): the true classes.
+    """
+
+    probabilities: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def top1(self) -> float:
+        """Share of pictures whose best class is the true one."""
+        return float((self.probabilities.argmax(1) == self.labels).mean())
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy, in nats."""
+        true = self.probabilities[np.arange(len(self.labels)), self.labels].astype(np.float64)
+        return float(-np.log(np.maximum(true, 1e-12)).mean())
+
+
+def top_k(scores: Scores, k: int) -> float:
+    """Share of pictures whose true class is among the k best; 1 where there are no more than k classes."""
+    best = np.argsort(-scores.probabilities, axis=1, kind="stable")[:, :k]
+    return float((best == scores.labels[:, None]).any(1).mean())
+
+
+def calibration_error(scores: Scores, bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error: how far confidence is from accuracy, over equal bins of confidence.
+
+    Guo et al., 2017, arXiv:1706.04599.
+    """
+    confidence = scores.probabilities.max(1)
+    right = scores.probabilities.argmax(1) == scores.labels
+    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    error = 0.0
+    for index in range(bins):
+        inside = which == index
+        if inside.any():
+            error += inside.mean() * abs(float(right[inside].mean()) - float(confidence[inside].mean()))
+    return float(error)
+
+
+def summary(scores: Scores, labels: Sequence[str]) -> dict[str, Any]:
+    """All figures of an evaluation as plain data.
+
+    Args:
+        scores: the answers.
+        labels: class names in the order of their ids.
+
+    Returns:
+        images, top1, top5, loss, calibration_error, macro (precision, recall, f1), classes (label, precision, recall, f1,
+        support) and confusion_matrix, rows true, columns predicted.
+    """
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    ids = list(range(len(labels)))
+    predicted = scores.probabilities.argmax(1)
+    per_class = precision_recall_fscore_support(scores.labels, predicted, labels=ids, zero_division=0)
+    present = per_class[3] > 0  # a class without pictures has no recall to average
+    return {
+        "images": len(scores.labels),
+        "top1": scores.top1,
+        "top5": top_k(scores, 5),
+        "loss": scores.loss,
+        "calibration_error": calibration_error(scores),
+        "macro": {
+            name: float(per_class[i][present].mean()) for i, name in enumerate(("precision", "recall", "f1"))
+        },
+        "classes": [
+            {
+                "label": label,
+                "precision": float(per_class[0][i]),
+                "recall": float(per_class[1][i]),
+                "f1": float(per_class[2][i]),
+                "support": int(per_class[3][i]),
+            }
+            for i, label in enumerate(labels)
+        ],
+        "confusion_matrix": confusion_matrix(scores.labels, predicted, labels=ids).tolist(),
+    }

@@ -1,0 +1,1 @@
+"""The zoo: one file a family, and the weights that fit them."""

@@ -1,0 +1,173 @@
+"""Weights from files and from the official addresses; nothing in a file is ever run."""
+
+from __future__ import annotations
+
+import codecs
+import collections
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Optional
+from urllib.parse import urlparse
+
+import numpy as np
+
+from ..errors import DownloadError, ModelError
+from ..files import user_path
+from .registry import NetworkSpec
+
+SOURCES = ("none", "imagenet", "imagenet_ssld")
+CLASSIFIER = ("fc.weight", "fc.bias")
+Progress = Callable[[int, Optional[int]], None]
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: PPLC_CACHE, else ~/.cache/pplc."""
+    return user_path(os.environ.get("PPLC_CACHE") or "~/.cache/pplc")
+
+
+def load_pretrained(
+    network: Any, spec: NetworkSpec, source: str, *, progress: Optional[Progress] = None
+) -> tuple[str, list[str]]:
+    """Fill a network from a source.
+
+    Args:
+        network: a layer whose state dict has PaddleClas's names.
+        spec: what network it is.
+        source: ``imagenet``, ``imagenet_ssld``, or a .pdparams or .safetensors file, or a folder with
+            model.safetensors.
+        progress: called with bytes done and bytes in all while downloading.
+
+    Returns:
+        Where the weights came from, and the keys left random because the number of classes differs.
+
+    Raises:
+        ModelError: the file is no weights file or does not fit.
+        DownloadError: the weights are not there and cannot be fetched.
+    """
+    path = fetch_official(spec, source, progress=progress) if source in SOURCES else user_path(source)
+    return str(path), fit_weights(network, read_weights(path), str(path))
+
+
+def fetch_official(spec: NetworkSpec, source: str, *, progress: Optional[Progress] = None) -> Path:
+    """The official weights in the cache, fetched once."""
+    from ..download import fetch
+
+    if source not in spec.weights:
+        offered = " or ".join(spec.weights) or "none"
+        raise ModelError(f"there are no official {source} weights of {spec.name}; use model.pretrained: {offered}")
+    url = spec.weights[source]
+    name = Path(urlparse(url).path).name
+    path = cache_folder() / name
+    if path.is_file():
+        return path
+    mirror = os.environ.get("PPLC_MIRROR")
+    address = f"{mirror.rstrip('/')}/{name}" if mirror else url
+    advice = (
+        f"To go on: put the file at {path} yourself, name a mirror with PPLC_MIRROR=https://... or a proxy with "
+        f"HTTPS_PROXY, name your own file with --pretrained FILE, or start from random weights with --pretrained none."
+    )
+    if os.environ.get("PPLC_OFFLINE", "") not in ("", "0"):
+        raise DownloadError(
+            f"the {source} weights of {spec.name} are not in {path.parent}, and PPLC_OFFLINE is set. {advice}"
+        )
+    try:
+        fetch(address, path, progress=progress)
+    except DownloadError as error:
+        raise DownloadError(f"the {source} weights of {spec.name} cannot be fetched: {error}. {advice}") from None
+    return path
+
+
+def fit_weights(network: Any, weights: dict[str, np.ndarray], where: str) -> list[str]:
+    """Copy weights into a network; only the classifier may differ, by its number of classes.
+
+    Returns:
+        The classifier's keys where they were left as they are.
+
+    Raises:
+        ModelError: keys are missing, unknown or of another shape; the text names them.
+    """
+    state = network.state_dict()
+    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    faults = [f"{key} is missing" for key in shapes if key not in weights]
+    faults += [f"{key} is unknown" for key in weights if key not in shapes]
+    replaced = []
+    for key in shapes.keys() & weights.keys():
+        if tuple(weights[key].shape) != shapes[key]:
+            if key in CLASSIFIER:
+                replaced.append(key)
+            else:
+                faults.append(f"{key} has shape {list(weights[key].shape)}, expected {list(shapes[key])}")
+    if faults:
+        more = f" (and {len(faults) - 8} more)" if len(faults) > 8 else ""
+        raise ModelError(f"{where} does not fit this network: {'; '.join(sorted(faults)[:8])}{more}")
+    for key, tensor in state.items():
+        if key not in replaced:
+            tensor.set_value(np.ascontiguousarray(weights[key], dtype=np.float32))
+    return sorted(replaced)
+
+
+def read_weights(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a .pdparams or .safetensors file, or of the model.safetensors in a folder.
+
+    Raises:
+        ModelError: the file is missing, damaged, or would run code.
+    """
+    if path.is_dir():
+        path = path / "model.safetensors"
+    if not path.is_file():
+        raise ModelError(f"{path}: no such weights file")
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ModelError(f"{path} is no readable safetensors file: {error}") from None
+    try:
+        with path.open("rb") as file:
+            content = _ArrayUnpickler(file, encoding="latin1").load()
+    except ModelError as error:
+        raise ModelError(f"{path} {error}") from None
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise ModelError(
+            f"{path} is no readable .pdparams file ({type(error).__name__}); is the download whole?"
+        ) from None
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: expected a dictionary of arrays, got {type(content).__name__}")
+    arrays = {}
+    for key, value in content.items():
+        if isinstance(value, tuple) and len(value) == 2:  # how paddle.save writes a Tensor: (its name, its array)
+            value = value[1]
+        if isinstance(key, str) and isinstance(value, np.ndarray):
+            arrays[key] = value
+    if not arrays:
+        raise ModelError(f"{path}: holds no arrays")
+    return arrays
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Builds NumPy arrays and plain containers; refuses everything else before it is looked up."""
+
+    ALLOWED: ClassVar[dict[str, set[str]]] = {
+        "numpy": {"ndarray", "dtype"},
+        "numpy.core.multiarray": {"_reconstruct", "scalar"},
+        "numpy._core.multiarray": {"_reconstruct", "scalar"},
+        "numpy.core.numeric": {"_frombuffer"},
+        "numpy._core.numeric": {"_frombuffer"},
+        "collections": {"OrderedDict"},
+        "_codecs": {"encode"},
+        "builtins": {"tuple", "list", "dict", "set", "bytearray"},
+        "__builtin__": {"tuple", "list", "dict", "set", "bytearray"},
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name not in self.ALLOWED.get(module, ()):
+            raise ModelError(f"is refused: it would run {module}.{name}, and a weights file holds arrays only")
+        if module == "_codecs":
+            return codecs.encode
+        if module == "collections":
+            return collections.OrderedDict
+        return super().find_class(module, name)

@@ -1,0 +1,117 @@
+"""Optimisers, learning rate schedules, and the moving average of weights."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from .config import TrainConfig
+
+
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """The rate at a step, from nothing but its number, so that a resumed run needs no scheduler's state.
+
+    Args:
+        config: the recipe.
+        step: 0-based, over all epochs.
+        steps_per_epoch: batches an epoch.
+    """
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    if step < warmup:
+        return config.warmup_start_lr + (config.learning_rate - config.warmup_start_lr) * (step + 1) / warmup
+    if config.schedule == "cosine":
+        total = max(1, config.epochs * steps_per_epoch - warmup)
+        return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / total))
+    if config.schedule == "piecewise":
+        passed = sum(step >= epoch * steps_per_epoch for epoch in config.lr_decay_epochs)
+        return config.learning_rate * config.lr_decay_gamma**passed
+    return config.learning_rate
+
+
+def build_optimizer(network: nn.Layer, config: TrainConfig) -> Any:
+    """The optimiser of a recipe; batch norm is not decayed."""
+    norms = {id(p) for layer in network.sublayers() if isinstance(layer, nn.BatchNorm2D) for p in layer.parameters()}
+    decayed = [p for p in network.parameters() if id(p) not in norms]
+    normal = [p for p in network.parameters() if id(p) in norms]
+    clip = nn.ClipGradByGlobalNorm(config.clip_grad_norm) if config.clip_grad_norm else None
+    common: dict[str, Any] = {"learning_rate": config.learning_rate, "grad_clip": clip}
+    if config.optimizer == "adamw":
+        names = {p.name for p in decayed}
+        return paddle.optimizer.AdamW(
+            parameters=network.parameters(),
+            weight_decay=config.weight_decay,
+            apply_decay_param_fun=lambda name: name in names,
+            **common,
+        )
+    common["parameters"] = [
+        {"params": decayed, "weight_decay": paddle.regularizer.L2Decay(config.weight_decay)},
+        {"params": normal, "weight_decay": paddle.regularizer.L2Decay(0.0)},
+    ]
+    if config.optimizer == "momentum":
+        return paddle.optimizer.Momentum(momentum=config.momentum, **common)
+    if config.optimizer == "adam":
+        return paddle.optimizer.Adam(**common)
+    return paddle.optimizer.SGD(**common)
+
+
+def optimizer_arrays(optimizer: Any, network: nn.Layer) -> dict[str, np.ndarray]:
+    """The optimiser's state as ``structured parameter name/state name`` to array.
+
+    Paddle keys it by names that count every parameter the process ever made, which another process may count otherwise.
+    """
+    names = {p.name: key for key, p in network.named_parameters()}
+    arrays = {}
+    for key, value in optimizer.state_dict().items():
+        owner = max((name for name in names if key.startswith(name + "_")), key=len, default=None)
+        if owner is not None:
+            arrays[f"{names[owner]}/{key[len(owner) + 1 :]}"] = value.numpy()
+    return arrays
+
+
+def restore_optimizer(optimizer: Any, network: nn.Layer, arrays: dict[str, np.ndarray]) -> None:
+    """Give an optimiser the state that :func:`optimizer_arrays` took."""
+    names = {key: p.name for key, p in network.named_parameters()}
+    state = {}
+    for key, value in arrays.items():
+        structured, _, kind = key.partition("/")
+        state[f"{names[structured]}_{kind}"] = paddle.to_tensor(value)
+    optimizer.set_state_dict(state)
+
+
+class MovingAverage:
+    """Exponential moving average of parameters and buffers, young at first so that it forgets the start.
+
+    Attributes:
+        decay: the share of the old value that each step keeps.
+        values: structured name to tensor.
+    """
+
+    def __init__(self, network: nn.Layer, decay: float) -> None:
+        self.decay = decay
+        self.values = {key: value.clone().detach() for key, value in network.state_dict().items()}
+
+    @paddle.no_grad()
+    def update(self, network: nn.Layer, step: int) -> None:
+        """Take in the weights after a 0-based step."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for key, value in network.state_dict().items():
+            self.values[key] = decay * self.values[key] + (1 - decay) * value
+
+    @contextlib.contextmanager
+    def applied(self, network: nn.Layer) -> Iterator[None]:
+        """The network with the averaged weights, for the time of the block."""
+        state = network.state_dict()
+        own = {key: value.clone() for key, value in state.items()}
+        for key, value in state.items():
+            value.set_value(self.values[key])
+        try:
+            yield
+        finally:
+            for key, value in state.items():
+                value.set_value(own[key])
