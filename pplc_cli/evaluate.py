@@ -39,9 +39,7 @@ class Evaluation:
     folder: Path
 
 
-def run_network(
-    network: Any, loader: Loader, progress: Optional[Callable[[int, int], None]] = None
-) -> Scores:
+def run_network(network: Any, loader: Loader, progress: Optional[Callable[[int, int], None]] = None) -> Scores:
     """A network's probabilities on all batches of a loader; the network must be in evaluation mode."""
     import paddle
 
@@ -105,7 +103,9 @@ def _choose_list(config: Config, labels: list[str]) -> tuple[str, list[Sample]]:
         samples = read_part(config.data, part, labels)
         if samples is not None:
             return part, samples
-    raise DataError(f"{config.data.dir}: has no {config.eval.split or 'test or val'} list; run pplc split, or name --data")
+    raise DataError(
+        f"{config.data.dir}: has no {config.eval.split or 'test or val'} list; run pplc split, or name --data"
+    )
 
 
 def _write_report(

@@ -100,7 +100,12 @@ def describe(name: str, labels: Sequence[str], transforms: Sequence[Any], size: 
             operators.append({"ResizeImage": {"size": [width, height], **_interp(operator.interp)}})
         elif isinstance(operator, CenterCrop) and len(operators) == 1:
             operators.append({"CropImage": {"size": operator.crop_size}})
-        elif isinstance(operator, Normalize) and operators and len(set(operator.max_val)) == 1 and not any(operator.min_val):
+        elif (
+            isinstance(operator, Normalize)
+            and operators
+            and len(set(operator.max_val)) == 1
+            and not any(operator.min_val)
+        ):
             scale = 1 / operator.max_val[0] if operator.is_scale else 1.0
             mean_std = {"mean": list(operator.mean), "std": list(operator.std)}
             operators.append({"NormalizeImage": {"channel_num": 3, **mean_std, "order": "", "scale": scale}})

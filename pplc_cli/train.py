@@ -401,7 +401,15 @@ class _Training:
         if self.visualdl is not None:
             name = "epoch" if record["event"] == "epoch" else "step"
             step = record["epoch"] if name == "epoch" else (record["epoch"] - 1) * record["steps"] + record["step"]
-            for key in record.keys() & {"loss", "top1", "learning_rate", "train_loss", "train_top1", "val_loss", "val_top1"}:
+            for key in record.keys() & {
+                "loss",
+                "top1",
+                "learning_rate",
+                "train_loss",
+                "train_top1",
+                "val_loss",
+                "val_top1",
+            }:
                 self.visualdl.add_scalar(tag=f"{name}/{key}", value=record[key], step=step)
 
     def _draw_curves(self) -> None:

@@ -107,8 +107,8 @@ class RandomErasing(Transform):
             area = rng.uniform(*self.area) * height * width
             ratio = np.exp(rng.uniform(*np.log(self.aspect_ratio)))
             h, w = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
-            if 1 <= h < height and 1 <= w < width:
-                top, left = rng.integers(height - h), rng.integers(width - w)
+            if 1 <= h <= height and 1 <= w <= width:
+                top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
                 image = image.copy()
                 noise = rng.integers(0, 256, (h, w, 3)) if image.dtype == np.uint8 else rng.standard_normal((h, w, 3))
                 image[top : top + h, left : left + w] = noise
@@ -188,7 +188,7 @@ ADJUSTMENTS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
 def _warp(image: np.ndarray, matrix: Sequence[Sequence[float]]) -> np.ndarray:
     """Affine change about the middle; what comes in from outside is grey."""
     height, width = image.shape[:2]
-    middle = np.asarray([width / 2, height / 2])
+    middle = np.asarray([width - 1, height - 1]) / 2  # OpenCV counts from the middle of the first pixel
     full = np.asarray(matrix, np.float64)
     full[:, 2] += middle - full[:, :2] @ middle
     grey = (127, 127, 127)
@@ -208,7 +208,9 @@ def _equalize(image: np.ndarray, level: float) -> np.ndarray:
 def _autocontrast(image: np.ndarray, level: float) -> np.ndarray:
     del level
     low, high = image.min(axis=(0, 1)).astype(np.float32), image.max(axis=(0, 1)).astype(np.float32)
-    return ((image - low) * (255 / np.maximum(high - low, 1))).astype(np.uint8)
+    low = np.where(high > low, low, 0)  # a channel of one value stays as it is
+    high = np.where(high > low, high, 255)
+    return np.rint((image - low) * (255 / (high - low))).astype(np.uint8)
 
 
 def _posterize(image: np.ndarray, level: float) -> np.ndarray:

@@ -115,7 +115,8 @@ class Loader:
         self.wait = 0.0
         order = np.arange(len(self.samples))
         if self.shuffle:
-            order = np.random.default_rng([self.seed, epoch]).permutation(order)
+            # No sample and no batch has this number; without one it would be the stream of sample 0.
+            order = np.random.default_rng([self.seed, epoch, 2 * len(order)]).permutation(order)
         starts = iter(range(0, len(order), self.batch_size))
         with ThreadPoolExecutor(self.workers, thread_name_prefix="pplc-data") as pool:
             pending: deque[tuple[int, list[Future[np.ndarray]]]] = deque()

@@ -151,7 +151,10 @@ class RandomCrop(Transform):
         height, width = image.shape[:2]
         for _ in range(self.num_attempts):
             scale = rng.uniform(*self.scaling)
-            ratio = rng.uniform(max(self.aspect_ratio[0], scale**2), min(self.aspect_ratio[1], scale**-2))
+            low, high = max(self.aspect_ratio[0], scale**2), min(self.aspect_ratio[1], scale**-2)
+            if low > high:
+                continue  # no such shape of this size lies within the picture
+            ratio = rng.uniform(low, high)
             crop_height, crop_width = int(height * scale / ratio**0.5), int(width * scale * ratio**0.5)
             if 1 <= crop_height <= height and 1 <= crop_width <= width:
                 top = rng.integers(height - crop_height + 1)
@@ -186,7 +189,7 @@ class Padding(Transform):
 
     target_size: Union[int, list[int]] = option(at_least=1)
     pad_mode: int = option(0, at_least=0, at_most=2)
-    im_padding_value: tuple[float, float, float] = option((127.5, 127.5, 127.5))
+    im_padding_value: tuple[float, float, float] = option((127.5, 127.5, 127.5), at_least=0, at_most=255)
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         height, width = Resize(self.target_size).size()

@@ -1,0 +1,105 @@
+"""From what a user typed to a configuration, a data set's folder or a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Optional
+
+from .config import Config, PredictConfig, check_config, load_config
+from .errors import DataError, PredictError
+from .export import is_current
+from .files import user_path
+from .predict import Predictor
+from .run import Run, find_run
+from .schema import did_you_mean
+
+CONFIGS, DATASETS = Path("configs"), Path("datasets")
+
+
+def find_config(
+    config: Optional[str], dataset: Optional[str], overrides: Mapping[str, Any], *, must_exist: tuple[str, ...] = ()
+) -> Config:
+    """The configuration of a command that works on a data set.
+
+    Args:
+        config: a YAML file.
+        dataset: a folder, a name under datasets/, or the name of configs/NAME.yaml; used where no file is given.
+        overrides: dotted keys from flags.
+        must_exist: see :func:`pplc_cli.config.load_config`.
+
+    Raises:
+        DataError: neither was given, or the data set is nowhere.
+        ConfigError: the file is not valid.
+    """
+    if config is not None:
+        folder = {"data.dir": str(find_dataset(dataset))} if dataset else {}
+        return load_config(config, {**folder, **overrides}, must_exist=must_exist)
+    if dataset is None:
+        have = (
+            ", ".join(str(path) for path in sorted(CONFIGS.glob("*.y*ml"))) or "none in configs/ yet: pplc init FOLDER"
+        )
+        raise DataError(
+            f"expected a configuration (--config FILE) or a data set (--dataset NAME); configurations: {have}"
+        )
+    named = CONFIGS / f"{dataset}.yaml"
+    if named.is_file():
+        return load_config(named, overrides, must_exist=must_exist)
+    return load_config(None, {"data.dir": str(find_dataset(dataset)), **overrides}, must_exist=must_exist)
+
+
+def find_dataset(name: str) -> Path:
+    """The folder of a data set, from a path or a name under datasets/.
+
+    Raises:
+        DataError: there is none.
+    """
+    for path in (user_path(name), DATASETS / name):
+        if path.is_dir():
+            return path
+    there = sorted(p.name for p in DATASETS.iterdir() if p.is_dir()) if DATASETS.is_dir() else []
+    ending = did_you_mean(name, there) if there else ""
+    raise DataError(f"no data set {name!r}: neither a folder nor a name under {DATASETS.absolute()}{ending}")
+
+
+def find_trained(
+    run: Optional[str], config: Optional[str], dataset: Optional[str], overrides: Mapping[str, Any]
+) -> tuple[Run, Config]:
+    """The run that a command works on, and its configuration: the one named, else the configuration's, else the latest.
+
+    Raises:
+        PplcError: there is no such run, or the configuration is not valid.
+    """
+    if run is None and (config is not None or dataset is not None):
+        found = find_config(config, dataset, overrides)
+        return find_run(found.output), found
+    trained = find_run(run)
+    return trained, trained.load_config(dict(overrides))
+
+
+def find_predictor(
+    model: Optional[str],
+    run: Optional[str],
+    config: Optional[str],
+    dataset: Optional[str],
+    overrides: Mapping[str, Any],
+) -> tuple[Predictor, PredictConfig]:
+    """The exported model of a folder, or of a run, and the settings to run it with.
+
+    Raises:
+        PplcError: there is none, or it was made from older weights than the run's best.
+    """
+    if model is not None:
+        settings = check_config({"data": {"dir": "."}}, overrides, source="the options").predict
+        folder = user_path(model)
+    else:
+        trained, whole = find_trained(run, config, dataset, overrides)
+        settings, folder = whole.predict, trained.exported
+        if not folder.is_dir():
+            raise PredictError(f"{trained.folder} is not exported yet; run: pplc export --run {trained.folder}")
+        if not is_current(trained):
+            raise PredictError(
+                f"{folder} is older than the run's best weights; run: pplc export --run {trained.folder}"
+            )
+    predictor = Predictor(folder, mkldnn=settings.mkldnn, threads=settings.threads, batch_size=settings.batch_size)
+    return predictor, settings

@@ -1,0 +1,184 @@
+"""What the commands print: progress on a terminal, plain lines in a file, tables."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Optional
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from .data.split import PARTS, SplitReport
+from .evaluate import Evaluation
+from .predict import Prediction, Predictor
+from .train import Reporter, TrainResult
+
+SHOWN = 20  # files named one by one before the rest is counted
+
+
+@contextlib.contextmanager
+def counter(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, on a terminal only; gives a function to call with done and total."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, total: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+class TrainProgress(Reporter):
+    """A line that follows training, and a line that stays for each epoch."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, soft_wrap=True, highlight=False)
+        self._live = Live(console=self.console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> TrainProgress:
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def note(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    def download(self, done: int, total: Optional[int]) -> None:
+        of = f" of {total / 1e6:.1f}" if total else ""
+        self._live.update(Text(f"downloading weights: {done / 1e6:.1f}{of} MB"))
+
+    def step(self, record: dict[str, Any]) -> None:
+        self._live.update(
+            Text(
+                f"epoch {record['epoch']}/{record['epochs']}  step {record['step']}/{record['steps']}  "
+                f"loss {record['loss']:.4f}  top-1 {record['top1']:.1%}  learning rate {record['learning_rate']:.2g}  "
+                f"{record['images_per_second']:.1f} images/s  {_duration(record['seconds_left'])} left"
+            )
+        )
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        star = "  best" if record["best"] else ""
+        self.note(
+            f"epoch {record['epoch']}/{record['epochs']}  loss {record['train_loss']:.4f}  "
+            f"top-1 {record['train_top1']:.1%}  val loss {record['val_loss']:.4f}  val top-1 {record['val_top1']:.1%}  "
+            f"learning rate {record['learning_rate']:.2g}  {record['images_per_second']:.1f} images/s  "
+            f"{_duration(record['seconds'])}{star}"
+        )
+
+
+def print_trained(result: TrainResult) -> None:
+    """The end of a training run."""
+    best = result.best
+    print(
+        f"best: epoch {best['epoch']} of {result.epochs}, validation top-1 {best['val_top1']:.1%}; "
+        f"{_duration(result.seconds)}. In {result.run.folder}: best_model/, last/, curves.png, train_log.jsonl"
+    )
+
+
+def print_split(folder: str, report: SplitReport) -> None:
+    """Counts by class, and every file that was left out or is odd."""
+    table = Table("class", *PARTS)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for index, label in enumerate(report.labels):
+        table.add_row(Text(label), *(str(report.counts[part][index]) for part in PARTS))
+    table.add_section()
+    table.add_row("all", *(str(sum(report.counts[part])) for part in PARTS))
+    Console(highlight=False).print(table)
+    for name, reason in report.left_out.items():
+        print(f"left out: {name} {reason}")
+    for name, note in report.notes.items():
+        print(f"note: {name} {note}")
+    if report.duplicates:
+        print(f"{report.duplicates} files are copies of others; copies stay on one side")
+    for first, second in report.conflicts[:SHOWN]:
+        print(f"warning: {first} and {second} are the same picture in two classes")
+    print(f"written to {folder}: {', '.join(path.name for path in report.files)}")
+
+
+def print_evaluation(found: Evaluation, as_json: bool) -> None:
+    """The figures, for people or for machines."""
+    metrics = found.metrics
+    if as_json:
+        print(json.dumps(metrics, ensure_ascii=False))
+        return
+    table = Table("class", "precision", "recall", "F1", "support")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in metrics["classes"]:
+        figures = (f"{row[name]:.3f}" for name in ("precision", "recall", "f1"))
+        table.add_row(Text(row["label"]), *figures, str(row["support"]))
+    table.add_section()
+    table.add_row(
+        "macro", *(f"{metrics['macro'][n]:.3f}" for n in ("precision", "recall", "f1")), str(metrics["images"])
+    )
+    Console(highlight=False).print(table)
+    print(
+        f"{found.source}: top-1 {metrics['top1']:.2%}, top-5 {metrics['top5']:.2%} of {metrics['images']} pictures; "
+        f"calibration error {metrics['calibration_error']:.3f}"
+    )
+    print(f"report in {found.folder}: {', '.join(sorted(path.name for path in found.folder.iterdir()))}")
+
+
+def print_predictions(
+    answers: Iterable[Prediction], predictor: Predictor, style: str, save: Optional[str], show: bool
+) -> int:
+    """Print answers as they come, then the time they took.
+
+    Returns:
+        How many pictures could not be used.
+    """
+    folder = None
+    hints: set[str] = set()
+    if save or show:
+        from . import annotated
+        from .fonts import missing_glyph_hint
+
+        folder = annotated.AnnotatedFolder(save) if save else None
+        hints = {hint for hint in map(missing_glyph_hint, predictor.labels) if hint}
+        for hint in sorted(hints)[:1]:
+            print(hint, file=sys.stderr)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    if style == "csv":
+        writer.writerow(["path", "label", "score", "error"])
+    failed = 0
+    for answer in answers:
+        failed += answer.error is not None
+        if style == "json":
+            print(json.dumps(answer.to_dict(), ensure_ascii=False), flush=True)
+        elif style == "csv":
+            writer.writerow([answer.path, answer.label or "", _score(answer), answer.error or ""])
+        elif answer.error is None:
+            print(f"{answer.path}: " + ", ".join(f"{label} {score:.4f}" for label, score in answer.top), flush=True)
+        if answer.error is not None and style != "json":
+            print(f"{answer.path}: {answer.error}", file=sys.stderr)
+        if answer.error is None and folder is not None:
+            folder.save(answer)
+        if answer.error is None and show:
+            annotated.show(answer)
+    block = predictor.time.report(predictor.batch_size)
+    print(block, file=sys.stdout if style == "text" else sys.stderr)
+    if folder is not None:
+        print(f"annotated pictures in {folder.folder}", file=sys.stderr)
+    return failed
+
+
+def _score(answer: Prediction) -> str:
+    return f"{answer.score:.6f}" if answer.score is not None else ""
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
