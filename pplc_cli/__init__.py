@@ -16,9 +16,9 @@ _EXPORTS = {
     "Config": "config",
     "load_config": "config",
     "split_dataset": "data.split",
-    "train": "train",
-    "evaluate": "evaluate",
-    "export": "export",
+    "train": "training",
+    "evaluate": "evaluation",
+    "export": "exporting",
     "Predictor": "predict",
     "Prediction": "predict",
     "decode_image": "data.images",
@@ -35,12 +35,12 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from .data.images import read_image as read_image
     from .data.split import split_dataset as split_dataset
     from .errors import PplcError as PplcError
-    from .evaluate import evaluate as evaluate
-    from .export import export as export
+    from .evaluation import evaluate as evaluate
+    from .exporting import export as export
     from .models.registry import build_network as build_network
     from .predict import Prediction as Prediction
     from .predict import Predictor as Predictor
-    from .train import train as train
+    from .training import train as train
 
 
 def __getattr__(name: str) -> Any:

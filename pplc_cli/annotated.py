@@ -19,6 +19,8 @@ def draw(prediction: Prediction) -> Any:
 
     from .pictures import annotate
 
+    if prediction.image is None:
+        raise ValueError("expected a prediction made with keep_images=True")
     lines = [f"{label}  {score:.4f}" for label, score in prediction.top]
     return Image.fromarray(annotate(prediction.image, lines))
 

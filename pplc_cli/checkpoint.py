@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from .errors import CheckpointError
+from .errors import CheckpointError, ModelError
 from .files import atomic_directory, recover_directory, write_json
 
 FORMAT = 1
@@ -35,7 +35,7 @@ def save(folder: Path, info: dict[str, Any], **files: Optional[Arrays]) -> None:
             if arrays is not None:
                 path = temporary / f"{name}.safetensors"
                 try:
-                    save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, path)
+                    save_file({key: np.asarray(value, order="C") for key, value in arrays.items()}, path)
                 except Exception as error:  # safetensors raises its own error for a full disk
                     if isinstance(error, OSError) and error.errno:
                         raise
@@ -58,6 +58,8 @@ def load_info(folder: Path, name: str) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such file; is {folder} a folder that pplc train wrote?") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
+    if not isinstance(version, int):
+        raise CheckpointError(f"{path} is damaged: format is {version!r}")
     if version > FORMAT:
         raise CheckpointError(f"{path} was written by a newer pplc; update with: pip install -U pplc")
     return info
@@ -67,7 +69,7 @@ def load_arrays(folder: Path, name: str) -> Optional[Arrays]:
     """Arrays as :func:`save` wrote them; None where the file is not part of the folder.
 
     Raises:
-        CheckpointError: the file is damaged.
+        CheckpointError: the file is damaged, or not the one that was written.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -76,9 +78,23 @@ def load_arrays(folder: Path, name: str) -> Optional[Arrays]:
     if not path.exists():
         return None
     try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+        arrays = load_file(path)
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except (SafetensorError, OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
+    if _written_hash(path) not in (None, found):
+        raise CheckpointError(f"{path} is damaged: it is not what was written (SHA-256 differs)")
+    return arrays
+
+
+def _written_hash(path: Path) -> Optional[str]:
+    """What the folder's JSON says of a file of arrays; None where it says nothing."""
+    for info in path.parent.glob("*.json"):
+        try:
+            return str(json.loads(info.read_text(encoding="utf-8"))["sha256"][path.stem])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
 
 
 def load_network(folder: Path) -> tuple[Any, dict[str, Any]]:
@@ -100,8 +116,13 @@ def load_network(folder: Path) -> tuple[Any, dict[str, Any]]:
     weights = load_arrays(folder, "model")
     if weights is None:
         raise CheckpointError(f"{folder}: model.safetensors is missing")
-    network = build_network(info["network"], len(info["labels"]), dropout=info["dropout"])
-    fit_weights(network, weights, str(folder))
+    try:
+        network = build_network(str(info["network"]), len(info["labels"]), dropout=float(info["dropout"]))
+        left = fit_weights(network, weights, str(folder))
+    except (KeyError, TypeError, ValueError, ModelError) as error:
+        raise CheckpointError(f"{folder} is damaged: {error}") from None
+    if left:
+        raise CheckpointError(f"{folder}: model.json names {len(info['labels'])} classes, the weights have others")
     network.eval()
     return network, info
 

@@ -150,10 +150,10 @@ def preview(
 @click.option("--output", metavar="FOLDER", help="The run's folder.")
 @click.option("--model", metavar="NAME", help="The network, as in PPLCNet_x0_5.")
 @click.option("--pretrained", metavar="WHAT", help="none, imagenet, imagenet_ssld or a weights file.")
-@click.option("--epochs", type=int)
-@click.option("--batch-size", type=int)
-@click.option("--learning-rate", type=float)
-@click.option("--seed", type=int)
+@click.option("--epochs", type=int, help="Passes over the training list.")
+@click.option("--batch-size", type=int, help="Pictures a step.")
+@click.option("--learning-rate", type=float, help="Before warm-up and decay.")
+@click.option("--seed", type=int, help="Another seed gives another run.")
 @click.option("--threads", type=int, help="Default: physical cores.")
 def train(
     config_argument: Optional[str],
@@ -188,7 +188,7 @@ def train(
     )
     file = config_argument or config_option
     config = find_config(file, dataset, flags, must_exist=("data.dir", "model.pretrained"))
-    from .train import train as run_training
+    from .training import train as run_training
 
     with ui.TrainProgress() as reporter:
         try:
@@ -218,7 +218,7 @@ def evaluate(
 ) -> None:
     """Measure a trained network: accuracy, per-class figures, confusion matrix, worst mistakes."""
     from . import ui
-    from .evaluate import evaluate as measure
+    from .evaluation import evaluate as measure
     from .find import find_trained
 
     trained, config = find_trained(run, config_option, dataset, _overrides(overrides, eval__split=part))
@@ -239,7 +239,7 @@ def export(
     output: Optional[str],
 ) -> None:
     """Write the model that PaddleX 3 loads, and check it against the trained network."""
-    from .export import export as write
+    from .exporting import export as write
     from .find import find_trained
 
     trained, config = find_trained(run, config_option, dataset, _overrides(overrides))

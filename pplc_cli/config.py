@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -19,6 +20,8 @@ DEFAULT_EVAL_TRANSFORMS = [
     {"CenterCrop": {"crop_size": 224}},
     "Normalize",
 ]
+
+MAX_VALUES = 100_000  # in one YAML; aliases count as often as they stand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,8 +162,10 @@ def check_config(
     """Check plain data as :func:`load_config` does with a file's."""
     faults: list[str] = []
     raw = _apply(raw, overrides or {}, faults)
-    if isinstance(raw, dict) and "output" not in raw and isinstance(raw.get("data"), Mapping):
-        raw["output"] = f"output/{Path(str(raw['data'].get('dir', 'run'))).name or 'run'}"
+    if isinstance(raw, dict) and "output" not in raw:
+        folder = raw["data"].get("dir") if isinstance(raw.get("data"), Mapping) else None
+        name = Path(folder.replace("\\", "/")).name if isinstance(folder, str) else ""
+        raw["output"] = f"output/{'run' if name in ('', '..') else name}"
     config = read(Config, raw, "", faults)
     faults = [_hint_elsewhere(fault) for fault in faults]
     sections = raw if isinstance(raw, Mapping) else {}
@@ -192,14 +197,14 @@ def read_yaml(path: Union[str, Path]) -> Any:
     except UnicodeDecodeError:
         raise ConfigError(str(path), ["expected YAML in UTF-8, got other bytes; save it as UTF-8"]) from None
     try:
-        return yaml.load(text, _Loader)  # a SafeLoader that also refuses doubled keys
+        return _parse(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(str(path), [f"{where}expected YAML: {problem}"]) from None
-    except RecursionError:
-        raise ConfigError(str(path), ["is nested too deeply"]) from None
+    except ValueError as error:
+        raise ConfigError(str(path), [f"expected plain YAML: {error}"]) from None
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -212,16 +217,49 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise PplcError(f"-o {text}: expected key=value, as in -o train.epochs=5")
     try:
-        return key.strip(), yaml.load(value, _Loader)
-    except yaml.YAMLError:
+        return key.strip(), _parse(value)
+    except (yaml.YAMLError, ValueError):
         raise PplcError(f"-o {text}: the value is not valid YAML") from None
 
 
+def _parse(text: str) -> Any:
+    """Plain data of YAML text.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, or not plain data.
+        ValueError: it is nested too deeply, or too large once its aliases are followed.
+    """
+    try:
+        value = yaml.load(text, _Loader)  # a SafeLoader that also refuses doubled keys
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    waiting, count = [value], 0
+    while waiting:
+        count += 1
+        if count > MAX_VALUES:  # also where an alias holds itself
+            raise ValueError(f"it holds more than {MAX_VALUES} values, or an alias that holds itself")
+        item = waiting.pop()
+        if isinstance(item, (Mapping, list, tuple)):
+            waiting.extend(item.values() if isinstance(item, Mapping) else item)
+    return value
+
+
 class _Loader(yaml.SafeLoader):
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, AttributeError, TypeError):  # 2026-13-45, !!bool maybe, !!timestamp never, ...
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.constructor.ConstructorError(None, None, f"not a valid {kind}", node.start_mark) from None
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
+        if not isinstance(node, yaml.MappingNode):
+            return super().construct_mapping(node, deep)  # says what is wrong
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if key_node.tag == "tag:yaml.org,2002:merge":  # <<: *defaults, where a key may stand again
+                continue
+            key = self.construct_object(key_node, deep=True)
             if not isinstance(key, (str, int, float, bool)):
                 raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
             if key in seen:
@@ -245,11 +283,11 @@ def _apply(raw: Any, overrides: Mapping[str, Any], faults: list[str]) -> Any:
         for parent in parents:
             child = node.get(parent)
             child = {} if child is None else child
-            if not isinstance(child, dict):
+            if not isinstance(child, Mapping):
                 faults.append(f"{dotted}: {parent} holds a value, not keys")
                 break
-            node[parent] = child
-            node = child
+            node[parent] = dict(child)  # never the caller's own
+            node = node[parent]
         else:
             node[last] = value
     return raw
@@ -292,6 +330,9 @@ def _check_network(sections: Mapping[str, Any], faults: list[str]) -> None:
 def _check_meaning(config: Config, faults: list[str]) -> None:
     """What no single key can be wrong about."""
     train, split = config.train, config.split
+    for name, value in (("data.dir", config.data.dir), ("output", config.output)):
+        if not value.strip():
+            faults.append(f"{name}: expected a folder, got {value!r}")
     if split.val + split.test >= 1:
         faults.append(
             f"split: expected val + test below 1, got {split.val:g} + {split.test:g}: nothing is left to train on"
@@ -307,25 +348,26 @@ def _check_meaning(config: Config, faults: list[str]) -> None:
 
         try:
             re.compile(split.group)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             faults.append(f"split.group: expected a regular expression, got {split.group!r} ({error})")
 
 
 def _check_paths(config: Config, must_exist: Sequence[str], faults: list[str]) -> None:
-    if "data.dir" in must_exist and not user_path(config.data.dir).is_dir():
+    if "data.dir" in must_exist and not os.path.isdir(user_path(config.data.dir)):  # noqa: PTH112 - never raises
         faults.append(
             f"data.dir: no such folder {config.data.dir!r} (looked for {user_path(config.data.dir).absolute()})"
         )
     if "data.dir" in must_exist:
         for name in ("train_list", "val_list", "test_list", "labels"):
             value = getattr(config.data, name)
-            if value is not None and not user_path(value).is_file():
+            if value is not None and not os.path.isfile(user_path(value)):  # noqa: PTH113
                 faults.append(f"data.{name}: no such file {value!r}")
     if "model.pretrained" in must_exist:
         from .models.weights import SOURCES
 
         pretrained = config.model.pretrained
-        if pretrained not in SOURCES and not user_path(pretrained).exists():
+        if pretrained not in SOURCES and not os.path.exists(user_path(pretrained)):  # noqa: PTH110
             faults.append(
-                f"model.pretrained: expected {', '.join(SOURCES)} or a weights file, got {pretrained!r}, which is not there"
+                f"model.pretrained: expected {', '.join(SOURCES)} or a weights file, "
+                f"got {pretrained!r}, which is not there"
             )

@@ -14,6 +14,8 @@ from .files import write_failure
 
 TIMEOUT_SECONDS = 30
 ATTEMPTS = 3
+# Besides its own errors httpx raises plain ones for a proxy variable that it cannot use.
+_UNUSABLE = (httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError)
 
 
 def fetch(url: str, path: Path, *, progress: Optional[Callable[[int, Optional[int]], None]] = None) -> None:
@@ -41,8 +43,8 @@ def fetch(url: str, path: Path, *, progress: Optional[Callable[[int, Optional[in
                     reason = str(error) or type(error).__name__
                     raise DownloadError(f"{url}: {reason} ({ATTEMPTS} attempts)") from None
         part.replace(path)
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise DownloadError(f"{url}: {error}") from None
+    except _UNUSABLE as error:
+        raise DownloadError(f"{url}: {_words(error)}") from None
     except OSError as error:
         raise write_failure(path, error) from error
 
@@ -61,11 +63,14 @@ def _fetch_once(url: str, part: Path, progress: Optional[Callable[[int, Optional
         if response.status_code >= 400:
             raise DownloadError(f"{url}: the server answers {response.status_code} {response.reason_phrase}")
         resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
+        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            part.unlink()
+            raise _Incomplete("the server sent another part than asked for")
         done = start if resumed else 0
         length = response.headers.get("Content-Length", "")
         total = done + int(length) if length.isdecimal() else None
         with part.open("ab" if resumed else "wb") as file:
-            for chunk in response.iter_bytes(1 << 16):
+            for chunk in response.iter_bytes():  # as it comes: what is kept back would be lost with the connection
                 file.write(chunk)
                 done += len(chunk)
                 if progress:
@@ -91,7 +96,7 @@ def read_url(url: str, limit: int) -> bytes:
                 chunks.append(chunk)
                 if sum(map(len, chunks)) > limit:
                     raise DownloadError(f"is larger than {limit >> 20} MB")
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except _UNUSABLE as error:
         raise DownloadError(f"cannot be fetched: {_words(error)}") from None
     return b"".join(chunks)
 

@@ -22,10 +22,17 @@ def user_path(text: PathLike) -> Path:
     Args:
         text: a path, absolute, relative to the current folder, or starting with ``~``.
     """
-    path = Path(text).expanduser()
-    if "\\" in str(text) and not path.exists():
-        return Path(str(text).replace("\\", "/")).expanduser()
+    path = _expanded(str(text))
+    if "\\" in str(text) and not os.path.exists(path):  # noqa: PTH110 - pathlib's raises for long names
+        return _expanded(str(text).replace("\\", "/"))
     return path
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # ~nobody, or no home at all
+        return Path(text)
 
 
 def write_failure(path: Path, error: OSError) -> PplcError:
@@ -54,7 +61,7 @@ def atomic_file(path: PathLike) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         temporary.replace(path)
-        _sync(path.parent)
+        _sync_folder(path.parent)
     except OSError as error:
         raise write_failure(path, error) from error
     finally:
@@ -83,38 +90,49 @@ def atomic_directory(path: PathLike) -> Iterator[Path]:
     Raises:
         PplcError: the folder cannot be written.
     """
-    path = Path(path)
+    path = _linked(Path(path))
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     old = _old_name(path)
     try:
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "there is a file of this name")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
                 _sync(file)
-        _sync(temporary)
+        _sync_folder(temporary)
         recover_directory(path)
         if path.exists():
             path.rename(old)
         temporary.rename(path)
-        _sync(path.parent)
+        _sync_folder(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
+        with contextlib.suppress(PplcError):
+            recover_directory(path)
         raise write_failure(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def recover_directory(path: PathLike) -> Path:
-    """Finish what a crash inside :func:`atomic_directory` left: the folder, whole, at its own name."""
-    path = Path(path)
+    """Finish what a crash inside :func:`atomic_directory` left: the folder, whole, at its own name.
+
+    Raises:
+        PplcError: the folder cannot be put back.
+    """
+    path = _linked(Path(path))
     old = _old_name(path)
     if old.exists():
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
         else:
-            old.rename(path)
+            try:
+                old.rename(path)
+            except OSError as error:
+                raise write_failure(path, error) from error
     return path
 
 
@@ -124,16 +142,26 @@ def remove_leftovers(folder: PathLike) -> None:
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
-            leftover.unlink()
+            with contextlib.suppress(OSError):
+                leftover.unlink()
 
 
 def _old_name(path: Path) -> Path:
     return path.with_name(f".old-{path.name}")
 
 
+def _linked(path: Path) -> Path:
+    """What a link points to: renaming the link itself would leave its folder behind."""
+    return path.resolve() if path.is_symlink() else path
+
+
+def _sync_folder(path: Path) -> None:
+    if os.name != "nt":  # Windows cannot open a folder to flush it, nor can some network drives
+        with contextlib.suppress(OSError):
+            _sync(path)
+
+
 def _sync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
-        return  # Windows cannot open a folder to flush it
     descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
     try:
         os.fsync(descriptor)

@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from .config import Config, PredictConfig, check_config, load_config
 from .errors import DataError, PredictError
-from .export import is_current
+from .exporting import is_current
 from .files import user_path
 from .predict import Predictor
 from .run import Run, find_run

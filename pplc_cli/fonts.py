@@ -161,7 +161,7 @@ def _covered(file: Path) -> frozenset[int]:
 
     try:
         # Pillow and matplotlib, too, take the first font of a collection.
-        with TTFont(file, fontNumber=0, lazy=True) as font:
+        with file.open("rb") as stream, TTFont(stream, fontNumber=0, lazy=True) as font:
             covered = frozenset(font.getBestCmap() or ())
         _open(file, 12)  # a font that only fontTools can read is no use
         return covered

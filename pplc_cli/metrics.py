@@ -65,8 +65,8 @@ def summary(scores: Scores, labels: Sequence[str]) -> dict[str, Any]:
         labels: class names in the order of their ids.
 
     Returns:
-        images, top1, top5, loss, calibration_error, macro (precision, recall, f1), classes (label, precision, recall, f1,
-        support) and confusion_matrix, rows true, columns predicted.
+        images, top1, top5, loss, calibration_error, macro (precision, recall, f1), classes (label, precision, recall,
+        f1, support) and confusion_matrix, rows true, columns predicted.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
@@ -80,9 +80,7 @@ def summary(scores: Scores, labels: Sequence[str]) -> dict[str, Any]:
         "top5": top_k(scores, 5),
         "loss": scores.loss,
         "calibration_error": calibration_error(scores),
-        "macro": {
-            name: float(per_class[i][present].mean()) for i, name in enumerate(("precision", "recall", "f1"))
-        },
+        "macro": {name: float(per_class[i][present].mean()) for i, name in enumerate(("precision", "recall", "f1"))},
         "classes": [
             {
                 "label": label,

@@ -117,7 +117,7 @@ def annotate(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
         min(width, 2 * pad + math.ceil(max(fonts[line].getlength(text) for line, text in zip(lines, texts)))),
         2 * (pad // 2) + step * len(lines),
     )
-    if banner[1] > 0.7 * height:  # the picture shall be seen as well
+    if banner[1] > 0.55 * height:  # the picture shall be seen as well
         taller = Image.new("RGB", (width, height + banner[1]), _PALE)
         taller.paste(canvas, (0, banner[1]))
         canvas = taller
@@ -182,7 +182,10 @@ def draw_curves(path: PathLike, epochs: Sequence[Mapping[str, Any]]) -> None:
         if len(numbers) == 1:
             axes.set_xlim(numbers[0] - 1, numbers[0] + 1)
             axes.set_xticks(numbers)
-        else:
+        elif numbers:
+            # Half an epoch at most: there is no epoch 0 to put a tick at.
+            space = min(0.5, 0.04 * (numbers[-1] - numbers[0]))
+            axes.set_xlim(numbers[0] - space, numbers[-1] + space)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
         if axes.get_legend_handles_labels()[0]:
             # Below the panel, where no curve can run through it.
@@ -208,6 +211,7 @@ def draw_confusion(path: PathLike, matrix: Sequence[Sequence[int]] | np.ndarray,
     from matplotlib import colors
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties
+    from matplotlib.ticker import PercentFormatter
 
     counts = np.asarray(matrix, dtype=np.int64)
     shares = row_shares(counts)
@@ -218,10 +222,10 @@ def draw_confusion(path: PathLike, matrix: Sequence[Sequence[int]] | np.ndarray,
     every = math.ceil(5.5 / cell) if cell < 5.5 else 1  # smaller letters could not be read
     size = min(10.0, 0.8 * cell * every)
     # The panel fills the figure; names, titles and the scale stand outside it, and saving makes room for them.
-    figure = Figure(figsize=(side, side), dpi=140)
+    figure = Figure(figsize=(side, side), dpi=140 if written else 170)
     axes = figure.add_axes((0, 0, 1, 1))
-    colour_map = colors.LinearSegmentedColormap.from_list("shares", ["#ffffff", "#9ecae1", "#3182bd", "#08306b"])
-    colour_map.set_bad("#e3e3e3")
+    blues = colors.LinearSegmentedColormap.from_list("shares", ["#ffffff", "#9ecae1", "#3182bd", "#08306b"])
+    colour_map = blues.with_extremes(bad="#e3e3e3")  # a class without pictures
     # A pixel of five per cent would be lost among hundreds of classes: there small shares are drawn darker.
     norm = colors.Normalize(0, 1) if written else colors.PowerNorm(0.5, 0, 1)
     drawn = axes.imshow(np.ma.masked_invalid(shares), cmap=colour_map, norm=norm, interpolation="nearest")
@@ -267,11 +271,11 @@ def draw_confusion(path: PathLike, matrix: Sequence[Sequence[int]] | np.ndarray,
     axes.set_xlabel("predicted class", fontsize=heading, labelpad=8)
     axes.set_ylabel("true class", fontsize=heading, labelpad=8)
     scale = figure.add_axes((1 + 0.2 / side, 0, (0.14 if side < 8 else 0.25) / side, 1))
-    bar = figure.colorbar(drawn, cax=scale, format=lambda value, _: f"{value:.0%}")
+    bar = figure.colorbar(drawn, cax=scale, format=PercentFormatter(1, decimals=0))
     bar.set_ticks([0, 0.25, 0.5, 0.75, 1] if written else [0, 0.05, 0.1, 0.25, 0.5, 0.75, 1])
     bar.ax.tick_params(labelsize=heading - 2)
     bar.set_label("share of the true class", fontsize=heading - 1)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     _save(figure, path, bbox_inches="tight", pad_inches=0.2)
 
 

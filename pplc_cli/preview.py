@@ -35,10 +35,9 @@ def preview(config: Config, path: PathLike, *, images: int = 6, draws: int = 4, 
     pictures = _some_pictures(config, images)
     finals = [[pipeline(p, np.random.default_rng([seed, r, d])) for r, p in enumerate(pictures)] for d in range(draws)]
     targets = np.eye(len(pictures), dtype=np.float32)
-    for index, batch in enumerate(finals):
-        for operator in pipeline.batch:
-            stacked, _ = operator(np.stack(batch), targets, np.random.default_rng([seed, index]))
-            finals[index] = list(stacked)
+    for index in range(draws):
+        for mixer in pipeline.batch:
+            finals[index] = list(mixer(np.stack(finals[index]), targets, np.random.default_rng([seed, index]))[0])
     tiles = []
     for row, picture in enumerate(pictures):
         tiles.append((picture, ["the picture"]))

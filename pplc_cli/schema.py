@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import reprlib
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, Optional, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -67,6 +69,9 @@ def read(cls: type[T], raw: Any, key: str, faults: list[str]) -> Optional[T]:
         if name in raw:
             values[name] = _value(raw[name], hints[name], field.metadata, _join(key, name), faults)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            if dataclasses.is_dataclass(hints[name]):  # say which of its keys are missing
+                values[name] = read(hints[name], {}, _join(key, name), faults)
+                continue
             faults.append(f"{_join(key, name)}: is required, expected {_describe(hints[name], field.metadata)}")
     return cls(**values) if len(faults) == before else None
 
@@ -93,9 +98,15 @@ def _join(key: str, name: Any) -> str:
 def _show(value: Any) -> str:
     if value is None:
         return "nothing"
-    text = repr(value)
+    try:
+        text = _REPR.repr(value) if isinstance(value, (list, tuple, dict)) else repr(value)
+    except ValueError:  # Python refuses to print integers of more than 4300 digits
+        return "a very long number" if isinstance(value, int) else "very long numbers"
     return text if len(text) <= 60 else text[:57] + "..."
 
+
+_REPR = reprlib.Repr()  # YAML aliases make small files that would print as gigabytes
+_REPR.maxlevel, _REPR.maxlist, _REPR.maxdict, _REPR.maxstring, _REPR.maxother = 4, 12, 12, 60, 60
 
 _NAMES = {
     int: "an integer",
@@ -109,9 +120,9 @@ _NAMES = {
 
 def _describe(hint: Any, metadata: Mapping[str, Any]) -> str:
     """Words for what a hint and its limits allow."""
-    if metadata.get("choices"):
-        return "one of " + ", ".join(metadata["choices"])
     origin, args = get_origin(hint), get_args(hint)
+    if hint is str and metadata.get("choices"):
+        return "one of " + ", ".join(metadata["choices"])
     if origin is Union:
         return " or ".join("nothing (null)" if a is type(None) else _describe(a, metadata) for a in args)
     if origin in (list, tuple):
@@ -124,6 +135,7 @@ def _describe(hint: Any, metadata: Mapping[str, Any]) -> str:
 
 
 _BAD = object()
+_LARGEST = sys.float_info.max
 
 
 def _value(raw: Any, hint: Any, metadata: Mapping[str, Any], key: str, faults: list[str]) -> Any:
@@ -177,7 +189,7 @@ def _convert(raw: Any, hint: Any, metadata: Mapping[str, Any]) -> Any:
             number = float(raw)
         except ValueError:
             return _BAD
-    if not isinstance(number, (int, float)) or not math.isfinite(number):
+    if not isinstance(number, (int, float)) or not -_LARGEST <= number <= _LARGEST:  # NaN is not within either
         return _BAD
     if hint is int and not isinstance(number, int):
         return _BAD

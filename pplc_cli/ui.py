@@ -16,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from .data.split import PARTS, SplitReport
-from .evaluate import Evaluation
+from .evaluation import Evaluation
 from .predict import Prediction, Predictor
-from .train import Reporter, TrainResult
+from .training import Reporter, TrainResult
 
 SHOWN = 20  # files named one by one before the rest is counted
 

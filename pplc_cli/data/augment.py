@@ -17,8 +17,8 @@ from .operators import Rng, Transform
 class RandomDistort(Transform):
     """Change brightness, contrast, saturation and hue, each with its probability, in random order.
 
-    Ranges are the largest change: 0.5 draws a factor from 0.5 to 1.5; the hue's is in degrees. ``count`` limits how many
-    of the four are tried. PaddleX 2.1 documents this and does something else by mistake (it skips with the given
+    Ranges are the largest change: 0.5 draws a factor from 0.5 to 1.5; the hue's is in degrees. ``count`` limits how
+    many of the four are tried. PaddleX 2.1 documents this and does something else by mistake (it skips with the given
     probability and adds half a grey level for brightness); here the documented meaning holds.
     """
 
@@ -49,7 +49,7 @@ class RandomDistort(Transform):
 
 @dataclasses.dataclass(frozen=True)
 class ColorJitter(Transform):
-    """Change brightness, contrast, saturation and hue by factors up to 1 +- the value; the hue as a share of the circle."""
+    """Change brightness, contrast, saturation and hue by factors up to 1 +- the value, hue by a share of the circle."""
 
     brightness: float = option(0.4, at_least=0)
     contrast: float = option(0.4, at_least=0)
@@ -208,8 +208,8 @@ def _equalize(image: np.ndarray, level: float) -> np.ndarray:
 def _autocontrast(image: np.ndarray, level: float) -> np.ndarray:
     del level
     low, high = image.min(axis=(0, 1)).astype(np.float32), image.max(axis=(0, 1)).astype(np.float32)
-    low = np.where(high > low, low, 0)  # a channel of one value stays as it is
-    high = np.where(high > low, high, 255)
+    plain = low == high  # a channel of one value stays as it is
+    low, high = np.where(plain, 0, low), np.where(plain, 255, high)
     return np.rint((image - low) * (255 / (high - low))).astype(np.uint8)
 
 

@@ -6,18 +6,23 @@ broken, where OpenCV returns a grey rest without a word, so Pillow does it all.
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import io
+import logging
 import os
 import stat
+import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Union
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from ..errors import ImageError
+from ..errors import DataError, ImageError
 
 SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".bmp": "BMP", ".dib": "BMP",
@@ -27,7 +32,14 @@ FORMATS = sorted(set(SUFFIXES.values()))
 IGNORED_FILES = {"thumbs.db", "desktop.ini"}  # written by file managers, never anybody's data
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit: 2/3 GB as 8-bit RGB
+MAX_BYTES = 2 << 30  # more than MAX_PIXELS need in any format
 MAX_ELONGATION = 200  # 1 x 5000 pixels, resized to a short side of 256, would need 1 GB
+
+_STDERR = threading.Lock()  # the process has but one
+# Pillow warns and logs of what is judged here or does not matter. Filters are set once: changing them for the length
+# of a call, as warnings.catch_warnings does, goes wrong where threads decode at the same time.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def is_image_name(name: Union[str, Path]) -> bool:
@@ -36,12 +48,27 @@ def is_image_name(name: Union[str, Path]) -> bool:
 
 
 def list_files(folder: Path) -> Iterator[Path]:
-    """All files below a folder in sorted order, without hidden ones and those of file managers."""
-    for entry in sorted(folder.iterdir(), key=lambda path: path.name):
+    """All files below a folder in sorted order, without hidden ones and those of file managers.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    yield from _walk(folder, ())
+
+
+def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    if real in above:  # a link back to a folder that this one is in
+        return
+    try:
+        entries = sorted(folder.iterdir(), key=lambda path: path.name)
+    except OSError as error:
+        raise DataError(f"{folder}: the folder cannot be read: {error.strerror or error}") from None
+    for entry in entries:
         if entry.name.startswith(".") or entry.name.lower() in IGNORED_FILES:
             continue
-        if entry.is_dir():
-            yield from list_files(entry)
+        if os.path.isdir(entry):  # noqa: PTH112 - pathlib's raises where access is denied
+            yield from _walk(entry, (*above, real))
         else:
             yield entry
 
@@ -53,12 +80,17 @@ def read_bytes(path: Path) -> bytes:
         ImageError: it is missing, empty, a folder, a pipe, or cannot be read.
     """
     try:
-        mode = os.stat(path).st_mode
+        status = path.stat()
+        mode = status.st_mode
         if stat.S_ISDIR(mode):
             raise ImageError("is a folder, expected a picture")
         if not stat.S_ISREG(mode):
             raise ImageError("is no regular file")  # reading a pipe would wait for ever
+        if status.st_size > MAX_BYTES:
+            raise ImageError(f"is {status.st_size >> 30} GB large, expected at most {MAX_BYTES >> 30}")
         data = path.read_bytes()
+    except MemoryError:
+        raise ImageError("is too large for this machine's memory") from None
     except FileNotFoundError:
         reason = "is a link to a file that is not there" if path.is_symlink() else "no such file"
         raise ImageError(reason) from None
@@ -96,30 +128,32 @@ def decode_image(data: bytes) -> np.ndarray:
 
 def inspect_image(data: bytes) -> tuple[np.ndarray, str, list[str]]:
     """Decode as :func:`decode_image` does; also the format's name, and what is odd about the picture."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of what is judged here or does not matter
-        try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-        except Image.DecompressionBombError:
-            raise ImageError(f"is too large, expected at most {MAX_PIXELS // 1_000_000} million pixels") from None
-        except Exception:
-            raise ImageError(_why_not_opened(data)) from None
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ImageError(
-                f"is {width} x {height} pixels large, expected at most {MAX_PIXELS // 1_000_000} million pixels"
-            )
-        if max(width, height) > MAX_ELONGATION * min(width, height):
-            raise ImageError(f"is {width} x {height} pixels, expected a shape of at most {MAX_ELONGATION} : 1")
-        notes = []
-        try:
-            frames = getattr(image, "n_frames", 1)
-            kind = image.format or ""
-            pixels = _to_rgb(ImageOps.exif_transpose(image))
-        except MemoryError:
-            raise ImageError(f"is too large for this machine's memory ({width} x {height} pixels)") from None
-        except Exception as error:  # decoders raise a dozen kinds: OSError, SyntaxError, struct.error, ...
-            raise ImageError(f"is broken: {_first_line(error)}") from None
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise ImageError(f"is too large, expected at most {MAX_PIXELS // 1_000_000} million pixels") from None
+    except Exception:
+        raise ImageError(_why_not_opened(data)) from None
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"is {width} x {height} pixels large, expected at most {MAX_PIXELS // 1_000_000} million pixels"
+        )
+    if max(width, height) > MAX_ELONGATION * min(width, height):
+        raise ImageError(f"is {width} x {height} pixels, expected a shape of at most {MAX_ELONGATION} : 1")
+    notes = []
+    try:
+        frames = getattr(image, "n_frames", 1)
+        kind = "JPEG" if image.format == "MPO" else image.format or ""  # many phones' JPEGs hold a second picture
+        if kind == "PNG":
+            _check_png(data)
+        with _quiet_stderr() if kind == "TIFF" else contextlib.nullcontext():
+            image.load()
+        pixels = _to_rgb(_upright(image))
+    except MemoryError:
+        raise ImageError(f"is too large for this machine's memory ({width} x {height} pixels)") from None
+    except Exception as error:  # decoders raise a dozen kinds: OSError, SyntaxError, struct.error, ...
+        raise ImageError(f"is broken: {_first_line(error)}") from None
     if frames > 1:
         notes.append(f"has {frames} frames; the first is used")
     if min(width, height) < 8:
@@ -127,13 +161,69 @@ def inspect_image(data: bytes) -> tuple[np.ndarray, str, list[str]]:
     return pixels, kind, notes
 
 
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Keep what libtiff itself prints about a damaged file off the terminal; Pillow raises the error all the same."""
+    with _STDERR:
+        try:
+            kept = os.dup(2)
+        except OSError:  # no stderr at all
+            yield
+            return
+        try:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 2)
+            os.close(nowhere)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _check_png(data: bytes) -> None:
+    """Compare the checksums, which Pillow leaves aside for the pixels."""
+    position = 8
+    while position + 12 <= len(data):
+        size = int.from_bytes(data[position : position + 4], "big")
+        kind = data[position + 4 : position + 8]
+        end = position + 8 + size
+        if kind[:1].isupper() and end + 4 <= len(data):  # the others may be ignored
+            view = memoryview(data)[position + 4 : end]
+            if zlib.crc32(view) != int.from_bytes(data[end : end + 4], "big"):
+                raise ValueError(f"the checksum of its {kind.decode('latin-1')} data is wrong")
+        if kind == b"IEND":
+            return
+        position = end + 4
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF says; damaged EXIF turns nothing, as in OpenCV."""
+    try:
+        orientation = image.getexif().get(0x0112)
+    except Exception:  # as many kinds as decoders raise
+        return image
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
+
+
 def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         values = np.asarray(image)
-        if image.mode == "F" and values.size and np.nanmax(values) <= 1:
-            values = values * 255.0
-        elif values.max(initial=0) > 255:
-            values = values / 256
+        if image.mode.startswith("I;16"):
+            values = values >> 8
+        else:
+            largest = values[np.isfinite(values)].max(initial=0)
+            if image.mode == "F" and largest <= 1:
+                values = values * 255.0
+            elif largest > 255:
+                values = values / 256
         grey = np.clip(np.nan_to_num(values), 0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode != "RGB":
@@ -170,7 +260,7 @@ def _why_not_opened(data: bytes) -> str:
     if data.startswith(b"RIFF"):
         return "is broken or no picture: a RIFF file that is no readable WebP"
     try:
-        data[:512].decode("utf-8")
+        codecs.getincrementaldecoder("utf-8")().decode(data[:512])  # which may end inside a character
         return "is no picture: it is text"
     except UnicodeDecodeError:
         return f"is no picture of a known kind ({', '.join(FORMATS)})"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Optional
 
 from ..config import DataConfig
 from ..errors import DataError
-from ..files import user_path, write_text
+from ..files import atomic_file, user_path
 from ..schema import did_you_mean
 from .images import list_files
 
@@ -49,7 +51,7 @@ FORMATS = {
 
 
 def write_lists(folder: Path, labels: Sequence[str], parts: dict[str, list[tuple[str, int]]], format_name: str) -> None:
-    """Write label file and lists; a part without pictures gets no list.
+    """Write label file and lists, all or none; a part without pictures gets no list.
 
     Args:
         folder: the data set's folder.
@@ -59,10 +61,13 @@ def write_lists(folder: Path, labels: Sequence[str], parts: dict[str, list[tuple
     """
     chosen = FORMATS[format_name]
     names = [f"{i} {name}" if chosen.numbered else name for i, name in enumerate(labels)]
-    write_text(folder / chosen.labels, "".join(f"{name}\n" for name in names))
+    texts = {chosen.labels: "".join(f"{name}\n" for name in names)}
     for part, rows in parts.items():
         if rows:
-            write_text(folder / chosen.parts[part], "".join(f"{name} {label}\n" for name, label in rows))
+            texts[chosen.parts[part]] = "".join(f"{name} {label}\n" for name, label in rows)
+    with contextlib.ExitStack() as stack:
+        for file, text in texts.items():
+            stack.enter_context(atomic_file(folder / file)).write_bytes(text.encode("utf-8"))
 
 
 def existing_lists(folder: Path) -> list[Path]:
@@ -85,7 +90,9 @@ def read_labels(data: DataConfig) -> list[str]:
         raise DataError(f"{path}: names no class")
     numbers = [name.split(None, 1) for name in names]
     if [pair[0] for pair in numbers] == [str(i) for i in range(len(names))] and all(len(p) == 2 for p in numbers):
-        names = [pair[1] for pair in numbers]  # "0 cat": how PaddleClas and PaddleX 3 write it
+        # "0 cat" is how PaddleClas and PaddleX 3 write it; in labels.txt it may also be what the folders are called.
+        in_full = path.name == FORMATS["paddlex2"].labels and all((path.parent / name).is_dir() for name in names)
+        names = names if in_full else [pair[1] for pair in numbers]
     if len(set(names)) != len(names):
         doubled = sorted({name for name in names if names.count(name) > 1})
         raise DataError(f"{path}: names a class twice: {', '.join(doubled)}")
@@ -116,15 +123,16 @@ def read_part(data: DataConfig, part: str, labels: Sequence[str]) -> Optional[li
         if "\t" in line:
             name, _, label = line.strip().rpartition("\t")
         name = name.strip()
-        if not name or not label.isdecimal():
+        if not name or not label.isdecimal() or len(label) > 9:
             raise DataError(f"{path}, line {number}: expected a path, a space and a class id, got {line.strip()!r}")
         if int(label) >= len(labels):
             raise DataError(
-                f"{path}, line {number}: class id {label}, but there are only {len(labels)} classes (0 to {len(labels) - 1})"
+                f"{path}, line {number}: class id {label}, but there are only {len(labels)} classes "
+                f"(0 to {len(labels) - 1})"
             )
         # Lists that were written on Windows have backslashes; a file whose name really has one wins.
         file = folder / name
-        if "\\" in name and not file.exists():
+        if "\\" in name and not os.path.exists(file):  # noqa: PTH110 - pathlib's raises for long names
             name = name.replace("\\", "/")
             file = folder / name
         samples.append(Sample(file, int(label), name))
@@ -169,8 +177,15 @@ def read_class_folders(folder: Path, labels: Sequence[str]) -> list[Sample]:
 
 
 def class_folders(folder: Path) -> list[Path]:
-    """The folders that are classes, sorted by name; hidden ones are none."""
-    return sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: p.name)
+    """The folders that are classes, sorted by name; hidden ones are none.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
+    try:
+        return sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: p.name)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read as a folder of classes: {error.strerror or error}") from None
 
 
 def count_by_class(samples: Iterable[Sample], classes: int) -> list[int]:

@@ -185,7 +185,7 @@ class RandomScaleAspect(Transform):
 
 @dataclasses.dataclass(frozen=True)
 class Padding(Transform):
-    """Pad to ``target_size`` with ``im_padding_value``; ``pad_mode`` 0: right and bottom, 1: around, 2: left and top."""
+    """Pad to ``target_size`` with ``im_padding_value``; ``pad_mode`` 0: right, bottom, 1: around, 2: left, top."""
 
     target_size: Union[int, list[int]] = option(at_least=1)
     pad_mode: int = option(0, at_least=0, at_most=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +16,7 @@ from ..errors import DataError, ImageError
 from ..files import PathLike, user_path
 from ..runtime import physical_cores
 from .images import SUFFIXES, inspect_image, is_image_name, list_files, read_bytes
-from .lists import class_folders, existing_lists, write_lists
+from .lists import FORMATS, class_folders, existing_lists, write_lists
 
 PARTS = ("train", "val", "test")
 
@@ -82,7 +82,7 @@ def split_dataset(
         raise DataError(f"{root} is split already ({', '.join(p.name for p in there)}); --force replaces these lists")
     try:
         group = re.compile(config.group) if config.group else None
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise DataError(f"--group {config.group!r} is no regular expression: {error}") from None
     classes = class_folders(root)
     if not classes:
@@ -95,8 +95,9 @@ def split_dataset(
             raise DataError(f"{root}: the class name {label!r} cannot be written to a list; rename the folder")
 
     pictures, left_out, notes = _check_pictures(root, classes, progress)
+    used = {picture.label for picture in pictures}
     for index, label in enumerate(labels):
-        if not any(picture.label == index for picture in pictures):
+        if index not in used:
             found = [f"{name} {reason}" for name, reason in left_out.items() if name.startswith(f"{label}/")]
             why = f": {found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else "") if found else ""
             raise DataError(f"{root / label}: the class has no usable picture{why}; add some or remove the folder")
@@ -104,15 +105,21 @@ def split_dataset(
     components = _components(pictures, group)
     parts = _assign(components, labels, config)
     rows = {part: sorted((picture.name, picture.label) for picture in members) for part, members in parts.items()}
-    for path in there:  # a list of the other format, or an old test list, must not outlive its split
-        path.unlink()
     write_lists(root, labels, rows, config.format)
+    chosen = FORMATS[config.format]
+    written = {chosen.labels, *(chosen.parts[part] for part, members in rows.items() if members)}
+    for path in there:  # a list of the other format, or an old test list, must not outlive its split
+        if path.name not in written:
+            try:
+                path.unlink()
+            except OSError as error:
+                raise DataError(f"{path}: the old list cannot be removed: {error.strerror or error}") from None
     by_digest: dict[str, list[_Picture]] = defaultdict(list)
     for picture in pictures:
         by_digest[picture.digest].append(picture)
     return SplitReport(
         labels=labels,
-        counts={part: [sum(p.label == i for p in parts[part]) for i in range(len(labels))] for part in PARTS},
+        counts={part: _counts(parts[part], len(labels)) for part in PARTS},
         left_out=left_out,
         notes=notes,
         duplicates=sum(len(same) - 1 for same in by_digest.values()),
@@ -197,8 +204,9 @@ def _components(pictures: list[_Picture], group: Optional[re.Pattern[str]]) -> l
     for index, picture in enumerate(pictures):
         keys = [("content", picture.digest)]
         match = group.search(picture.name) if group else None
-        if match:
-            keys.append(("group", match.group(1 if match.re.groups else 0) or ""))
+        text = match.group(1 if match.re.groups else 0) if match else None
+        if text is not None:
+            keys.append(("group", text))
         for key in keys:
             parent[root_of(index)] = root_of(first.setdefault(key, index))
     members = defaultdict(list)
@@ -207,14 +215,18 @@ def _components(pictures: list[_Picture], group: Optional[re.Pattern[str]]) -> l
     return list(members.values())
 
 
+def _counts(pictures: list[_Picture], classes: int) -> list[int]:
+    found = Counter(picture.label for picture in pictures)
+    return [found[index] for index in range(classes)]
+
+
 def _assign(components: list[list[_Picture]], labels: list[str], config: SplitConfig) -> dict[str, list[_Picture]]:
     """Fill test, then val, to int(share x pictures) of every class; the rest trains.
 
     Large components go first, since small ones still fit where they do not; a component goes where its classes lack
     most, and only where all of its classes have room.
     """
-    classes = range(len(labels))
-    total = [sum(p.label == i for c in components for p in c) for i in classes]
+    total = _counts([p for c in components for p in c], len(labels))
     # The smallest amount keeps 0.29 x 100 from being 28.999...
     room = {part: [int(n * getattr(config, part) + 1e-9) for n in total] for part in ("test", "val")}
     parts: dict[str, list[_Picture]] = {part: [] for part in PARTS}
@@ -225,15 +237,16 @@ def _assign(components: list[list[_Picture]], labels: list[str], config: SplitCo
         return -len(component), hashlib.sha256(text.encode()).hexdigest()
 
     for component in sorted(components, key=order):
-        need = [sum(p.label == i for p in component) for i in classes]
+        need = Counter(p.label for p in component)
         for part in ("test", "val"):
-            if all(n <= r for n, r in zip(need, room[part])):
+            if all(n <= room[part][i] for i, n in need.items()):
                 parts[part] += component
-                room[part] = [r - n for r, n in zip(room[part], need)]
+                for i, n in need.items():
+                    room[part][i] -= n
                 break
         else:
             waiting.append(component)
-    for index, label in enumerate(labels):
+    for index in range(len(labels)):
         # Groups larger than the share fit nowhere; the smallest one then makes the class's validation part.
         if total[index] * config.val >= 1 and not any(p.label == index for p in parts["val"]):
             fitting = [c for c in waiting if any(p.label == index for p in c)]
@@ -249,7 +262,8 @@ def _assign(components: list[list[_Picture]], labels: list[str], config: SplitCo
                 groups = sum(any(p.label == index for p in c) for c in components)
                 kept = f" in {groups} groups that stay together" if groups < total[index] else ""
                 raise DataError(
-                    f"class {label!r} would get no {words} picture: it has {total[index]}{kept}, with val {config.val:g} and "
-                    f"test {config.test:g}; add pictures or change --val and --test. Nothing was written."
+                    f"class {label!r} would get no {words} picture: it has {total[index]}{kept}, "
+                    f"with val {config.val:g} and test {config.test:g}; "
+                    "add pictures or change --val and --test. Nothing was written."
                 )
     return parts

@@ -37,7 +37,8 @@ from .operators import (
 
 _CLASSES = (
     Resize, ResizeByShort, RandomResizeByShort, ResizeByLong, CenterCrop, RandomCrop, RandomScaleAspect, Padding,
-    RandomHorizontalFlip, RandomVerticalFlip, RandomDistort, ColorJitter, RandomBlur, RandAugment, RandomErasing, Normalize,
+    RandomHorizontalFlip, RandomVerticalFlip, RandomDistort, ColorJitter, RandomBlur, RandAugment, RandomErasing,
+    Normalize,
 )  # fmt: skip
 OPERATORS: dict[str, type] = {cls.__name__: cls for cls in (*_CLASSES, Mixup, CutMix)}
 
@@ -73,7 +74,8 @@ def check_transforms(raw: Sequence[Any], key: str, faults: list[str], *, trainin
             faults.append(f"{where}: {name} is random; evaluation needs the same result each time")
         if operators and isinstance(operators[-1], BatchTransform) and not isinstance(operator, BatchTransform):
             faults.append(
-                f"{where}: {name} stands after {type(operators[-1]).__name__}, which works on whole batches and must be last"
+                f"{where}: {name} stands after {type(operators[-1]).__name__}, "
+                "which works on whole batches and must be last"
             )
         if not isinstance(operator, (Normalize, BatchTransform, CenterCrop, RandomErasing)) and any(
             isinstance(o, Normalize) for o in operators

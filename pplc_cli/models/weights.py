@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import codecs
 import collections
+import io
 import os
 import pickle
+import pickletools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Optional
@@ -94,8 +96,9 @@ def fit_weights(network: Any, weights: dict[str, np.ndarray], where: str) -> lis
     faults += [f"{key} is unknown" for key in weights if key not in shapes]
     replaced = []
     for key in shapes.keys() & weights.keys():
-        if tuple(weights[key].shape) != shapes[key]:
-            if key in CLASSIFIER:
+        shape = tuple(weights[key].shape)
+        if shape != shapes[key]:
+            if key in CLASSIFIER and shape and shape[:-1] == shapes[key][:-1]:
                 replaced.append(key)
             else:
                 faults.append(f"{key} has shape {list(weights[key].shape)}, expected {list(shapes[key])}")
@@ -126,9 +129,12 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
             raise ModelError(f"{path} is no readable safetensors file: {error}") from None
+        except (AttributeError, KeyError, TypeError) as error:  # NumPy has no bfloat16 and no 8-bit floats
+            raise ModelError(f"{path} holds numbers that NumPy does not know ({error}); save as float32") from None
     try:
-        with path.open("rb") as file:
-            content = _ArrayUnpickler(file, encoding="latin1").load()
+        data = path.read_bytes()
+        _check_memo(data)
+        content = _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
     except ModelError as error:
         raise ModelError(f"{path} {error}") from None
     except Exception as error:  # a damaged pickle raises nearly anything
@@ -142,10 +148,19 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
         if isinstance(value, tuple) and len(value) == 2:  # how paddle.save writes a Tensor: (its name, its array)
             value = value[1]
         if isinstance(key, str) and isinstance(value, np.ndarray):
+            if value.dtype.kind not in "fiu":
+                raise ModelError(f"{path}: {key} holds {value.dtype}, expected numbers")
             arrays[key] = value
     if not arrays:
         raise ModelError(f"{path}: holds no arrays")
     return arrays
+
+
+def _check_memo(data: bytes) -> None:
+    """Refuse a pickle whose memo numbers are beyond its own length: Python would take memory for all below them."""
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(data):
+            raise ValueError("memo number")
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -159,8 +174,8 @@ class _ArrayUnpickler(pickle.Unpickler):
         "numpy._core.numeric": {"_frombuffer"},
         "collections": {"OrderedDict"},
         "_codecs": {"encode"},
-        "builtins": {"tuple", "list", "dict", "set", "bytearray"},
-        "__builtin__": {"tuple", "list", "dict", "set", "bytearray"},
+        "builtins": {"tuple", "list", "dict", "set"},
+        "__builtin__": {"tuple", "list", "dict", "set"},
     }
 
     def find_class(self, module: str, name: str) -> Any:

@@ -89,7 +89,7 @@ def evaluate(
     else:
         source, samples = _choose_list(config, labels)
         source_text = f"{config.data.dir} ({source} list)"
-    pipeline = Pipeline(info["transforms"], training=False)
+    pipeline = Pipeline(config.eval.transforms, training=False)
     loader = Loader(samples, pipeline, config.eval.batch_size, len(labels), workers=config.data.workers)
     scores = run_network(network, loader, progress)
     metrics = {"source": source_text, "network": info["network"], "epoch": info["epoch"], **summary(scores, labels)}

@@ -57,11 +57,11 @@ def export(run: Run, config: Config, *, output: Optional[PathLike] = None) -> Ex
     paddle = load_paddle(config.train.threads)
     network, info = load_network(run.best)
     spec = find_network(info["network"])
-    pipeline = Pipeline(info["transforms"], training=False)
+    pipeline = Pipeline(config.eval.transforms, training=False)
     images = _check_images(config, info["labels"], pipeline)
     with paddle.no_grad():
         expected = paddle.nn.functional.softmax(network(paddle.to_tensor(images)), axis=1).numpy()
-    description = describe(spec.paddlex, info["labels"], info["transforms"], pipeline.size)
+    description = describe(spec.paddlex, info["labels"], config.eval.transforms, pipeline.size)
     folder = user_path(output) if output else run.exported
     if folder.exists() and any(folder.iterdir()) and not (folder / "inference.yml").exists():
         raise ExportError(f"{folder} holds other files; name an empty or new folder")
@@ -115,14 +115,16 @@ def describe(name: str, labels: Sequence[str], transforms: Sequence[Any], size: 
                 "Resize, then CenterCrop, then Normalize (min_val 0, one max_val)"
             )
     operators.append({"ToCHWImage": None})
-    shape = [3, *size]
-    shapes = {"x": [[1, *shape], [1, *shape], [8, *shape]]}
+
+    def shapes() -> dict[str, Any]:  # least, usual and most, for engines that ask for them
+        return {"x": [[n, 3, *size] for n in (1, 1, 8)]}
+
     return {
         "Global": {"model_name": name},
         "Hpi": {
             "backend_configs": {
-                "paddle_infer": {"trt_dynamic_shapes": shapes},
-                "tensorrt": {"dynamic_shapes": shapes},
+                "paddle_infer": {"trt_dynamic_shapes": shapes()},
+                "tensorrt": {"dynamic_shapes": shapes()},
             }
         },
         "PreProcess": {"transform_ops": operators},
@@ -160,7 +162,7 @@ def _check_images(config: Config, labels: Sequence[str], pipeline: Pipeline) -> 
 def _save_graph(paddle: Any, network: Any, size: tuple[int, int], folder: Path) -> None:
     """The network with softmax as a static graph, input ``x`` (N, 3, H, W)."""
 
-    class WithSoftmax(paddle.nn.Layer):  # type: ignore[misc]
+    class WithSoftmax(paddle.nn.Layer):
         def __init__(self) -> None:
             super().__init__()
             self.network = network

@@ -349,7 +349,7 @@ class _Training:
 
     def _validate(self, record: dict[str, Any]) -> None:
         """Measure on the validation list, and keep the weights where they are the best so far."""
-        from .evaluate import run_network
+        from .evaluation import run_network
 
         self.network.eval()
         scores: Scores = run_network(self.network, self.val_loader)

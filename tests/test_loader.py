@@ -1,0 +1,151 @@
+"""Batches: the same whatever the threads and the cache, another order each epoch."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pplc_cli.data.lists import Sample
+from pplc_cli.data.loader import ImageCache, Loader
+from pplc_cli.data.transforms import Pipeline
+from pplc_cli.errors import DataError
+
+COUNT, CLASSES, SIDE = 23, 3, 16
+TRAIN = [{"RandomCrop": {"crop_size": SIDE}}, "RandomHorizontalFlip", "RandAugment", "Normalize", "RandomErasing"]
+PLAIN = [{"Resize": {"target_size": SIDE}}, "Normalize"]
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory) -> list[Sample]:
+    folder = tmp_path_factory.mktemp("pictures")
+    result = []
+    for index in range(COUNT):
+        pixels = np.random.default_rng(index).integers(0, 256, (20 + index % 4, 24, 3)).astype(np.uint8)
+        path = folder / f"{index:02}.png"
+        Image.fromarray(pixels).save(path)
+        result.append(Sample(path, index % CLASSES, path.name))
+    return result
+
+
+def loader(samples, raw=TRAIN, **options) -> Loader:
+    options = {"shuffle": True, "seed": 5, "workers": 2, **options}
+    return Loader(samples, Pipeline(raw, training=True), 4, CLASSES, **options)
+
+
+def same(first, second) -> bool:
+    return len(first) == len(second) and all(
+        np.array_equal(a.images, b.images)
+        and np.array_equal(a.labels, b.labels)
+        and np.array_equal(a.targets, b.targets)
+        for a, b in zip(first, second)
+    )
+
+
+def test_batches_do_not_depend_on_workers_or_cache(samples):
+    raw = [*TRAIN, "Mixup", "CutMix"]
+    cache = ImageCache(1)
+    reference = list(loader(samples, raw, workers=1, cache=ImageCache(0)).epoch(2))
+    assert len(reference) == len(loader(samples)) == 6
+    assert [len(batch.images) for batch in reference] == [4, 4, 4, 4, 4, 3]
+    for batch in reference:
+        assert batch.images.dtype == batch.targets.dtype == np.float32 and batch.labels.dtype == np.int64
+        assert batch.images.shape[1:] == (3, SIDE, SIDE)
+        np.testing.assert_allclose(batch.targets.sum(1), 1, atol=1e-6)
+    for workers in (1, 4):
+        assert same(reference, list(loader(samples, raw, workers=workers, cache=cache).epoch(2)))
+    assert cache.used > 0
+    assert same(reference, list(loader(samples, raw, workers=4, cache=cache).epoch(2)))
+
+
+def test_epochs_and_seeds_differ(samples):
+    one = loader(samples)
+    first, second = list(one.epoch(0)), list(one.epoch(1))
+    assert not same(first, second)
+    assert same(first, list(one.epoch(0)))
+    assert not same(first, list(loader(samples, seed=6).epoch(0)))
+    orders = [np.concatenate([b.labels for b in batches]) for batches in (first, second)]
+    assert not np.array_equal(*orders)
+    # Without a shuffle the order stays and the augmentation still changes.
+    fixed = loader(samples, shuffle=False)
+    one_epoch, other = next(iter(fixed.epoch(0))), next(iter(fixed.epoch(1)))
+    assert np.array_equal(one_epoch.labels, other.labels) and not np.array_equal(one_epoch.images, other.images)
+
+
+def test_every_sample_once(samples):
+    pictures = {batch.images[0].tobytes(): i for i, batch in enumerate(single(samples))}
+    assert len(pictures) == COUNT
+    for epoch in range(3):
+        seen = []
+        for batch in loader(samples, PLAIN).epoch(epoch):
+            indices = [pictures[image.tobytes()] for image in batch.images]
+            assert [samples[i].label for i in indices] == list(batch.labels)
+            seen += indices
+        assert sorted(seen) == list(range(COUNT)) and seen != sorted(seen)
+
+
+def single(samples):
+    return Loader(samples, Pipeline(PLAIN, training=False), 1, CLASSES, workers=1).epoch()
+
+
+def test_label_smoothing(samples):
+    batch = next(iter(loader(samples, PLAIN, label_smoothing=0.3).epoch()))
+    expected = np.full((4, CLASSES), 0.1)
+    expected[np.arange(4), batch.labels] = 0.8
+    np.testing.assert_allclose(batch.targets, expected, atol=1e-7)
+    plain = next(iter(loader(samples, PLAIN).epoch()))
+    assert np.array_equal(plain.targets, np.eye(CLASSES, dtype=np.float32)[plain.labels])
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no picture"])
+def test_a_vanished_picture_is_named(samples, tmp_path: Path, content):
+    path = tmp_path / "gone picture.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        list(loader([*samples, Sample(path, 0, path.name)]).epoch())
+    assert str(path) in str(caught.value)
+
+
+def test_a_picture_that_an_operator_refuses_is_named(samples):
+    raw = [{"CenterCrop": {"crop_size": 22}}, "Normalize"]
+    with pytest.raises(DataError, match=r"\d\d\.png is 24 x 2[01] pixels where CenterCrop needs 22"):
+        list(loader(samples, raw).epoch())
+
+
+def test_an_epoch_that_is_left_early_ends_its_threads(samples):
+    batches = loader(samples).epoch()
+    next(batches)
+    assert any(t.name.startswith("pplc-data") for t in threading.enumerate())
+    batches.close()
+    assert not any(t.name.startswith("pplc-data") for t in threading.enumerate())
+
+
+def test_cache_keeps_to_its_budget(tmp_path: Path):
+    samples = []
+    for index in range(5):
+        path = tmp_path / f"{index}.png"
+        Image.new("RGB", (400, 300), (index, 0, 0)).save(path)  # 360 000 bytes decoded; two fit into 1 MB
+        samples.append(Sample(path, 0, path.name))
+    cache = ImageCache(1)
+    first = [cache.get(sample) for sample in samples]
+    assert cache.budget == 1 << 20
+    assert cache.used == 2 * 360_000
+    again = [cache.get(sample) for sample in samples]
+    assert [a is b for a, b in zip(first, again)] == [True, True, False, False, False]
+    assert all(np.array_equal(a, b) for a, b in zip(first, again))
+    for sample in samples:
+        sample.path.unlink()
+    assert cache.get(samples[1]) is first[1]
+    with pytest.raises(DataError, match=r"4\.png no such file"):
+        cache.get(samples[4])
+
+
+def test_default_budget_is_within_the_machine():
+    import os
+
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < ImageCache().budget <= total // 2
