@@ -114,7 +114,9 @@ def test_predictions_do_not_depend_on_batch_form_or_threads(trained):
 
     def close(tops):
         return all(
-            a[0][0] == b[0][0] and abs(a[0][1] - b[0][1]) < 1e-4 for a, b in zip(tops, expected) if abs(b[0][1] - 0.5) > 1e-3
+            a[0][0] == b[0][0] and abs(a[0][1] - b[0][1]) < 1e-4
+            for a, b in zip(tops, expected)
+            if abs(b[0][1] - 0.5) > 1e-3
         )
 
     for form in (

@@ -39,7 +39,7 @@ def test_a_run_writes_what_it_promises(trained):
     assert [record["epoch"] for record in epochs] == list(range(1, len(epochs) + 1))
     best = load_info(run / "best_model", "model")
     assert best["labels"] == ["dog", "猫 cat"] and best["val_top1"] == max(r["val_top1"] for r in epochs)
-    assert best["val_top1"] >= 0.9  # red squares against blue discs: less is a bug, not bad luck
+    assert best["val_top1"] >= 0.9  # red squares against blue ones: less is a bug, not bad luck
     assert (run / "curves.png").is_file() and (run / "config.yaml").is_file()
 
 
@@ -96,7 +96,7 @@ def test_an_existing_run_is_safe_and_another_recipe_is_not_resumed(pplc, trained
     again = pplc("train", *trained.args, cwd=trained.folder, check=False)
     assert again.returncode == 1 and "--resume" in again.stderr and "--force" in again.stderr
     other = pplc("train", *trained.args, "--resume", "--batch-size", "5", cwd=trained.folder, check=False)
-    assert other.returncode == 1 and "train.batch_size: 8 then, 5 now" in other.stderr
+    assert other.returncode == 1 and "train.batch_size: 4 then, 5 now" in other.stderr
     done = pplc("train", *trained.args, "--resume", cwd=trained.folder)
     assert "best: epoch" in done.stdout
     assert_same(before, arrays(trained.run / "best_model"))
@@ -205,7 +205,11 @@ def wait_for_epoch(run, epoch, process):
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         log = run / "train_log.jsonl"
-        if (run / "last").exists() and log.exists() and log.read_text(encoding="utf-8").count('"event": "epoch"') >= epoch:
+        if (
+            (run / "last").exists()
+            and log.exists()
+            and log.read_text(encoding="utf-8").count('"event": "epoch"') >= epoch
+        ):
             return
         time.sleep(0.02)
     raise AssertionError(f"no epoch {epoch} in two minutes")

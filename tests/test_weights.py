@@ -262,6 +262,23 @@ def test_files_that_are_no_weights(tmp_path, content):
     assert str(path) in str(caught.value)
 
 
+def test_bytes_are_never_taken_for_pointers(tmp_path):
+    """NumPy lets a pickled dtype name its own flags; with those of objects removed, bytes would become addresses."""
+    stream = pickle.dumps({"a": np.arange(2)}, 2)
+    assert b"i8" in stream
+    path = tmp_path / "w.pdparams"
+    path.write_bytes(stream.replace(b"i8", b"O8"))
+    with pytest.raises(ModelError, match="it holds object, expected numbers"):
+        read_weights(path)
+
+
+def test_byte_order(tmp_path):
+    path = pickled(tmp_path, {"a": np.arange(3, dtype=">f4"), "b": np.arange(3, dtype="<u2")})
+    result = read_weights(path)
+    assert result["a"].tolist() == result["b"].tolist() == [0, 1, 2]
+    assert (result["a"].dtype, result["b"].dtype) == (np.dtype(">f4"), np.dtype("<u2"))
+
+
 def test_truncated(paddle_file, tmp_path):
     data = paddle_file.read_bytes()
     path = tmp_path / "w.pdparams"
@@ -286,9 +303,9 @@ def test_a_memo_number_takes_no_memory(tmp_path):
         ([np.zeros(2)], "expected a dictionary of arrays, got list"),
         ({}, "holds no arrays"),
         ({"a": 1, 2: np.zeros(2)}, "holds no arrays"),
-        ({"a": np.array(["x"])}, "a holds <U1, expected numbers"),
-        ({"a": np.array([None])}, "a holds object, expected numbers"),
-        ({"a": np.zeros(2, complex)}, "a holds complex128, expected numbers"),
+        ({"a": np.array(["x"])}, "it holds <U1, expected numbers"),
+        ({"a": np.array([None])}, "it holds object, expected numbers"),
+        ({"a": np.zeros(2, complex)}, "it holds complex128, expected numbers"),
     ],
 )
 def test_other_contents(tmp_path, value, words):

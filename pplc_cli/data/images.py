@@ -67,7 +67,8 @@ def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
     for entry in entries:
         if entry.name.startswith(".") or entry.name.lower() in IGNORED_FILES:
             continue
-        if os.path.isdir(entry):  # noqa: PTH112 - pathlib's raises where access is denied
+        # A folder named x.jpg is given out like a file, to be refused by its name.
+        if not is_image_name(entry) and os.path.isdir(entry):  # noqa: PTH112 - pathlib's raises where access is denied
             yield from _walk(entry, (*above, real))
         else:
             yield entry

@@ -147,10 +147,8 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
     for key, value in content.items():
         if isinstance(value, tuple) and len(value) == 2:  # how paddle.save writes a Tensor: (its name, its array)
             value = value[1]
-        if isinstance(key, str) and isinstance(value, np.ndarray):
-            if value.dtype.kind not in "fiu":
-                raise ModelError(f"{path}: {key} holds {value.dtype}, expected numbers")
-            arrays[key] = value
+        if isinstance(key, str) and isinstance(value, _Array) and value.array is not None:
+            arrays[key] = value.array
     if not arrays:
         raise ModelError(f"{path}: holds no arrays")
     return arrays
@@ -163,26 +161,74 @@ def _check_memo(data: bytes) -> None:
             raise ValueError("memo number")
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Builds NumPy arrays and plain containers; refuses everything else before it is looked up."""
+class _DType:
+    """Stands for numpy.dtype while unpickling: NumPy's own believes any flags, and then takes bytes for pointers."""
 
-    ALLOWED: ClassVar[dict[str, set[str]]] = {
-        "numpy": {"ndarray", "dtype"},
-        "numpy.core.multiarray": {"_reconstruct", "scalar"},
-        "numpy._core.multiarray": {"_reconstruct", "scalar"},
-        "numpy.core.numeric": {"_frombuffer"},
-        "numpy._core.numeric": {"_frombuffer"},
-        "collections": {"OrderedDict"},
-        "_codecs": {"encode"},
-        "builtins": {"tuple", "list", "dict", "set"},
-        "__builtin__": {"tuple", "list", "dict", "set"},
+    def __init__(self, text: str, *_: Any) -> None:
+        self.dtype = np.dtype(str(text))
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if state[1] in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands for numpy.ndarray while unpickling.
+
+    Attributes:
+        array: the array, once its state has come.
+    """
+
+    def __init__(self, *_: Any) -> None:
+        self.array: Optional[np.ndarray] = None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, raw = state
+        self.array = _array(raw, dtype, shape, "F" if fortran else "C")
+
+
+def _array(raw: Any, dtype: _DType, shape: tuple[int, ...], order: Any) -> np.ndarray:
+    if dtype.dtype.kind not in "fiu":
+        raise ModelError(f"is refused: it holds {dtype.dtype}, expected numbers")
+    if isinstance(raw, str):  # bytes of Python 2
+        raw = raw.encode("latin1")
+    return np.ndarray(tuple(shape), dtype.dtype, raw, order=order).copy()
+
+
+def _from_buffer(raw: Any, dtype: _DType, shape: tuple[int, ...], order: str, axes: Any = None) -> _Array:
+    made = _Array()
+    array = _array(raw, dtype, shape, "F" if order == "F" else "C")
+    made.array = array.transpose(axes) if order == "K" and axes is not None else array
+    return made
+
+
+def _nothing(*_: Any) -> None:
+    """Stands for a single number, which is no weight."""
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Builds arrays and plain containers; refuses everything else before it is looked up."""
+
+    ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
+        ("numpy", "ndarray"): _Array,
+        ("numpy", "dtype"): _DType,
+        **{
+            (f"numpy.{core}.{name}", function): stand_in
+            for core in ("core", "_core")  # NumPy 1 and 2
+            for name, function, stand_in in (
+                ("multiarray", "_reconstruct", _Array),
+                ("multiarray", "scalar", _nothing),
+                ("numeric", "_frombuffer", _from_buffer),
+            )
+        },
+        ("collections", "OrderedDict"): collections.OrderedDict,
+        ("_codecs", "encode"): codecs.encode,
+        **{
+            (module, kind.__name__): kind for module in ("builtins", "__builtin__") for kind in (tuple, list, dict, set)
+        },
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        if name not in self.ALLOWED.get(module, ()):
+        if (module, name) not in self.ALLOWED:
             raise ModelError(f"is refused: it would run {module}.{name}, and a weights file holds arrays only")
-        if module == "_codecs":
-            return codecs.encode
-        if module == "collections":
-            return collections.OrderedDict
-        return super().find_class(module, name)
+        return self.ALLOWED[module, name]
