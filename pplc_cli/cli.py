@@ -35,7 +35,7 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE",
                      help="Set a value of the configuration, as in -o train.epochs=5."),
-        click.option("--dataset", metavar="NAME", help="A data set: a folder, a name under datasets/, or of configs/NAME.yaml."),
+        click.option("--dataset", metavar="NAME", help="A folder, a name under datasets/, or of configs/NAME.yaml."),
         click.option("--config", "config_option", metavar="FILE", help="The YAML that drives every step."),
     ):  # fmt: skip
         command = option(command)

@@ -78,7 +78,7 @@ def _local(word: str) -> Iterator[Source]:
             raise PredictError(f"{word}: expected a list of paths in UTF-8: {error}") from None
         yield from _listed(text, path.parent, word)
     elif not path.exists() and glob.has_magic(word):
-        matches = sorted(glob.glob(str(path), recursive=True))
+        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute patterns too
         if not matches:
             raise PredictError(f"{word}: matches no file")
         for match in matches:

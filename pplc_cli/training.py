@@ -23,6 +23,7 @@ from .files import remove_leftovers, user_path, write_text
 from .metrics import Scores
 from .models.registry import build_network, find_network
 from .models.weights import SOURCES, load_pretrained
+from .reporter import Reporter, TrainResult
 from .run import Run
 from .runtime import load_paddle
 
@@ -32,39 +33,6 @@ _FREE_KEYS = {
     "train": {"log_interval_steps", "visualdl", "epochs"},
     "eval": {"split", "worst"},
 }
-
-
-class Reporter:
-    """What a training run tells while it goes on; the command line prints it, a notebook may override what it likes."""
-
-    def note(self, text: str) -> None:
-        """Something the user should know once."""
-
-    def download(self, done: int, total: Optional[int]) -> None:
-        """Bytes of pretrained weights so far, and in all where known."""
-
-    def step(self, record: dict[str, Any]) -> None:
-        """After each step: epoch, epochs, step, steps, loss, top1, learning_rate, images_per_second, seconds_left."""
-
-    def epoch(self, record: dict[str, Any]) -> None:
-        """After each epoch: the line of the log."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainResult:
-    """What a training run came to.
-
-    Attributes:
-        run: its folder.
-        epochs: epochs done.
-        best: epoch, val_top1 and val_loss of ``best_model``.
-        seconds: spent in this process.
-    """
-
-    run: Run
-    epochs: int
-    best: dict[str, Any]
-    seconds: float
 
 
 @dataclasses.dataclass
@@ -81,7 +49,7 @@ def train(
 ) -> TrainResult:
     """Train the network of a configuration.
 
-    Everything random follows from ``train.seed`` and the number of the epoch, so a run that is stopped at any moment and
+    Everything random follows from ``train.seed`` and the number of the epoch, so a run stopped at any moment and
     resumed ends with the same weights, to the bit, as one that never stopped (on the same machine and thread count).
 
     Args:

@@ -18,7 +18,7 @@ from rich.text import Text
 from .data.split import PARTS, SplitReport
 from .evaluation import Evaluation
 from .predict import Prediction, Predictor
-from .training import Reporter, TrainResult
+from .reporter import Reporter, TrainResult
 
 SHOWN = 20  # files named one by one before the rest is counted
 

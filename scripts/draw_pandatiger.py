@@ -7,7 +7,6 @@ look at shape and texture. The same seed always gives the same pixels.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -483,7 +482,7 @@ def write_picture(path: Path, image: np.ndarray, quality: int) -> None:
         raise OSError(f"could not encode {path}")
     part = path.with_name(f".{path.name}.part")
     part.write_bytes(data.tobytes())
-    os.replace(part, path)
+    part.replace(path)
 
 
 def main() -> int:
