@@ -154,7 +154,9 @@ def draw_curves(path: PathLike, epochs: Sequence[Mapping[str, Any]]) -> None:
                 axes.plot(numbers, values, color=colour, linestyle=style, linewidth=1.8, label=part, **marker)
     best = _column(epochs, "val_top1") * 100
     if np.isfinite(best).any():
-        index = int(np.nanargmax(best))
+        # Of equal ones, the epoch whose weights were kept.
+        kept = [i for i, record in enumerate(epochs) if record.get("best")]
+        index = kept[-1] if kept else int(np.nanargmax(best))
         top1.plot(
             numbers[index],
             best[index],

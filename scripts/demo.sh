@@ -12,7 +12,7 @@ data=datasets/pandatiger
 run=output/demo
 [ -d "$data/panda" ] || say python scripts/draw_pandatiger.py --out "$data"
 say pplc split --dataset pandatiger --force
-say pplc train configs/pandatiger-scratch.yaml --output "$run" --force
+say pplc train configs/pandatiger-scratch.yaml --epochs 12 --output "$run" --force
 say pplc eval
 say pplc export
 rm -rf "$run/predicted"
