@@ -58,9 +58,8 @@ def main() -> None:
     for who, values in times.items():
         print(f"{who:8} median {statistics.median(values):.2f} s  (min {min(values):.2f}, max {max(values):.2f})")
     ratio = statistics.median(a / b for a, b in zip(times["pplc"], times["paddlex"]))
-    print(
-        f"ratio of the pairs, median: {ratio:.3f}  ({platform.processor() or platform.machine()}, {os.cpu_count()} cores)"
-    )
+    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    print(f"ratio of the pairs, median: {ratio:.3f}  ({machine})")
     if arguments.json:
         figures = {"seconds": times, "ratio": ratio, "runs": arguments.runs}
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
