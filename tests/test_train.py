@@ -74,7 +74,7 @@ def test_twenty_kills_at_random_moments(pplc, recipe_args, class_folders):
     seed = int(os.environ.get("PPLC_KILL_SEED", time.time()))
     print(f"PPLC_KILL_SEED={seed}")
     rng = random.Random(seed)
-    kills = 0
+    kills, reached = 0, []
     while kills < 20:
         process = start(pplc.cwd, *args, "--output", "cut", "--resume")
         try:
@@ -84,7 +84,9 @@ def test_twenty_kills_at_random_moments(pplc, recipe_args, class_folders):
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             kills += 1
-    print(f"{kills} kills; the whole run takes {whole:.1f} s")
+            last = pplc.cwd / "cut" / "last"
+            reached.append(load_info(last, "model")["epoch"] if last.exists() else 0)
+    print(f"{kills} kills, after epochs {reached}; the whole run takes {whole:.1f} s")
     assert kills >= 10  # else the run ended before it was hurt enough to show anything
     pplc("train", *args, "--output", "cut", "--resume")
     for part in ("last", "best_model"):
