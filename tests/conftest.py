@@ -97,8 +97,7 @@ class Pplc:
             input=stdin,
             env={**os.environ, "COLUMNS": "120", **(env or {})},
             capture_output=True,
-            timeout=600,
-            **options,
+            **{"timeout": 600, **options},
         )
         out, err = done.stdout.decode("utf-8"), done.stderr.decode("utf-8")
         assert not check or done.returncode == 0, f"pplc {' '.join(words)}: {done.returncode}\n{out}\n{err}"
