@@ -62,8 +62,8 @@ class Run:
         return self.folder / "visualdl"
 
     def exists(self) -> bool:
-        """Whether something was trained here."""
-        return any(path.exists() for path in (recover_directory(self.best), recover_directory(self.last), self.log))
+        """Whether at least one epoch was trained here."""
+        return any(recover_directory(path).exists() for path in (self.best, self.last))
 
     def save_config(self, config: Config) -> None:
         """Write ``config.yaml``."""

@@ -113,7 +113,6 @@ class _Training:
                 self.reporter.note(f"{run.folder} has no whole epoch yet; starting from the beginning")
             _remove_run(run)
         run.save_config(self.config)
-        run.remember()
         kept = [r for r in run.records() if state is not None and r.get("epoch", 0) <= state["epoch"]]
         write_text(run.log, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))
         return state
@@ -244,6 +243,7 @@ class _Training:
         # Last of all: a kill before this line costs the epoch, never what was saved before.
         self._log(record, sync=True)
         self._save_last()
+        self.run.remember()
         self.reporter.epoch(record)
 
     def _train_epoch(self, epoch: int) -> dict[str, Any]:

@@ -167,8 +167,9 @@ def print_predictions(
             folder.save(answer)
         if answer.error is None and show:
             annotated.show(answer)
-    block = predictor.time.report(predictor.batch_size)
-    print(block, file=sys.stdout if style == "text" else sys.stderr)
+    if predictor.time.images:
+        block = predictor.time.report(min(predictor.batch_size, predictor.time.images))
+        print(block, file=sys.stdout if style == "text" else sys.stderr)
     if folder is not None:
         print(f"annotated pictures in {folder.folder}", file=sys.stderr)
     return failed

@@ -183,7 +183,7 @@ def test_options_of_a_recipe_run(pplc, recipe_args, class_folders):
     assert list((pplc.cwd / "run" / "visualdl").iterdir())
 
 
-def test_weights_that_cannot_be_had_are_an_error(pplc, class_folders):
+def test_weights_that_cannot_be_had_are_an_error(pplc, recipe_args, class_folders):
     folder = class_folders((12, 12))
     pplc("split", "--dataset", str(folder))
     environment = {"PPLC_OFFLINE": "1", "PPLC_CACHE": str(pplc.cwd / "cache")}
@@ -191,6 +191,8 @@ def test_weights_that_cannot_be_had_are_an_error(pplc, class_folders):
     assert result.returncode == 1
     assert "PPLC_OFFLINE" in result.stderr and "--pretrained none" in result.stderr
     assert not (pplc.cwd / "run" / "last").exists()
+    # What the message advises works at once, with nothing to clear away first.
+    pplc("train", *recipe_args(folder, epochs=1), "--output", "run")
 
 
 def start(cwd, *words):
