@@ -40,7 +40,7 @@ class TrainProgress(Reporter):
     """A line that follows training, and a line that stays for each epoch."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, soft_wrap=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False)
         self._live = Live(console=self.console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> TrainProgress:
@@ -52,7 +52,7 @@ class TrainProgress(Reporter):
         self._live.stop()
 
     def note(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def download(self, done: int, total: Optional[int]) -> None:
         of = f" of {total / 1e6:.1f}" if total else ""
@@ -61,8 +61,8 @@ class TrainProgress(Reporter):
     def step(self, record: dict[str, Any]) -> None:
         self._live.update(
             Text(
-                f"epoch {record['epoch']}/{record['epochs']}  step {record['step']}/{record['steps']}  "
-                f"loss {record['loss']:.4f}  top-1 {record['top1']:.1%}  learning rate {record['learning_rate']:.2g}  "
+                f"epoch {record['epoch']}/{record['epochs']} {record['step']}/{record['steps']}  "
+                f"loss {record['loss']:.3f}  top-1 {record['top1']:.0%}  lr {record['learning_rate']:.2g}  "
                 f"{record['images_per_second']:.1f} images/s  {_duration(record['seconds_left'])} left"
             )
         )
