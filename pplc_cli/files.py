@@ -35,6 +35,11 @@ def _expanded(text: str) -> Path:
         return Path(text)
 
 
+def quoted(text: str) -> str:
+    """A path as it is typed in a shell, in a command that a message suggests."""
+    return f'"{text}"' if " " in text else text
+
+
 def write_failure(path: Path, error: OSError) -> PplcError:
     """What to tell a user whose file could not be written."""
     reason = error.strerror or str(error)

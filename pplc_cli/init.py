@@ -9,7 +9,7 @@ from typing import NamedTuple
 from .data.images import is_image_name, list_files
 from .data.lists import class_folders
 from .errors import DataError
-from .files import PathLike, user_path, write_text
+from .files import PathLike, quoted, user_path, write_text
 
 
 class Recipe(NamedTuple):
@@ -105,7 +105,7 @@ def write_config(folder: PathLike, file: PathLike, *, force: bool = False) -> Pa
     weights = "  class_weights: balanced  # the largest class has three times the smallest or more\n" if uneven else ""
     name = folder.resolve().name
     text = _TEMPLATE.format(
-        file=_quoted(file.as_posix()),
+        file=quoted(file.as_posix()),
         classes=len(counts),
         images=images,
         dir=json.dumps(folder.as_posix(), ensure_ascii=False),
@@ -118,7 +118,3 @@ def write_config(folder: PathLike, file: PathLike, *, force: bool = False) -> Pa
     )
     write_text(file, text)
     return file
-
-
-def _quoted(text: str) -> str:
-    return f'"{text}"' if " " in text else text

@@ -11,7 +11,7 @@ from typing import Optional
 
 from ..config import DataConfig
 from ..errors import DataError
-from ..files import atomic_file, user_path
+from ..files import atomic_file, quoted, user_path
 from ..schema import did_you_mean
 from .images import list_files
 
@@ -84,7 +84,7 @@ def read_labels(data: DataConfig) -> list[str]:
     """
     path = user_path(data.labels) if data.labels else _find(data, [f.labels for f in FORMATS.values()])
     if path is None:
-        raise DataError(f"{data.dir}: no labels.txt or label.txt; run: pplc split --dataset {_quoted(data.dir)}")
+        raise DataError(f"{data.dir}: no labels.txt or label.txt; run: pplc split --dataset {quoted(data.dir)}")
     names = [line.strip() for line in _read_text(path).splitlines() if line.strip()]
     if not names:
         raise DataError(f"{path}: names no class")
@@ -137,7 +137,7 @@ def read_part(data: DataConfig, part: str, labels: Sequence[str]) -> Optional[li
             file = folder / name
         samples.append(Sample(file, int(label), name))
     if not samples:
-        raise DataError(f"{path}: lists no picture; run: pplc split --dataset {_quoted(data.dir)} --force")
+        raise DataError(f"{path}: lists no picture; run: pplc split --dataset {quoted(data.dir)} --force")
     return samples
 
 
@@ -145,7 +145,7 @@ def require_part(data: DataConfig, part: str, labels: Sequence[str]) -> list[Sam
     """:func:`read_part`, where the list must be there."""
     samples = read_part(data, part, labels)
     if samples is None:
-        raise DataError(f"{data.dir}: no list for {part}; run: pplc split --dataset {_quoted(data.dir)}")
+        raise DataError(f"{data.dir}: no list for {part}; run: pplc split --dataset {quoted(data.dir)}")
     return samples
 
 
@@ -212,7 +212,3 @@ def _read_text(path: Path) -> str:
         except UnicodeDecodeError:
             continue
     raise DataError(f"{path}: expected text in UTF-8, got other bytes")
-
-
-def _quoted(text: str) -> str:
-    return f'"{text}"' if " " in text else text
