@@ -1,0 +1,215 @@
+"""Dense convolutions (linear layers among them) as matrix products over blocks of pixels.
+
+A block's patches are gathered from the view of the input into scratch, multiplied, and the result is measured or passed
+on while it is still in the cache. K = kernel height x width x inputs, in this order.
+"""
+
+from __future__ import annotations
+
+from numba import njit
+
+from .blocks import (
+    PAD,
+    add_bias,
+    add_columns,
+    add_statistics,
+    clear,
+    finish_block,
+    gradient_block,
+    padded,
+    start_statistics,
+    view_block,
+)
+from .gemm import PANEL, product, product_t
+from .simd import LANES, get_f32, load, put_f32, store
+
+
+@njit(nogil=True, cache=True)
+def share(count, unit, thread, threads):  # type: ignore[no-untyped-def]
+    """The range of ``count`` things that is this thread's, in whole units but for the last."""
+    units = (count + unit - 1) // unit
+    return min(count, units * thread // threads * unit), min(count, units * (thread + 1) // threads * unit)
+
+
+@njit(nogil=True, cache=True)
+def pack(op, thread, threads):  # type: ignore[no-untyped-def]
+    """Lay weights out as panels: rows k, panels of PANEL columns, zeros behind the last.
+
+    ``w``: source with element strides ``sw`` (columns), ``sh`` (rows within a tap), ``pw`` (taps); ``ci`` rows a tap,
+    ``kh`` taps, ``co`` columns. With ``add`` the columns are the taps' rows instead, and ``co`` the rows.
+    """
+    taps, inner, outer, source, out = op.kh, op.ci, op.co, op.w, op.y
+    depth = outer if op.add else taps * inner
+    columns = taps * inner if op.add else outer
+    low, high = share((columns + PANEL - 1) // PANEL, 1, thread, threads)
+    for panel in range(low, high):
+        for r in range(depth):
+            row = out + ((panel * depth + r) * PANEL) * 4
+            for j in range(PANEL):
+                column = panel * PANEL + j
+                value = 0.0
+                if column < columns:
+                    a, b = (r, column) if op.add else (column, r)
+                    value = get_f32(source + 4 * (a * op.sw + b % inner * op.sh + b // inner * op.pw))
+                put_f32(value, row + 4 * j)
+
+
+@njit(nogil=True, cache=True)
+def _pointwise(op):  # type: ignore[no-untyped-def]
+    return op.kh * op.kw * op.sh * op.sw == 1 and op.ph + op.pw == 0
+
+
+@njit(nogil=True, cache=True)
+def _gather(op, first, rows, out, ldo):  # type: ignore[no-untyped-def]
+    """Patches of ``rows`` output pixels from number ``first`` on."""
+    pixel = op.ci * 4
+    for r in range(rows):
+        index = first + r
+        image, place = index // (op.ho * op.wo), index % (op.ho * op.wo)
+        top, left = place // op.wo * op.sh - op.ph, place % op.wo * op.sw - op.pw
+        row = out + r * ldo
+        whole = op.in_bn == 0 and op.in_act == 0 and left >= 0 and left + op.kw <= op.w_in and op.dilation == 1
+        for i in range(op.kh):
+            y = top + i * op.dilation
+            target = row + i * op.kw * pixel
+            if y < 0 or y >= op.h_in:
+                clear(target, op.kw * pixel)
+                continue
+            source = op.x + ((image * op.h_in + y) * op.w_in + left) * pixel
+            if whole:
+                for j in range(0, op.kw * op.ci, LANES):
+                    count = op.kw * op.ci - j
+                    store(load(source + 4 * j, count), target + 4 * j, count)
+                continue
+            for j in range(op.kw):
+                x = left + j * op.dilation
+                if x < 0 or x >= op.w_in:
+                    clear(target + j * pixel, pixel)
+                else:
+                    view_block(
+                        source + j * op.dilation * pixel, pixel, 1, op.ci, op.in_bn, op.in_act, target + j * pixel, 0
+                    )
+
+
+@njit(nogil=True, cache=True)
+def _patches(op, first, rows, out):  # type: ignore[no-untyped-def]
+    """Address and row stride of the block's matrix A (rows, K)."""
+    if _pointwise(op):
+        source = op.x + first * op.ci * 4
+        if op.in_bn == 0 and op.in_act == 0:
+            return source, op.ci * 4
+        ld = padded(op.ci) * 4
+        view_block(source, op.ci * 4, rows, op.ci, op.in_bn, op.in_act, out, ld)
+        return out, ld
+    ld = padded(op.kh * op.kw * op.ci) * 4 + PAD * 4
+    _gather(op, first, rows, out, ld)
+    return out, ld
+
+
+@njit(nogil=True, cache=True)
+def forward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
+    """y (n, ho, wo, co) from the view of x (n, h_in, w_in, ci), packed weights and perhaps a bias."""
+    k = op.kh * op.kw * op.ci
+    low, high = share(op.n * op.ho * op.wo, 8, thread, threads)
+    stats = op.stats + thread * op.stats_size
+    if op.stats:
+        start_statistics(stats, op.co, high - low)
+    for first in range(low, high, op.block):
+        rows = min(op.block, high - first)
+        a, lda = _patches(op, first, rows, scratch)
+        y = op.y + first * op.co * 4
+        product(rows, op.co, k, a, lda, op.w, PANEL * 4, k * PANEL * 4, y, op.co * 4, 0)
+        if op.bias:
+            add_bias(y, rows, op.co, op.bias)
+        if op.stats:
+            add_statistics(y, rows, op.co, stats, first == low)
+
+
+@njit(nogil=True, cache=True)
+def _scatter(op, image, place, rows, columns, ld):  # type: ignore[no-untyped-def]
+    """Add the gradient of patches to the gradient of their image."""
+    for r in range(rows):
+        top = (place + r) // op.wo * op.sh - op.ph
+        left = (place + r) % op.wo * op.sw - op.pw
+        for i in range(op.kh):
+            y = top + i * op.dilation
+            if y < 0 or y >= op.h_in:
+                continue
+            for j in range(op.kw):
+                x = left + j * op.dilation
+                if x < 0 or x >= op.w_in:
+                    continue
+                source = columns + r * ld + (i * op.kw + j) * op.ci * 4
+                target = op.dx + ((image * op.h_in + y) * op.w_in + x) * op.ci * 4
+                for c in range(0, op.ci, LANES):
+                    value = load(target + 4 * c, op.ci - c) + load(source + 4 * c, op.ci - c)
+                    store(value, target + 4 * c, op.ci - c)
+
+
+@njit(nogil=True, cache=True)
+def backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
+    """Gradients of the weights (this thread's share, to be reduced), of the bias, and of the input's view."""
+    k, ldg = op.kh * op.kw * op.ci, padded(op.co) * 4
+    pixels, pointwise = op.ho * op.wo, _pointwise(op)
+    gradient = scratch + op.block * (padded(k) + PAD) * 4
+    columns, ldc = gradient + op.block * ldg, padded(k) * 4
+    dw, db = op.dw + thread * k * ldg, op.db + thread * ldg
+    sums = op.sums + thread * op.sums_size
+    if op.dw:
+        clear(dw, k * ldg)
+    if op.db:
+        clear(db, ldg)
+    if op.dx and op.finish and op.in_bn:
+        clear(sums, padded(op.ci) * 16)
+    by_image = op.dx != 0 and not pointwise
+    low, high = share(op.n * pixels, pixels if by_image else 8, thread, threads)
+    if by_image and not op.add:
+        image = op.h_in * op.w_in * op.ci * 4
+        clear(op.dx + low // pixels * image, (high - low) // pixels * image)
+    first = low
+    while first < high:
+        rows = min(op.block, high - first)
+        if by_image:
+            rows = min(rows, pixels - first % pixels)
+        at = first * op.co * 4
+        gradient_block(op.g + at, op.y + at, op.co * 4, rows, op.co, op.out_bn, gradient, ldg)
+        if op.db:
+            add_columns(gradient, ldg, rows, op.co, db)
+        if op.dw:
+            a, lda = _patches(op, first, rows, scratch)
+            product_t(k, op.co, rows, a, lda, gradient, ldg, PANEL * 4, dw, ldg, 1)
+        if op.dx and pointwise:
+            dx = op.dx + first * op.ci * 4
+            product(rows, k, op.co, gradient, ldg, op.wt, PANEL * 4, op.co * PANEL * 4, dx, op.ci * 4, op.add)
+            if op.finish:
+                finish_block(dx, op.x + first * op.ci * 4, rows, op.ci, op.in_bn, op.in_act, sums)
+        elif op.dx:
+            product(rows, k, op.co, gradient, ldg, op.wt, PANEL * 4, op.co * PANEL * 4, columns, ldc, 0)
+            _scatter(op, first // pixels, first % pixels, rows, columns, ldc)
+        first += rows
+    if by_image and op.finish:
+        inputs = op.h_in * op.w_in
+        for row in range(low // pixels * inputs, high // pixels * inputs, op.block):
+            rows = min(op.block, high // pixels * inputs - row)
+            at = row * op.ci * 4
+            finish_block(op.dx + at, op.x + at, rows, op.ci, op.in_bn, op.in_act, sums)
+
+
+@njit(nogil=True, cache=True)
+def reduce_weights(op, thread, threads):  # type: ignore[no-untyped-def]
+    """Add the threads' shares and write them in the layer's own layout; the strides are those of :func:`pack`.
+
+    ``w``: shares (threads, kh * ci, padded(co)); ``y``: the gradient.
+    """
+    k, ld = op.kh * op.ci, padded(op.co) * 4
+    low, high = share(op.co, PAD, thread, threads)
+    for row in range(k):
+        base = op.y + 4 * (row % op.ci * op.sh + row // op.ci * op.pw)
+        for column in range(low, high, LANES):
+            at = op.w + row * ld + 4 * column
+            value = load(at, high - column)
+            for other in range(1, threads):
+                value = value + load(at + other * k * ld, high - column)
+            store(value, op.w + row * ld + 4 * column, high - column)
+        for column in range(low, high):
+            put_f32(get_f32(op.w + row * ld + 4 * column), base + 4 * column * op.sw)

@@ -1,0 +1,631 @@
+"""A traced graph as programs: which operation reads and writes what, and where in memory it lies.
+
+Stored are the results of convolutions and the like; batch norm and activation exist only as *views* of them (see
+:mod:`blocks`). The gradient of a view is added up by those who read it, the last of whom also takes it back through the
+activation and measures what batch norm needs; what made the numbers then takes it through batch norm while reading it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Optional, Union
+
+import numpy as np
+
+from . import program as p
+from .gemm import PANEL
+from .trace import Graph, Node
+
+LARGE = 1 << 16  # bytes; smaller buffers are not worth sharing memory
+
+
+def _padded(c: int) -> int:
+    return (c + 15) // 16 * 16
+
+
+class Buffer:
+    """A piece of the arena, in use from operation ``first`` to ``last``."""
+
+    def __init__(self, size: int) -> None:
+        self.size = (size + 127) // 64 * 64
+        self.first, self.last, self.offset = -1, -1, -1
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Something that is known only when the program runs: the address of a Paddle tensor, by name."""
+
+    name: Any
+
+
+Field = Union[int, Buffer, Slot]
+
+
+@dataclass
+class Norm:
+    """A batch norm that a view applies."""
+
+    layer: Any
+    batch: bool
+    coefficients: Buffer
+    moments: Optional[Buffer] = None
+    sums: Optional[Buffer] = None
+
+
+@dataclass
+class View:
+    """``act(norm(data))`` of ``shape``; ``readers`` have yet to give their part of the gradient."""
+
+    data: Field
+    shape: tuple[int, int, int, int]
+    wants_gradient: bool
+    norm: Optional[Norm] = None
+    act: int = 0
+    readers: int = 0
+    gradient: Optional[Field] = None
+    node: Optional[Node] = None
+
+    @property
+    def rows(self) -> int:
+        return self.shape[0] * self.shape[2] * self.shape[3]
+
+    @property
+    def size(self) -> int:
+        return self.rows * self.shape[1] * 4
+
+    @property
+    def source(self) -> dict[str, Field]:
+        """The fields by which an operation reads it."""
+        bn: Field = self.norm.coefficients if self.norm else 0
+        return {"x": self.data, "in_bn": bn, "in_act": self.act}
+
+
+Step = Union[dict[str, Field], Callable]
+
+
+class Plan:
+    """Programs for one graph: ``forward`` and ``backward``, lists of operations and Python steps in between.
+
+    Args:
+        graph: what the network does.
+        threads: of the team that runs it.
+        training: whether a backward pass will follow.
+        reduce: where several processes train together, what adds an array up over them; None for one.
+    """
+
+    def __init__(self, graph: Graph, threads: int, training: bool, input_gradient: bool, reduce: Any = None) -> None:
+        self.graph, self.threads, self.training, self.reduce = graph, threads, training, reduce
+        self.forward: list[Step] = []
+        self.backward: list[Step] = []
+        self.parameters: list[Any] = []
+        self.dropouts: list[Node] = []
+        self.views: list[View] = []
+        self._back: list[Callable[[], None]] = []
+        self._steps = self.forward
+        for node in graph.nodes:
+            self.views.append(getattr(self, f"_{node.kind}")(node, input_gradient))
+        output = self.views[graph.output]
+        self._write_output(output)
+        if training and output.wants_gradient:
+            self._steps = self.backward
+            self._read_output_gradient(output)
+            for step in reversed(self._back):
+                step()
+            self._write_input_gradient(self.views[0], input_gradient)
+        self.scratch = max([_scratch(s) for s in self.forward + self.backward if isinstance(s, dict)], default=0)
+        self.arena_size = _place(self.forward + self.backward)
+
+    # -- helpers -----------------------------------------------------------------------------------------------------
+
+    def _op(self, code: int, **fields: Any) -> None:
+        self._steps.append({"code": code, **fields})
+
+    def _trained(self, tensor: Any) -> bool:
+        return self.training and tensor is not None and not tensor.stop_gradient
+
+    def _parameter(self, tensor: Any) -> Field:
+        """The address of a layer's tensor, 0 for none."""
+        return 0 if tensor is None else Slot(("tensor", id(tensor), tensor))
+
+    def _gradient_of(self, tensor: Any) -> Field:
+        """Where the gradient of a parameter goes, 0 where none is wanted."""
+        if not self._trained(tensor):
+            return 0
+        if not any(tensor is other for other in self.parameters):
+            self.parameters.append(tensor)
+        return Slot(("gradient", id(tensor)))
+
+    def _read(self, node: Node, index: int = 0) -> View:
+        """A node's input, with one more reader."""
+        view = self.views[node.inputs[index]]
+        view.readers += 1
+        return view
+
+    def _result(self, node: Node, inputs: list[View], trained: bool = False) -> View:
+        wants = self.training and (trained or any(view.wants_gradient for view in inputs))
+        view = View(0, node.shape, wants, node=node)
+        view.data = Buffer(view.size)
+        return view
+
+    def _give(self, view: View) -> dict[str, Field]:
+        """Fields by which an operation adds its part to the gradient of a view; all zero where it wants none."""
+        if not view.wants_gradient:
+            return {"dx": 0, "add": 0, "finish": 0}
+        added = view.gradient is not None
+        if not added:
+            view.gradient = Buffer(view.size)
+        view.readers -= 1
+        fields: dict[str, Any] = {"dx": view.gradient, "add": int(added), "finish": int(view.readers == 0)}
+        if view.norm and fields["finish"]:
+            view.norm.sums = Buffer(self.threads * self._sums_size(view))
+            fields.update(sums=view.norm.sums, sums_size=self._sums_size(view))
+        return fields
+
+    @staticmethod
+    def _sums_size(view: View) -> int:
+        return _padded(view.shape[1]) * 16
+
+    def _given(self, view: View) -> None:
+        """After the operation that used :meth:`_give`: batch norm's own gradients, once the view's is whole."""
+        norm = view.norm
+        if norm is None or view.readers or not view.wants_gradient:
+            return
+        channels = view.shape[1]
+        sums = Buffer(16 * channels)
+        self._op(p.LOCAL_SUMS, ci=channels, sums=norm.sums, sums_size=self._sums_size(view), y=sums)
+        everywhere = sums
+        if norm.batch and self.reduce:
+            everywhere = Buffer(16 * channels)
+            self._reduce_step(sums, everywhere, 2 * channels)
+        self._op(
+            p.NORM_BACKWARD,
+            ci=channels,
+            in_bn=norm.coefficients,
+            x=everywhere,
+            w=sums,
+            g=norm.moments if norm.batch else 0,
+            dw=self._gradient_of(norm.layer.weight),
+            db=self._gradient_of(norm.layer.bias),
+        )
+
+    def _out(self, view: View) -> dict[str, Field]:
+        """The fields by which a backward operation reads the gradient of its result."""
+        assert view.gradient is not None
+        return {"g": view.gradient, "y": view.data, "out_bn": view.norm.coefficients if view.norm else 0}
+
+    def _reduce_step(self, source: Buffer, target: Buffer, count: int) -> None:
+        """Add float64 numbers up over the processes, in Python."""
+        reduce = self.reduce
+
+        def step(run: Any) -> None:
+            run.array(target, count)[:] = reduce(run.array(source, count))
+
+        step.buffers = (source, target)  # type: ignore[attr-defined]
+        self._steps.append(step)
+
+    # -- nodes -------------------------------------------------------------------------------------------------------
+
+    def _input(self, node: Node, input_gradient: bool) -> View:
+        view = View(Slot("input"), node.shape, self.training and input_gradient, node=node)
+        if node.shape[2] * node.shape[3] > 1:
+            view.data = Buffer(view.size)
+            self._op(
+                p.TO_PIXELS,
+                x=Slot("input"),
+                y=view.data,
+                n=node.shape[0],
+                ci=node.shape[1],
+                h_in=node.shape[2] * node.shape[3],
+            )
+        return view
+
+    def _dense(self, node: Node, _: bool) -> View:
+        layer = node.layer
+        kh, kw = node.options["kernel"]
+        inputs = self.graph.nodes[node.inputs[0]].shape[1]
+        # Elements of (outputs, inputs, kh, kw) between outputs, inputs and taps.
+        return self._product(node, layer.weight, layer.bias, (inputs * kh * kw, kh * kw, 1), node.options)
+
+    def _linear(self, node: Node, _: bool) -> View:
+        options = {"kernel": (1, 1), "stride": (1, 1), "padding": (0, 0), "dilation": 1}
+        outputs = node.shape[1]
+        return self._product(node, node.layer.weight, node.layer.bias, (1, outputs, 0), options)
+
+    def _product(self, node: Node, weight: Any, bias: Any, strides: tuple[int, int, int], options: dict) -> View:
+        view = self._read(node)
+        result = self._result(node, [view], self._trained(weight) or self._trained(bias))
+        (kh, kw), (n, ci, h_in, w_in), (_, co, ho, wo) = options["kernel"], view.shape, node.shape
+        k = kh * kw * ci
+        layout = {"ci": ci, "co": co, "kh": kh * kw, "sw": strides[0], "sh": strides[1], "pw": strides[2]}
+        columns, rows = -(-co // PANEL) * PANEL, -(-k // PANEL) * PANEL
+        packed = Buffer(k * columns * 4)
+        self._op(p.PACK_DENSE, w=self._parameter(weight), y=packed, add=0, **layout)
+        geometry: dict[str, Any] = dict(
+            n=n, ci=ci, h_in=h_in, w_in=w_in, co=co, ho=ho, wo=wo, kh=kh, kw=kw, dilation=options["dilation"]
+        )
+        geometry.update(sh=options["stride"][0], sw=options["stride"][1])
+        geometry.update(ph=options["padding"][0], pw=options["padding"][1], block=_block(k, co))
+        statistics = self._statistics(node, result)
+        self._op(
+            p.DENSE, **geometry, **view.source, w=packed, y=result.data, bias=self._parameter(bias), **statistics
+        )
+
+        def back() -> None:
+            if result.gradient is None:
+                return
+            dw, db = self._gradient_of(weight), self._gradient_of(bias)
+            shares = Buffer(self.threads * k * _padded(co) * 4) if dw else 0
+            bias_shares = Buffer(self.threads * _padded(co) * 4) if db else 0
+            reverse: Field = 0
+            if view.wants_gradient:
+                reverse = Buffer(co * rows * 4)
+                self._op(p.PACK_DENSE, w=self._parameter(weight), y=reverse, add=1, **layout)
+            if not (dw or db or view.wants_gradient):
+                return
+            self._op(
+                p.DENSE_BACKWARD,
+                **geometry,
+                **view.source,
+                **self._out(result),
+                **self._give(view),
+                wt=reverse,
+                dw=shares,
+                db=bias_shares,
+            )
+            if dw:
+                self._op(p.REDUCE_DENSE, w=shares, y=dw, **layout)
+            if db:
+                flat = {"ci": 1, "co": co, "kh": 1, "sw": 1, "sh": 0, "pw": 0}
+                self._op(p.REDUCE_DENSE, w=bias_shares, y=db, **flat)
+            self._given(view)
+
+        self._back.append(back)
+        return result
+
+    def _depthwise(self, node: Node, _: bool) -> View:
+        view, weight = self._read(node), node.layer.weight
+        result = self._result(node, [view], self._trained(weight))
+        (n, c, h_in, w_in), (_, _, ho, wo), size = view.shape, node.shape, node.options["kernel"][0]
+        taps = size * size * _padded(c) * 4
+        packed, reverse = Buffer(taps), Buffer(taps) if view.wants_gradient else 0
+        self._op(p.PACK_DEPTHWISE, w=self._parameter(weight), y=packed, wt=reverse, ci=c, kh=size)
+        geometry: dict[str, Any] = dict(n=n, ci=c, h_in=h_in, w_in=w_in, ho=ho, wo=wo, co=c, kh=size)
+        geometry.update(sh=node.options["stride"][0], ph=node.options["padding"][0], pw=node.options["padding"][1])
+        statistics = self._statistics(node, result)
+        self._op(p.DEPTHWISE, **geometry, **view.source, w=packed, y=result.data, **statistics)
+
+        def back() -> None:
+            dw = self._gradient_of(weight)
+            if result.gradient is None or not (dw or view.wants_gradient):
+                return
+            shares = Buffer(self.threads * taps) if dw else 0
+            self._op(
+                p.DEPTHWISE_BACKWARD,
+                **geometry,
+                **view.source,
+                **self._out(result),
+                **self._give(view),
+                wt=reverse,
+                dw=shares,
+            )
+            if dw:
+                self._op(p.REDUCE_DEPTHWISE, w=shares, y=dw, ci=c, kh=size)
+            self._given(view)
+
+        self._back.append(back)
+        return result
+
+    def _statistics(self, node: Node, result: View) -> dict[str, Any]:
+        """Fields that make a convolution measure its result, where batch norm alone reads it."""
+        number = len(self.views)
+        readers = [reader for reader in self.graph.nodes[number + 1 :] if number in reader.inputs]
+        if len(readers) != 1 or node.uses != 1 or readers[0].kind != "norm" or not readers[0].options["batch"]:
+            return {}
+        size = _padded(node.shape[1]) * 20 + 64
+        node.options["statistics"] = Buffer(self.threads * size)
+        return {"stats": node.options["statistics"], "stats_size": size}
+
+    def _norm(self, node: Node, _: bool) -> View:
+        layer, source = node.layer, self.graph.nodes[node.inputs[0]]
+        view = self.views[node.inputs[0]]
+        if source.uses > 1 or view.norm or view.act or isinstance(view.data, Slot):
+            view = self._copied(self._read(node), node)
+        channels, batch = view.shape[1], node.options["batch"]
+        norm = Norm(layer, batch, Buffer(24 * _padded(channels)))
+        if batch:
+            statistics, size = source.options.get("statistics"), _padded(channels) * 20 + 64
+            if statistics is None or view.node is not source:
+                statistics = Buffer(self.threads * size)
+                self._op(
+                    p.STATISTICS, x=view.data, n=view.rows, ci=channels, block=64, stats=statistics, stats_size=size
+                )
+            norm.moments = Buffer(16 * channels + 8)
+            self._op(p.LOCAL_MOMENTS, ci=channels, stats=statistics, stats_size=size, y=norm.moments)
+            if self.reduce:
+                self._reduce_moments(norm, channels)
+        self._op(
+            p.NORM_FORWARD,
+            ci=channels,
+            x=norm.moments or 0,
+            y=norm.coefficients,
+            w=self._parameter(layer.weight),
+            bias=self._parameter(layer.bias),
+            dw=self._parameter(layer._mean),
+            db=self._parameter(layer._variance),
+            g=Slot(("constants", layer._epsilon, layer._momentum)),
+        )
+        view.norm = norm
+        view.wants_gradient |= self._trained(layer.weight) or self._trained(layer.bias)
+        return view
+
+    def _reduce_moments(self, norm: Norm, channels: int) -> None:
+        """Count, means and squares of all processes from those of each."""
+        moments, reduce = norm.moments, self.reduce
+        assert moments is not None
+
+        def step(run: Any) -> None:
+            mine = run.array(moments, 1 + 2 * channels)
+            count, mean, squares = mine[0], mine[1 : 1 + channels], mine[1 + channels :]
+            total = reduce(np.concatenate([[count], count * mean]))
+            middle = total[1:] / total[0]
+            mine[1 + channels :] = reduce(squares + count * (mean - middle) ** 2)
+            mine[0], mine[1 : 1 + channels] = total[0], middle
+
+        step.buffers = (moments,)  # type: ignore[attr-defined]
+        self._steps.append(step)
+
+    def _act(self, node: Node, _: bool) -> View:
+        view = self.views[node.inputs[0]]
+        if self.graph.nodes[node.inputs[0]].uses > 1 or view.act or isinstance(view.data, Slot):
+            view = self._copied(self._read(node), node)
+        view.act = node.options["code"]
+        return view
+
+    def _add(self, node: Node, _: bool) -> View:
+        first, second = self._read(node), self._read(node, 1)
+        result = self._result(node, [first, second])
+        for number, view in enumerate((first, second)):
+            self._copy_into(view, result, add=number)
+        return result
+
+    def _concat(self, node: Node, _: bool) -> View:
+        views = [self._read(node, i) for i in range(len(node.inputs))]
+        result, at = self._result(node, views), 0
+        for view in views:
+            self._copy_into(view, result, at=at, channels=view.shape[1])
+            at += view.shape[1]
+        return result
+
+    def _slice(self, node: Node, _: bool) -> View:
+        view = self._read(node)
+        result = self._result(node, [view])
+        self._copy_into(view, result, start=node.options["start"])
+        return result
+
+    def _copied(self, view: View, node: Node) -> View:
+        """What a view shows, stored."""
+        result = self._result(node, [view])
+        self._copy_into(view, result)
+        return result
+
+    def _copy_into(self, view: View, to: View, add: int = 0, at: int = 0, start: int = 0, channels: int = 0) -> None:
+        fields: dict[str, Any] = dict(
+            n=view.rows, ci=view.shape[1], co=to.shape[1], kw=channels or to.shape[1], pw=start, ph=at, block=64
+        )
+        self._op(p.COPY, **fields, **view.source, y=to.data, add=add)
+
+        def back() -> None:
+            if to.gradient is not None and view.wants_gradient:
+                self._op(p.COPY_BACKWARD, **fields, **view.source, **self._out(to), **self._give(view))
+                self._given(view)
+
+        self._back.append(back)
+
+    def _scale(self, node: Node, _: bool) -> View:
+        view, factor = self._read(node), self._read(node, 1)
+        if factor is view or self.graph.nodes[node.inputs[1]].uses > 1:
+            factor.readers -= 1
+            factor = self._copied(self._read(node, 1), node)
+            factor.readers = 1
+        return self._scaled(node, view, factor)
+
+    def _dropout(self, node: Node, _: bool) -> View:
+        self.dropouts.append(node)
+        factor = View(Slot(("dropout", len(self.dropouts) - 1)), node.shape, False)
+        return self._scaled(node, self._read(node), factor)
+
+    def _scaled(self, node: Node, view: View, factor: View) -> View:
+        result = self._result(node, [view, factor])
+        n, channels, height, width = view.shape
+        pixels = height * width
+        if factor.shape == view.shape:
+            n, pixels = n * pixels, 1
+        fields: dict[str, Any] = dict(n=n, h_in=pixels, ci=channels, block=32, **view.source, w=factor.data)
+        fields.update(kw=factor.act, wt=factor.norm.coefficients if factor.norm else 0)
+        self._op(p.SCALE, **fields, y=result.data)
+
+        def back() -> None:
+            if result.gradient is None:
+                return
+            given = self._give(factor)
+            gate = {"dw": given["dx"], "db": given.get("sums", 0)}
+            self._op(
+                p.SCALE_BACKWARD,
+                **fields,
+                **gate,
+                **self._out(result),
+                **{"sums_size": self._sums_size(view), **self._give(view)},
+            )
+            self._given(factor)
+            self._given(view)
+
+        self._back.append(back)
+        return result
+
+    def _simple(self, node: Node, forward: int, backward: int, fields: dict[str, Any]) -> View:
+        """A node with one input and nothing to learn."""
+        view = self._read(node)
+        result = self._result(node, [view])
+        self._op(forward, **fields, **view.source, y=result.data)
+
+        def back() -> None:
+            if result.gradient is not None and view.wants_gradient:
+                self._op(backward, **fields, **view.source, **self._out(result), **self._give(view))
+                self._given(view)
+
+        self._back.append(back)
+        return result
+
+    def _mean(self, node: Node, _: bool) -> View:
+        n, c, h, w = self.graph.nodes[node.inputs[0]].shape
+        return self._simple(node, p.MEAN, p.MEAN_BACKWARD, dict(n=n, ci=c, h_in=h * w, block=64))
+
+    def _pool(self, node: Node, _: bool) -> View:
+        (n, c, h, w), (_, _, ho, wo), options = self.graph.nodes[node.inputs[0]].shape, node.shape, node.options
+        fields: dict[str, Any] = dict(n=n, ci=c, h_in=h, w_in=w, ho=ho, wo=wo, wt=int(options["largest"]), block=64)
+        fields.update(zip(("kh", "kw"), options["kernel"]))
+        fields.update(zip(("sh", "sw", "ph", "pw"), (*options["stride"], *options["padding"])))
+        if options["largest"]:
+            fields["w"] = Buffer(n * ho * wo * c * 8)
+        return self._simple(node, p.POOL, p.POOL_BACKWARD, fields)
+
+    def _opaque(self, node: Node, _: bool) -> View:
+        """A layer that Paddle runs, in planes."""
+        view = self._read(node)
+        trained = any(self._trained(parameter) for parameter in node.layer.parameters())
+        result = self._result(node, [view], trained)
+        stored = self._copied_for_opaque(view, node)
+        name = len(self.views)
+        self._to_planes(stored, Slot(("planes", name, self._paddle_shape(node.inputs[0], node.options["flat_input"]))))
+        wants = result.wants_gradient
+
+        def step(run: Any) -> None:
+            run.opaque_forward(name, node.layer, stored.wants_gradient, wants)
+
+        self._steps.append(step)
+        self._from_planes(Slot(("result", name)), result.data, result.shape)
+
+        def back() -> None:
+            if result.gradient is None:
+                return
+            gradient = result.gradient
+            if result.act or result.norm:
+                gradient = Buffer(result.size)
+                self._plain_gradient(result, gradient)
+            slot = Slot(("planes", ("gradient", name), node.shape[:2] if node.options["flat_output"] else node.shape))
+            n, c, h, w = node.shape
+            self._op(p.TO_PLANES, x=gradient, y=slot, n=n, ci=c, h_in=h * w)
+
+            def step(run: Any) -> None:
+                run.opaque_backward(name)
+
+            self._steps.append(step)
+            if stored.wants_gradient:
+                given = self._give(stored)
+                assert not given["add"] and given["finish"]
+                self._from_planes(Slot(("input gradient", name)), given["dx"], stored.shape)
+
+        self._back.append(back)
+        return result
+
+    def _copied_for_opaque(self, view: View, node: Node) -> View:
+        """A stored copy whose gradient is Paddle's alone to give."""
+        stored = View(0, view.shape, view.wants_gradient, node=node)
+        stored.data, stored.readers = Buffer(view.size), 1
+        self._copy_into(view, stored)
+        return stored
+
+    def _plain_gradient(self, view: View, to: Buffer) -> None:
+        """A gradient taken back through batch norm, stored."""
+        fields: dict[str, Any] = dict(n=view.rows, ci=view.shape[1], co=view.shape[1], kw=view.shape[1], block=64)
+        self._op(p.COPY_BACKWARD, **fields, **self._out(view), dx=to)
+
+    def _paddle_shape(self, node: int, flat: bool) -> tuple[int, ...]:
+        shape = self.graph.nodes[node].shape
+        return shape[:2] if flat else shape
+
+    def _to_planes(self, view: View, slot: Slot) -> None:
+        n, c, h, w = view.shape
+        self._op(p.TO_PLANES, x=view.data, y=slot, n=n, ci=c, h_in=h * w)
+
+    def _from_planes(self, slot: Slot, to: Field, shape: tuple[int, int, int, int]) -> None:
+        n, c, h, w = shape
+        self._op(p.TO_PIXELS, x=slot, y=to, n=n, ci=c, h_in=h * w)
+
+    # -- the ends ----------------------------------------------------------------------------------------------------
+
+    def _write_output(self, view: View) -> None:
+        """The result in planes, for Paddle."""
+        view.readers += 1
+        stored = view
+        if view.norm or view.act or view.node is self.graph.nodes[0]:
+            stored = View(Buffer(view.size), view.shape, False)
+            fields: dict[str, Any] = dict(n=view.rows, ci=view.shape[1], co=view.shape[1], kw=view.shape[1], block=64)
+            self._op(p.COPY, **fields, **view.source, y=stored.data)
+        self._to_planes(stored, Slot(("planes", "output", self._paddle_shape(self.graph.output, self.graph.flat_output))))
+
+    def _read_output_gradient(self, view: View) -> None:
+        incoming = Buffer(view.size)
+        self._from_planes(Slot("output gradient"), incoming, view.shape)
+        fields: dict[str, Any] = dict(n=view.rows, ci=view.shape[1], co=view.shape[1], kw=view.shape[1], block=64)
+        # y stands for what the gradient passes through on the way in: nothing.
+        self._op(p.COPY_BACKWARD, **fields, **view.source, **self._give(view), g=incoming, y=incoming)
+        self._given(view)
+
+    def _write_input_gradient(self, view: View, wanted: bool) -> None:
+        if wanted and view.gradient is not None:
+            n, c, h, w = view.shape
+            shape = self._paddle_shape(0, self.graph.flat_input)
+            gradient: Field = view.gradient
+            if view.norm:
+                gradient = Buffer(view.size)
+                self._plain_gradient(view, gradient)
+            self._op(p.TO_PLANES, x=gradient, y=Slot(("planes", "input gradient", shape)), n=n, ci=c, h_in=h * w)
+
+
+def _block(k: int, outputs: int) -> int:
+    """Rows of a block: its patches and results should stay in a core's second cache."""
+    return max(16, min(256, 32768 // max(k, outputs) // 8 * 8))
+
+
+def _scratch(op: dict[str, Any]) -> int:
+    """Bytes of scratch that an operation needs in each thread."""
+    code, c = op["code"], op.get("ci", 0)
+    if code in (p.DENSE, p.DENSE_BACKWARD):
+        k = _padded(op["kh"] * op["kw"] * c)
+        return op["block"] * (2 * k + 16 + _padded(op["co"])) * 4 + 256
+    if code in (p.DEPTHWISE, p.DEPTHWISE_BACKWARD):
+        row = (op["w_in"] + 2 * op["pw"] + 2 * op["kh"]) * c * 4
+        return 64 + (op["kh"] + 3) * row + 256
+    return (2 * op.get("block", 0) + 3) * max(_padded(c), _padded(op.get("co", 0))) * 4 + 256
+
+
+def _place(steps: list[Step]) -> int:
+    """Give every buffer its place in the arena; those in use at the same time never overlap. Returns the size."""
+    buffers: dict[int, Buffer] = {}
+    for index, step in enumerate(steps):
+        used = step.values() if isinstance(step, dict) else getattr(step, "buffers", ())
+        for value in used:
+            if isinstance(value, Buffer):
+                if id(value) not in buffers:
+                    value.first = index
+                value.last = index
+                buffers[id(value)] = value
+    end, placed = 0, []
+    for buffer in buffers.values():
+        if buffer.size < LARGE:
+            buffer.offset, end = end, end + buffer.size
+    size = end
+    for buffer in sorted((b for b in buffers.values() if b.size >= LARGE), key=lambda b: -b.size):
+        offset = end
+        for other in sorted(placed, key=lambda b: b.offset):
+            if other.first <= buffer.last and buffer.first <= other.last:
+                if offset + buffer.size <= other.offset:
+                    break
+                offset = max(offset, other.offset + other.size)
+        buffer.offset = offset
+        placed.append(buffer)
+        size = max(size, offset + buffer.size)
+    return size
+

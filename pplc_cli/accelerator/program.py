@@ -1,0 +1,171 @@
+"""Programs: lists of operations that a team of threads works through together, without Python in between."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from . import convolution, depthwise, operations
+from .simd import fetch_add, give_way, pause, read_shared
+
+# The fields of an operation, each int64: addresses, sizes and switches. Kernels say what they mean to them.
+FIELDS = (
+    "code x y g dx w wt dw bias db n h_in w_in ci ho wo co kh kw sh sw ph pw dilation "
+    "in_bn in_act out_bn stats stats_size sums sums_size add finish block"
+).split()
+OPERATION = np.dtype([(name, np.int64) for name in FIELDS])
+CODES = (
+    "pack_dense pack_depthwise dense dense_backward depthwise depthwise_backward reduce_dense reduce_depthwise "
+    "statistics local_moments norm_forward local_sums norm_backward copy copy_backward scale scale_backward "
+    "mean mean_backward pool pool_backward to_pixels to_planes"
+).split()
+(
+    PACK_DENSE,
+    PACK_DEPTHWISE,
+    DENSE,
+    DENSE_BACKWARD,
+    DEPTHWISE,
+    DEPTHWISE_BACKWARD,
+    REDUCE_DENSE,
+    REDUCE_DEPTHWISE,
+    STATISTICS,
+    LOCAL_MOMENTS,
+    NORM_FORWARD,
+    LOCAL_SUMS,
+    NORM_BACKWARD,
+    COPY,
+    COPY_BACKWARD,
+    SCALE,
+    SCALE_BACKWARD,
+    MEAN,
+    MEAN_BACKWARD,
+    POOL,
+    POOL_BACKWARD,
+    TO_PIXELS,
+    TO_PLANES,
+) = range(len(CODES))
+
+
+@njit(nogil=True, cache=True)
+def _meet(meeting, threads):  # type: ignore[no-untyped-def]
+    """Wait for the other threads of the team."""
+    if threads == 1:
+        return
+    arrived = fetch_add(meeting, 1) + 1
+    target = (arrived + threads - 1) // threads * threads
+    turns = 0
+    while read_shared(meeting) < target:
+        turns += 1
+        if turns < 2000:
+            pause()
+        else:
+            give_way()
+
+
+@njit(nogil=True, cache=True)
+def _work(ops, thread, threads, scratch, meeting):  # type: ignore[no-untyped-def]
+    """One thread's part of a program: every operation, and after each a meeting."""
+    for i in range(len(ops)):
+        op = ops[i]
+        code = op.code
+        if code == DENSE:
+            convolution.forward(op, scratch, thread, threads)
+        elif code == DENSE_BACKWARD:
+            convolution.backward(op, scratch, thread, threads)
+        elif code == DEPTHWISE:
+            depthwise.forward(op, scratch, thread, threads)
+        elif code == DEPTHWISE_BACKWARD:
+            depthwise.backward(op, scratch, thread, threads)
+        elif code == PACK_DENSE:
+            convolution.pack(op, thread, threads)
+        elif code == PACK_DEPTHWISE:
+            depthwise.pack(op, thread, threads)
+        elif code == REDUCE_DENSE:
+            convolution.reduce_weights(op, thread, threads)
+        elif code == REDUCE_DEPTHWISE:
+            depthwise.reduce_weights(op, thread, threads)
+        elif code == STATISTICS:
+            operations.statistics(op, scratch, thread, threads)
+        elif code == LOCAL_MOMENTS:
+            operations.local_moments(op, thread, threads)
+        elif code == NORM_FORWARD:
+            operations.norm_forward(op, thread, threads)
+        elif code == LOCAL_SUMS:
+            operations.local_sums(op, thread, threads)
+        elif code == NORM_BACKWARD:
+            operations.norm_backward(op, thread, threads)
+        elif code == COPY:
+            operations.copy(op, scratch, thread, threads)
+        elif code == COPY_BACKWARD:
+            operations.copy_backward(op, scratch, thread, threads)
+        elif code == SCALE:
+            operations.scale(op, scratch, thread, threads)
+        elif code == SCALE_BACKWARD:
+            operations.scale_backward(op, scratch, thread, threads)
+        elif code == MEAN:
+            operations.mean(op, scratch, thread, threads)
+        elif code == MEAN_BACKWARD:
+            operations.mean_backward(op, scratch, thread, threads)
+        elif code == POOL:
+            operations.pool(op, scratch, thread, threads)
+        elif code == POOL_BACKWARD:
+            operations.pool_backward(op, scratch, thread, threads)
+        elif code == TO_PIXELS:
+            operations.to_pixels(op, thread, threads)
+        elif code == TO_PLANES:
+            operations.to_planes(op, thread, threads)
+        _meet(meeting, threads)
+
+
+class Team:
+    """Threads that run programs together; the caller's thread is one of them."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._lock = threading.Lock()
+        self._meeting = np.zeros(8, np.int64)
+        self._scratch = np.zeros(0, np.uint8)
+        self._job: Any = None
+        self._start = [threading.Semaphore(0) for _ in range(threads - 1)]
+        self._done = threading.Semaphore(0)
+        self._process = -1
+
+    def run(self, ops: np.ndarray, scratch: int) -> None:
+        """Run a program; ``scratch``: bytes that each thread needs."""
+        if not len(ops):
+            return
+        with self._lock:
+            self._hire()
+            size = (scratch + 8191) // 4096 * 4096
+            if len(self._scratch) < self.threads * size + 64:
+                self._scratch = np.zeros(self.threads * size + 64, np.uint8)
+            base = (self._scratch.ctypes.data + 63) // 64 * 64
+            self._job = (ops, base, size)
+            for start in self._start:
+                start.release()
+            self._part(0)
+            for _ in self._start:
+                self._done.acquire()
+
+    def _part(self, thread: int) -> None:
+        ops, base, size = self._job
+        _work(ops, thread, self.threads, base + thread * size, self._meeting.ctypes.data)
+
+    def _hire(self) -> None:
+        """Start the threads, in a forked child again."""
+        if self._process == os.getpid():
+            return
+        self._process = os.getpid()
+        _work(np.zeros(0, OPERATION), 0, 1, 0, 0)  # compiled, or read from the cache, before threads need it
+        for number in range(1, self.threads):
+            threading.Thread(target=self._serve, args=(number,), name=f"pplc-{number}", daemon=True).start()
+
+    def _serve(self, thread: int) -> None:
+        while True:
+            self._start[thread - 1].acquire()
+            self._part(thread)
+            self._done.release()

@@ -1,0 +1,120 @@
+"""Runs of a plan: forward and backward of one batch, between Paddle's tensors and the arena."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import paddle
+
+from .plan import Buffer, Plan, Slot
+from .program import OPERATION, Team
+
+
+class _Segment:
+    """Operations in a row, with what must be filled in before they run."""
+
+    def __init__(self, steps: list, base: int) -> None:
+        self.ops = np.zeros(len(steps), OPERATION)
+        self.slots: list[tuple[int, str, Slot]] = []
+        for index, step in enumerate(steps):
+            for name, value in step.items():
+                if isinstance(value, Buffer):
+                    self.ops[name][index] = base + value.offset
+                elif isinstance(value, Slot):
+                    self.slots.append((index, name, value))
+                else:
+                    self.ops[name][index] = value
+
+
+class Run:
+    """A plan with memory of its own, for one batch at a time."""
+
+    def __init__(self, plan: Plan, team: Team) -> None:
+        self.plan, self.team = plan, team
+        self._arena = np.empty(plan.arena_size + 64, np.uint8)
+        self._base = (self._arena.ctypes.data + 63) // 64 * 64
+        self._constants: dict[Any, np.ndarray] = {}
+        self._tensors: dict[Any, Any] = {}
+        self._opaque: dict[int, tuple[Any, Any]] = {}
+        self._forward, self._backward = self._segments(plan.forward), self._segments(plan.backward)
+
+    def _segments(self, steps: list) -> list:
+        parts: list = [[]]
+        for step in steps:
+            if callable(step):
+                parts += [step, []]
+            else:
+                parts[-1].append(step)
+        return [_Segment(part, self._base) if isinstance(part, list) else part for part in parts]
+
+    def array(self, buffer: Buffer, count: int) -> np.ndarray:
+        """A buffer as float64."""
+        start = self._base - self._arena.ctypes.data + buffer.offset
+        return self._arena[start : start + 8 * count].view(np.float64)
+
+    def _address(self, slot: Slot) -> int:
+        name = slot.name
+        if isinstance(name, tuple):
+            if name[0] == "tensor":
+                return name[2].data_ptr()
+            if name[0] == "constants":
+                if name not in self._constants:
+                    self._constants[name] = np.array(name[1:], np.float32)
+                return self._constants[name].ctypes.data
+            if name[0] == "planes":
+                if name[1] not in self._tensors:
+                    self._tensors[name[1]] = paddle.empty(name[2], "float32")
+                return self._tensors[name[1]].data_ptr()
+        return self._tensors[name].data_ptr()
+
+    def _go(self, segments: list) -> None:
+        for segment in segments:
+            if not isinstance(segment, _Segment):
+                segment(self)
+                continue
+            for index, name, slot in segment.slots:
+                segment.ops[name][index] = self._address(slot)
+            self.team.run(segment.ops, self.plan.scratch)
+
+    def forward(self, x: Any) -> Any:
+        """The network's output for a contiguous float32 tensor."""
+        self._tensors = {"input": x}
+        for number, node in enumerate(self.plan.dropouts):
+            options = node.options
+            self._tensors["dropout", number] = paddle.nn.functional.dropout(
+                paddle.ones(node.shape[:2]), options["p"], training=options["training"], mode=options["mode"]
+            )
+        self._go(self._forward)
+        return self._tensors.pop("output")
+
+    def backward(self, gradient: Any) -> tuple[Any, list[Any]]:
+        """Gradients of the input (None where it wants none) and of the plan's parameters."""
+        self._tensors["output gradient"] = gradient
+        for parameter in self.plan.parameters:
+            self._tensors["gradient", id(parameter)] = paddle.empty(parameter.shape, "float32")
+        self._go(self._backward)
+        gradients = [self._tensors["gradient", id(parameter)] for parameter in self.plan.parameters]
+        result = self._tensors.get("input gradient")
+        self.release()
+        return result, gradients
+
+    def release(self) -> None:
+        """Let go of the batch's tensors."""
+        self._tensors, self._opaque = {}, {}
+
+    # -- layers that Paddle runs -------------------------------------------------------------------------------------
+
+    def opaque_forward(self, name: int, layer: Any, input_gradient: bool, gradient: bool) -> None:
+        x = self._tensors.pop(name)
+        x.stop_gradient = not input_gradient
+        with paddle.set_grad_enabled(gradient):
+            result = layer(x)
+        self._opaque[name] = (x, result)
+        self._tensors["result", name] = result.detach().contiguous()
+
+    def opaque_backward(self, name: int) -> None:
+        x, result = self._opaque.pop(name)
+        paddle.autograd.backward([result], [self._tensors["gradient", name]])
+        if not x.stop_gradient:
+            self._tensors["input gradient", name] = x.grad.contiguous()
