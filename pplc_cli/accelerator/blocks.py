@@ -38,13 +38,13 @@ def view_block(x, ldx, rows, c, bn, act, out, ldo):  # type: ignore[no-untyped-d
     """Write the view of a block."""
     part = padded(c) * 4
     if bn == 0:
-        for j in range(0, c, LANES):
-            for r in range(rows):
+        for r in range(rows):
+            for j in range(0, c, LANES):
                 store(activate(act, load(x + r * ldx + 4 * j, c - j)), out + r * ldo + 4 * j, c - j)
         return
-    for j in range(0, c, LANES):
-        mean, scale, beta = load_all(bn + 4 * j), load_all(bn + part + 4 * j), load_all(bn + 2 * part + 4 * j)
-        for r in range(rows):
+    for r in range(rows):
+        for j in range(0, c, LANES):
+            mean, scale, beta = load_all(bn + 4 * j), load_all(bn + part + 4 * j), load_all(bn + 2 * part + 4 * j)
             value = fma(load(x + r * ldx + 4 * j, c - j) - mean, scale, beta)
             store(activate(act, value), out + r * ldo + 4 * j, c - j)
 
@@ -54,14 +54,14 @@ def gradient_block(g, y, ld, rows, c, bn, out, ldo):  # type: ignore[no-untyped-
     """From the gradient g behind a batch norm to the one before it: g * scale + (y - mean) * k2 + k3."""
     part = padded(c) * 4
     if bn == 0:
-        for j in range(0, c, LANES):
-            for r in range(rows):
+        for r in range(rows):
+            for j in range(0, c, LANES):
                 store(load(g + r * ld + 4 * j, c - j), out + r * ldo + 4 * j, c - j)
         return
-    for j in range(0, c, LANES):
-        mean, scale = load_all(bn + 4 * j), load_all(bn + part + 4 * j)
-        k2, k3 = load_all(bn + 3 * part + 4 * j), load_all(bn + 4 * part + 4 * j)
-        for r in range(rows):
+    for r in range(rows):
+        for j in range(0, c, LANES):
+            mean, scale = load_all(bn + 4 * j), load_all(bn + part + 4 * j)
+            k2, k3 = load_all(bn + 3 * part + 4 * j), load_all(bn + 4 * part + 4 * j)
             value = fma(load(y + r * ld + 4 * j, c - j) - mean, k2, k3)
             store(fma(load(g + r * ld + 4 * j, c - j), scale, value), out + r * ldo + 4 * j, c - j)
 

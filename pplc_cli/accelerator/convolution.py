@@ -118,7 +118,13 @@ def forward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
         rows = min(op.block, high - first)
         a, lda = _patches(op, first, rows, scratch)
         y = op.y + first * op.co * 4
-        product(rows, op.co, k, a, lda, op.w, PANEL * 4, k * PANEL * 4, y, op.co * 4, 0)
+        # The next block's pixels; of patches, about where they begin.
+        after, ahead = first + rows, min(op.block, high - first - rows)
+        x = op.x + after * op.h_in * op.w_in // (op.ho * op.wo) * op.ci * 4
+        product(
+            *(rows, op.co, k, a, lda, op.w, PANEL * 4, k * PANEL * 4, y, op.co * 4, 0),
+            *(x, ahead * op.ci * 4, op.y + after * op.co * 4, ahead * op.co * 4),
+        )
         if op.bias:
             add_bias(y, rows, op.co, op.bias)
         if op.stats:
@@ -171,20 +177,30 @@ def backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
         rows = min(op.block, high - first)
         if by_image:
             rows = min(rows, pixels - first % pixels)
-        at = first * op.co * 4
+        at, after = first * op.co * 4, (first + rows) * op.co * 4
+        ahead = min(op.block, high - first - rows)
         gradient_block(op.g + at, op.y + at, op.co * 4, rows, op.co, op.out_bn, gradient, ldg)
         if op.db:
             add_columns(gradient, ldg, rows, op.co, db)
         if op.dw:
             a, lda = _patches(op, first, rows, scratch)
-            product_t(k, op.co, rows, a, lda, gradient, ldg, PANEL * 4, dw, ldg, 1)
+            product_t(
+                *(k, op.co, rows, a, lda, gradient, ldg, PANEL * 4, dw, ldg, 1),
+                *(op.g + after, ahead * op.co * 4, op.y + after, ahead * op.co * 4),
+            )
         if op.dx and pointwise:
             dx = op.dx + first * op.ci * 4
-            product(rows, k, op.co, gradient, ldg, op.wt, PANEL * 4, op.co * PANEL * 4, dx, op.ci * 4, op.add)
+            inputs = (first + rows) * op.ci * 4
+            product(
+                *(rows, k, op.co, gradient, ldg, op.wt, PANEL * 4, op.co * PANEL * 4, dx, op.ci * 4, op.add),
+                *(op.x + inputs, ahead * op.ci * 4, op.dx + inputs, ahead * op.ci * 4),
+            )
             if op.finish:
                 finish_block(dx, op.x + first * op.ci * 4, rows, op.ci, op.in_bn, op.in_act, sums)
         elif op.dx:
-            product(rows, k, op.co, gradient, ldg, op.wt, PANEL * 4, op.co * PANEL * 4, columns, ldc, 0)
+            product(
+                *(rows, k, op.co, gradient, ldg, op.wt, PANEL * 4, op.co * PANEL * 4, columns, ldc, 0), *(0, 0, 0, 0)
+            )
             _scatter(op, first // pixels, first % pixels, rows, columns, ldc)
         first += rows
     if by_image and op.finish:

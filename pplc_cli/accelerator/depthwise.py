@@ -17,6 +17,7 @@ from .blocks import (
     view_block,
 )
 from .convolution import share
+from .gemm import expect
 from .simd import LANES, get_f32, get_i64, make_depthwise, make_depthwise_gradient, put_f32, put_i64
 
 SIZES, STRIDES = (3, 5, 7), (1, 2)
@@ -27,10 +28,13 @@ _grad3s, _grad5s, _grad7s = make_depthwise_gradient(3, 2), make_depthwise_gradie
 
 
 @njit(nogil=True, cache=True)
-def _convolve_row(size, stride, table, c, w, y, count, add):  # type: ignore[no-untyped-def]
+def _convolve_row(size, stride, table, c, w, y, count, add, ahead, ahead_size):  # type: ignore[no-untyped-def]
     """One output row of ``count`` pixels from the ``size`` rows of a table of addresses."""
     ldw, pixel = padded(c) * 4, c * 4
+    chunk = (ahead_size * LANES // c + 63) // 64 * 64
     for j in range(0, c, LANES):
+        expect(ahead + j // LANES * chunk, chunk)
+        expect(y + count * pixel + j // LANES * (count * LANES * 4), count * LANES * 4)
         offset, weights, out, columns = 4 * j, w + 4 * j, y + 4 * j, c - j
         if size == 3:
             if stride == 1:
@@ -49,10 +53,13 @@ def _convolve_row(size, stride, table, c, w, y, count, add):  # type: ignore[no-
 
 
 @njit(nogil=True, cache=True)
-def _weight_row(size, stride, table, c, x, dw, count):  # type: ignore[no-untyped-def]
+def _weight_row(size, stride, table, c, x, dw, count, next_g, next_y, ahead):  # type: ignore[no-untyped-def]
     """Add one input row's part to the gradient of the weights; the table has the gradient's rows."""
     ldw, pixel = padded(c) * 4, c * 4
+    chunk = (ahead * LANES // c + 63) // 64 * 64
     for j in range(0, c, LANES):
+        expect(next_g + j // LANES * chunk, chunk)
+        expect(next_y + j // LANES * chunk, chunk)
         offset, inner, target = 4 * j, x + 4 * j, dw + 4 * j
         if size == 3:
             if stride == 1:
@@ -113,7 +120,7 @@ def forward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
             inside = 0 <= top + i < op.h_in
             put_i64(ring + (top + i) % size * row_bytes if inside else blank, table + 8 * i)
         y = op.y + line * op.wo * pixel
-        _convolve_row(size, stride, table, op.ci, op.w, y, op.wo, 0)
+        _convolve_row(size, stride, table, op.ci, op.w, y, op.wo, 0, op.x + (image * op.h_in + ready) * op.w_in * pixel, op.w_in * pixel * stride)
         if op.stats:
             add_statistics(y, op.wo, op.ci, stats, line == low)
 
@@ -151,14 +158,15 @@ def backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
             put_i64(ring + up // stride % size * row_bytes if inside else blank, table + 8 * i)
         x, dx = op.x + line * op.w_in * pixel, op.dx + line * op.w_in * pixel
         if op.dx:
-            _convolve_row(size, 1, table, op.ci, op.wt, dx, op.w_in, op.add)
+            _convolve_row(size, 1, table, op.ci, op.wt, dx, op.w_in, op.add, x + op.w_in * pixel, op.w_in * pixel)
             if op.finish:
                 finish_block(dx, x, op.w_in, op.ci, op.in_bn, op.in_act, sums)
         if op.dw:
             view_block(x, pixel, op.w_in, op.ci, op.in_bn, op.in_act, line_x + op.pw * pixel, pixel)
             for i in range(size):
                 put_i64(get_i64(table + 8 * i) + margin * pixel, table + 8 * i)
-            _weight_row(size, stride, table, op.ci, line_x, dw, op.wo)
+            at = (image * op.ho + ready) * op.wo * pixel
+            _weight_row(size, stride, table, op.ci, line_x, dw, op.wo, op.g + at, op.y + at, op.wo * pixel)
 
 
 @njit(nogil=True, cache=True)

@@ -586,7 +586,7 @@ class Plan:
 
 def _block(k: int, outputs: int) -> int:
     """Rows of a block: its patches and results should stay in a core's second cache."""
-    return max(16, min(256, 32768 // max(k, outputs) // 8 * 8))
+    return max(16, min(64, 32768 // max(k, outputs) // 8 * 8))
 
 
 def _scratch(op: dict[str, Any]) -> int:

@@ -287,6 +287,18 @@ def give_way(context: Any) -> Any:
 
 
 @intrinsic
+def fetch_line(context: Any, address: Any) -> Any:
+    """Ask for the cache line at an address, to be written soon."""
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        how = [ir.Constant(_i32, n) for n in (1, 3, 1)]  # to write, to keep, data
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [_pointer(builder, values[0], ir.IntType(8)), *how])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
 def accumulate(context: Any, value: Any, address: Any) -> Any:
     """Add the lanes to LANES float64 at an address."""
 
