@@ -18,7 +18,7 @@ _EXP = tuple(_f(1 / d) for d in (720, 120, 24, 6, 2))
 _ERF_P, _ERF = _f(0.3275911), tuple(_f(a) for a in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592))
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _exp(x):  # type: ignore[no-untyped-def]
     x = minimum(splat(_f(88)), maximum(splat(_f(-87)), x))
     whole = nearest(x * splat(_LOG2E))
@@ -33,13 +33,13 @@ def _exp(x):  # type: ignore[no-untyped-def]
     return value * power_of_two(whole)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _sigmoid(x):  # type: ignore[no-untyped-def]
     one = splat(_f(1))
     return one / (one + _exp(splat(_f(0)) - x))
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _normal(x):  # type: ignore[no-untyped-def]
     """The normal distribution's share below x."""
     one, zero = splat(_f(1)), splat(_f(0))
@@ -54,7 +54,7 @@ def _normal(x):  # type: ignore[no-untyped-def]
     return where_less(x, zero, tail, one - tail)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def activate(code, x):  # type: ignore[no-untyped-def]
     """The activation of a vector; NaN stays NaN."""
     zero = splat(_f(0))
@@ -75,7 +75,7 @@ def activate(code, x):  # type: ignore[no-untyped-def]
     return x * _normal(x)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def derivative(code, x):  # type: ignore[no-untyped-def]
     """The activation's derivative, given what went into it."""
     zero, one = splat(_f(0)), splat(_f(1))

@@ -21,65 +21,68 @@ from .blocks import (
     view_block,
 )
 from .gemm import PANEL, product, product_t
-from .simd import LANES, get_f32, load, put_f32, store
+from .simd import LANES, get_f32, load, load_all, put_f32, store, store_all
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def share(count, unit, thread, threads):  # type: ignore[no-untyped-def]
     """The range of ``count`` things that is this thread's, in whole units but for the last."""
     units = (count + unit - 1) // unit
     return min(count, units * thread // threads * unit), min(count, units * (thread + 1) // threads * unit)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def pack(op, thread, threads):  # type: ignore[no-untyped-def]
     """Lay weights out as panels: rows k, panels of PANEL columns, zeros behind the last.
 
     ``w``: source with element strides ``sw`` (columns), ``sh`` (rows within a tap), ``pw`` (taps); ``ci`` rows a tap,
     ``kh`` taps, ``co`` columns. With ``add`` the columns are the taps' rows instead, and ``co`` the rows.
     """
-    taps, inner, outer, source, out = op.kh, op.ci, op.co, op.w, op.y
-    depth = outer if op.add else taps * inner
-    columns = taps * inner if op.add else outer
+    depth, columns = (op.co, op.kh * op.ci) if op.add else (op.kh * op.ci, op.co)
     low, high = share((columns + PANEL - 1) // PANEL, 1, thread, threads)
     for panel in range(low, high):
-        for r in range(depth):
-            row = out + ((panel * depth + r) * PANEL) * 4
-            for j in range(PANEL):
-                column = panel * PANEL + j
-                value = 0.0
-                if column < columns:
-                    a, b = (r, column) if op.add else (column, r)
-                    value = get_f32(source + 4 * (a * op.sw + b % inner * op.sh + b // inner * op.pw))
-                put_f32(value, row + 4 * j)
+        out, first = op.y + panel * depth * PANEL * 4, panel * PANEL
+        width = min(PANEL, columns - first)
+        if width < PANEL:
+            clear(out, depth * PANEL * 4)
+        for j in range(width):
+            if op.add:
+                column = op.w + 4 * ((first + j) % op.ci * op.sh + (first + j) // op.ci * op.pw)
+                for r in range(depth):
+                    put_f32(get_f32(column + 4 * r * op.sw), out + (r * PANEL + j) * 4)
+                continue
+            column = op.w + 4 * (first + j) * op.sw
+            for tap in range(op.kh):
+                target = out + (tap * op.ci * PANEL + j) * 4
+                for r in range(op.ci):
+                    put_f32(get_f32(column + 4 * (r * op.sh + tap * op.pw)), target + r * PANEL * 4)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _pointwise(op):  # type: ignore[no-untyped-def]
     return op.kh * op.kw * op.sh * op.sw == 1 and op.ph + op.pw == 0
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _gather(op, first, rows, out, ldo):  # type: ignore[no-untyped-def]
     """Patches of ``rows`` output pixels from number ``first`` on."""
-    pixel = op.ci * 4
+    pixel, run = op.ci * 4, op.kw * op.ci
+    plain = op.in_bn == 0 and op.in_act == 0 and op.dilation == 1
+    image, place = first // (op.ho * op.wo), first % (op.ho * op.wo)
+    line, column = place // op.wo, place % op.wo
     for r in range(rows):
-        index = first + r
-        image, place = index // (op.ho * op.wo), index % (op.ho * op.wo)
-        top, left = place // op.wo * op.sh - op.ph, place % op.wo * op.sw - op.pw
-        row = out + r * ldo
-        whole = op.in_bn == 0 and op.in_act == 0 and left >= 0 and left + op.kw <= op.w_in and op.dilation == 1
+        top, left, row = line * op.sh - op.ph, column * op.sw - op.pw, out + r * ldo
+        whole = plain and left >= 0 and left + op.kw <= op.w_in
         for i in range(op.kh):
             y = top + i * op.dilation
-            target = row + i * op.kw * pixel
+            target = row + i * run * 4
             if y < 0 or y >= op.h_in:
-                clear(target, op.kw * pixel)
+                clear(target, run * 4)
                 continue
             source = op.x + ((image * op.h_in + y) * op.w_in + left) * pixel
             if whole:
-                for j in range(0, op.kw * op.ci, LANES):
-                    count = op.kw * op.ci - j
-                    store(load(source + 4 * j, count), target + 4 * j, count)
+                for j in range(0, run, LANES):
+                    store(load(source + 4 * j, run - j), target + 4 * j, run - j)
                 continue
             for j in range(op.kw):
                 x = left + j * op.dilation
@@ -89,9 +92,14 @@ def _gather(op, first, rows, out, ldo):  # type: ignore[no-untyped-def]
                     view_block(
                         source + j * op.dilation * pixel, pixel, 1, op.ci, op.in_bn, op.in_act, target + j * pixel, 0
                     )
+        column += 1
+        if column == op.wo:
+            line, column = line + 1, 0
+            if line == op.ho:
+                image, line = image + 1, 0
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _patches(op, first, rows, out):  # type: ignore[no-untyped-def]
     """Address and row stride of the block's matrix A (rows, K)."""
     if _pointwise(op):
@@ -106,7 +114,7 @@ def _patches(op, first, rows, out):  # type: ignore[no-untyped-def]
     return out, ld
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def forward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
     """y (n, ho, wo, co) from the view of x (n, h_in, w_in, ci), packed weights and perhaps a bias."""
     k = op.kh * op.kw * op.ci
@@ -131,7 +139,7 @@ def forward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
             add_statistics(y, rows, op.co, stats, first == low)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _scatter(op, image, place, rows, columns, ld):  # type: ignore[no-untyped-def]
     """Add the gradient of patches to the gradient of their image."""
     for r in range(rows):
@@ -152,7 +160,7 @@ def _scatter(op, image, place, rows, columns, ld):  # type: ignore[no-untyped-de
                     store(value, target + 4 * c, op.ci - c)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
     """Gradients of the weights (this thread's share, to be reduced), of the bias, and of the input's view."""
     k, ldg = op.kh * op.kw * op.ci, padded(op.co) * 4
@@ -211,21 +219,22 @@ def backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
             finish_block(op.dx + at, op.x + at, rows, op.ci, op.in_bn, op.in_act, sums)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def reduce_weights(op, thread, threads):  # type: ignore[no-untyped-def]
     """Add the threads' shares and write them in the layer's own layout; the strides are those of :func:`pack`.
 
     ``w``: shares (threads, kh * ci, padded(co)); ``y``: the gradient.
     """
     k, ld = op.kh * op.ci, padded(op.co) * 4
-    low, high = share(op.co, PAD, thread, threads)
-    for row in range(k):
-        base = op.y + 4 * (row % op.ci * op.sh + row // op.ci * op.pw)
-        for column in range(low, high, LANES):
+    low, high = share(op.co, LANES, thread, threads)
+    for column in range(low, high, LANES):
+        count = min(LANES, high - column)
+        for row in range(k):
             at = op.w + row * ld + 4 * column
-            value = load(at, high - column)
+            value = load_all(at)
             for other in range(1, threads):
-                value = value + load(at + other * k * ld, high - column)
-            store(value, op.w + row * ld + 4 * column, high - column)
-        for column in range(low, high):
-            put_f32(get_f32(op.w + row * ld + 4 * column), base + 4 * column * op.sw)
+                value = value + load_all(at + other * k * ld)
+            store_all(value, at)
+            base = op.y + 4 * (row % op.ci * op.sh + row // op.ci * op.pw + column * op.sw)
+            for j in range(count):
+                put_f32(get_f32(at + 4 * j), base + 4 * j * op.sw)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,7 +52,7 @@ CODES = (
 ) = range(len(CODES))
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _meet(meeting, threads):  # type: ignore[no-untyped-def]
     """Wait for the other threads of the team."""
     if threads == 1:
@@ -66,59 +68,72 @@ def _meet(meeting, threads):  # type: ignore[no-untyped-def]
             give_way()
 
 
-@njit(nogil=True, cache=True)
-def _work(ops, thread, threads, scratch, meeting):  # type: ignore[no-untyped-def]
-    """One thread's part of a program: every operation, and after each a meeting."""
-    for i in range(len(ops)):
-        op = ops[i]
-        code = op.code
-        if code == DENSE:
-            convolution.forward(op, scratch, thread, threads)
-        elif code == DENSE_BACKWARD:
-            convolution.backward(op, scratch, thread, threads)
-        elif code == DEPTHWISE:
-            depthwise.forward(op, scratch, thread, threads)
-        elif code == DEPTHWISE_BACKWARD:
-            depthwise.backward(op, scratch, thread, threads)
-        elif code == PACK_DENSE:
-            convolution.pack(op, thread, threads)
-        elif code == PACK_DEPTHWISE:
-            depthwise.pack(op, thread, threads)
-        elif code == REDUCE_DENSE:
-            convolution.reduce_weights(op, thread, threads)
-        elif code == REDUCE_DEPTHWISE:
-            depthwise.reduce_weights(op, thread, threads)
-        elif code == STATISTICS:
-            operations.statistics(op, scratch, thread, threads)
-        elif code == LOCAL_MOMENTS:
-            operations.local_moments(op, thread, threads)
-        elif code == NORM_FORWARD:
-            operations.norm_forward(op, thread, threads)
-        elif code == LOCAL_SUMS:
-            operations.local_sums(op, thread, threads)
-        elif code == NORM_BACKWARD:
-            operations.norm_backward(op, thread, threads)
-        elif code == COPY:
-            operations.copy(op, scratch, thread, threads)
-        elif code == COPY_BACKWARD:
-            operations.copy_backward(op, scratch, thread, threads)
-        elif code == SCALE:
-            operations.scale(op, scratch, thread, threads)
-        elif code == SCALE_BACKWARD:
-            operations.scale_backward(op, scratch, thread, threads)
-        elif code == MEAN:
-            operations.mean(op, scratch, thread, threads)
-        elif code == MEAN_BACKWARD:
-            operations.mean_backward(op, scratch, thread, threads)
-        elif code == POOL:
-            operations.pool(op, scratch, thread, threads)
-        elif code == POOL_BACKWARD:
-            operations.pool_backward(op, scratch, thread, threads)
-        elif code == TO_PIXELS:
-            operations.to_pixels(op, thread, threads)
-        elif code == TO_PLANES:
-            operations.to_planes(op, thread, threads)
-        _meet(meeting, threads)
+def _compiled(digest: str) -> Any:
+    @njit(nogil=True, cache=True)
+    def work(ops, thread, threads, scratch, meeting):  # type: ignore[no-untyped-def]
+        """One thread's part of a program: every operation, and after each a meeting."""
+        len(digest)
+        for i in range(len(ops)):
+            op = ops[i]
+            code = op.code
+            if code == DENSE:
+                convolution.forward(op, scratch, thread, threads)
+            elif code == DENSE_BACKWARD:
+                convolution.backward(op, scratch, thread, threads)
+            elif code == DEPTHWISE:
+                depthwise.forward(op, scratch, thread, threads)
+            elif code == DEPTHWISE_BACKWARD:
+                depthwise.backward(op, scratch, thread, threads)
+            elif code == PACK_DENSE:
+                convolution.pack(op, thread, threads)
+            elif code == PACK_DEPTHWISE:
+                depthwise.pack(op, thread, threads)
+            elif code == REDUCE_DENSE:
+                convolution.reduce_weights(op, thread, threads)
+            elif code == REDUCE_DEPTHWISE:
+                depthwise.reduce_weights(op, thread, threads)
+            elif code == STATISTICS:
+                operations.statistics(op, scratch, thread, threads)
+            elif code == LOCAL_MOMENTS:
+                operations.local_moments(op, thread, threads)
+            elif code == NORM_FORWARD:
+                operations.norm_forward(op, thread, threads)
+            elif code == LOCAL_SUMS:
+                operations.local_sums(op, thread, threads)
+            elif code == NORM_BACKWARD:
+                operations.norm_backward(op, thread, threads)
+            elif code == COPY:
+                operations.copy(op, scratch, thread, threads)
+            elif code == COPY_BACKWARD:
+                operations.copy_backward(op, scratch, thread, threads)
+            elif code == SCALE:
+                operations.scale(op, scratch, thread, threads)
+            elif code == SCALE_BACKWARD:
+                operations.scale_backward(op, scratch, thread, threads)
+            elif code == MEAN:
+                operations.mean(op, scratch, thread, threads)
+            elif code == MEAN_BACKWARD:
+                operations.mean_backward(op, scratch, thread, threads)
+            elif code == POOL:
+                operations.pool(op, scratch, thread, threads)
+            elif code == POOL_BACKWARD:
+                operations.pool_backward(op, scratch, thread, threads)
+            elif code == TO_PIXELS:
+                operations.to_pixels(op, thread, threads)
+            elif code == TO_PLANES:
+                operations.to_planes(op, thread, threads)
+            _meet(meeting, threads)
+
+    return work
+
+
+def _digest() -> str:
+    """Of the kernels' sources: Numba's cache on disk looks at the file of the function it keeps, and no further."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+
+
+_work = _compiled(_digest())
 
 
 class Team:
