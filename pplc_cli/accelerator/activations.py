@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from .simd import fma, maximum, minimum, nearest, power_of_two, splat, where_less
+from .simd import fma, kernel, maximum, minimum, nearest, power_of_two, splat, where_less
 
 IDENTITY, RELU, HARDSWISH, RELU6, HARDSIGMOID, SIGMOID, SWISH, GELU = range(8)
 
@@ -18,7 +17,7 @@ _EXP = tuple(_f(1 / d) for d in (720, 120, 24, 6, 2))
 _ERF_P, _ERF = _f(0.3275911), tuple(_f(a) for a in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592))
 
 
-@njit(nogil=True)
+@kernel
 def _exp(x):  # type: ignore[no-untyped-def]
     x = minimum(splat(_f(88)), maximum(splat(_f(-87)), x))
     whole = nearest(x * splat(_LOG2E))
@@ -33,13 +32,13 @@ def _exp(x):  # type: ignore[no-untyped-def]
     return value * power_of_two(whole)
 
 
-@njit(nogil=True)
+@kernel
 def _sigmoid(x):  # type: ignore[no-untyped-def]
     one = splat(_f(1))
     return one / (one + _exp(splat(_f(0)) - x))
 
 
-@njit(nogil=True)
+@kernel
 def _normal(x):  # type: ignore[no-untyped-def]
     """The normal distribution's share below x."""
     one, zero = splat(_f(1)), splat(_f(0))
@@ -54,7 +53,7 @@ def _normal(x):  # type: ignore[no-untyped-def]
     return where_less(x, zero, tail, one - tail)
 
 
-@njit(nogil=True)
+@kernel
 def activate(code, x):  # type: ignore[no-untyped-def]
     """The activation of a vector; NaN stays NaN."""
     zero = splat(_f(0))
@@ -75,7 +74,7 @@ def activate(code, x):  # type: ignore[no-untyped-def]
     return x * _normal(x)
 
 
-@njit(nogil=True)
+@kernel
 def derivative(code, x):  # type: ignore[no-untyped-def]
     """The activation's derivative, given what went into it."""
     zero, one = splat(_f(0)), splat(_f(1))

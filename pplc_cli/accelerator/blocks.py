@@ -1,7 +1,7 @@
 """What every kernel does to a block of rows while it lies in the core's cache.
 
-A row is one pixel: ``c`` float32, the channels. A *view* of stored numbers x is ``act((x - mean) * scale + beta)``: batch
-norm and activation are never stored, each reader applies them. ``bn`` is the address of that batch norm's
+A row is one pixel: ``c`` float32, the channels. A *view* of stored numbers x is ``act((x - mean) * scale + beta)``:
+batch norm and activation are never stored, each reader applies them. ``bn`` is the address of that batch norm's
 coefficients, six arrays of padded(c) float32: mean, scale, beta, for the gradient k2 and k3, and 1 / deviation; 0 for
 none.
 Addresses and strides are in bytes.
@@ -10,22 +10,21 @@ Addresses and strides are in bytes.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from .activations import activate, derivative
-from .simd import LANES, accumulate, fma, get_f32, load, load_all, put_f32, put_i64, splat, store, store_all
+from .simd import LANES, accumulate, fma, get_f32, kernel, load, load_all, put_f32, put_i64, splat, store, store_all
 
 PAD = 16  # channels of coefficients and of scratch rows are rounded up to this, zeros behind
 _zero = np.float32(0)
 
 
-@njit(nogil=True)
+@kernel
 def padded(c):  # type: ignore[no-untyped-def]
     """Channels rounded up to PAD."""
     return (c + PAD - 1) // PAD * PAD
 
 
-@njit(nogil=True)
+@kernel
 def clear(address, size):  # type: ignore[no-untyped-def]
     """Zero ``size`` bytes, a multiple of four."""
     zero = splat(_zero)
@@ -33,7 +32,7 @@ def clear(address, size):  # type: ignore[no-untyped-def]
         store(zero, address + 4 * i, size // 4 - i)
 
 
-@njit(nogil=True)
+@kernel
 def view_block(x, ldx, rows, c, bn, act, out, ldo):  # type: ignore[no-untyped-def]
     """Write the view of a block."""
     part = padded(c) * 4
@@ -49,7 +48,7 @@ def view_block(x, ldx, rows, c, bn, act, out, ldo):  # type: ignore[no-untyped-d
             store(activate(act, value), out + r * ldo + 4 * j, c - j)
 
 
-@njit(nogil=True)
+@kernel
 def gradient_block(g, y, ld, rows, c, bn, out, ldo):  # type: ignore[no-untyped-def]
     """From the gradient g behind a batch norm to the one before it: g * scale + (y - mean) * k2 + k3."""
     part = padded(c) * 4
@@ -66,7 +65,7 @@ def gradient_block(g, y, ld, rows, c, bn, out, ldo):  # type: ignore[no-untyped-
             store(fma(load(g + r * ld + 4 * j, c - j), scale, value), out + r * ldo + 4 * j, c - j)
 
 
-@njit(nogil=True)
+@kernel
 def finish_block(dx, x, rows, c, bn, act, sums):  # type: ignore[no-untyped-def]
     """Turn the gradient of a view into that of its batch norm's output, in place, and add up what batch norm needs.
 
@@ -92,14 +91,14 @@ def finish_block(dx, x, rows, c, bn, act, sums):  # type: ignore[no-untyped-def]
             accumulate(weighted, sums + 2 * part + 8 * j)
 
 
-@njit(nogil=True)
+@kernel
 def start_statistics(stats, c, count):  # type: ignore[no-untyped-def]
     """Make a thread's statistics empty: float32 shift, float64 sums of (x - shift) and its square, int64 count."""
     clear(stats, padded(c) * 20)
     put_i64(count, stats + padded(c) * 20)
 
 
-@njit(nogil=True)
+@kernel
 def add_statistics(x, rows, c, stats, first):  # type: ignore[no-untyped-def]
     """Add a block to a thread's statistics; the shift is the thread's first row, which keeps the squares small."""
     part, ld = padded(c) * 4, c * 4
@@ -116,7 +115,7 @@ def add_statistics(x, rows, c, stats, first):  # type: ignore[no-untyped-def]
         accumulate(squares, stats + 3 * part + 8 * j)
 
 
-@njit(nogil=True)
+@kernel
 def add_bias(y, rows, c, bias):  # type: ignore[no-untyped-def]
     """Add a row of ``c`` numbers to each row of a block."""
     for r in range(rows):
@@ -125,7 +124,7 @@ def add_bias(y, rows, c, bias):  # type: ignore[no-untyped-def]
             store(load(at, c - j) + load(bias + 4 * j, c - j), at, c - j)
 
 
-@njit(nogil=True)
+@kernel
 def add_columns(x, ld, rows, c, out):  # type: ignore[no-untyped-def]
     """Add the sums of a block's padded columns to a padded row of float32."""
     for j in range(0, c, LANES):
@@ -135,7 +134,7 @@ def add_columns(x, ld, rows, c, out):  # type: ignore[no-untyped-def]
         store_all(total, out + 4 * j)
 
 
-@njit(nogil=True)
+@kernel
 def copy_scalars(x, step, out, out_step, count):  # type: ignore[no-untyped-def]
     """Copy ``count`` float32 from one stride to another."""
     for i in range(count):

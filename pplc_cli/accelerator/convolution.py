@@ -6,8 +6,6 @@ on while it is still in the cache. K = kernel height x width x inputs, in this o
 
 from __future__ import annotations
 
-from numba import njit
-
 from .blocks import (
     PAD,
     add_bias,
@@ -21,17 +19,17 @@ from .blocks import (
     view_block,
 )
 from .gemm import PANEL, product, product_t
-from .simd import LANES, get_f32, load, load_all, put_f32, store, store_all
+from .simd import LANES, get_f32, kernel, load, load_all, put_f32, store, store_all
 
 
-@njit(nogil=True)
+@kernel
 def share(count, unit, thread, threads):  # type: ignore[no-untyped-def]
     """The range of ``count`` things that is this thread's, in whole units but for the last."""
     units = (count + unit - 1) // unit
     return min(count, units * thread // threads * unit), min(count, units * (thread + 1) // threads * unit)
 
 
-@njit(nogil=True)
+@kernel
 def pack(op, thread, threads):  # type: ignore[no-untyped-def]
     """Lay weights out as panels: rows k, panels of PANEL columns, zeros behind the last.
 
@@ -58,12 +56,12 @@ def pack(op, thread, threads):  # type: ignore[no-untyped-def]
                     put_f32(get_f32(column + 4 * (r * op.sh + tap * op.pw)), target + r * PANEL * 4)
 
 
-@njit(nogil=True)
+@kernel
 def _pointwise(op):  # type: ignore[no-untyped-def]
     return op.kh * op.kw * op.sh * op.sw == 1 and op.ph + op.pw == 0
 
 
-@njit(nogil=True)
+@kernel
 def _gather(op, first, rows, out, ldo):  # type: ignore[no-untyped-def]
     """Patches of ``rows`` output pixels from number ``first`` on."""
     pixel, run = op.ci * 4, op.kw * op.ci
@@ -99,7 +97,7 @@ def _gather(op, first, rows, out, ldo):  # type: ignore[no-untyped-def]
                 image, line = image + 1, 0
 
 
-@njit(nogil=True)
+@kernel
 def _patches(op, first, rows, out):  # type: ignore[no-untyped-def]
     """Address and row stride of the block's matrix A (rows, K)."""
     if _pointwise(op):
@@ -114,7 +112,7 @@ def _patches(op, first, rows, out):  # type: ignore[no-untyped-def]
     return out, ld
 
 
-@njit(nogil=True)
+@kernel
 def forward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
     """y (n, ho, wo, co) from the view of x (n, h_in, w_in, ci), packed weights and perhaps a bias."""
     k = op.kh * op.kw * op.ci
@@ -139,7 +137,7 @@ def forward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
             add_statistics(y, rows, op.co, stats, first == low)
 
 
-@njit(nogil=True)
+@kernel
 def _scatter(op, image, place, rows, columns, ld):  # type: ignore[no-untyped-def]
     """Add the gradient of patches to the gradient of their image."""
     for r in range(rows):
@@ -160,7 +158,7 @@ def _scatter(op, image, place, rows, columns, ld):  # type: ignore[no-untyped-de
                     store(value, target + 4 * c, op.ci - c)
 
 
-@njit(nogil=True)
+@kernel
 def backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
     """Gradients of the weights (this thread's share, to be reduced), of the bias, and of the input's view."""
     k, ldg = op.kh * op.kw * op.ci, padded(op.co) * 4
@@ -219,7 +217,7 @@ def backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
             finish_block(op.dx + at, op.x + at, rows, op.ci, op.in_bn, op.in_act, sums)
 
 
-@njit(nogil=True)
+@kernel
 def reduce_weights(op, thread, threads):  # type: ignore[no-untyped-def]
     """Add the threads' shares and write them in the layer's own layout; the strides are those of :func:`pack`.
 

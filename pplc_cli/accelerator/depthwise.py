@@ -5,8 +5,6 @@ The rows in use lie in a ring in scratch, already seen through batch norm and ac
 
 from __future__ import annotations
 
-from numba import njit
-
 from .blocks import (
     add_statistics,
     clear,
@@ -18,7 +16,7 @@ from .blocks import (
 )
 from .convolution import share
 from .gemm import expect
-from .simd import LANES, get_f32, get_i64, make_depthwise, make_depthwise_gradient, put_f32, put_i64
+from .simd import LANES, get_f32, get_i64, kernel, make_depthwise, make_depthwise_gradient, put_f32, put_i64
 
 SIZES, STRIDES = (3, 5, 7), (1, 2)
 _row3, _row5, _row7 = make_depthwise(3, 1), make_depthwise(5, 1), make_depthwise(7, 1)
@@ -27,7 +25,7 @@ _grad3, _grad5, _grad7 = make_depthwise_gradient(3, 1), make_depthwise_gradient(
 _grad3s, _grad5s, _grad7s = make_depthwise_gradient(3, 2), make_depthwise_gradient(5, 2), make_depthwise_gradient(7, 2)
 
 
-@njit(nogil=True)
+@kernel
 def _convolve_row(size, stride, table, c, w, y, count, add, ahead, ahead_size):  # type: ignore[no-untyped-def]
     """One output row of ``count`` pixels from the ``size`` rows of a table of addresses."""
     ldw, pixel = padded(c) * 4, c * 4
@@ -52,7 +50,7 @@ def _convolve_row(size, stride, table, c, w, y, count, add, ahead, ahead_size): 
             _row7s(table, offset, pixel, weights, ldw, out, count, columns, add)
 
 
-@njit(nogil=True)
+@kernel
 def _weight_row(size, stride, table, c, x, dw, count, next_g, next_y, ahead):  # type: ignore[no-untyped-def]
     """Add one input row's part to the gradient of the weights; the table has the gradient's rows."""
     ldw, pixel = padded(c) * 4, c * 4
@@ -77,7 +75,7 @@ def _weight_row(size, stride, table, c, x, dw, count, next_g, next_y, ahead):  #
             _grad7s(table, offset, pixel, inner, target, ldw, count)
 
 
-@njit(nogil=True)
+@kernel
 def pack(op, thread, threads):  # type: ignore[no-untyped-def]
     """Weights (c, size, size) as (taps, padded(c)) at ``y``, and with each row of taps reversed at ``wt``."""
     if thread:
@@ -95,7 +93,7 @@ def pack(op, thread, threads):  # type: ignore[no-untyped-def]
                     put_f32(value, op.wt + (i * size + size - 1 - j) * ld + 4 * c)
 
 
-@njit(nogil=True)
+@kernel
 def forward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
     """y (n, ho, wo, c) from the view of x (n, h_in, w_in, c)."""
     size, stride, pixel = op.kh, op.sh, op.ci * 4
@@ -120,12 +118,23 @@ def forward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
             inside = 0 <= top + i < op.h_in
             put_i64(ring + (top + i) % size * row_bytes if inside else blank, table + 8 * i)
         y = op.y + line * op.wo * pixel
-        _convolve_row(size, stride, table, op.ci, op.w, y, op.wo, 0, op.x + (image * op.h_in + ready) * op.w_in * pixel, op.w_in * pixel * stride)
+        _convolve_row(
+            size,
+            stride,
+            table,
+            op.ci,
+            op.w,
+            y,
+            op.wo,
+            0,
+            op.x + (image * op.h_in + ready) * op.w_in * pixel,
+            op.w_in * pixel * stride,
+        )
         if op.stats:
             add_statistics(y, op.wo, op.ci, stats, line == low)
 
 
-@njit(nogil=True)
+@kernel
 def backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
     """Gradients of the weights (this thread's share, to be reduced) and of the input's view, by rows of the input."""
     size, stride, pixel = op.kh, op.sh, op.ci * 4
@@ -169,7 +178,7 @@ def backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
             _weight_row(size, stride, table, op.ci, line_x, dw, op.wo, op.g + at, op.y + at, op.wo * pixel)
 
 
-@njit(nogil=True)
+@kernel
 def reduce_weights(op, thread, threads):  # type: ignore[no-untyped-def]
     """Add the threads' shares at ``w`` and write them to ``y`` as (c, size, size)."""
     if thread:

@@ -1,14 +1,12 @@
 """Matrix products of small blocks that lie in a core's cache.
 
-While they compute, they fetch the memory that comes next (``next_a``, ``size_a`` bytes; ``next_b``, ``size_b``): a burst
-of reads between two products would find the core waiting.
+While they compute, they fetch the memory that comes next (``next_a``, ``size_a`` bytes; ``next_b``, ``size_b``):
+a burst of reads between two products would find the core waiting.
 """
 
 from __future__ import annotations
 
-from numba import njit
-
-from .simd import LANES, TILE_ROWS, fetch_line, make_tile
+from .simd import LANES, TILE_ROWS, fetch_line, kernel, make_tile
 
 _wide, _narrow = make_tile(TILE_ROWS, 2, False), make_tile(TILE_ROWS, 1, False)
 _wide_one, _narrow_one = make_tile(1, 2, False), make_tile(1, 1, False)
@@ -17,21 +15,21 @@ _wide_one_t, _narrow_one_t = make_tile(1, 2, True), make_tile(1, 1, True)
 PANEL = 2 * LANES
 
 
-@njit(nogil=True)
+@kernel
 def expect(address, size):  # type: ignore[no-untyped-def]
     """Fetch memory that will be used soon."""
     for i in range(0, size, 64):
         fetch_line(address + i)
 
 
-@njit(nogil=True)
+@kernel
 def _slice(size, m, n):  # type: ignore[no-untyped-def]
     """Bytes to fetch with each tile, whole lines."""
     tiles = max(1, m // TILE_ROWS) * ((n + PANEL - 1) // PANEL)
     return (size + tiles * 64 - 1) // (tiles * 64) * 64
 
 
-@njit(nogil=True)
+@kernel
 def product(m, n, k, a, lda, b, ldb, panel, c, ldc, add, next_a, size_a, next_b, size_b):  # type: ignore[no-untyped-def]
     """C (m, n) = A (m, k) B (k, n), or C += A B where ``add``; strides and addresses in bytes.
 
@@ -60,7 +58,7 @@ def product(m, n, k, a, lda, b, ldb, panel, c, ldc, add, next_a, size_a, next_b,
             i += 1
 
 
-@njit(nogil=True)
+@kernel
 def product_t(m, n, k, a, lda, b, ldb, panel, c, ldc, add, next_a, size_a, next_b, size_b):  # type: ignore[no-untyped-def]
     """As :func:`product`, with A given transposed, (k, m)."""
     slice_a, slice_b = _slice(size_a, m, n), _slice(size_b, m, n)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from .blocks import add_statistics, clear, finish_block, gradient_block, padded, start_statistics, view_block
 from .convolution import share
@@ -14,6 +13,7 @@ from .simd import (
     get_f32,
     get_f64,
     get_i64,
+    kernel,
     load,
     maximum,
     put_f32,
@@ -27,7 +27,7 @@ from .simd import (
 _zero = np.float32(0)
 
 
-@njit(nogil=True)
+@kernel
 def statistics(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
     """Statistics of stored numbers that no convolution has just made."""
     low, high = share(op.n, 8, thread, threads)
@@ -38,7 +38,7 @@ def statistics(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
         add_statistics(op.x + first * op.ci * 4, rows, op.ci, stats, first == low)
 
 
-@njit(nogil=True)
+@kernel
 def local_moments(op, thread, threads):  # type: ignore[no-untyped-def]
     """From the threads' statistics to ``y``: count, means, sums of squares around them; 1 + 2 c float64."""
     if thread:
@@ -53,8 +53,8 @@ def local_moments(op, thread, threads):  # type: ignore[no-untyped-def]
                 continue
             total = get_f64(stats + part + 8 * c)
             away = get_f32(stats + 4 * c) + total / more - mean
-            squares += get_f64(stats + 3 * part + 8 * c) - total * total / more + away * away * count * more / (
-                count + more
+            squares += (
+                get_f64(stats + 3 * part + 8 * c) - total * total / more + away * away * count * more / (count + more)
             )
             mean += away * more / (count + more)
             count += more
@@ -63,7 +63,7 @@ def local_moments(op, thread, threads):  # type: ignore[no-untyped-def]
         put_f64(squares, op.y + 8 + 8 * op.ci + 8 * c)
 
 
-@njit(nogil=True)
+@kernel
 def norm_forward(op, thread, threads):  # type: ignore[no-untyped-def]
     """A batch norm's coefficients, and its running statistics moved on.
 
@@ -91,7 +91,7 @@ def norm_forward(op, thread, threads):  # type: ignore[no-untyped-def]
         put_f32(1 / math.sqrt(variance + epsilon), op.y + 5 * part + at)
 
 
-@njit(nogil=True)
+@kernel
 def local_sums(op, thread, threads):  # type: ignore[no-untyped-def]
     """From the threads' sums of g and g (x - mean) to ``y``: 2 c float64."""
     if thread:
@@ -106,7 +106,7 @@ def local_sums(op, thread, threads):  # type: ignore[no-untyped-def]
         put_f64(weighted, op.y + 8 * (op.ci + c))
 
 
-@njit(nogil=True)
+@kernel
 def norm_backward(op, thread, threads):  # type: ignore[no-untyped-def]
     """Gradients of weight and bias (``dw``, ``db``, or 0), and the coefficients k2, k3 of the input's gradient.
 
@@ -129,9 +129,9 @@ def norm_backward(op, thread, threads):  # type: ignore[no-untyped-def]
             put_f32(-scale * get_f64(op.x + 8 * c) / count, op.in_bn + 4 * part + at)
 
 
-@njit(nogil=True)
+@kernel
 def copy(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
-    """y (n rows of ``co``) from the view of x (rows of ``ci``): ``k`` channels from ``pw`` on, put at ``ph``; or added."""
+    """y (n rows of ``co``) from the view of x (rows of ``ci``): ``kw`` channels from ``pw`` on, put at ``ph``."""
     low, high = share(op.n, 8, thread, threads)
     for first in range(low, high, op.block):
         rows = min(op.block, high - first)
@@ -149,7 +149,7 @@ def copy(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
                 store(value, at, op.kw - j)
 
 
-@njit(nogil=True)
+@kernel
 def copy_backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
     """The gradient of :func:`copy`'s input; channels that were not copied get none."""
     low, high = share(op.n, 8, thread, threads)
@@ -171,7 +171,7 @@ def copy_backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
             finish_block(dx, op.x + first * op.ci * 4, rows, op.ci, op.in_bn, op.in_act, sums)
 
 
-@njit(nogil=True)
+@kernel
 def scale(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
     """y (n, h_in rows of ci) = view of x times the view of w (n, ci): squeeze-and-excite's last step, or dropout."""
     low, high = share(op.n, 1, thread, threads)
@@ -189,7 +189,7 @@ def scale(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
                     store(value, op.y + at + (r * op.ci + j) * 4, op.ci - j)
 
 
-@njit(nogil=True)
+@kernel
 def scale_backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
     """Gradients of :func:`scale`'s input and (``dw``, finished as well, sums at ``db``) of its factors."""
     low, high = share(op.n, 1, thread, threads)
@@ -229,7 +229,7 @@ def scale_backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def
             finish_block(dw, op.w + image * op.ci * 4, 1, op.ci, op.wt, op.kw, gate_sums)
 
 
-@njit(nogil=True)
+@kernel
 def mean(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
     """y (n, ci): the mean of each image's view over its ``h_in`` pixels."""
     low, high = share(op.n, 1, thread, threads)
@@ -249,7 +249,7 @@ def mean(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
                 store(load(y + 4 * j, op.ci - j) + total * part, y + 4 * j, op.ci - j)
 
 
-@njit(nogil=True)
+@kernel
 def mean_backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
     """The gradient of :func:`mean`'s input."""
     low, high = share(op.n, 1, thread, threads)
@@ -275,7 +275,7 @@ def mean_backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
                 finish_block(op.dx + place, op.x + place, rows, op.ci, op.in_bn, op.in_act, sums)
 
 
-@njit(nogil=True)
+@kernel
 def pool(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
     """y (n, ho, wo, ci): the largest (``wt`` 1) or the mean of each window of the view; padding does not count.
 
@@ -297,7 +297,9 @@ def pool(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
                         value = value + load(at, op.ci - c)
                     elif count:
                         number, winner = splat(np.float32(count)), scratch + row + 4 * c
-                        store(where_less(load(at, op.ci - c), value, number, load(winner, op.ci - c)), winner, op.ci - c)
+                        store(
+                            where_less(load(at, op.ci - c), value, number, load(winner, op.ci - c)), winner, op.ci - c
+                        )
                         value = maximum(load(at, op.ci - c), value)
                     else:
                         store(splat(_zero), scratch + row + 4 * c, op.ci - c)
@@ -313,7 +315,7 @@ def pool(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
                 put_f32(get_f32(y + 4 * c) / count, y + 4 * c)
 
 
-@njit(nogil=True)
+@kernel
 def pool_backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
     """The gradient of :func:`pool`'s input."""
     low, high = share(op.n, 1, thread, threads)
@@ -345,7 +347,7 @@ def pool_backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
             finish_block(op.dx + at, op.x + at, rows, op.ci, op.in_bn, op.in_act, sums)
 
 
-@njit(nogil=True)
+@kernel
 def to_pixels(op, thread, threads):  # type: ignore[no-untyped-def]
     """y (n, h_in, ci), a row a pixel, from x (n, ci, h_in), a plane a channel."""
     low, high = share(op.n * op.h_in, 16, thread, threads)
@@ -360,7 +362,7 @@ def to_pixels(op, thread, threads):  # type: ignore[no-untyped-def]
         first += count
 
 
-@njit(nogil=True)
+@kernel
 def to_planes(op, thread, threads):  # type: ignore[no-untyped-def]
     """y (n, ci, h_in) from x (n, h_in, ci)."""
     low, high = share(op.n * op.ci, 1, thread, threads)

@@ -247,9 +247,7 @@ class Plan:
         geometry.update(sh=options["stride"][0], sw=options["stride"][1])
         geometry.update(ph=options["padding"][0], pw=options["padding"][1], block=_block(k, co))
         statistics = self._statistics(node, result)
-        self._op(
-            p.DENSE, **geometry, **view.source, w=packed, y=result.data, bias=self._parameter(bias), **statistics
-        )
+        self._op(p.DENSE, **geometry, **view.source, w=packed, y=result.data, bias=self._parameter(bias), **statistics)
 
         def back() -> None:
             if result.gradient is None:
@@ -283,7 +281,7 @@ class Plan:
         self._back.append(back)
         return result
 
-    def _depthwise(self, node: Node, _: bool) -> View:
+    def _depthwise(self, node: Node, __: bool) -> View:
         view, weight = self._read(node), node.layer.weight
         result = self._result(node, [view], self._trained(weight))
         (n, c, h_in, w_in), (_, _, ho, wo), size = view.shape, node.shape, node.options["kernel"][0]
@@ -481,7 +479,7 @@ class Plan:
         n, c, h, w = self.graph.nodes[node.inputs[0]].shape
         return self._simple(node, p.MEAN, p.MEAN_BACKWARD, dict(n=n, ci=c, h_in=h * w, block=64))
 
-    def _pool(self, node: Node, _: bool) -> View:
+    def _pool(self, node: Node, __: bool) -> View:
         (n, c, h, w), (_, _, ho, wo), options = self.graph.nodes[node.inputs[0]].shape, node.shape, node.options
         fields: dict[str, Any] = dict(n=n, ci=c, h_in=h, w_in=w, ho=ho, wo=wo, wt=int(options["largest"]), block=64)
         fields.update(zip(("kh", "kw"), options["kernel"]))
@@ -563,7 +561,9 @@ class Plan:
             stored = View(Buffer(view.size), view.shape, False)
             fields: dict[str, Any] = dict(n=view.rows, ci=view.shape[1], co=view.shape[1], kw=view.shape[1], block=64)
             self._op(p.COPY, **fields, **view.source, y=stored.data)
-        self._to_planes(stored, Slot(("planes", "output", self._paddle_shape(self.graph.output, self.graph.flat_output))))
+        self._to_planes(
+            stored, Slot(("planes", "output", self._paddle_shape(self.graph.output, self.graph.flat_output)))
+        )
 
     def _read_output_gradient(self, view: View) -> None:
         incoming = Buffer(view.size)
@@ -612,7 +612,8 @@ def _place(steps: list[Step]) -> int:
                     value.first = index
                 value.last = index
                 buffers[id(value)] = value
-    end, placed = 0, []
+    end = 0
+    placed: list[Buffer] = []
     for buffer in buffers.values():
         if buffer.size < LARGE:
             buffer.offset, end = end, end + buffer.size
@@ -628,4 +629,3 @@ def _place(steps: list[Step]) -> int:
         placed.append(buffer)
         size = max(size, offset + buffer.size)
     return size
-

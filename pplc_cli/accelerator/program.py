@@ -12,19 +12,19 @@ import numpy as np
 from numba import njit
 
 from . import convolution, depthwise, operations
-from .simd import fetch_add, give_way, pause, read_shared
+from .simd import fetch_add, give_way, kernel, pause, read_shared
 
 # The fields of an operation, each int64: addresses, sizes and switches. Kernels say what they mean to them.
-FIELDS = (
-    "code x y g dx w wt dw bias db n h_in w_in ci ho wo co kh kw sh sw ph pw dilation "
-    "in_bn in_act out_bn stats stats_size sums sums_size add finish block"
-).split()
+FIELDS = """
+    code x y g dx w wt dw bias db n h_in w_in ci ho wo co kh kw sh sw ph pw dilation
+    in_bn in_act out_bn stats stats_size sums sums_size add finish block
+""".split()  # noqa: SIM905
 OPERATION = np.dtype([(name, np.int64) for name in FIELDS])
-CODES = (
-    "pack_dense pack_depthwise dense dense_backward depthwise depthwise_backward reduce_dense reduce_depthwise "
-    "statistics local_moments norm_forward local_sums norm_backward copy copy_backward scale scale_backward "
-    "mean mean_backward pool pool_backward to_pixels to_planes"
-).split()
+CODES = """
+    pack_dense pack_depthwise dense dense_backward depthwise depthwise_backward reduce_dense reduce_depthwise
+    statistics local_moments norm_forward local_sums norm_backward copy copy_backward scale scale_backward
+    mean mean_backward pool pool_backward to_pixels to_planes
+""".split()  # noqa: SIM905
 (
     PACK_DENSE,
     PACK_DEPTHWISE,
@@ -52,7 +52,7 @@ CODES = (
 ) = range(len(CODES))
 
 
-@njit(nogil=True)
+@kernel
 def _meet(meeting, threads):  # type: ignore[no-untyped-def]
     """Wait for the other threads of the team."""
     if threads == 1:

@@ -28,6 +28,11 @@ _vec = ir.VectorType(_f32, LANES)
 _mask = ir.VectorType(ir.IntType(1), LANES)
 
 
+# A function of kernels, called by compiled code alone: the wrappers that Python would need cost seconds to compile.
+_bare: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+kernel = njit(nogil=True, error_model="numpy", **_bare)
+
+
 class _Vector(types.Type):
     def __init__(self) -> None:
         super().__init__(name=f"vector{LANES}")

@@ -91,7 +91,7 @@ def _make(kind: str, stands: list[Stand], shape: tuple, flat: bool, layer: Any =
 
 
 def _flatten(x: Stand, start_axis: int = 0, stop_axis: int = -1, name: Any = None) -> Stand:
-    n, c, h, w = _node(x).shape
+    _, _, h, w = _node(x).shape
     # With one pixel an image the order of pixels and channels is the same in both layouts.
     _require(start_axis == 1 and stop_axis in (-1, 3) and h * w == 1, "flatten")
     return Stand(x._graph, x._node, flat=True)
@@ -151,7 +151,7 @@ def _window(value: Any) -> tuple[int, int]:
 
 
 def _mean(x: Any, output_size: Any, data_format: str = "NCHW", name: Any = None) -> Stand:
-    n, c, h, w = _node(x).shape
+    n, c, _, _ = _node(x).shape
     _require(data_format == "NCHW" and output_size in (1, (1, 1), [1, 1]), "adaptive pooling to more than one pixel")
     return _make("mean", [x], (n, c, 1, 1), False)
 
@@ -166,14 +166,14 @@ def _pool(largest: bool) -> Callable:
         stride = _window(kernel_size if stride is None else stride)
         size = [(a + 2 * p - k) // s + 1 for a, k, s, p in zip((h, w), kernel, stride, pad)]
         _require(min(size) > 0 and all(p < k for p, k in zip(pad, kernel)), "a pooling window larger than its input")
-        return _make(
-            "pool", [x], (n, c, *size), False, kernel=kernel, stride=stride, padding=pad, largest=largest
-        )
+        return _make("pool", [x], (n, c, *size), False, kernel=kernel, stride=stride, padding=pad, largest=largest)
 
     return apply
 
 
-def _dropout(x: Any, p: Any = 0.5, axis: Any = None, training: bool = True, mode: str = "upscale_in_train", **_: Any) -> Stand:
+def _dropout(
+    x: Any, p: Any = 0.5, axis: Any = None, training: bool = True, mode: str = "upscale_in_train", **_: Any
+) -> Stand:
     if (mode == "upscale_in_train" and not training) or p == 0:
         return x
     shape = _node(x).shape
@@ -203,7 +203,7 @@ FUNCTIONS: dict[Any, dict[str, Callable]] = {
 def _conv(layer: Any, x: Any) -> Stand:
     n, c, h, w = _node(x).shape
     _require(not x._flat and layer._data_format == "NCHW" and layer._padding_mode == "zeros", "Conv2D")
-    outputs, inputs, *kernel = layer.weight.shape
+    outputs, _, *kernel = layer.weight.shape
     stride, pad, dilation = _window(layer._stride), _window(layer._padding), _window(layer._dilation)
     size = [(a + 2 * p - d * (k - 1) - 1) // s + 1 for a, k, s, p, d in zip((h, w), kernel, stride, pad, dilation)]
     _require(min(size) > 0 and dilation[0] == dilation[1], "Conv2D")
@@ -217,7 +217,15 @@ def _conv(layer: Any, x: Any) -> Stand:
         _require(layer._groups == 1, "a convolution in groups")
         kind = "dense"
     return _make(
-        kind, [x], (n, outputs, *size), False, layer, kernel=tuple(kernel), stride=stride, padding=pad, dilation=dilation[0]
+        kind,
+        [x],
+        (n, outputs, *size),
+        False,
+        layer,
+        kernel=tuple(kernel),
+        stride=stride,
+        padding=pad,
+        dilation=dilation[0],
     )
 
 
