@@ -80,6 +80,7 @@ class TrainConfig:
     class_weights: Union[str, dict[str, float], None] = option(None, more_than=0, choices=("balanced",))
     seed: int = option(0, at_least=0)
     threads: Optional[int] = option(None, at_least=1)  # null: physical cores
+    accelerate: bool = option(True)
     log_interval_steps: int = option(10, at_least=1)
     visualdl: bool = option(False)
     transforms: list[Any] = option(DEFAULT_TRAIN_TRANSFORMS)

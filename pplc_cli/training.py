@@ -86,6 +86,7 @@ class _Training:
         self.optimizer = build_optimizer(self.network, config.train)
         self.average = MovingAverage(self.network, config.train.ema_decay) if config.train.ema_decay else None
         self.progress = _Progress() if state is None else self._restore(state)
+        self._accelerate()
         self._make_loaders()
         self.class_weights = self._class_weights()
         self.visualdl = self._open_visualdl()
@@ -149,6 +150,19 @@ class _Training:
         path, replaced = load_pretrained(self.network, self.spec, source, progress=self.reporter.download)
         remark = f"; its classifier is replaced by a new one for {len(self.labels)} classes" if replaced else ""
         self.reporter.note(f"starting from {path}{remark}")
+
+    def _accelerate(self) -> None:
+        from .accelerator import accelerate, compiled, unsupported
+
+        if not self.config.train.accelerate:
+            return
+        reason = unsupported()
+        if reason is not None:
+            self.reporter.note(f"training with Paddle's own, slower kernels: {reason}")
+            return
+        if not compiled():
+            self.reporter.note("compiling the fast kernels for this CPU, once; it takes about 20 seconds")
+        accelerate(self.network, self.config.train.threads)
 
     def _restore(self, state: dict[str, Any]) -> _Progress:
         from .models.weights import fit_weights

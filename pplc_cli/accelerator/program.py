@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 from numba import njit
 
@@ -136,6 +137,19 @@ def _digest() -> str:
 _work = _compiled(_digest())
 
 
+def is_compiled() -> bool:
+    """Whether the kernels for this CPU are in memory or in Numba's cache on disk."""
+    if _work.signatures:
+        return True
+    # Numba has no public way to ask its cache without compiling on a miss.
+    types = tuple(numba.typeof(value) for value in _arguments())
+    return _work._cache.load_overload(types, _work.targetctx) is not None
+
+
+def _arguments() -> tuple:
+    return np.zeros(0, OPERATION), 0, 1, 0, 0
+
+
 class Team:
     """Threads that run programs together; the caller's thread is one of them."""
 
@@ -175,7 +189,7 @@ class Team:
         if self._process == os.getpid():
             return
         self._process = os.getpid()
-        _work(np.zeros(0, OPERATION), 0, 1, 0, 0)  # compiled, or read from the cache, before threads need it
+        _work(*_arguments())  # compiled, or read from the cache, before threads need it
         for number in range(1, self.threads):
             threading.Thread(target=self._serve, args=(number,), name=f"pplc-{number}", daemon=True).start()
 
