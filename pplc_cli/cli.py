@@ -155,6 +155,11 @@ def preview(
 @click.option("--learning-rate", type=float, help="Before warm-up and decay.")
 @click.option("--seed", type=int, help="Another seed gives another run.")
 @click.option("--threads", type=int, help="Default: physical cores.")
+@click.option("--device", metavar="WHERE", help="cpu, auto, gpu:0, or gpu:0,1 for a process on each.")
+@click.option("--nproc", type=click.IntRange(1), help="Training processes on this machine, sharing each batch.")
+@click.option("--nnodes", type=click.IntRange(1), default=1, help="Machines; start the same command on each.")
+@click.option("--master", metavar="HOST:PORT", help="The first machine, the same on all.")
+@click.option("--node", type=click.IntRange(0), default=0, help="This machine's number, 0 for the first.")
 def train(
     config_argument: Optional[str],
     config_option: Optional[str],
@@ -170,6 +175,11 @@ def train(
     learning_rate: Optional[float],
     seed: Optional[int],
     threads: Optional[int],
+    device: Optional[str],
+    nproc: Optional[int],
+    nnodes: int,
+    master: Optional[str],
+    node: int,
 ) -> None:
     """Train the network that CONFIG describes."""
     from . import ui
@@ -185,14 +195,24 @@ def train(
         train__learning_rate=learning_rate,
         train__seed=seed,
         train__threads=threads,
+        train__device=device,
     )
     file = config_argument or config_option
     config = find_config(file, dataset, flags, must_exist=("data.dir", "model.pretrained"))
+    from .launch import Hosts, launch
     from .training import train as run_training
 
+    hosts = Hosts(nproc or config.train.device.count(",") + 1, nnodes, master, node)
     with ui.TrainProgress() as reporter:
         try:
-            result = run_training(config, resume=resume, force=force, reporter=reporter)
+            if hosts.nproc * hosts.nnodes == 1:
+                result = run_training(config, resume=resume, force=force, reporter=reporter)
+            else:
+                launched = launch(config, hosts, resume=resume, force=force, reporter=reporter)
+                if launched is None:
+                    print(f"done; the run is on the first machine, {master}")
+                    return
+                result = launched
         except KeyboardInterrupt:
             reporter.note("interrupted; the same command with --resume goes on after the last whole epoch")
             sys.exit(130)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -80,7 +81,13 @@ class TrainConfig:
     class_weights: Union[str, dict[str, float], None] = option(None, more_than=0, choices=("balanced",))
     seed: int = option(0, at_least=0)
     threads: Optional[int] = option(None, at_least=1)  # null: physical cores
+    device: str = option("cpu")
     accelerate: bool = option(True)
+    sync_batch_norm: bool = option(False)
+    progressive_from: Optional[int] = option(None, at_least=32)
+    progressive_share: float = option(0.75, more_than=0, at_most=1)
+    freeze: Optional[str] = option(None)
+    freeze_views: int = option(4, at_least=1)
     log_interval_steps: int = option(10, at_least=1)
     visualdl: bool = option(False)
     transforms: list[Any] = option(DEFAULT_TRAIN_TRANSFORMS)
@@ -340,13 +347,15 @@ def _check_meaning(config: Config, faults: list[str]) -> None:
         )
     if train.schedule == "piecewise" and sorted(set(train.lr_decay_epochs)) != train.lr_decay_epochs:
         faults.append(f"train.lr_decay_epochs: expected rising epochs, got {train.lr_decay_epochs}")
+    if not re.fullmatch(r"cpu|auto|gpu:\d+(,\d+)*", train.device):
+        faults.append(f"train.device: expected cpu, auto, gpu:0 or gpu:0,1, got {train.device!r}")
+    if train.progressive_from and train.freeze:
+        faults.append("train.freeze: features are computed once, at one size; leave out train.progressive_from")
     if train.warmup_epochs > train.epochs:
         faults.append(
             f"train.warmup_epochs: expected at most train.epochs ({train.epochs}), got {train.warmup_epochs:g}"
         )
     if split.group is not None:
-        import re
-
         try:
             re.compile(split.group)
         except (re.error, OverflowError, RecursionError) as error:

@@ -52,6 +52,11 @@ class Run:
         return self.folder / "curves.png"
 
     @property
+    def crash(self) -> Path:
+        """What a worker process said that failed in a way nobody foresaw."""
+        return self.folder / "crash.log"
+
+    @property
     def exported(self) -> Path:
         """The folder that PaddleX loads."""
         return self.folder / "inference_model"

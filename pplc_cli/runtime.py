@@ -8,9 +8,14 @@ import os
 import warnings
 from typing import Any, Optional
 
+QUIET = ("GLOG_minloglevel", "2")  # Paddle's own remarks on stderr are not for our users
+
 
 def physical_cores() -> int:
-    """Cores this process may use: hyper-threads counted once, CPU affinity and container limits respected."""
+    """Cores this process may use: hyper-threads counted once, CPU affinity and container limits respected.
+
+    Of several training processes on a machine, each has an equal share.
+    """
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     cores = set()
     for cpu in allowed:
@@ -18,7 +23,9 @@ def physical_cores() -> int:
         cores.add((_read(f"{topology}/physical_package_id"), _read(f"{topology}/core_id") or f"cpu{cpu}"))
     count = len(cores) if hasattr(os, "sched_getaffinity") else max(1, len(allowed) // 2)
     limit = _container_limit()
-    return max(1, min(count, limit) if limit else count)
+    if limit:
+        count = min(count, limit)
+    return max(1, count // int(os.environ.get("PADDLE_LOCAL_SIZE", "1")))  # set by Paddle's launcher
 
 
 def load_paddle(threads: Optional[int] = None) -> Any:
@@ -33,7 +40,7 @@ def load_paddle(threads: Optional[int] = None) -> Any:
     count = str(threads or physical_cores())
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "FLAGS_paddle_num_threads"):
         os.environ.setdefault(name, count)
-    os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's own remarks on stderr are not for our users
+    os.environ.setdefault(*QUIET)
     # Paddle remarks on having more than one thread, on a compiler cache, and on its own batch norm.
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")

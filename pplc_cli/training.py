@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
 import time
-from collections.abc import Sequence
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
 from . import __version__, checkpoint
 from .config import Config
-from .data.lists import Sample, count_by_class, read_labels, require_part
-from .data.loader import ImageCache, Loader
+from .data.lists import count_by_class, read_labels, require_part
+from .data.loader import Batch, ImageCache, Loader
+from .data.resizing import scaled, side_at
 from .data.transforms import Pipeline
+from .distributed import is_first, join, set_device
 from .errors import CheckpointError, DataError, PplcError, TrainError
-from .files import remove_leftovers, user_path, write_text
+from .files import user_path
 from .metrics import Scores
 from .models.registry import build_network, find_network
 from .models.weights import SOURCES, load_pretrained
 from .reporter import Reporter, TrainResult
+from .resume import fingerprint_of, prepare_folder, read_state
 from .run import Run
 from .runtime import load_paddle
 
-# What may change between the parts of a resumed run without changing its result.
-_FREE_KEYS = {
-    "data": {"cache_mb", "workers"},
-    "train": {"log_interval_steps", "visualdl", "epochs"},
-    "eval": {"split", "worst"},
-}
+if TYPE_CHECKING:
+    from .frozen import FrozenPart
 
 
 @dataclasses.dataclass
@@ -72,72 +69,54 @@ class _Training:
         self.labels = read_labels(config.data)
         self.train_samples = require_part(config.data, "train", self.labels)
         self.val_samples = require_part(config.data, "val", self.labels)
-        self.fingerprint = _fingerprint(self.labels, self.train_samples, self.val_samples)
-        state = self._prepare_folder(resume, force)
+        self.fingerprint = fingerprint_of(self.labels, self.train_samples, self.val_samples)
+        state = None
+        if is_first():  # before Paddle is loaded: what is wrong shows at once
+            state = prepare_folder(
+                self.run, config, self.fingerprint, resume=resume, force=force, reporter=self.reporter
+            )
 
         self.paddle = load_paddle(config.train.threads)
+        set_device(config.train.device)
+        self.world = join()
+        state = self._agree(state)
         from .optim import MovingAverage, build_optimizer
 
         self.spec = find_network(config.model.name)
         self.paddle.seed(config.train.seed)
         self.network = build_network(self.spec.name, len(self.labels), dropout=config.model.dropout)
-        if state is None:
+        if state is None and self.world.rank == 0:
             self._load_pretrained()
+        self.world.share_tensors(self.network.state_dict().values())
+        self.train_loader, self.val_loader = self._loaders()
+        self.full_size = self.train_loader.pipeline.size
+        self.frozen: Optional[FrozenPart] = None
+        self.trained = self._freeze()
         self.optimizer = build_optimizer(self.network, config.train)
         self.average = MovingAverage(self.network, config.train.ema_decay) if config.train.ema_decay else None
         self.progress = _Progress() if state is None else self._restore(state)
         self._accelerate()
-        self._make_loaders()
         self.class_weights = self._class_weights()
         self.visualdl = self._open_visualdl()
 
     # -- before the first step ---------------------------------------------------------------------------------------
 
-    def _prepare_folder(self, resume: bool, force: bool) -> Optional[dict[str, Any]]:
-        """The state to resume from, or None for a new run, whose folder is then clean."""
-        run = self.run
-        if run.exists() and not (resume or force):
-            raise CheckpointError(
-                f"{run.folder} holds a run already: --resume goes on with it, --force replaces it, "
-                "--output FOLDER puts the new one elsewhere"
+    def _agree(self, state: Optional[dict[str, Any]]) -> Optional[dict[str, Any]]:
+        """What process 0 starts from, known to all; each reads the checkpoint itself."""
+        epoch, fingerprint = self.world.tell([state["epoch"] if state else None, self.fingerprint])
+        if fingerprint != self.fingerprint:
+            raise TrainError(
+                f"process {self.world.rank}: the lists in {self.config.data.dir} are not those of process 0; "
+                "every machine needs the same data set"
             )
-        try:
-            run.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CheckpointError(f"{run.folder}: cannot be made: {error.strerror}") from None
-        remove_leftovers(run.folder)
-        state = checkpoint.load_info(run.last, "model") if resume and run.exists() and run.last.exists() else None
-        if state is not None:
-            self._check_resumable(state)
-        else:
-            if resume:
-                self.reporter.note(f"{run.folder} has no whole epoch yet; starting from the beginning")
-            _remove_run(run)
-        run.save_config(self.config)
-        kept = [r for r in run.records() if state is not None and r.get("epoch", 0) <= state["epoch"]]
-        write_text(run.log, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))
+        if state is None and epoch is not None:
+            state = read_state(self.run)
+            if state is None or state["epoch"] != epoch:
+                raise TrainError(
+                    f"process {self.world.rank}: {self.run.folder} does not hold epoch {epoch} to go on from; "
+                    "every machine needs the run's folder"
+                )
         return state
-
-    def _check_resumable(self, state: dict[str, Any]) -> None:
-        old, new = state["config"], self.config.to_dict()
-        changed = [
-            f"{section}.{key}: {old[section].get(key)!r} then, {value!r} now"
-            for section in ("data", "model", "train", "eval")
-            for key, value in new[section].items()
-            if key not in _FREE_KEYS.get(section, ()) and json.dumps(old[section].get(key)) != json.dumps(value)
-        ]
-        if self.config.train.schedule == "cosine" and old["train"]["epochs"] != self.config.train.epochs:
-            changed.append(f"train.epochs: {old['train']['epochs']} then, and a cosine schedule depends on it")
-        if changed:
-            raise CheckpointError(
-                f"{self.run.folder} cannot be resumed with another recipe ({'; '.join(changed)}); "
-                "undo the change, or start anew with --force or another --output"
-            )
-        if state["fingerprint"] != self.fingerprint:
-            raise CheckpointError(
-                f"{self.run.folder} cannot be resumed: the lists in {self.config.data.dir} have changed since it "
-                "started; start anew with --force or another --output"
-            )
 
     def _load_pretrained(self) -> None:
         source = self.config.model.pretrained
@@ -151,10 +130,28 @@ class _Training:
         remark = f"; its classifier is replaced by a new one for {len(self.labels)} classes" if replaced else ""
         self.reporter.note(f"starting from {path}{remark}")
 
+    def _freeze(self) -> Any:
+        """The network that learns: the whole one, or its late stages, with loaders of features before them."""
+        config = self.config.train
+        if config.freeze is None:
+            return self.network
+        from .frozen import FeatureLoader, FrozenPart
+
+        part = FrozenPart(self.network, config.freeze, self.spec.name, self.train_loader.pipeline.size)
+        budget = self.train_loader.cache.budget
+        validation = FeatureLoader(self.val_loader, part, 1, budget // 4)
+        training = FeatureLoader(self.train_loader, part, config.freeze_views, budget - validation.bytes)
+        if training.views < config.freeze_views:
+            self.reporter.note(
+                f"data.cache_mb holds the features of {training.views} augmented views, not {config.freeze_views}"
+            )
+        self.train_loader, self.val_loader, self.frozen = training, validation, part
+        return part.tail
+
     def _accelerate(self) -> None:
         from .accelerator import accelerate, compiled, unsupported
 
-        if not self.config.train.accelerate:
+        if not self.config.train.accelerate or self.paddle.get_device() != "cpu":
             return
         reason = unsupported()
         if reason is not None:
@@ -162,7 +159,10 @@ class _Training:
             return
         if not compiled():
             self.reporter.note("compiling the fast kernels for this CPU, once; it takes about 20 seconds")
-        accelerate(self.network, self.config.train.threads)
+        reduce = self.world.sum if self.world.size > 1 and self.config.train.sync_batch_norm else None
+        accelerate(self.trained, self.config.train.threads, reduce)
+        if self.frozen is not None:
+            accelerate(self.frozen.front, self.config.train.threads)
 
     def _restore(self, state: dict[str, Any]) -> _Progress:
         from .models.weights import fit_weights
@@ -181,10 +181,10 @@ class _Training:
         self.reporter.note(f"going on after epoch {state['epoch']}")
         return _Progress(state["epoch"], state["best"], state["stale_epochs"])
 
-    def _make_loaders(self) -> None:
-        data, train = self.config.data, self.config.train
+    def _loaders(self) -> tuple[Any, Any]:
+        data, train, world = self.config.data, self.config.train, self.world
         cache = ImageCache(data.cache_mb)
-        self.train_loader = Loader(
+        training = Loader(
             self.train_samples,
             Pipeline(train.transforms, training=True),
             train.batch_size,
@@ -194,15 +194,17 @@ class _Training:
             shuffle=True,
             seed=train.seed,
             label_smoothing=train.label_smoothing,
+            share=(world.rank, world.size),
         )
-        self.val_loader = Loader(
-            self.val_samples,
+        validation = Loader(
+            self.val_samples[world.rank :: world.size],
             Pipeline(self.config.eval.transforms, training=False),
             self.config.eval.batch_size,
             len(self.labels),
             cache=cache,
             workers=data.workers,
         )
+        return training, validation
 
     def _class_weights(self) -> Optional[np.ndarray]:
         """float32 (classes,), or None for equal weights."""
@@ -218,7 +220,7 @@ class _Training:
         return np.array([wanted.get(label, 1.0) for label in self.labels], np.float32)
 
     def _open_visualdl(self) -> Any:
-        if not self.config.train.visualdl:
+        if not self.config.train.visualdl or self.world.rank:
             return None
         try:
             from visualdl import LogWriter
@@ -235,7 +237,8 @@ class _Training:
             while progress.epoch < config.epochs and not self._stops_early():
                 self._one_epoch(progress.epoch + 1)
         finally:
-            self._draw_curves()
+            if self.world.rank == 0:
+                self._draw_curves()
             if self.visualdl is not None:
                 self.visualdl.close()
         assert progress.best is not None
@@ -255,43 +258,43 @@ class _Training:
             self._validate(record)
         record["seconds"] = round(time.perf_counter() - began, 3)
         # Last of all: a kill before this line costs the epoch, never what was saved before.
-        self._log(record, sync=True)
-        self._save_last()
-        self.run.remember()
-        self.reporter.epoch(record)
+        if self.world.rank == 0:
+            self._log(record, sync=True)
+            self._save_last()
+            self.run.remember()
+            self.reporter.epoch(record)
 
     def _train_epoch(self, epoch: int) -> dict[str, Any]:
         from .optim import learning_rate
 
-        config, paddle, steps = self.config.train, self.paddle, len(self.train_loader)
+        config, paddle, world, steps = self.config.train, self.paddle, self.world, len(self.train_loader)
         # Dropout draws from here; a seed an epoch, so that a resumed run draws the same.
-        paddle.seed(int(np.random.SeedSequence([config.seed, epoch]).generate_state(1)[0]))
+        entropy = [config.seed, epoch] + [world.rank] * (world.size > 1)
+        paddle.seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        self._choose_size(epoch)
         self.network.train()
         began = time.perf_counter()
-        seen, right, loss_sum, rate = 0, 0, 0.0, 0.0
+        seen, right, loss_sum, rate = 0, 0.0, 0.0, 0.0
         for index, batch in enumerate(self.train_loader.epoch(epoch)):
             step = (epoch - 1) * steps + index
             rate = learning_rate(config, step, steps)
             self.optimizer.set_lr(rate)
-            logits = self.network(paddle.to_tensor(batch.images))
-            loss = self._loss(logits, batch.targets)
-            value = float(loss)
+            logits = self.trained(paddle.to_tensor(batch.images))
+            loss = self._loss(logits, batch)
+            hits = float((logits.numpy().argmax(1) == batch.labels).mean())
+            value, hits = world.sum(np.array([float(loss), hits * batch.weight]))
             if not math.isfinite(value):
-                raise TrainError(
-                    f"the loss became {value} at epoch {epoch}, step {index + 1} of {steps}, learning rate {rate:g}; "
-                    f"try a smaller train.learning_rate. The checkpoint of epoch {epoch - 1} is intact."
-                    if epoch > 1
-                    else f"the loss became {value} at epoch 1, step {index + 1} of {steps}, learning rate {rate:g}; "
-                    "try a smaller train.learning_rate or a warm-up (train.warmup_epochs)"
-                )
+                self._diverged(value, epoch, index, rate)
             loss.backward()
+            if world.size > 1:
+                world.add_gradients(self.network.parameters())
             self.optimizer.step()
             self.optimizer.clear_grad()
             if self.average is not None:
                 self.average.update(self.network, step)
-            right += int((logits.numpy().argmax(1) == batch.labels).sum())
-            seen += len(batch.labels)
-            loss_sum += value * len(batch.labels)
+            right += hits * batch.total
+            seen += batch.total
+            loss_sum += value * batch.total
             self._report_step(epoch, index, rate, loss_sum / seen, right / seen, seen / (time.perf_counter() - began))
         return {
             "learning_rate": rate,
@@ -301,14 +304,34 @@ class _Training:
             "data_wait": round(self.train_loader.wait, 3),
         }
 
-    def _loss(self, logits: Any, targets: np.ndarray) -> Any:
-        """Cross-entropy with soft targets, weighted by class where the recipe says so."""
+    def _diverged(self, value: float, epoch: int, index: int, rate: float) -> None:
+        where = f"the loss became {value} at epoch {epoch}, step {index + 1} of {len(self.train_loader)}, "
+        advice = (
+            f"try a smaller train.learning_rate. The checkpoint of epoch {epoch - 1} is intact."
+            if epoch > 1
+            else "try a smaller train.learning_rate or a warm-up (train.warmup_epochs)"
+        )
+        raise TrainError(f"{where}learning rate {rate:g}; {advice}")
+
+    def _choose_size(self, epoch: int) -> None:
+        """Progressive resizing: the pipeline for an epoch's pictures."""
+        train = self.config.train
+        if train.progressive_from is None or self.frozen is not None:
+            return
+        full = min(self.full_size)
+        side = side_at(epoch, train.epochs, train.progressive_from, full, train.progressive_share)
+        self.train_loader.pipeline = Pipeline(scaled(train.transforms, side / full), training=True)
+
+    def _loss(self, logits: Any, batch: Batch) -> Any:
+        """Cross-entropy with soft targets, weighted by class where the recipe says so; this process's part of it."""
         functional = self.paddle.nn.functional
-        losses = -(functional.log_softmax(logits, axis=1) * self.paddle.to_tensor(targets)).sum(axis=1)
+        losses = -(functional.log_softmax(logits, axis=1) * self.paddle.to_tensor(batch.targets)).sum(axis=1)
         if self.class_weights is None:
-            return losses.mean()
-        weights = self.paddle.to_tensor(targets @ self.class_weights)
-        return (losses * weights).sum() / weights.sum()
+            return losses.mean() * batch.weight if batch.weight != 1 else losses.mean()
+        weights = batch.targets @ self.class_weights
+        # A batch's picture counts by its weight's share in the whole batch, wherever it is computed.
+        whole = self.world.sum(np.array([weights.sum(dtype=np.float64)]))[0]
+        return (losses * self.paddle.to_tensor(weights)).sum() / float(whole)
 
     def _report_step(self, epoch: int, index: int, rate: float, loss: float, top1: float, speed: float) -> None:
         steps, epochs = len(self.train_loader), self.config.train.epochs
@@ -325,6 +348,8 @@ class _Training:
             "images_per_second": round(speed, 2),
             "seconds_left": round(images_left / speed, 1),
         }
+        if self.world.rank:
+            return
         self.reporter.step(record)
         if (index + 1) % self.config.train.log_interval_steps == 0:
             self._log(record)
@@ -334,7 +359,7 @@ class _Training:
         from .evaluation import run_network
 
         self.network.eval()
-        scores: Scores = run_network(self.network, self.val_loader)
+        scores = self._gathered(run_network(self.trained, self.val_loader))
         record.update(val_loss=scores.loss, val_top1=scores.top1)
         best, progress = self.progress.best, self.progress
         # Small validation sets tie often; the smaller loss then decides.
@@ -344,7 +369,18 @@ class _Training:
         progress.epoch = record["epoch"]
         if better:
             progress.best = {"epoch": record["epoch"], "val_top1": scores.top1, "val_loss": scores.loss}
+        if better and self.world.rank == 0:
             checkpoint.save(self.run.best, self._model_info(), model=checkpoint.network_arrays(self.network))
+
+    def _gathered(self, mine: Scores) -> Scores:
+        """The scores of the whole list, of which each process has every ``size``-th picture."""
+        if self.world.size == 1:
+            return mine
+        rank, size = self.world.rank, self.world.size
+        whole = np.zeros((len(self.val_samples), len(self.labels)))
+        whole[rank::size] = mine.probabilities
+        labels = np.array([sample.label for sample in self.val_samples], np.int64)
+        return Scores(self.world.sum(whole).astype(np.float32), labels)
 
     # -- on disk -----------------------------------------------------------------------------------------------------
 
@@ -403,18 +439,3 @@ class _Training:
                 draw_curves(self.run.curves, epochs)
             except PplcError as error:  # the disk is full: the weights matter, the picture does not
                 self.reporter.note(str(error))
-
-
-def _fingerprint(labels: Sequence[str], *lists: Sequence[Sample]) -> str:
-    text = json.dumps([list(labels), [[(s.name, s.label) for s in samples] for samples in lists]])
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _remove_run(run: Run) -> None:
-    """Remove what an earlier run left in the folder; nothing that is not ours."""
-    import shutil
-
-    for folder in (run.best, run.last, run.exported, run.visualdl):
-        shutil.rmtree(folder, ignore_errors=True)
-    for file in (run.log, run.curves):
-        file.unlink(missing_ok=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -122,6 +124,56 @@ def test_an_epoch_that_is_left_early_ends_its_threads(samples):
     assert any(t.name.startswith("pplc-data") for t in threading.enumerate())
     batches.close()
     assert not any(t.name.startswith("pplc-data") for t in threading.enumerate())
+
+
+class Slow(Pipeline):
+    """Takes its time for every picture and every batch."""
+
+    def __init__(self, seconds: float, batch_seconds: float = 0.0) -> None:
+        super().__init__(PLAIN, training=False)
+        self.seconds = seconds
+        self.batch = [lambda images, targets, rng: (time.sleep(batch_seconds), (images, targets))[1]]
+
+    def __call__(self, image, rng, out=None):
+        time.sleep(self.seconds)
+        return super().__call__(image, rng, out)
+
+
+def test_wait_is_what_an_idle_consumer_waits(samples):
+    slow = Loader(samples, Slow(0.01), 4, CLASSES, workers=1)
+    began = time.perf_counter()
+    assert len(list(slow.epoch())) == 6
+    # One thread sleeps 23 times, and nothing else is done meanwhile; 0.7 is for a busy machine.
+    assert 0.7 * COUNT * 0.01 < slow.wait < time.perf_counter() - began
+
+
+def test_wait_leaves_out_what_the_consumer_does(samples):
+    slow = Loader(samples, Slow(0.002, 0.02), 4, CLASSES, workers=2)
+    for _ in slow.epoch():
+        first = slow.wait
+        break
+    busy = 0
+    for batch in slow.epoch():
+        busy += len(batch.labels)
+        time.sleep(0.1)  # longer than a batch takes
+    assert busy == COUNT
+    # Only the first batch is waited for: 2 x 2 ms of pictures and 20 ms; the rest stands ready after 0.1 s each.
+    assert min(first, slow.wait) >= 0.02 and slow.wait < 0.12
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 23, 40])
+def test_batches_of_one_and_of_many_tasks(samples, batch_size):
+    """Batches are cut into tasks by size and threads; neither may show."""
+    pipeline = Pipeline([*TRAIN, "Mixup"], training=True)
+    first, second = (
+        list(Loader(samples, pipeline, batch_size, CLASSES, workers=workers, seed=1).epoch(1)) for workers in (1, 16)
+    )
+    assert same(first, second) and sum(len(batch.images) for batch in first) == COUNT
+    assert all(batch.images.flags.c_contiguous for batch in first)
+
+
+def test_opencv_starts_no_threads_of_its_own():
+    assert cv2.getNumThreads() == 1
 
 
 def test_cache_keeps_to_its_budget(tmp_path: Path):

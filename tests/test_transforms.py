@@ -359,3 +359,27 @@ def test_operators_compare_by_value():
     for call in CALLS:
         assert make(call) == make(call)
         assert dataclasses.is_dataclass(make(call))
+
+
+@pytest.mark.parametrize(
+    "raw", [["RandomHorizontalFlip", *GOOD], [*GOOD, "RandomErasing"], [*GOOD, {"CenterCrop": {"crop_size": 5}}]]
+)
+def test_pipeline_writes_where_it_is_told(raw):
+    pipeline = Pipeline(raw, training=True)
+    batch = np.full((3, 3, *pipeline.size), np.nan, np.float32)
+    for seed in range(8):
+        expected = pipeline(picture(20, 30), rng(seed))
+        pipeline(picture(20, 30), rng(seed), batch[1])
+        assert np.array_equal(batch[1], expected)
+        assert np.isnan(batch[[0, 2]]).all()
+
+
+def test_planes_are_the_formula_of_whole_pictures():
+    """The same two roundings as PaddleX 3's picture * factor + offset, bit for bit."""
+    operator = Normalize(min_val=(1.0, 2.0, 3.0), max_val=(250.0, 251.0, 255.0))
+    low, span = np.asarray(operator.min_val), np.asarray(operator.max_val) - np.asarray(operator.min_val)
+    factor = (1 / (span * operator.std)).astype(np.float32)
+    offset = (-(low / span + operator.mean) / operator.std).astype(np.float32)
+    image = picture(31, 17)
+    for view in (image, image[:, ::-1], image[::-1], image[::-1, ::-1], image[3:20, 2:9], image[:, :, [2, 0, 1]]):
+        assert np.array_equal(operator(view, rng()), view.astype(np.float32) * factor + offset)

@@ -1,9 +1,10 @@
 """Training on a CPU several times faster than Paddle's own kernels: ``accelerate(network)``.
 
-The network stays what it was, plain Paddle layers with their parameters; only its forward pass is replaced. It is traced
-(:mod:`trace`), turned into programs over pixels-by-channels memory (:mod:`plan`), and run by threads that work through
-them without Python in between (:mod:`program`), with kernels compiled by Numba for the CPU at hand (:mod:`simd`,
-:mod:`gemm`, :mod:`blocks`, :mod:`convolution`, :mod:`depthwise`, :mod:`operations`). What is not known is left to Paddle.
+The network stays what it was, plain Paddle layers with their parameters; only its forward pass is replaced. It is
+traced (:mod:`trace`), turned into programs over pixels-by-channels memory (:mod:`plan`), and run by threads that work
+through them without Python in between (:mod:`program`), with kernels compiled by Numba for the CPU at hand
+(:mod:`simd`, :mod:`gemm`, :mod:`blocks`, :mod:`convolution`, :mod:`depthwise`, :mod:`operations`). What is not known is
+left to Paddle.
 """
 
 from __future__ import annotations

@@ -7,11 +7,12 @@ from typing import Any, Optional
 
 import paddle
 from paddle.autograd import PyLayer
+from paddle.jit.dy2static.convert_call_func import convert_call
 
 from .plan import Plan
 from .program import Team
 from .run import Run
-from .trace import Untraceable, opaque_layers, trace
+from .trace import Untraceable, has_hooks, opaque_layers, trace
 
 _logger = logging.getLogger(__name__)
 _teams: dict[int, Team] = {}
@@ -53,10 +54,18 @@ class Accelerated:
 
     def __init__(self, layer: Any, threads: int, reduce: Any = None) -> None:
         self.layer, self.original, self.threads, self.reduce = layer, layer.forward, threads, reduce
+        # Paddle asks for these when it makes a static graph; __call__ translates what must be translated.
+        self.__dict__.update({"__name__": "forward", "__already_d2s": True})
         self._runs: dict[Any, list[Run]] = {}
         self._plans: dict[Any, Plan] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: without the memory, which belongs to this network's parameters."""
+        return {**self.__dict__, "_runs": {}, "_plans": {}}
+
     def __call__(self, x: Any, *more: Any, **options: Any) -> Any:
+        if not paddle.in_dynamic_mode():
+            return convert_call(self.original)(x, *more, **options)
         if more or options or not _fits(x):
             return self.original(x, *more, **options)
         training = paddle.is_grad_enabled()
@@ -64,7 +73,7 @@ class Accelerated:
             tuple(x.shape),
             training,
             training and not x.stop_gradient,
-            tuple(layer.training for layer in self.layer.sublayers(include_self=True)),
+            tuple((id(each), each.training, has_hooks(each)) for each in self.layer.sublayers(include_self=True)),
             tuple(parameter.stop_gradient for parameter in self.layer.parameters()),
         )
         plan = self._plans.get(key)
@@ -95,8 +104,7 @@ class Accelerated:
 
 def _fits(x: Any) -> bool:
     return (
-        paddle.in_dynamic_mode()
-        and isinstance(x, paddle.Tensor)
+        isinstance(x, paddle.Tensor)
         and x.dtype == paddle.float32
         and x.place.is_cpu_place()
         and x.ndim in (2, 4)

@@ -102,6 +102,7 @@ class Plan:
         self.dropouts: list[Node] = []
         self.views: list[View] = []
         self._back: list[Callable[[], None]] = []
+        self._more: list[tuple[Buffer, Slot, int]] = []  # gradients of parameters from further uses, to be added
         self._steps = self.forward
         for node in graph.nodes:
             self.views.append(getattr(self, f"_{node.kind}")(node, input_gradient))
@@ -112,6 +113,8 @@ class Plan:
             self._read_output_gradient(output)
             for step in reversed(self._back):
                 step()
+            for buffer, slot, size in self._more:
+                self._op(p.COPY, x=buffer, y=slot, n=size, ci=1, co=1, kw=1, add=1, block=64)
             self._write_input_gradient(self.views[0], input_gradient)
         self.scratch = max([_scratch(s) for s in self.forward + self.backward if isinstance(s, dict)], default=0)
         self.arena_size = _place(self.forward + self.backward)
@@ -129,17 +132,21 @@ class Plan:
         return 0 if tensor is None else Slot(("tensor", id(tensor), tensor))
 
     def _gradient_of(self, tensor: Any) -> Field:
-        """Where the gradient of a parameter goes, 0 where none is wanted."""
+        """Where the gradient of a parameter goes, 0 where none is wanted; once for each use of its layer."""
         if not self._trained(tensor):
             return 0
-        if not any(tensor is other for other in self.parameters):
-            self.parameters.append(tensor)
-        return Slot(("gradient", id(tensor)))
+        slot = Slot(("gradient", id(tensor)))
+        if any(tensor is other for other in self.parameters):
+            size = int(np.prod(tensor.shape))
+            self._more.append((Buffer(4 * size), slot, size))
+            return self._more[-1][0]
+        self.parameters.append(tensor)
+        return slot
 
     def _read(self, node: Node, index: int = 0) -> View:
-        """A node's input, with one more reader."""
+        """A node's input, with one more reader; one that the output does not need will give no gradient."""
         view = self.views[node.inputs[index]]
-        view.readers += 1
+        view.readers += node.needed
         return view
 
     def _result(self, node: Node, inputs: list[View], trained: bool = False) -> View:
@@ -294,8 +301,10 @@ class Plan:
         self._op(p.DEPTHWISE, **geometry, **view.source, w=packed, y=result.data, **statistics)
 
         def back() -> None:
+            if result.gradient is None:
+                return
             dw = self._gradient_of(weight)
-            if result.gradient is None or not (dw or view.wants_gradient):
+            if not (dw or view.wants_gradient):
                 return
             shares = Buffer(self.threads * taps) if dw else 0
             self._op(
@@ -403,7 +412,7 @@ class Plan:
 
     def _copied(self, view: View, node: Node) -> View:
         """What a view shows, stored."""
-        result = self._result(node, [view])
+        result = View(Buffer(view.size), view.shape, view.wants_gradient, node=node)
         self._copy_into(view, result)
         return result
 
@@ -423,8 +432,7 @@ class Plan:
     def _scale(self, node: Node, _: bool) -> View:
         view, factor = self._read(node), self._read(node, 1)
         if factor is view or self.graph.nodes[node.inputs[1]].uses > 1:
-            factor.readers -= 1
-            factor = self._copied(self._read(node, 1), node)
+            factor = self._copied(factor, node)
             factor.readers = 1
         return self._scaled(node, view, factor)
 

@@ -159,9 +159,11 @@ class Team:
         self._meeting = np.zeros(8, np.int64)
         self._scratch = np.zeros(0, np.uint8)
         self._job: Any = None
-        self._start = [threading.Semaphore(0) for _ in range(threads - 1)]
+        self._start: list[threading.Semaphore] = []
         self._done = threading.Semaphore(0)
         self._process = -1
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
 
     def run(self, ops: np.ndarray, scratch: int) -> None:
         """Run a program; ``scratch``: bytes that each thread needs."""
@@ -184,11 +186,19 @@ class Team:
         ops, base, size = self._job
         _work(ops, thread, self.threads, base + thread * size, self._meeting.ctypes.data)
 
+    def _forked(self) -> None:
+        """In a child: whoever held the lock is not there."""
+        self._lock = threading.Lock()
+
     def _hire(self) -> None:
         """Start the threads, in a forked child again."""
         if self._process == os.getpid():
             return
         self._process = os.getpid()
+        # In a forked child the old ones would wake threads of the parent.
+        self._start = [threading.Semaphore(0) for _ in range(self.threads - 1)]
+        self._done = threading.Semaphore(0)
+        self._meeting = np.zeros(8, np.int64)
         _work(*_arguments())  # compiled, or read from the cache, before threads need it
         for number in range(1, self.threads):
             threading.Thread(target=self._serve, args=(number,), name=f"pplc-{number}", daemon=True).start()

@@ -115,6 +115,7 @@ class Run:
 
     def opaque_backward(self, name: int) -> None:
         x, result = self._opaque.pop(name)
-        paddle.autograd.backward([result], [self._tensors["gradient", name]])
-        if not x.stop_gradient:
-            self._tensors["input gradient", name] = x.grad.contiguous()
+        if not result.stop_gradient:
+            paddle.autograd.backward([result], [self._tensors["gradient", name]])
+        if not x.stop_gradient:  # though the layer may let no gradient through
+            self._tensors["input gradient", name] = paddle.zeros_like(x) if x.grad is None else x.grad.contiguous()

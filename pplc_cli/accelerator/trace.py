@@ -20,7 +20,7 @@ class Untraceable(Exception):
 
 @dataclass(eq=False)
 class Node:
-    """One step of the forward pass. ``shape``: (N, C, H, W) of its result."""
+    """One step of the forward pass. ``shape``: (N, C, H, W) of its result; ``needed``: the output depends on it."""
 
     kind: str
     inputs: list[int]
@@ -28,6 +28,7 @@ class Node:
     layer: Any = None
     options: dict[str, Any] = field(default_factory=dict)
     uses: int = 0
+    needed: bool = False
 
 
 class Graph:
@@ -231,7 +232,7 @@ def _conv(layer: Any, x: Any) -> Stand:
 
 def _norm(layer: Any, x: Any) -> Stand:
     _require(layer._data_format == "NCHW" and not x._flat, "BatchNorm2D")
-    batch = layer.training and not layer._use_global_stats
+    batch = layer.training if layer._use_global_stats is None else not layer._use_global_stats
     return _make("norm", [x], _node(x).shape, False, layer, batch=batch)
 
 
@@ -284,7 +285,7 @@ LAYERS: dict[type, Callable] = {
 }
 
 
-def _has_hooks(layer: Any) -> bool:
+def has_hooks(layer: Any) -> bool:
     return bool(layer._forward_pre_hooks or layer._forward_post_hooks)
 
 
@@ -292,13 +293,15 @@ def _opaque(layer: Any, stands: tuple, options: dict) -> Stand:
     """A layer that Paddle runs: one tensor in, one out, whose shape a trial on random pixels tells."""
     _require(len(stands) == 1 and isinstance(stands[0], Stand) and not options, type(layer).__name__)
     (x,) = stands
-    state = paddle.get_rng_state()
-    kept = {key: value.clone() for key, value in layer.named_buffers()}
+    numbers = paddle.get_rng_state()
+    # Running statistics are parameters to Paddle, which nobody trains.
+    state = [tensor for tensor in (*layer.parameters(), *layer.buffers()) if tensor.stop_gradient]
+    kept = [tensor.clone() for tensor in state]
     with paddle.no_grad(), _call_replaced(_original_call):
         result = layer(paddle.ones(x.shape))
-    paddle.set_rng_state(state)
-    for key, value in layer.named_buffers():
-        value.set_value(kept[key])
+    paddle.set_rng_state(numbers)
+    for tensor, value in zip(state, kept):
+        tensor.set_value(value)
     _require(isinstance(result, paddle.Tensor) and result.ndim in (2, 4), type(layer).__name__)
     shape = (*result.shape, 1, 1) if result.ndim == 2 else tuple(result.shape)
     return _make("opaque", [x], shape, result.ndim == 2, layer, flat_input=x._flat, flat_output=result.ndim == 2)
@@ -312,7 +315,7 @@ def _call(layer: Any, *inputs: Any, **options: Any) -> Any:
     graph = stands[0]._graph
     mark = len(graph.nodes)
     try:
-        _require(not _has_hooks(layer), "a layer with hooks")
+        _require(not has_hooks(layer), "a layer with hooks")
         known = LAYERS.get(type(layer))
         if known is not None:
             _require(len(inputs) == 1 and not options, type(layer).__name__)
@@ -377,9 +380,11 @@ def trace(network: Any, forward: Callable, shape: list[int]) -> Graph:
     _require(isinstance(result, Stand), "a result that is not one tensor")
     graph.output, graph.flat_output = result._node, result._flat
     graph.nodes[graph.output].uses += 1
-    for node in graph.nodes:
+    graph.nodes[graph.output].needed = True
+    for node in reversed(graph.nodes):
         for source in node.inputs:
             graph.nodes[source].uses += 1
+            graph.nodes[source].needed |= node.needed
     return graph
 
 
@@ -388,4 +393,4 @@ def opaque_layers(graph: Graph) -> list[Any]:
     return [node.layer for node in graph.nodes if node.kind == "opaque"]
 
 
-__all__ = ["Graph", "Node", "Untraceable", "opaque_layers", "trace"]
+__all__ = ["Graph", "Node", "Untraceable", "has_hooks", "opaque_layers", "trace"]

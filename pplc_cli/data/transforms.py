@@ -130,6 +130,7 @@ class Pipeline:
         sample: the operators on one picture.
         batch: the operators on a batch.
         size: height and width that come out.
+        training: whether it may differ from what evaluation does.
     """
 
     def __init__(self, raw: Sequence[Any], *, training: bool) -> None:
@@ -142,9 +143,28 @@ class Pipeline:
         self.sample = [o for o in operators if isinstance(o, Transform)]
         self.batch = [o for o in operators if isinstance(o, BatchTransform)]
         self.size = size
+        self.training = training
 
-    def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
-        """From uint8 RGB (H, W, 3) to float32 (3, height, width), contiguous."""
-        for operator in self.sample:
+    def __call__(self, image: np.ndarray, rng: Rng, out: Optional[np.ndarray] = None) -> np.ndarray:
+        """From uint8 RGB (H, W, 3) to float32 (3, height, width), contiguous; written to ``out`` where it is given."""
+        if out is None:
+            out = np.empty((3, *self.size), np.float32)
+        *others, last = self.sample
+        for operator in others:
             image = operator(image, rng)
-        return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
+        if isinstance(last, Normalize):
+            last.write(image, out)
+        else:
+            out[...] = last(image, rng).transpose(2, 0, 1)
+        return out
+
+    def reduction(self, height: int, width: int) -> int:
+        """By how much a picture of this size may be decoded smaller: 1, 2, 4 or 8.
+
+        Above 1 only in training, and only where the first resize would still never enlarge it, whatever it draws. It
+        must not depend on the draw: from the disk and from a cache the same pixels have to come.
+        """
+        if not self.training:
+            return 1
+        first = next(o for o in self.sample if not isinstance(o, (RandomHorizontalFlip, RandomVerticalFlip)))
+        return next((r for r in (8, 4, 2) if r <= first.spare((height, width))), 1)

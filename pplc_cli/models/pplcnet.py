@@ -5,6 +5,7 @@ Parameter names are PaddleClas's, so that the official weights fit.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import paddle
@@ -80,17 +81,27 @@ class PPLCNet(nn.Layer):
         self.dropout = nn.Dropout(dropout, mode="downscale_in_infer")
         self.fc = nn.Linear(HEAD, num_classes)
 
-    def features(self, x: paddle.Tensor) -> paddle.Tensor:
-        """(N, 3, H, W) to the 1280 numbers before the classifier, (N, 1280)."""
-        x = self.conv1(x)
-        for name in STAGES:
-            x = getattr(self, name)(x)
+    def stages(self) -> list[tuple[str, Callable[[paddle.Tensor], paddle.Tensor]]]:
+        """The parts of the forward pass in their order, by name; the last is the classifier."""
+        blocks = [(name, getattr(self, name)) for name in STAGES]
+        return [("conv1", self.conv1), *blocks, ("last_conv", self._pool_and_widen), ("fc", self._classify)]
+
+    def _pool_and_widen(self, x: paddle.Tensor) -> paddle.Tensor:
         x = nn.functional.adaptive_avg_pool2d(x, 1)
         return nn.functional.hardswish(self.last_conv(x)).flatten(1)
 
+    def _classify(self, x: paddle.Tensor) -> paddle.Tensor:
+        return self.fc(self.dropout(x))
+
+    def features(self, x: paddle.Tensor) -> paddle.Tensor:
+        """(N, 3, H, W) to the 1280 numbers before the classifier, (N, 1280)."""
+        for _, stage in self.stages()[:-1]:
+            x = stage(x)
+        return x
+
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """(N, 3, H, W), normalised, to logits (N, classes)."""
-        return self.fc(self.dropout(self.features(x)))
+        return self._classify(self.features(x))
 
 
 def build(name: str, num_classes: int, dropout: float) -> PPLCNet:

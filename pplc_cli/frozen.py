@@ -1,0 +1,133 @@
+"""Training the late stages of a network on features of the early ones that are computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from .data.loader import Batch, Loader
+from .errors import TrainError
+
+HEAD = "head"
+
+
+class Stages(nn.Layer):
+    """Some stages of a network in a row, as a network."""
+
+    def __init__(self, network: Any, first: int, end: int) -> None:
+        super().__init__()
+        self.network, self.first, self.end = network, first, end
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """What the stages before gave, to what these make of it."""
+        for _, stage in self.network.stages()[self.first : self.end]:
+            x = stage(x)
+        return x
+
+
+class FrozenPart:
+    """The stages up to a named one: their weights stay, batch norm uses its running statistics.
+
+    Attributes:
+        front: the stages that stay as they are.
+        tail: the stages that learn.
+    """
+
+    def __init__(self, network: Any, last: str, name: str, image_size: tuple[int, int]) -> None:
+        """
+        Args:
+            network: has a method ``stages``, whose parts in a row are its forward pass.
+            last: the last frozen stage, or :data:`HEAD` for all but the classifier.
+            name: of the network, for messages.
+            image_size: height and width of the pictures.
+
+        Raises:
+            TrainError: the network has no such stage, or none at all.
+        """
+        if not hasattr(network, "stages"):
+            raise TrainError(f"train.freeze: {name} has no stages that could be frozen; set train.freeze: null")
+        names = [stage for stage, _ in network.stages()]
+        if last != HEAD and last not in names[:-1]:
+            raise TrainError(f"train.freeze: {name} has no stage {last!r}; there are {', '.join([*names[:-1], HEAD])}")
+        count = len(names) - 1 if last == HEAD else names.index(last) + 1
+        self.network = network
+        self.front, self.tail = Stages(network, 0, count), Stages(network, count, len(names))
+        features = self.features(np.zeros((1, 3, *image_size), np.float32))
+        self.shape = features.shape[1:]
+        # Which parameters the tail uses shows by trial: stages are not always layers of their own.
+        network.eval()
+        self.tail(paddle.to_tensor(features)).sum().backward()
+        for parameter in network.parameters():
+            parameter.stop_gradient = parameter.stop_gradient or parameter.grad is None
+        network.clear_gradients()
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """What the frozen stages make of a batch, float32."""
+        training = self.network.training
+        self.network.eval()
+        with paddle.no_grad():
+            features = self.front(paddle.to_tensor(images)).numpy()
+        if training:
+            self.network.train()
+        return features
+
+
+class FeatureLoader:
+    """A loader's pictures as features, computed when an epoch first needs them, and kept.
+
+    Attributes:
+        samples: as the loader's.
+        views: augmented versions of each picture; epoch e takes number e modulo this.
+        bytes: what all of them take.
+        wait: 0; there is nothing to wait for.
+    """
+
+    def __init__(self, loader: Loader, part: FrozenPart, views: int, budget: int) -> None:
+        """
+        Args:
+            loader: of pictures.
+            part: what turns them into features.
+            views: wanted; fewer where the budget does not hold as many.
+            budget: bytes.
+
+        Raises:
+            TrainError: not even one view fits.
+        """
+        self.loader, self.part, self.samples = loader, part, loader.samples
+        one = len(loader.samples) * int(np.prod(part.shape)) * 4
+        if one > budget:
+            raise TrainError(
+                f"train.freeze: the features of {len(loader.samples)} pictures need {one / 1e6:.0f} MB, and "
+                f"{budget / 1e6:.0f} MB are allowed; freeze a later stage, or raise data.cache_mb"
+            )
+        self.views = max(1, min(views, budget // max(1, one)))
+        self.bytes, self.wait = one * self.views, 0.0
+        self._views: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def epoch(self, epoch: int = 0) -> Iterator[Batch]:
+        """As :meth:`Loader.epoch`, with features for images."""
+        view = epoch % self.views
+        if view not in self._views:
+            self._views[view] = self._compute(view)
+        features, targets = self._views[view]
+        for share in self.loader.shares(epoch):
+            labels = np.array([self.samples[i].label for i in share.indices], np.int64)
+            yield Batch(features[share.indices], labels, targets[share.indices], share.total, share.weight)
+
+    def _compute(self, view: int) -> tuple[np.ndarray, np.ndarray]:
+        """Features and targets of every picture, float32, in the order of the list."""
+        features = np.empty((len(self.samples), *self.part.shape), np.float32)
+        targets = np.empty((len(self.samples), self.loader.classes), np.float32)
+        done = 0
+        for batch in self.loader.in_order().epoch(view):
+            rows = slice(done, done + len(batch.labels))
+            features[rows], targets[rows] = self.part.features(batch.images), batch.targets
+            done = rows.stop
+        return features, targets

@@ -1,0 +1,56 @@
+"""One of several training processes; Paddle's launcher runs this file with the folder that pplc_cli.launch prepared."""
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, Optional
+
+
+def main(folder: Path) -> int:
+    """Do the job of ``folder/job.json``; a failure's one line goes to ``folder/error.RANK``."""
+    from pplc_cli.config import check_config
+    from pplc_cli.distributed import is_first
+    from pplc_cli.errors import PplcError
+    from pplc_cli.reporter import Reporter
+
+    class Events(Reporter):
+        """Writes what training tells, a JSON list a line."""
+
+        def _write(self, *event: Any) -> None:
+            if is_first():
+                with (folder / "events.jsonl").open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(event) + "\n")
+
+        def note(self, text: str) -> None:
+            self._write("note", text)
+
+        def download(self, done: int, total: Optional[int]) -> None:
+            self._write("download", done, total)
+
+        def step(self, record: dict[str, Any]) -> None:
+            self._write("step", record)
+
+        def epoch(self, record: dict[str, Any]) -> None:
+            self._write("epoch", record)
+
+    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    events, rank = Events(), os.environ.get("PADDLE_TRAINER_ID", "0")
+    try:
+        from pplc_cli.training import train
+
+        result = train(check_config(job["config"]), resume=job["resume"], force=job["force"], reporter=events)
+    except PplcError as error:
+        (folder / f"error.{rank}").write_text(str(error), encoding="utf-8")
+        return 1
+    except Exception:
+        (folder / f"crash.{rank}").write_text(traceback.format_exc(), encoding="utf-8")
+        raise
+    events._write("done", {"epochs": result.epochs, "best": result.best, "seconds": result.seconds})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.path.pop(0)  # this file's folder, where our own modules would hide those of the same name
+    sys.exit(main(Path(sys.argv[1])))
