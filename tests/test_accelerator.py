@@ -122,14 +122,14 @@ def compare(
     make: Callable[[], Any],
     shape: tuple[int, ...],
     rng: np.random.Generator,
-    tolerance: float = 2e-5,
+    tolerance: float = 1e-4,
     threads: int = 2,
     **options: Any,
 ) -> Any:
     """One pass of a network with Paddle's kernels and with the fast ones; returns the accelerated network.
 
-    The tolerance: float32 sums of some thousand products come out within about 1e-6, and a few of them follow on each
-    other.
+    The tolerance: float32 sums of some thousand products come out within about 1e-6; a few of them follow on each
+    other, and every batch norm multiplies what it gets, as much in Paddle's pass as in ours.
     """
     plain, fast = twins(make, rng, threads)
     x = rng.normal(0.3, 1, shape).astype(np.float32)
