@@ -83,6 +83,7 @@ class TrainConfig:
     threads: Optional[int] = option(None, at_least=1)  # null: physical cores
     device: str = option("cpu")
     accelerate: bool = option(True)
+    precision: str = option("float32", choices=("float32", "bfloat16"))
     sync_batch_norm: bool = option(False)
     progressive_from: Optional[int] = option(None, at_least=32)
     progressive_share: float = option(0.75, more_than=0, at_most=1)
@@ -349,6 +350,8 @@ def _check_meaning(config: Config, faults: list[str]) -> None:
         faults.append(f"train.lr_decay_epochs: expected rising epochs, got {train.lr_decay_epochs}")
     if not re.fullmatch(r"cpu|auto|gpu:\d+(,\d+)*", train.device):
         faults.append(f"train.device: expected cpu, auto, gpu:0 or gpu:0,1, got {train.device!r}")
+    if train.precision == "bfloat16" and not train.accelerate:
+        faults.append("train.precision: bfloat16 is a matter of the fast kernels; it needs train.accelerate: true")
     if train.progressive_from and train.freeze:
         faults.append("train.freeze: features are computed once, at one size; leave out train.progressive_from")
     if train.warmup_epochs > train.epochs:

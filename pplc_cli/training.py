@@ -149,7 +149,7 @@ class _Training:
         return part.tail
 
     def _accelerate(self) -> None:
-        from .accelerator import accelerate, compiled, unsupported
+        from .accelerator import accelerate, compiled, has_bfloat16, unsupported
 
         if not self.config.train.accelerate or self.paddle.get_device() != "cpu":
             return
@@ -160,9 +160,12 @@ class _Training:
         if not compiled():
             self.reporter.note("compiling the fast kernels for this CPU, once; it takes about 20 seconds")
         reduce = self.world.sum if self.world.size > 1 and self.config.train.sync_batch_norm else None
-        accelerate(self.trained, self.config.train.threads, reduce)
+        bfloat16 = self.config.train.precision == "bfloat16"
+        if bfloat16 and not has_bfloat16():
+            self.reporter.note("this CPU has no bfloat16 products; training in float32")
+        accelerate(self.trained, self.config.train.threads, reduce, bfloat16)
         if self.frozen is not None:
-            accelerate(self.frozen.front, self.config.train.threads)
+            accelerate(self.frozen.front, self.config.train.threads, bfloat16=bfloat16)
 
     def _restore(self, state: dict[str, Any]) -> _Progress:
         from .models.weights import fit_weights

@@ -456,6 +456,35 @@ def test_nan_stays(name, rng):
     assert np.isnan(behind[:, :, 1, 1]).all() and np.isnan(behind).sum() == 7
 
 
+# -- bfloat16 --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not accelerator.has_bfloat16(), reason="this CPU has no bfloat16 products")
+@pytest.mark.parametrize("channels", [(16, 32), (17, 40), (1, 3), (5, 1), (128, 33), (64, 64)])
+def test_pointwise_convolution_in_bfloat16(channels, rng):
+    """Products of rounded numbers, added up in float32: each term may be off by two roundings of 2^-8."""
+    inputs, outputs = channels
+    network = nn.Sequential(nn.Conv2D(inputs, outputs, 1, bias_attr=False))
+    weight = network[0].weight.numpy()[:, :, 0, 0].astype(np.float64)
+    accelerator.accelerate(network, int(rng.integers(1, 4)), bfloat16=True)
+    x = rng.normal(0, 1, (3, inputs, 5, 7)).astype(np.float32)
+    g = rng.normal(0, 1, (3, outputs, 5, 7)).astype(np.float32)
+    tensor = paddle.to_tensor(x, stop_gradient=False)
+    y = network(tensor)
+    y.backward(paddle.to_tensor(g))
+    wide_x, wide_g = x.astype(np.float64), g.astype(np.float64)
+    for actual, terms, tolerance in (
+        (y, (weight, wide_x, "oi,nihw->nohw"), 2.0**-7),
+        (tensor.grad, (weight, wide_g, "oi,nohw->nihw"), 2.0**-7),
+        (network[0].weight.grad[:, :, 0, 0], (wide_g, wide_x, "nohw,nihw->oi"), 3e-6),  # float32 throughout
+    ):
+        a, b, formula = terms
+        error = np.abs(actual.numpy() - np.einsum(formula, a, b))
+        assert (error <= tolerance * np.einsum(formula, np.abs(a), np.abs(b)) + 1e-12).all(), channels
+    rounded = np.abs(y.numpy() - np.einsum("oi,nihw->nohw", weight, wide_x)).max()
+    assert rounded > 1e-6 * np.abs(y.numpy()).max()  # it is not float32 by mistake
+
+
 # -- pooling -------------------------------------------------------------------------------------------------------
 
 

@@ -36,8 +36,18 @@ def compiled() -> bool:
     return is_compiled()
 
 
+def has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 in one instruction; other ways would be slower than float32."""
+    from .simd import BFLOAT16
+
+    return unsupported() is None and BFLOAT16
+
+
 def accelerate(
-    network: Any, threads: Optional[int] = None, reduce: Optional[Callable[[Any], Any]] = None
+    network: Any,
+    threads: Optional[int] = None,
+    reduce: Optional[Callable[[Any], Any]] = None,
+    bfloat16: bool = False,
 ) -> Optional[str]:
     """Let a network's forward and backward pass on a CPU run through fast kernels.
 
@@ -50,6 +60,9 @@ def accelerate(
         threads: None: :func:`pplc_cli.runtime.physical_cores`.
         reduce: given where several processes train one network: adds a float64 array up over all of them, and batch
             norm then sees the batch of all.
+        bfloat16: multiply the pointwise convolutions and their inputs' gradients in bfloat16 and add up in float32;
+            everything else, the stored numbers and the gradients of weights too, stays float32. Without effect where
+            :func:`has_bfloat16` says no.
 
     Returns:
         None, or why everything stays as it was (see :func:`unsupported`).
@@ -58,7 +71,7 @@ def accelerate(
     if reason is None:
         from .network import replace
 
-        replace(network, threads, reduce)
+        replace(network, threads, reduce, bfloat16 and has_bfloat16())
     return reason
 
 

@@ -12,7 +12,21 @@ from __future__ import annotations
 import numpy as np
 
 from .activations import activate, derivative
-from .simd import LANES, accumulate, fma, get_f32, kernel, load, load_all, put_f32, put_i64, splat, store, store_all
+from .simd import (
+    LANES,
+    accumulate,
+    fma,
+    get_f32,
+    kernel,
+    load,
+    load_all,
+    put_f32,
+    put_i64,
+    splat,
+    store,
+    store_all,
+    store_half,
+)
 
 PAD = 16  # channels of coefficients and of scratch rows are rounded up to this, zeros behind
 _zero = np.float32(0)
@@ -122,6 +136,14 @@ def add_bias(y, rows, c, bias):  # type: ignore[no-untyped-def]
         for j in range(0, c, LANES):
             at = y + (r * c + j) * 4
             store(load(at, c - j) + load(bias + 4 * j, c - j), at, c - j)
+
+
+@kernel
+def half_block(x, ldx, rows, c, out):  # type: ignore[no-untyped-def]
+    """A block as bfloat16, in padded rows with zeros behind."""
+    for r in range(rows):
+        for j in range(0, c, LANES):
+            store_half(load(x + r * ldx + 4 * j, c - j), out + (r * padded(c) + j) * 2)
 
 
 @kernel

@@ -14,12 +14,13 @@ from .blocks import (
     clear,
     finish_block,
     gradient_block,
+    half_block,
     padded,
     start_statistics,
     view_block,
 )
-from .gemm import PANEL, product, product_t
-from .simd import LANES, get_f32, kernel, load, load_all, put_f32, store, store_all
+from .gemm import PANEL, product, product_half, product_t
+from .simd import LANES, get_f32, kernel, load, load_all, pairs, put_f32, store, store_all
 
 
 @kernel
@@ -36,6 +37,7 @@ def pack(op, thread, threads):  # type: ignore[no-untyped-def]
     ``w``: source with element strides ``sw`` (columns), ``sh`` (rows within a tap), ``pw`` (taps); ``ci`` rows a tap,
     ``kh`` taps, ``co`` columns. With ``add`` the columns are the taps' rows instead, and ``co`` the rows.
     """
+    # bfloat16: rows 2 r and 2 r + 1 become row r, in pairs.
     depth, columns = (op.co, op.kh * op.ci) if op.add else (op.kh * op.ci, op.co)
     low, high = share((columns + PANEL - 1) // PANEL, 1, thread, threads)
     for panel in range(low, high):
@@ -54,6 +56,12 @@ def pack(op, thread, threads):  # type: ignore[no-untyped-def]
                 target = out + (tap * op.ci * PANEL + j) * 4
                 for r in range(op.ci):
                     put_f32(get_f32(column + 4 * (r * op.sh + tap * op.pw)), target + r * PANEL * 4)
+        if op.half:
+            for r in range(0, depth, 2):
+                for j in range(0, PANEL, LANES):
+                    row = out + (r * PANEL + j) * 4
+                    high = load(row + PANEL * 4, LANES if r + 1 < depth else 0)
+                    store_all(pairs(load_all(row), high), out + (r // 2 * PANEL + j) * 4)
 
 
 @kernel
@@ -117,7 +125,7 @@ def forward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
     """y (n, ho, wo, co) from the view of x (n, h_in, w_in, ci), packed weights and perhaps a bias."""
     k = op.kh * op.kw * op.ci
     low, high = share(op.n * op.ho * op.wo, 8, thread, threads)
-    stats = op.stats + thread * op.stats_size
+    stats, halves = op.stats + thread * op.stats_size, scratch + op.block * (padded(k) + PAD) * 4
     if op.stats:
         start_statistics(stats, op.co, high - low)
     for first in range(low, high, op.block):
@@ -127,10 +135,18 @@ def forward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
         # The next block's pixels; of patches, about where they begin.
         after, ahead = first + rows, min(op.block, high - first - rows)
         x = op.x + after * op.h_in * op.w_in // (op.ho * op.wo) * op.ci * 4
-        product(
-            *(rows, op.co, k, a, lda, op.w, PANEL * 4, k * PANEL * 4, y, op.co * 4, 0),
-            *(x, ahead * op.ci * 4, op.y + after * op.co * 4, ahead * op.co * 4),
-        )
+        next_y, size_x, size_y = op.y + after * op.co * 4, ahead * op.ci * 4, ahead * op.co * 4
+        if op.half:
+            half_block(a, lda, rows, k, halves)
+            product_half(
+                *(rows, op.co, (k + 1) // 2, halves, padded(k) * 2, op.w, PANEL * 4, k * PANEL * 4, y, op.co * 4, 0),
+                *(x, size_x, next_y, size_y),
+            )
+        else:
+            product(
+                *(rows, op.co, k, a, lda, op.w, PANEL * 4, k * PANEL * 4, y, op.co * 4, 0),
+                *(x, size_x, next_y, size_y),
+            )
         if op.bias:
             add_bias(y, rows, op.co, op.bias)
         if op.stats:
@@ -197,10 +213,17 @@ def backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
         if op.dx and pointwise:
             dx = op.dx + first * op.ci * 4
             inputs = (first + rows) * op.ci * 4
-            product(
-                *(rows, k, op.co, gradient, ldg, op.wt, PANEL * 4, op.co * PANEL * 4, dx, op.ci * 4, op.add),
-                *(op.x + inputs, ahead * op.ci * 4, op.dx + inputs, ahead * op.ci * 4),
-            )
+            if op.half:
+                half_block(gradient, ldg, rows, op.co, columns)
+                product_half(
+                    *(rows, k, (op.co + 1) // 2, columns, padded(op.co) * 2, op.wt, PANEL * 4, op.co * PANEL * 4),
+                    *(dx, op.ci * 4, op.add, op.x + inputs, ahead * op.ci * 4, op.dx + inputs, ahead * op.ci * 4),
+                )
+            else:
+                product(
+                    *(rows, k, op.co, gradient, ldg, op.wt, PANEL * 4, op.co * PANEL * 4, dx, op.ci * 4, op.add),
+                    *(op.x + inputs, ahead * op.ci * 4, op.dx + inputs, ahead * op.ci * 4),
+                )
             if op.finish:
                 finish_block(dx, op.x + first * op.ci * 4, rows, op.ci, op.in_bn, op.in_act, sums)
         elif op.dx:

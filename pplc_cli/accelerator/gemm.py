@@ -6,12 +6,10 @@ a burst of reads between two products would find the core waiting.
 
 from __future__ import annotations
 
-from .simd import LANES, TILE_ROWS, fetch_line, kernel, make_tile
+from typing import Any
 
-_wide, _narrow = make_tile(TILE_ROWS, 2, False), make_tile(TILE_ROWS, 1, False)
-_wide_one, _narrow_one = make_tile(1, 2, False), make_tile(1, 1, False)
-_wide_t, _narrow_t = make_tile(TILE_ROWS, 2, True), make_tile(TILE_ROWS, 1, True)
-_wide_one_t, _narrow_one_t = make_tile(1, 2, True), make_tile(1, 1, True)
+from .simd import BFLOAT16, LANES, TILE_ROWS, fetch_line, kernel, make_tile
+
 PANEL = 2 * LANES
 
 
@@ -29,56 +27,41 @@ def _slice(size, m, n):  # type: ignore[no-untyped-def]
     return (size + tiles * 64 - 1) // (tiles * 64) * 64
 
 
-@kernel
-def product(m, n, k, a, lda, b, ldb, panel, c, ldc, add, next_a, size_a, next_b, size_b):  # type: ignore[no-untyped-def]
-    """C (m, n) = A (m, k) B (k, n), or C += A B where ``add``; strides and addresses in bytes.
+def _make_product(transposed: bool, half: bool) -> Any:
+    wide, narrow = make_tile(TILE_ROWS, 2, transposed, half), make_tile(TILE_ROWS, 1, transposed, half)
+    wide_one, narrow_one = make_tile(1, 2, transposed, half), make_tile(1, 1, transposed, half)
 
-    B lies in panels of PANEL columns, ``panel`` bytes apart; whole vectors of it are read, so its rows are padded.
-    """
-    slice_a, slice_b = _slice(size_a, m, n), _slice(size_b, m, n)
-    for j in range(0, n, PANEL):
-        columns = min(n - j, PANEL)
-        bj = b + (j // PANEL) * panel
-        i = 0
-        while i + TILE_ROWS <= m:
-            expect(next_a, slice_a)
-            expect(next_b, slice_b)
-            next_a += slice_a
-            next_b += slice_b
-            if columns > LANES:
-                _wide(a + i * lda, lda, bj, ldb, c + i * ldc + 4 * j, ldc, columns, k, add)
-            else:
-                _narrow(a + i * lda, lda, bj, ldb, c + i * ldc + 4 * j, ldc, columns, k, add)
-            i += TILE_ROWS
-        while i < m:
-            if columns > LANES:
-                _wide_one(a + i * lda, lda, bj, ldb, c + i * ldc + 4 * j, ldc, columns, k, add)
-            else:
-                _narrow_one(a + i * lda, lda, bj, ldb, c + i * ldc + 4 * j, ldc, columns, k, add)
-            i += 1
+    @kernel
+    def product(m, n, k, a, lda, b, ldb, panel, c, ldc, add, next_a, size_a, next_b, size_b):  # type: ignore[no-untyped-def]
+        slice_a, slice_b = _slice(size_a, m, n), _slice(size_b, m, n)
+        step = 4 if transposed else lda
+        for j in range(0, n, PANEL):
+            columns = min(n - j, PANEL)
+            bj, cj, i = b + (j // PANEL) * panel, c + 4 * j, 0
+            while i + TILE_ROWS <= m:
+                expect(next_a, slice_a)
+                expect(next_b, slice_b)
+                next_a += slice_a
+                next_b += slice_b
+                if columns > LANES:
+                    wide(a + i * step, lda, bj, ldb, cj + i * ldc, ldc, columns, k, add)
+                else:
+                    narrow(a + i * step, lda, bj, ldb, cj + i * ldc, ldc, columns, k, add)
+                i += TILE_ROWS
+            while i < m:
+                if columns > LANES:
+                    wide_one(a + i * step, lda, bj, ldb, cj + i * ldc, ldc, columns, k, add)
+                else:
+                    narrow_one(a + i * step, lda, bj, ldb, cj + i * ldc, ldc, columns, k, add)
+                i += 1
+
+    return product
 
 
-@kernel
-def product_t(m, n, k, a, lda, b, ldb, panel, c, ldc, add, next_a, size_a, next_b, size_b):  # type: ignore[no-untyped-def]
-    """As :func:`product`, with A given transposed, (k, m)."""
-    slice_a, slice_b = _slice(size_a, m, n), _slice(size_b, m, n)
-    for j in range(0, n, PANEL):
-        columns = min(n - j, PANEL)
-        bj = b + (j // PANEL) * panel
-        i = 0
-        while i + TILE_ROWS <= m:
-            expect(next_a, slice_a)
-            expect(next_b, slice_b)
-            next_a += slice_a
-            next_b += slice_b
-            if columns > LANES:
-                _wide_t(a + 4 * i, lda, bj, ldb, c + i * ldc + 4 * j, ldc, columns, k, add)
-            else:
-                _narrow_t(a + 4 * i, lda, bj, ldb, c + i * ldc + 4 * j, ldc, columns, k, add)
-            i += TILE_ROWS
-        while i < m:
-            if columns > LANES:
-                _wide_one_t(a + 4 * i, lda, bj, ldb, c + i * ldc + 4 * j, ldc, columns, k, add)
-            else:
-                _narrow_one_t(a + 4 * i, lda, bj, ldb, c + i * ldc + 4 * j, ldc, columns, k, add)
-            i += 1
+# C (m, n) = A (m, k) B (k, n), or C += A B where ``add``; strides and addresses in bytes. B lies in panels of PANEL
+# columns, ``panel`` bytes apart; whole vectors of it are read, so its rows are padded.
+product = _make_product(transposed=False, half=False)
+# With A given transposed, (k, m).
+product_t = _make_product(transposed=True, half=False)
+# With pairs of bfloat16 in A's rows and B's columns; k counts pairs. Not used where the CPU has no such instruction.
+product_half = _make_product(transposed=False, half=True) if BFLOAT16 else product

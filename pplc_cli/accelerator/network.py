@@ -9,7 +9,7 @@ import paddle
 from paddle.autograd import PyLayer
 from paddle.jit.dy2static.convert_call_func import convert_call
 
-from .plan import Plan
+from .plan import How, Plan
 from .program import Team
 from .run import Run
 from .trace import Untraceable, has_hooks, opaque_layers, trace
@@ -52,8 +52,8 @@ class _Lease:
 class Accelerated:
     """Stands in for a layer's ``forward``."""
 
-    def __init__(self, layer: Any, threads: int, reduce: Any = None) -> None:
-        self.layer, self.original, self.threads, self.reduce = layer, layer.forward, threads, reduce
+    def __init__(self, layer: Any, how: How) -> None:
+        self.layer, self.original, self.how = layer, layer.forward, how
         # Paddle asks for these when it makes a static graph; __call__ translates what must be translated.
         self.__dict__.update({"__name__": "forward", "__already_d2s": True})
         self._runs: dict[Any, list[Run]] = {}
@@ -86,10 +86,10 @@ class Accelerated:
             for layer in opaque_layers(graph):
                 _logger.info("left to Paddle: %s", layer)
                 for child in layer.children():
-                    _replace(child, self.threads, self.reduce)
-            plan = self._plans[key] = Plan(graph, self.threads, training, key[2], self.reduce)
+                    _replace(child, self.how)
+            plan = self._plans[key] = Plan(graph, self.how, training, key[2])
         free = self._runs.setdefault(key, [])
-        lease = _Lease(free.pop() if free else Run(plan, team(self.threads)), free)
+        lease = _Lease(free.pop() if free else Run(plan, team(self.how.threads)), free)
         if not plan.backward:
             return lease.run.forward(x.contiguous())
         return _Differentiable.apply(x.contiguous(), lease, *plan.parameters)
@@ -99,7 +99,7 @@ class Accelerated:
         _logger.info("left to Paddle: %s (%s)", type(self.layer).__name__, reason)
         restore(self.layer)
         for child in self.layer.children():
-            _replace(child, self.threads, self.reduce)
+            _replace(child, self.how)
 
 
 def _fits(x: Any) -> bool:
@@ -112,9 +112,9 @@ def _fits(x: Any) -> bool:
     )
 
 
-def _replace(layer: Any, threads: int, reduce: Any) -> None:
+def _replace(layer: Any, how: How) -> None:
     if not isinstance(layer.__dict__.get("forward"), Accelerated):
-        object.__setattr__(layer, "forward", Accelerated(layer, threads, reduce))
+        object.__setattr__(layer, "forward", Accelerated(layer, how))
 
 
 def restore(layer: Any) -> None:
@@ -124,8 +124,8 @@ def restore(layer: Any) -> None:
             object.__delattr__(each, "forward")
 
 
-def replace(network: Any, threads: Optional[int], reduce: Any = None) -> None:
+def replace(network: Any, threads: Optional[int], reduce: Any, half: bool) -> None:
     """Let a network's forward pass run through plans."""
     from ..runtime import physical_cores
 
-    _replace(network, threads or physical_cores(), reduce)
+    _replace(network, How(threads or physical_cores(), reduce, half))

@@ -84,18 +84,33 @@ class View:
 Step = Union[dict[str, Field], Callable]
 
 
+@dataclass(frozen=True)
+class How:
+    """How plans compute.
+
+    Attributes:
+        threads: of the team that runs them.
+        reduce: where several processes train together, what adds an array up over them; None for one.
+        half: multiply in bfloat16, add up in float32; the gradients of weights stay float32 throughout.
+    """
+
+    threads: int
+    reduce: Any = None
+    half: bool = False
+
+
 class Plan:
     """Programs for one graph: ``forward`` and ``backward``, lists of operations and Python steps in between.
 
     Args:
         graph: what the network does.
-        threads: of the team that runs it.
+        how: with which threads and precision.
         training: whether a backward pass will follow.
-        reduce: where several processes train together, what adds an array up over them; None for one.
     """
 
-    def __init__(self, graph: Graph, threads: int, training: bool, input_gradient: bool, reduce: Any = None) -> None:
-        self.graph, self.threads, self.training, self.reduce = graph, threads, training, reduce
+    def __init__(self, graph: Graph, how: How, training: bool, input_gradient: bool) -> None:
+        self.graph, self.how, self.training = graph, how, training
+        self.threads, self.reduce = how.threads, how.reduce
         self.forward: list[Step] = []
         self.backward: list[Step] = []
         self.parameters: list[Any] = []
@@ -247,11 +262,13 @@ class Plan:
         layout = {"ci": ci, "co": co, "kh": kh * kw, "sw": strides[0], "sh": strides[1], "pw": strides[2]}
         columns, rows = -(-co // PANEL) * PANEL, -(-k // PANEL) * PANEL
         packed = Buffer(k * columns * 4)
-        self._op(p.PACK_DENSE, w=self._parameter(weight), y=packed, add=0, **layout)
+        # Whole pictures only: the few numbers behind the pooling cost nothing and decide the most.
+        half = int(self.how.half and (kh, kw) == (1, 1) and h_in * w_in > 1)
+        self._op(p.PACK_DENSE, w=self._parameter(weight), y=packed, add=0, half=half, **layout)
         geometry: dict[str, Any] = dict(
             n=n, ci=ci, h_in=h_in, w_in=w_in, co=co, ho=ho, wo=wo, kh=kh, kw=kw, dilation=options["dilation"]
         )
-        geometry.update(sh=options["stride"][0], sw=options["stride"][1])
+        geometry.update(sh=options["stride"][0], sw=options["stride"][1], half=half)
         geometry.update(ph=options["padding"][0], pw=options["padding"][1], block=_block(k, co))
         statistics = self._statistics(node, result)
         self._op(p.DENSE, **geometry, **view.source, w=packed, y=result.data, bias=self._parameter(bias), **statistics)
@@ -265,7 +282,7 @@ class Plan:
             reverse: Field = 0
             if view.wants_gradient:
                 reverse = Buffer(co * rows * 4)
-                self._op(p.PACK_DENSE, w=self._parameter(weight), y=reverse, add=1, **layout)
+                self._op(p.PACK_DENSE, w=self._parameter(weight), y=reverse, add=1, half=half, **layout)
             if not (dw or db or view.wants_gradient):
                 return
             self._op(
@@ -602,7 +619,8 @@ def _scratch(op: dict[str, Any]) -> int:
     code, c = op["code"], op.get("ci", 0)
     if code in (p.DENSE, p.DENSE_BACKWARD):
         k = _padded(op["kh"] * op["kw"] * c)
-        return op["block"] * (2 * k + 16 + _padded(op["co"])) * 4 + 256
+        outputs = _padded(op["co"])
+        return op["block"] * (k + max(k, outputs) + 16 + outputs) * 4 + 256
     if code in (p.DEPTHWISE, p.DEPTHWISE_BACKWARD):
         row = (op["w_in"] + 2 * op["pw"] + 2 * op["kh"]) * c * 4
         return 64 + (op["kh"] + 3) * row + 256

@@ -18,7 +18,7 @@ from .simd import fetch_add, give_way, kernel, pause, read_shared
 # The fields of an operation, each int64: addresses, sizes and switches. Kernels say what they mean to them.
 FIELDS = """
     code x y g dx w wt dw bias db n h_in w_in ci ho wo co kh kw sh sw ph pw dilation
-    in_bn in_act out_bn stats stats_size sums sums_size add finish block
+    in_bn in_act out_bn stats stats_size sums sums_size add finish block half
 """.split()  # noqa: SIM905
 OPERATION = np.dtype([(name, np.int64) for name in FIELDS])
 CODES = """

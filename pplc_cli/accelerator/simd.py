@@ -19,6 +19,10 @@ from numba.extending import intrinsic, models, overload, register_model
 
 FEATURES = llvmlite.binding.get_host_cpu_features()
 AVX512 = bool(FEATURES.get("avx512f"))
+# Products of bfloat16 pairs, added up in float32.
+BFLOAT16 = AVX512 and bool(FEATURES.get("avx512bf16"))
+if BFLOAT16:
+    llvmlite.binding.initialize_native_asmparser()  # LLVM's intrinsic for them has changed its types between versions
 # Lanes of a vector, and rows of a tile: the accumulators of a tile and its operands must fit the registers.
 LANES = 16 if AVX512 else 8
 TILE_ROWS = 8 if AVX512 else 4
@@ -77,6 +81,12 @@ def _masked_load(builder: Any, address: Any, mask: Any) -> Any:
 def _masked_store(builder: Any, value: Any, address: Any, mask: Any) -> None:
     pointer = _pointer(builder, address, _vec)
     _call(builder, f"llvm.masked.store.v{LANES}f32.p0", ir.VoidType(), [value, pointer, ir.Constant(_i32, 4), mask])
+
+
+def _dot(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """c plus the products of the bfloat16 pairs in a and b."""
+    kind = ir.FunctionType(_vec, [_vec, _vec, _vec])
+    return builder.call(ir.InlineAsm(kind, "vdpbf16ps $3, $2, $0", "=v,0,v,v"), [c, a, b])
 
 
 def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
@@ -201,6 +211,42 @@ def total(context: Any, value: Any) -> Any:
         return builder.extract_element(vec, ir.Constant(_i32, 0))
 
     return types.float32(vector), codegen
+
+
+def _rounded(builder: Any, value: Any) -> Any:
+    """The bits of float32 lanes, rounded to the nearest bfloat16 in the upper half."""
+    lanes = ir.VectorType(_i32, LANES)
+    number = lambda n: ir.Constant(lanes, [n] * LANES)  # noqa: E731
+    bits = builder.bitcast(value, lanes)
+    even = builder.and_(builder.lshr(bits, number(16)), number(1))
+    bits = builder.add(bits, builder.add(even, number(0x7FFF)))
+    return builder.select(builder.fcmp_unordered("uno", value, value), number(0x7FC00000), bits)
+
+
+@intrinsic
+def pairs(context: Any, low: Any, high: Any) -> Any:
+    """Two vectors as bfloat16, lane beside lane, in the bits of one."""
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        lanes = ir.VectorType(_i32, LANES)
+        low = builder.lshr(_rounded(builder, values[0]), ir.Constant(lanes, [16] * LANES))
+        high = builder.and_(_rounded(builder, values[1]), ir.Constant(lanes, [0xFFFF0000] * LANES))
+        return builder.bitcast(builder.or_(low, high), _vec)
+
+    return vector(vector, vector), codegen
+
+
+@intrinsic
+def store_half(context: Any, value: Any, address: Any) -> Any:
+    """Write all lanes as bfloat16, two bytes each."""
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        lanes, half = ir.VectorType(_i32, LANES), ir.VectorType(ir.IntType(16), LANES)
+        bits = builder.lshr(_rounded(builder, values[0]), ir.Constant(lanes, [16] * LANES))
+        builder.store(builder.trunc(bits, half), _pointer(builder, values[1], half), align=2)
+        return context.get_dummy_value()
+
+    return types.void(vector, types.int64), codegen
 
 
 @intrinsic
@@ -415,7 +461,14 @@ def make_depthwise_gradient(size: int, stride: int) -> Any:
     return weights
 
 
-def make_tile(rows: int, vectors: int, transposed: bool) -> Any:
+def make_tile(rows: int, vectors: int, transposed: bool, half: bool) -> Any:
+    """The inner loop of a matrix product: C (rows, vectors * LANES) = A B, or C += A B, over k.
+
+    With ``half``, A and B hold pairs of bfloat16, and k counts pairs.
+    """
+
+    multiply = _dot if half else _fma
+
     @intrinsic
     def tile(context: Any, a: Any, lda: Any, b: Any, ldb: Any, c: Any, ldc: Any, columns: Any, k: Any, add: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -430,7 +483,7 @@ def make_tile(rows: int, vectors: int, transposed: bool) -> Any:
             for r in range(rows):
                 address = builder.add(builder.add(a, constant(4 * r)) if transposed else bases[r], step)
                 value = _splat(builder, builder.load(_pointer(builder, address, _f32), align=4))
-                new += [_fma(builder, value, parts[v], loop.carried[r * vectors + v]) for v in range(vectors)]
+                new += [multiply(builder, value, parts[v], loop.carried[r * vectors + v]) for v in range(vectors)]
             ends = [(*divmod(t, vectors), end) for t, end in enumerate(loop.end(new))]
             masks = [_first(builder, builder.sub(columns, constant(v * LANES))) for v in range(vectors)]
             to = lambda r, v: builder.add(builder.add(c, builder.mul(ldc, constant(r))), constant(v * LANES * 4))  # noqa: E731
