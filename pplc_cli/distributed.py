@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from .errors import TrainError
+from .runtime import WORKER
 
 
 class World:
@@ -36,6 +37,9 @@ class World:
 
     def share_tensors(self, tensors: Iterable[Any]) -> None:
         """Give every process the numbers of process 0's tensors."""
+
+    def share_mean(self, tensors: Sequence[Any]) -> None:
+        """Give every process the mean of all processes' tensors."""
 
     def add_gradients(self, parameters: Iterable[Any]) -> None:
         """Add the parameters' gradients up over all processes."""
@@ -66,6 +70,12 @@ class _Group(World):
         for tensor in tensors:
             self._distributed.broadcast(tensor, 0)
 
+    def share_mean(self, tensors: Sequence[Any]) -> None:
+        flat = np.concatenate([tensor.numpy().ravel() for tensor in tensors]).astype(np.float64)
+        parts = np.split(self.sum(flat) / self.size, np.cumsum([int(tensor.size) for tensor in tensors])[:-1])
+        for tensor, part in zip(tensors, parts):
+            tensor.set_value(part.reshape(tensor.shape).astype(np.float32))
+
     def add_gradients(self, parameters: Iterable[Any]) -> None:
         gradients = [p.grad for p in parameters if p.grad is not None]
         # One message instead of a hundred: between processes of one machine each costs about a millisecond.
@@ -77,8 +87,8 @@ class _Group(World):
 
 
 def is_worker() -> bool:
-    """Whether Paddle's launcher started this process as one of several."""
-    return int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1
+    """Whether :mod:`pplc_cli.launch` started this process as one of several."""
+    return WORKER in os.environ
 
 
 def is_first() -> bool:

@@ -43,7 +43,8 @@ def run_network(network: Any, loader: Loader, progress: Optional[Callable[[int, 
     """A network's probabilities on all batches of a loader; the network must be in evaluation mode."""
     import paddle
 
-    rows, labels = [], []
+    # Of a short list, one of several processes may have no picture.
+    rows, labels = [np.empty((0, loader.classes), np.float32)], [np.empty(0, np.int64)]
     with paddle.no_grad():
         for batch in loader.epoch():
             logits = network(paddle.to_tensor(batch.images))

@@ -57,7 +57,6 @@ class FrozenPart:
         self.network = network
         self.front, self.tail = Stages(network, 0, count), Stages(network, count, len(names))
         features = self.features(np.zeros((1, 3, *image_size), np.float32))
-        self.shape = features.shape[1:]
         # Which parameters the tail uses shows by trial: stages are not always layers of their own.
         network.eval()
         self.tail(paddle.to_tensor(features)).sum().backward()
@@ -91,21 +90,22 @@ class FeatureLoader:
         Args:
             loader: of pictures.
             part: what turns them into features.
-            views: wanted; fewer where the budget does not hold as many.
+            views: never fewer where memory is short: a resumed run must learn from the same ones.
             budget: bytes.
 
         Raises:
-            TrainError: not even one view fits.
+            TrainError: the features do not fit.
         """
-        self.loader, self.part, self.samples = loader, part, loader.samples
-        one = len(loader.samples) * int(np.prod(part.shape)) * 4
-        if one > budget:
+        self.loader, self.part, self.samples, self.views = loader, part, loader.samples, views
+        self.shape = part.features(np.zeros((1, 3, *loader.pipeline.size), np.float32)).shape[1:]
+        self.bytes, self.wait = views * len(loader.samples) * int(np.prod(self.shape)) * 4, 0.0
+        if self.bytes > budget:
+            what = f"{views} views of {len(loader.samples)}" if views > 1 else f"{len(loader.samples)}"
             raise TrainError(
-                f"train.freeze: the features of {len(loader.samples)} pictures need {one / 1e6:.0f} MB, and "
-                f"{budget / 1e6:.0f} MB are allowed; freeze a later stage, or raise data.cache_mb"
+                f"train.freeze: the features of {what} pictures need {self.bytes / (1 << 20):.3g} MB, and "
+                f"{budget / (1 << 20):.3g} MB are left; raise data.cache_mb, freeze a later stage, or lower "
+                "train.freeze_views"
             )
-        self.views = max(1, min(views, budget // max(1, one)))
-        self.bytes, self.wait = one * self.views, 0.0
         self._views: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def __len__(self) -> int:
@@ -123,7 +123,7 @@ class FeatureLoader:
 
     def _compute(self, view: int) -> tuple[np.ndarray, np.ndarray]:
         """Features and targets of every picture, float32, in the order of the list."""
-        features = np.empty((len(self.samples), *self.part.shape), np.float32)
+        features = np.empty((len(self.samples), *self.shape), np.float32)
         targets = np.empty((len(self.samples), self.loader.classes), np.float32)
         done = 0
         for batch in self.loader.in_order().epoch(view):

@@ -101,7 +101,8 @@ class MovingAverage:
         """Take in the weights after a 0-based step."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for key, value in network.state_dict().items():
-            self.values[key] = decay * self.values[key] + (1 - decay) * value
+            # In this form what does not change, as frozen stages, keeps its bits.
+            self.values[key] = value + decay * (self.values[key] - value)
 
     @contextlib.contextmanager
     def applied(self, network: nn.Layer) -> Iterator[None]:

@@ -9,6 +9,7 @@ import warnings
 from typing import Any, Optional
 
 QUIET = ("GLOG_minloglevel", "2")  # Paddle's own remarks on stderr are not for our users
+WORKER = "PPLC_WORKER"  # set for our training processes: Paddle's own variables may be left over from another job
 
 
 def physical_cores() -> int:
@@ -25,7 +26,12 @@ def physical_cores() -> int:
     limit = _container_limit()
     if limit:
         count = min(count, limit)
-    return max(1, count // int(os.environ.get("PADDLE_LOCAL_SIZE", "1")))  # set by Paddle's launcher
+    return max(1, count // local_processes())
+
+
+def local_processes() -> int:
+    """Training processes of this run on this machine, as Paddle's launcher tells those that pplc started."""
+    return int(os.environ["PADDLE_LOCAL_SIZE"]) if WORKER in os.environ else 1
 
 
 def load_paddle(threads: Optional[int] = None) -> Any:
@@ -50,11 +56,15 @@ def load_paddle(threads: Optional[int] = None) -> Any:
 
 
 def available_memory() -> int:
-    """Bytes that can be taken without swapping; 2 GiB where the system does not tell."""
+    """Bytes that this process can take without swapping; 2 GiB where the system does not tell.
+
+    Of several training processes on a machine, each has an equal share.
+    """
+    total = 2 << 30
     for line in (_read("/proc/meminfo") or "").splitlines():
         if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 2 << 30
+            total = int(line.split()[1]) * 1024
+    return total // local_processes()
 
 
 def _container_limit() -> Optional[int]:

@@ -3,8 +3,8 @@
 The network stays what it was, plain Paddle layers with their parameters; only its forward pass is replaced. It is
 traced (:mod:`trace`), turned into programs over pixels-by-channels memory (:mod:`plan`), and run by threads that work
 through them without Python in between (:mod:`program`), with kernels compiled by Numba for the CPU at hand
-(:mod:`simd`, :mod:`gemm`, :mod:`blocks`, :mod:`convolution`, :mod:`depthwise`, :mod:`operations`). What is not known is
-left to Paddle.
+(:mod:`convolution`, :mod:`depthwise`, :mod:`operations`; beneath them :mod:`blocks`, :mod:`activations`, :mod:`gemm`,
+:mod:`loops`, :mod:`simd`, :mod:`llvm`). What is not known is left to Paddle.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def compiled() -> bool:
 
 def has_bfloat16() -> bool:
     """Whether the CPU multiplies bfloat16 in one instruction; other ways would be slower than float32."""
-    from .simd import BFLOAT16
+    from .llvm import BFLOAT16
 
     return unsupported() is None and BFLOAT16
 

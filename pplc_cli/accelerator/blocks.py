@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from .activations import activate, derivative
+from .llvm import LANES
 from .simd import (
-    LANES,
     accumulate,
     fma,
     get_f32,

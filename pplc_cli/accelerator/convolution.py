@@ -20,7 +20,8 @@ from .blocks import (
     view_block,
 )
 from .gemm import PANEL, product, product_half, product_t
-from .simd import LANES, get_f32, kernel, load, load_all, pairs, put_f32, store, store_all
+from .llvm import LANES
+from .simd import get_f32, kernel, load, load_all, pairs, put_f32, store, store_all
 
 
 @kernel

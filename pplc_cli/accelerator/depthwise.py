@@ -16,7 +16,9 @@ from .blocks import (
 )
 from .convolution import share
 from .gemm import expect
-from .simd import LANES, get_f32, get_i64, kernel, make_depthwise, make_depthwise_gradient, put_f32, put_i64
+from .llvm import LANES
+from .loops import make_depthwise, make_depthwise_gradient
+from .simd import get_f32, get_i64, kernel, put_f32, put_i64
 
 SIZES, STRIDES = (3, 5, 7), (1, 2)
 _row3, _row5, _row7 = make_depthwise(3, 1), make_depthwise(5, 1), make_depthwise(7, 1)

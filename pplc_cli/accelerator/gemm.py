@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .simd import BFLOAT16, LANES, TILE_ROWS, fetch_line, kernel, make_tile
+from .llvm import BFLOAT16, LANES, TILE_ROWS
+from .loops import make_tile
+from .simd import fetch_line, kernel
 
 PANEL = 2 * LANES
 

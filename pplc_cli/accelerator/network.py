@@ -9,10 +9,11 @@ import paddle
 from paddle.autograd import PyLayer
 from paddle.jit.dy2static.convert_call_func import convert_call
 
-from .plan import How, Plan
+from .plan import Plan
 from .program import Team
 from .run import Run
 from .trace import Untraceable, has_hooks, opaque_layers, trace
+from .views import How
 
 _logger = logging.getLogger(__name__)
 _teams: dict[int, Team] = {}

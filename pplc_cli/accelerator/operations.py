@@ -8,8 +8,8 @@ import numpy as np
 
 from .blocks import add_statistics, clear, finish_block, gradient_block, padded, start_statistics, view_block
 from .convolution import share
+from .llvm import LANES
 from .simd import (
-    LANES,
     get_f32,
     get_f64,
     get_i64,

@@ -8,98 +8,18 @@ activation and measures what batch norm needs; what made the numbers then takes 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Optional, Union
+from typing import Any
 
 import numpy as np
 
 from . import program as p
 from .gemm import PANEL
+from .memory import Buffer, Field, Slot, block_rows, padded, place, scratch_size
 from .trace import Graph, Node
-
-LARGE = 1 << 16  # bytes; smaller buffers are not worth sharing memory
-
-
-def _padded(c: int) -> int:
-    return (c + 15) // 16 * 16
+from .views import Builder, How, Norm, View
 
 
-class Buffer:
-    """A piece of the arena, in use from operation ``first`` to ``last``."""
-
-    def __init__(self, size: int) -> None:
-        self.size = (size + 127) // 64 * 64
-        self.first, self.last, self.offset = -1, -1, -1
-
-
-@dataclass(frozen=True)
-class Slot:
-    """Something that is known only when the program runs: the address of a Paddle tensor, by name."""
-
-    name: Any
-
-
-Field = Union[int, Buffer, Slot]
-
-
-@dataclass
-class Norm:
-    """A batch norm that a view applies."""
-
-    layer: Any
-    batch: bool
-    coefficients: Buffer
-    moments: Optional[Buffer] = None
-    sums: Optional[Buffer] = None
-
-
-@dataclass
-class View:
-    """``act(norm(data))`` of ``shape``; ``readers`` have yet to give their part of the gradient."""
-
-    data: Field
-    shape: tuple[int, int, int, int]
-    wants_gradient: bool
-    norm: Optional[Norm] = None
-    act: int = 0
-    readers: int = 0
-    gradient: Optional[Field] = None
-    node: Optional[Node] = None
-
-    @property
-    def rows(self) -> int:
-        return self.shape[0] * self.shape[2] * self.shape[3]
-
-    @property
-    def size(self) -> int:
-        return self.rows * self.shape[1] * 4
-
-    @property
-    def source(self) -> dict[str, Field]:
-        """The fields by which an operation reads it."""
-        bn: Field = self.norm.coefficients if self.norm else 0
-        return {"x": self.data, "in_bn": bn, "in_act": self.act}
-
-
-Step = Union[dict[str, Field], Callable]
-
-
-@dataclass(frozen=True)
-class How:
-    """How plans compute.
-
-    Attributes:
-        threads: of the team that runs them.
-        reduce: where several processes train together, what adds an array up over them; None for one.
-        half: multiply in bfloat16, add up in float32; the gradients of weights stay float32 throughout.
-    """
-
-    threads: int
-    reduce: Any = None
-    half: bool = False
-
-
-class Plan:
+class Plan(Builder):
     """Programs for one graph: ``forward`` and ``backward``, lists of operations and Python steps in between.
 
     Args:
@@ -109,16 +29,9 @@ class Plan:
     """
 
     def __init__(self, graph: Graph, how: How, training: bool, input_gradient: bool) -> None:
-        self.graph, self.how, self.training = graph, how, training
-        self.threads, self.reduce = how.threads, how.reduce
-        self.forward: list[Step] = []
-        self.backward: list[Step] = []
-        self.parameters: list[Any] = []
+        super().__init__(graph, how, training)
         self.dropouts: list[Node] = []
-        self.views: list[View] = []
         self._back: list[Callable[[], None]] = []
-        self._more: list[tuple[Buffer, Slot, int]] = []  # gradients of parameters from further uses, to be added
-        self._steps = self.forward
         for node in graph.nodes:
             self.views.append(getattr(self, f"_{node.kind}")(node, input_gradient))
         output = self.views[graph.output]
@@ -131,100 +44,8 @@ class Plan:
             for buffer, slot, size in self._more:
                 self._op(p.COPY, x=buffer, y=slot, n=size, ci=1, co=1, kw=1, add=1, block=64)
             self._write_input_gradient(self.views[0], input_gradient)
-        self.scratch = max([_scratch(s) for s in self.forward + self.backward if isinstance(s, dict)], default=0)
-        self.arena_size = _place(self.forward + self.backward)
-
-    # -- helpers -----------------------------------------------------------------------------------------------------
-
-    def _op(self, code: int, **fields: Any) -> None:
-        self._steps.append({"code": code, **fields})
-
-    def _trained(self, tensor: Any) -> bool:
-        return self.training and tensor is not None and not tensor.stop_gradient
-
-    def _parameter(self, tensor: Any) -> Field:
-        """The address of a layer's tensor, 0 for none."""
-        return 0 if tensor is None else Slot(("tensor", id(tensor), tensor))
-
-    def _gradient_of(self, tensor: Any) -> Field:
-        """Where the gradient of a parameter goes, 0 where none is wanted; once for each use of its layer."""
-        if not self._trained(tensor):
-            return 0
-        slot = Slot(("gradient", id(tensor)))
-        if any(tensor is other for other in self.parameters):
-            size = int(np.prod(tensor.shape))
-            self._more.append((Buffer(4 * size), slot, size))
-            return self._more[-1][0]
-        self.parameters.append(tensor)
-        return slot
-
-    def _read(self, node: Node, index: int = 0) -> View:
-        """A node's input, with one more reader; one that the output does not need will give no gradient."""
-        view = self.views[node.inputs[index]]
-        view.readers += node.needed
-        return view
-
-    def _result(self, node: Node, inputs: list[View], trained: bool = False) -> View:
-        wants = self.training and (trained or any(view.wants_gradient for view in inputs))
-        view = View(0, node.shape, wants, node=node)
-        view.data = Buffer(view.size)
-        return view
-
-    def _give(self, view: View) -> dict[str, Field]:
-        """Fields by which an operation adds its part to the gradient of a view; all zero where it wants none."""
-        if not view.wants_gradient:
-            return {"dx": 0, "add": 0, "finish": 0}
-        added = view.gradient is not None
-        if not added:
-            view.gradient = Buffer(view.size)
-        view.readers -= 1
-        fields: dict[str, Any] = {"dx": view.gradient, "add": int(added), "finish": int(view.readers == 0)}
-        if view.norm and fields["finish"]:
-            view.norm.sums = Buffer(self.threads * self._sums_size(view))
-            fields.update(sums=view.norm.sums, sums_size=self._sums_size(view))
-        return fields
-
-    @staticmethod
-    def _sums_size(view: View) -> int:
-        return _padded(view.shape[1]) * 16
-
-    def _given(self, view: View) -> None:
-        """After the operation that used :meth:`_give`: batch norm's own gradients, once the view's is whole."""
-        norm = view.norm
-        if norm is None or view.readers or not view.wants_gradient:
-            return
-        channels = view.shape[1]
-        sums = Buffer(16 * channels)
-        self._op(p.LOCAL_SUMS, ci=channels, sums=norm.sums, sums_size=self._sums_size(view), y=sums)
-        everywhere = sums
-        if norm.batch and self.reduce:
-            everywhere = Buffer(16 * channels)
-            self._reduce_step(sums, everywhere, 2 * channels)
-        self._op(
-            p.NORM_BACKWARD,
-            ci=channels,
-            in_bn=norm.coefficients,
-            x=everywhere,
-            w=sums,
-            g=norm.moments if norm.batch else 0,
-            dw=self._gradient_of(norm.layer.weight),
-            db=self._gradient_of(norm.layer.bias),
-        )
-
-    def _out(self, view: View) -> dict[str, Field]:
-        """The fields by which a backward operation reads the gradient of its result."""
-        assert view.gradient is not None
-        return {"g": view.gradient, "y": view.data, "out_bn": view.norm.coefficients if view.norm else 0}
-
-    def _reduce_step(self, source: Buffer, target: Buffer, count: int) -> None:
-        """Add float64 numbers up over the processes, in Python."""
-        reduce = self.reduce
-
-        def step(run: Any) -> None:
-            run.array(target, count)[:] = reduce(run.array(source, count))
-
-        step.buffers = (source, target)  # type: ignore[attr-defined]
-        self._steps.append(step)
+        self.scratch = max([scratch_size(s) for s in self.forward + self.backward if isinstance(s, dict)], default=0)
+        self.arena_size = place(self.forward + self.backward)
 
     # -- nodes -------------------------------------------------------------------------------------------------------
 
@@ -269,7 +90,7 @@ class Plan:
             n=n, ci=ci, h_in=h_in, w_in=w_in, co=co, ho=ho, wo=wo, kh=kh, kw=kw, dilation=options["dilation"]
         )
         geometry.update(sh=options["stride"][0], sw=options["stride"][1], half=half)
-        geometry.update(ph=options["padding"][0], pw=options["padding"][1], block=_block(k, co))
+        geometry.update(ph=options["padding"][0], pw=options["padding"][1], block=block_rows(k, co))
         statistics = self._statistics(node, result)
         self._op(p.DENSE, **geometry, **view.source, w=packed, y=result.data, bias=self._parameter(bias), **statistics)
 
@@ -277,8 +98,8 @@ class Plan:
             if result.gradient is None:
                 return
             dw, db = self._gradient_of(weight), self._gradient_of(bias)
-            shares = Buffer(self.threads * k * _padded(co) * 4) if dw else 0
-            bias_shares = Buffer(self.threads * _padded(co) * 4) if db else 0
+            shares = Buffer(self.threads * k * padded(co) * 4) if dw else 0
+            bias_shares = Buffer(self.threads * padded(co) * 4) if db else 0
             reverse: Field = 0
             if view.wants_gradient:
                 reverse = Buffer(co * rows * 4)
@@ -309,7 +130,7 @@ class Plan:
         view, weight = self._read(node), node.layer.weight
         result = self._result(node, [view], self._trained(weight))
         (n, c, h_in, w_in), (_, _, ho, wo), size = view.shape, node.shape, node.options["kernel"][0]
-        taps = size * size * _padded(c) * 4
+        taps = size * size * padded(c) * 4
         packed, reverse = Buffer(taps), Buffer(taps) if view.wants_gradient else 0
         self._op(p.PACK_DEPTHWISE, w=self._parameter(weight), y=packed, wt=reverse, ci=c, kh=size)
         geometry: dict[str, Any] = dict(n=n, ci=c, h_in=h_in, w_in=w_in, ho=ho, wo=wo, co=c, kh=size)
@@ -346,7 +167,7 @@ class Plan:
         readers = [reader for reader in self.graph.nodes[number + 1 :] if number in reader.inputs]
         if len(readers) != 1 or node.uses != 1 or readers[0].kind != "norm" or not readers[0].options["batch"]:
             return {}
-        size = _padded(node.shape[1]) * 20 + 64
+        size = padded(node.shape[1]) * 20 + 64
         node.options["statistics"] = Buffer(self.threads * size)
         return {"stats": node.options["statistics"], "stats_size": size}
 
@@ -356,9 +177,9 @@ class Plan:
         if source.uses > 1 or view.norm or view.act or isinstance(view.data, Slot):
             view = self._copied(self._read(node), node)
         channels, batch = view.shape[1], node.options["batch"]
-        norm = Norm(layer, batch, Buffer(24 * _padded(channels)))
+        norm = Norm(layer, batch, Buffer(24 * padded(channels)))
         if batch:
-            statistics, size = source.options.get("statistics"), _padded(channels) * 20 + 64
+            statistics, size = source.options.get("statistics"), padded(channels) * 20 + 64
             if statistics is None or view.node is not source:
                 statistics = Buffer(self.threads * size)
                 self._op(
@@ -607,51 +428,3 @@ class Plan:
                 gradient = Buffer(view.size)
                 self._plain_gradient(view, gradient)
             self._op(p.TO_PLANES, x=gradient, y=Slot(("planes", "input gradient", shape)), n=n, ci=c, h_in=h * w)
-
-
-def _block(k: int, outputs: int) -> int:
-    """Rows of a block: its patches and results should stay in a core's second cache."""
-    return max(16, min(64, 32768 // max(k, outputs) // 8 * 8))
-
-
-def _scratch(op: dict[str, Any]) -> int:
-    """Bytes of scratch that an operation needs in each thread."""
-    code, c = op["code"], op.get("ci", 0)
-    if code in (p.DENSE, p.DENSE_BACKWARD):
-        k = _padded(op["kh"] * op["kw"] * c)
-        outputs = _padded(op["co"])
-        return op["block"] * (k + max(k, outputs) + 16 + outputs) * 4 + 256
-    if code in (p.DEPTHWISE, p.DEPTHWISE_BACKWARD):
-        row = (op["w_in"] + 2 * op["pw"] + 2 * op["kh"]) * c * 4
-        return 64 + (op["kh"] + 3) * row + 256
-    return (2 * op.get("block", 0) + 3) * max(_padded(c), _padded(op.get("co", 0))) * 4 + 256
-
-
-def _place(steps: list[Step]) -> int:
-    """Give every buffer its place in the arena; those in use at the same time never overlap. Returns the size."""
-    buffers: dict[int, Buffer] = {}
-    for index, step in enumerate(steps):
-        used = step.values() if isinstance(step, dict) else getattr(step, "buffers", ())
-        for value in used:
-            if isinstance(value, Buffer):
-                if id(value) not in buffers:
-                    value.first = index
-                value.last = index
-                buffers[id(value)] = value
-    end = 0
-    placed: list[Buffer] = []
-    for buffer in buffers.values():
-        if buffer.size < LARGE:
-            buffer.offset, end = end, end + buffer.size
-    size = end
-    for buffer in sorted((b for b in buffers.values() if b.size >= LARGE), key=lambda b: -b.size):
-        offset = end
-        for other in sorted(placed, key=lambda b: b.offset):
-            if other.first <= buffer.last and buffer.first <= other.last:
-                if offset + buffer.size <= other.offset:
-                    break
-                offset = max(offset, other.offset + other.size)
-        buffer.offset = offset
-        placed.append(buffer)
-        size = max(size, offset + buffer.size)
-    return size

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import paddle
 
-from .plan import Buffer, Plan, Slot
+from .memory import Buffer, Slot
+from .plan import Plan
 from .program import OPERATION, Team
 
 

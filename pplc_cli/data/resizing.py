@@ -13,8 +13,11 @@ STEP = 32  # light networks halve their input five times
 
 
 def side_at(epoch: int, epochs: int, first: int, full: int, share: float) -> int:
-    """The side of the pictures in a 1-based epoch: it grows from ``first`` to ``full`` over ``share`` of the epochs."""
-    growing = round(share * epochs)
+    """The side of the pictures in a 1-based epoch: it grows from ``first`` to ``full`` over ``share`` of the epochs.
+
+    The last epoch has ``full`` in any case: the network must have seen what it is measured on.
+    """
+    growing = min(round(share * epochs), epochs - 1)
     if epoch > growing or first >= full:
         return full
     grown = first + (full - first) * (epoch - 1) / max(1, growing)

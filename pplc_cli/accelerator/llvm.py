@@ -1,0 +1,64 @@
+"""LLVM's instructions on vectors, as the intrinsics of :mod:`simd` and :mod:`loops` put them together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.binding
+from llvmlite import ir
+from numba.core import cgutils
+
+FEATURES = llvmlite.binding.get_host_cpu_features()
+AVX512 = bool(FEATURES.get("avx512f"))
+# Products of bfloat16 pairs, added up in float32.
+BFLOAT16 = AVX512 and bool(FEATURES.get("avx512bf16"))
+if BFLOAT16:
+    llvmlite.binding.initialize_native_asmparser()  # LLVM's intrinsic for them has changed its types between versions
+# Lanes of a vector, and rows of a tile: the accumulators of a tile and its operands must fit the registers.
+LANES = 16 if AVX512 else 8
+TILE_ROWS = 8 if AVX512 else 4
+
+f32, i32, i64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+vec = ir.VectorType(f32, LANES)
+
+
+def pointer(builder: Any, address: Any, kind: Any) -> Any:
+    return builder.inttoptr(address, kind.as_pointer())
+
+
+def call(builder: Any, name: str, result: Any, arguments: list) -> Any:
+    kind = ir.FunctionType(result, [a.type for a in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+def broadcast(builder: Any, value: Any, kind: Any = vec) -> Any:
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(i32, 0))
+    zeros = ir.Constant(ir.VectorType(i32, kind.count), [0] * kind.count)
+    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), zeros)
+
+
+def first_lanes(builder: Any, count: Any) -> Any:
+    """Mask of the first ``count`` lanes."""
+    lanes = ir.VectorType(i64, LANES)
+    return builder.icmp_signed("<", ir.Constant(lanes, list(range(LANES))), broadcast(builder, count, lanes))
+
+
+def masked_load(builder: Any, address: Any, mask: Any) -> Any:
+    at = pointer(builder, address, vec)
+    zero = ir.Constant(vec, [0.0] * LANES)
+    return call(builder, f"llvm.masked.load.v{LANES}f32.p0", vec, [at, ir.Constant(i32, 4), mask, zero])
+
+
+def masked_store(builder: Any, value: Any, address: Any, mask: Any) -> None:
+    at = pointer(builder, address, vec)
+    call(builder, f"llvm.masked.store.v{LANES}f32.p0", ir.VoidType(), [value, at, ir.Constant(i32, 4), mask])
+
+
+def dot_pairs(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """c plus the products of the bfloat16 pairs in a and b."""
+    kind = ir.FunctionType(vec, [vec, vec, vec])
+    return builder.call(ir.InlineAsm(kind, "vdpbf16ps $3, $2, $0", "=v,0,v,v"), [c, a, b])
+
+
+def multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    return call(builder, f"llvm.fma.v{LANES}f32", vec, [a, b, c])

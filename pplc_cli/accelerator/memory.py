@@ -1,0 +1,83 @@
+"""Where the numbers of a plan lie: pieces of one arena, used again once nobody needs what was in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Union
+
+from . import program as p
+
+LARGE = 1 << 16  # bytes; smaller buffers are not worth sharing memory
+
+
+def padded(c: int) -> int:
+    return (c + 15) // 16 * 16
+
+
+class Buffer:
+    """A piece of the arena, in use from operation ``first`` to ``last``."""
+
+    def __init__(self, size: int) -> None:
+        self.size = (size + 127) // 64 * 64
+        self.first, self.last, self.offset = -1, -1, -1
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Something that is known only when the program runs: the address of a Paddle tensor, by name."""
+
+    name: Any
+
+
+Field = Union[int, Buffer, Slot]
+
+Step = Union[dict[str, Field], Callable]
+
+
+def block_rows(k: int, outputs: int) -> int:
+    """Rows of a block: its patches and results should stay in a core's second cache."""
+    return max(16, min(64, 32768 // max(k, outputs) // 8 * 8))
+
+
+def scratch_size(op: dict[str, Any]) -> int:
+    """Bytes of scratch that an operation needs in each thread."""
+    code, c = op["code"], op.get("ci", 0)
+    if code in (p.DENSE, p.DENSE_BACKWARD):
+        k = padded(op["kh"] * op["kw"] * c)
+        outputs = padded(op["co"])
+        return op["block"] * (k + max(k, outputs) + 16 + outputs) * 4 + 256
+    if code in (p.DEPTHWISE, p.DEPTHWISE_BACKWARD):
+        row = (op["w_in"] + 2 * op["pw"] + 2 * op["kh"]) * c * 4
+        return 64 + (op["kh"] + 3) * row + 256
+    return (2 * op.get("block", 0) + 3) * max(padded(c), padded(op.get("co", 0))) * 4 + 256
+
+
+def place(steps: list[Step]) -> int:
+    """Give every buffer its place in the arena; those in use at the same time never overlap. Returns the size."""
+    buffers: dict[int, Buffer] = {}
+    for index, step in enumerate(steps):
+        used = step.values() if isinstance(step, dict) else getattr(step, "buffers", ())
+        for value in used:
+            if isinstance(value, Buffer):
+                if id(value) not in buffers:
+                    value.first = index
+                value.last = index
+                buffers[id(value)] = value
+    end = 0
+    placed: list[Buffer] = []
+    for buffer in buffers.values():
+        if buffer.size < LARGE:
+            buffer.offset, end = end, end + buffer.size
+    size = end
+    for buffer in sorted((b for b in buffers.values() if b.size >= LARGE), key=lambda b: -b.size):
+        offset = end
+        for other in sorted(placed, key=lambda b: b.offset):
+            if other.first <= buffer.last and buffer.first <= other.last:
+                if offset + buffer.size <= other.offset:
+                    break
+                offset = max(offset, other.offset + other.size)
+        buffer.offset = offset
+        placed.append(buffer)
+        size = max(size, offset + buffer.size)
+    return size
