@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from .errors import TrainError
 from .files import user_path, write_text
 from .reporter import Reporter, TrainResult
 from .run import Run
-from .runtime import QUIET
+from .runtime import QUIET, WORKER
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Hosts:
     master: Optional[str] = None
     node: int = 0
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
         """
         Raises:
             TrainError: the machines are not described whole.
@@ -64,8 +65,7 @@ def launch(config: Config, hosts: Hosts, *, resume: bool, force: bool, reporter:
         TrainError: a process failed or died; the others are ended, and the last checkpoint is intact.
         PplcError: what a worker raised, in its words.
     """
-    hosts.check()
-    with tempfile.TemporaryDirectory(prefix="pplc-") as name:
+    with _ended_by_sigterm(), tempfile.TemporaryDirectory(prefix="pplc-") as name:
         folder = Path(name)
         job = {"config": config.to_dict(), "resume": resume, "force": force}
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
@@ -79,8 +79,29 @@ def launch(config: Config, hosts: Hosts, *, resume: bool, force: bool, reporter:
 
 
 @contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM leaves the block as an exception does, so that what is inside ends and is cleared away."""
+
+    def leave(number: int, _: Any) -> None:
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # Python has signals there only
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
 def _launcher(folder: Path, hosts: Hosts, device: str) -> Iterator[subprocess.Popen]:
-    """Paddle's launcher and its workers, ended in any case when the block is left."""
+    """Paddle's launcher and its workers, ended in any case when the block is left.
+
+    The workers hold the reading end of a pipe, and end when the writing end is closed: also where this process or the
+    launcher is killed.
+    """
     command = [sys.executable, "-m", "paddle.distributed.launch", "--log_dir", str(folder / "log")]
     command += ["--nproc_per_node", str(hosts.nproc), "--max_restart", "0", "--job_id", "pplc"]
     if device.startswith("gpu:"):
@@ -90,21 +111,25 @@ def _launcher(folder: Path, hosts: Hosts, device: str) -> Iterator[subprocess.Po
     else:
         command += ["--host", "127.0.0.1"]  # nothing to listen for from outside
     command += [str(Path(__file__).with_name("worker.py")), str(folder)]
-    environment = dict(os.environ)
+    # The launcher would obey variables that are left over from another job.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PADDLE_")}
+    environment[WORKER] = "1"
     environment.setdefault(*QUIET)
     with open(folder / "launcher.log", "wb") as log:  # noqa: PTH123
         process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            command, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
         )
     try:
         yield process
     finally:
+        assert process.stdin is not None
+        process.stdin.close()
         if process.poll() is None:
-            process.terminate()  # the launcher ends its workers
+            process.terminate()
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
                 process.wait()
 
 
@@ -128,12 +153,17 @@ def _follow(process: subprocess.Popen, folder: Path, reporter: Reporter) -> Opti
         time.sleep(0.1)
 
 
+def _written(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
 def _reason(folder: Path, config: Config) -> str:
     """One line on why the workers failed."""
-    for path in sorted(folder.glob("error.*")):
-        return path.read_text(encoding="utf-8")
-    for path in sorted(folder.glob("crash.*")):
-        text = path.read_text(encoding="utf-8")
+    # The first to fail knows why; the others may have failed for want of it.
+    for path in sorted(folder.glob("error.*"), key=_written):
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
+    for path in sorted(folder.glob("crash.*"), key=_written):
+        text = path.read_text(encoding="utf-8", errors="replace")
         kept = Run(user_path(config.output)).crash
         write_text(kept, text)
         last = text.strip().splitlines()[-1]

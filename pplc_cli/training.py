@@ -138,24 +138,24 @@ class _Training:
         from .frozen import FeatureLoader, FrozenPart
 
         part = FrozenPart(self.network, config.freeze, self.spec.name, self.train_loader.pipeline.size)
-        budget = self.train_loader.cache.budget
-        validation = FeatureLoader(self.val_loader, part, 1, budget // 4)
-        training = FeatureLoader(self.train_loader, part, config.freeze_views, budget - validation.bytes)
-        if training.views < config.freeze_views:
-            self.reporter.note(
-                f"data.cache_mb holds the features of {training.views} augmented views, not {config.freeze_views}"
-            )
+        cache = self.train_loader.cache  # features and pictures share its budget
+        validation = FeatureLoader(self.val_loader, part, 1, cache.budget)
+        cache.budget -= validation.bytes
+        training = FeatureLoader(self.train_loader, part, config.freeze_views, cache.budget)
+        cache.budget -= training.bytes
         self.train_loader, self.val_loader, self.frozen = training, validation, part
         return part.tail
 
     def _accelerate(self) -> None:
         from .accelerator import accelerate, compiled, has_bfloat16, unsupported
 
-        if not self.config.train.accelerate or self.paddle.get_device() != "cpu":
-            return
-        reason = unsupported()
+        wanted = self.config.train.accelerate and self.paddle.get_device() == "cpu"
+        reason = unsupported() if wanted else None
         if reason is not None:
             self.reporter.note(f"training with Paddle's own, slower kernels: {reason}")
+        if not wanted or reason is not None:
+            if self.world.size > 1 and self.config.train.sync_batch_norm:
+                self.reporter.note("train.sync_batch_norm has no effect: it needs the fast kernels (train.accelerate)")
             return
         if not compiled():
             self.reporter.note("compiling the fast kernels for this CPU, once; it takes about 20 seconds")
@@ -254,6 +254,8 @@ class _Training:
         """Train and validate once, then put everything on disk."""
         began = time.perf_counter()
         record = {"event": "epoch", "epoch": epoch, "epochs": self.config.train.epochs, **self._train_epoch(epoch)}
+        if self.world.size > 1:
+            self._share_statistics()
         if self.average is not None:
             with self.average.applied(self.network):
                 self._validate(record)
@@ -266,6 +268,13 @@ class _Training:
             self._save_last()
             self.run.remember()
             self.reporter.epoch(record)
+
+    def _share_statistics(self) -> None:
+        """Give all processes the mean of batch norm's running statistics, of which each has its own."""
+        state = self.network.state_dict()
+        averaged = self.average.values if self.average is not None else {}
+        keys = [key for key, value in state.items() if value.stop_gradient]
+        self.world.share_mean([values[key] for values in (state, averaged) for key in keys if key in values])
 
     def _train_epoch(self, epoch: int) -> dict[str, Any]:
         from .optim import learning_rate

@@ -3,9 +3,16 @@
 import json
 import os
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Any, Optional
+
+
+def end_with_parent() -> None:
+    """End this process as soon as the one that wanted it ends, which closes the pipe that is standard input."""
+    os.read(0, 1)  # not sys.stdin, which would be locked when this process ends by itself
+    os._exit(1)
 
 
 def main(folder: Path) -> int:
@@ -42,15 +49,21 @@ def main(folder: Path) -> int:
 
         result = train(check_config(job["config"]), resume=job["resume"], force=job["force"], reporter=events)
     except PplcError as error:
-        (folder / f"error.{rank}").write_text(str(error), encoding="utf-8")
+        (folder / f"error.{rank}").write_text(str(error), encoding="utf-8", errors="surrogateescape")
         return 1
     except Exception:
-        (folder / f"crash.{rank}").write_text(traceback.format_exc(), encoding="utf-8")
+        (folder / f"crash.{rank}").write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
         raise
     events._write("done", {"epochs": result.epochs, "best": result.best, "seconds": result.seconds})
     return 0
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # this file's folder, where our own modules would hide those of the same name
+    # Not this file's folder, where our own modules would hide those of the same name, but the one above.
+    own = Path(__file__).resolve().parent
+    sys.path[:] = [str(own.parent), *(entry for entry in sys.path if entry != str(own))]
+    for proxy in ("http_proxy", "https_proxy"):  # the launcher hides them from itself
+        if f"{proxy}_original" in os.environ:
+            os.environ[proxy] = os.environ[f"{proxy}_original"]
+    threading.Thread(target=end_with_parent, daemon=True).start()
     sys.exit(main(Path(sys.argv[1])))

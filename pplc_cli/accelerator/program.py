@@ -70,7 +70,6 @@ def _meet(meeting, threads):  # type: ignore[no-untyped-def]
 
 
 def _compiled(digest: str) -> Any:
-    @njit(nogil=True, cache=True)
     def work(ops, thread, threads, scratch, meeting):  # type: ignore[no-untyped-def]
         """One thread's part of a program: every operation, and after each a meeting."""
         len(digest)
@@ -125,7 +124,10 @@ def _compiled(digest: str) -> Any:
                 operations.to_planes(op, thread, threads)
             _meet(meeting, threads)
 
-    return work
+    try:
+        return njit(nogil=True, cache=True)(work)
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+        return njit(nogil=True)(work)
 
 
 def _digest() -> str:
