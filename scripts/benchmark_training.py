@@ -200,9 +200,11 @@ def end_to_end(data: str, network: str, batch: int, size: int, rounds: int) -> d
         for number in range(rounds):
             bare.run(8)
             output = Path(folder) / str(number)
-            command = [sys.executable, "-m", "pplc_cli", "train", "-o", f"data.dir={data}", "--output", str(output)]
+            command = [sys.executable, "-m", "pplc_cli", "train", "--dataset", data, "--output", str(output)]
             command += ["--model", network, "--pretrained", "none", "--epochs", "3", "--batch-size", str(batch)]
-            subprocess.run(command, check=True, capture_output=True)
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode != 0:
+                sys.exit(f"{' '.join(command)}: {done.stderr}")
             lines = (output / "train_log.jsonl").read_text(encoding="utf-8").splitlines()
             epochs = [record for record in map(json.loads, lines) if record["event"] == "epoch"]
             first_epoch.append(epochs[0]["images_per_second"])
@@ -294,7 +296,7 @@ def main() -> None:
     parser.add_argument("--data", help="a data set with lists, for the time from files to weights")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contender")
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--networks", nargs="*", help="default: the table's")
+    parser.add_argument("--networks", nargs="*", help="default: the table's; without a name, none")
     parser.add_argument("--no-profile", action="store_true")
     parser.add_argument("--json", type=Path, default=Path("benchmark_training.json"))
     parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
@@ -308,7 +310,7 @@ def main() -> None:
     kinds = ["pplc", "paddle"] + (["torch"] if util.find_spec("torch") else [])
     if len(kinds) == 2:
         print("PyTorch is not installed and left out: pip install torch")
-    table = [(name, 32) for name in arguments.networks] if arguments.networks else TABLE
+    table = TABLE if arguments.networks is None else [(name, 32) for name in arguments.networks]
     for network, batch in table:
         results = compare(kinds, network, batch, arguments.size, arguments.rounds)
         tell(network, batch, results)
