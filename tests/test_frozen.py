@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 import pytest
 
@@ -80,7 +79,8 @@ class StopAfter(Reporter):
 
 @pytest.mark.parametrize("accelerate", [False, True])
 @pytest.mark.parametrize(
-    "freeze, learns", [("blocks4", ("blocks5", "blocks6", "last_conv", "fc")), ("blocks6", ("last_conv", "fc")), (HEAD, ("fc",))]
+    "freeze, learns",
+    [("blocks4", ("blocks5", "blocks6", "last_conv", "fc")), ("blocks6", ("last_conv", "fc")), (HEAD, ("fc",))],
 )  # fmt: skip
 def test_frozen_stages_keep_their_bits_and_the_others_learn(settings, freeze, learns, accelerate):
     config = settings(freeze=freeze, ema_decay=0.9, optimizer="adamw", learning_rate=0.002, accelerate=accelerate)
@@ -166,7 +166,7 @@ def test_what_cannot_be_frozen_says_why_in_one_line(settings, cache_mb, recipe, 
 
 
 def test_a_network_without_stages():
-    with pytest.raises(TrainError, match="Plain has no stages that could be frozen; set train.freeze: null"):
+    with pytest.raises(TrainError, match=r"Plain has no stages that could be frozen; set train\.freeze: null"):
         FrozenPart(paddle.nn.Flatten(), "conv1", "Plain", (32, 32))
 
 
