@@ -97,7 +97,8 @@ class FeatureLoader:
             TrainError: the features do not fit.
         """
         self.loader, self.part, self.samples, self.views = loader, part, loader.samples, views
-        self.shape = part.features(np.zeros((1, 3, *loader.pipeline.size), np.float32)).shape[1:]
+        self.classes = loader.classes
+        self.shape = tuple(part.features(np.zeros((1, 3, *loader.pipeline.size), np.float32)).shape[1:])
         self.bytes, self.wait = views * len(loader.samples) * int(np.prod(self.shape)) * 4, 0.0
         if self.bytes > budget:
             what = f"{views} views of {len(loader.samples)}" if views > 1 else f"{len(loader.samples)}"
