@@ -38,7 +38,7 @@ def test_sides_grow_to_the_full_one(epochs, first, full, share):
 
 def test_the_sides_of_a_usual_recipe():
     assert [side_at(epoch, 10, 128, 224, 0.75) for epoch in range(1, 11)] == [
-        128, 128, 160, 160, 192, 192, 192, 192, 224, 224
+        128, 128, 160, 160, 192, 192, 192, 224, 224, 224
     ]  # fmt: skip
     assert [side_at(epoch, 4, 32, 224, 1.0) for epoch in (3, 4)] == [160, 224]
 
