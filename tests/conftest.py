@@ -161,7 +161,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
             write_picture(data / name / f"图 {index:02d}.jpg", image)
     pplc = Pplc(folder)
     pplc("split", "--dataset", str(data), "--val", "0.1", "--test", "0.2")
-    args = [*recipe(data, epochs=14, batch_size=4, learning_rate=0.03), "--output", str(folder / "the run")]
+    args = [*recipe(data, epochs=24, batch_size=4, learning_rate=0.03), "--output", str(folder / "the run")]
     pplc("train", *args)
     pplc("export")
     return Trained(folder, data, folder / "the run", args)
