@@ -168,3 +168,73 @@ def test_what_cannot_be_started_says_why(pplc, recipe_args, class_folders, words
     pplc("split", "--dataset", str(folder))
     done = pplc("train", *recipe_args(folder, epochs=1), "--output", "run", *words, check=False)
     assert done.returncode in (1, 2) and message in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "number, status",
+    [
+        (signal.SIGINT, 130),
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.slow),
+    ],
+)
+def test_a_stopped_run_leaves_no_process_behind(pplc, recipe_args, class_folders, monkeypatch, number, status):
+    """The signal goes to the command alone; nothing but SIGKILL may leave temporary files."""
+    folder = class_folders((12, 12))
+    pplc("split", "--dataset", str(folder))
+    temporary = pplc.cwd / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    before = set(worker_processes(0))
+    process = start(pplc.cwd, *recipe_args(folder, epochs=500), "--output", "run", "--nproc", "2")
+    deadline = time.monotonic() + 180
+    while not (pplc.cwd / "run" / "last").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    workers = set(worker_processes(process.pid)) - before
+    assert len(workers) == 2
+    os.kill(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == status and "Traceback" not in err
+    assert number != signal.SIGINT or "--resume" in err
+    deadline = time.monotonic() + 10
+    while any(alive(worker) for worker in workers):
+        assert time.monotonic() < deadline, "the workers go on"
+        time.sleep(0.1)
+    assert number == signal.SIGKILL or not list(temporary.glob("pplc-*"))
+    assert load_info(pplc.cwd / "run" / "last", "model")["epoch"] >= 1
+
+
+def test_more_processes_than_pictures(pplc, recipe_args, class_folders):
+    """Three for batches and a validation list of two, a relative Chinese path, variables of another job."""
+    folder = class_folders((6, 6), names=("狗 dog", "猫"), folder="数据 集")
+    pplc("split", "--dataset", folder.name, "--val", "0.2", "--test", "0")
+    assert len((folder / "val_list.txt").read_text(encoding="utf-8").splitlines()) == 2
+    args = recipe_args(Path(folder.name), epochs=1, batch_size=2, ema_decay=0.9)
+    other = {"PADDLE_TRAINERS_NUM": "7", "PADDLE_TRAINER_ID": "3", "PADDLE_LOCAL_SIZE": "7", "PADDLE_NNODES": "2"}
+    pplc("train", *args, "--output", "跑 three", "--nproc", "3", env=other)
+    found = log(pplc.cwd / "跑 three")
+    assert len(found) == 1 and found[0]["val_top1"] in (0, 0.5, 1)
+    pplc("train", *args, "--output", "alone", env=other)
+    assert len(log(pplc.cwd / "alone")) == 1
+
+
+@pytest.mark.slow
+def test_two_processes_resume_with_the_same_bits(pplc, recipe_args, class_folders):
+    """Batch norm's statistics are those of both, in every process; with frozen stages, and the moving average."""
+    folder = class_folders((12, 12))
+    pplc("split", "--dataset", str(folder))
+    args = recipe_args(folder, epochs=3, ema_decay=0.9, freeze="blocks3")
+    pplc("train", *args, "--output", "whole", "--nproc", "2")
+    pplc("train", *args, "--epochs", "1", "--output", "cut", "--nproc", "2")
+    pplc("train", *args, "--output", "cut", "--nproc", "2", "--resume")
+    for part in ("model", "ema", "optimizer"):
+        one, two = (load_arrays(pplc.cwd / run / "last", part) for run in ("whole", "cut"))
+        assert one.keys() == two.keys() and not [key for key in one if not np.array_equal(one[key], two[key])]
+    figures = [[(r["train_loss"], r["val_loss"]) for r in log(pplc.cwd / run)] for run in ("whole", "cut")]
+    assert figures[0] == figures[1] and len(figures[0]) == 3
+    # What was measured is what was saved.
+    measured = json.loads(pplc("eval", "--run", "whole", "--split", "val", "--json").stdout)
+    best = load_info(pplc.cwd / "whole" / "best_model", "model")
+    assert measured["top1"] == pytest.approx(best["val_top1"], abs=1e-9)

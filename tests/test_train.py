@@ -192,6 +192,41 @@ def test_weights_that_cannot_be_had_are_an_error(pplc, recipe_args, class_folder
     pplc("train", *recipe_args(folder, epochs=1), "--output", "run")
 
 
+def test_the_fast_kernels_train_as_paddles_own_do(pplc, recipe_args, class_folders):
+    """But for rounding; and who does not want them hears nothing of them.
+
+    One batch an epoch: batch norm over a few values, as in a small last batch, makes much of rounding.
+    """
+    folder = class_folders((12, 12))
+    pplc("split", "--dataset", str(folder))
+    args = [*recipe_args(folder, epochs=2, learning_rate=0.001, batch_size=64), "-o", "model.dropout=0"]
+    own = pplc("train", *args, "-o", "train.accelerate=false", "--output", "own")
+    pplc("train", *args, "--output", "fast")
+    assert "kernel" not in own.stdout + own.stderr
+    logs = [(pplc.cwd / name / "train_log.jsonl").read_text(encoding="utf-8") for name in ("own", "fast")]
+    own_epochs, fast_epochs = ([json.loads(line) for line in log.splitlines() if '"epoch", ' in line] for log in logs)
+    assert len(own_epochs) == len(fast_epochs) == 2
+    for key in ("train_loss", "val_loss"):
+        assert [r[key] for r in own_epochs] == pytest.approx([r[key] for r in fast_epochs], rel=1e-3)
+
+
+def test_a_cpu_without_the_fast_kernels_trains_all_the_same(pplc, recipe_args, class_folders):
+    folder = class_folders((12, 12))
+    pplc("split", "--dataset", str(folder))
+    script = pplc.cwd / "old_cpu.py"
+    script.write_text(
+        "import pplc_cli.accelerator, pplc_cli.cli\n"
+        "pplc_cli.accelerator.unsupported = lambda: 'this CPU is from 2005'\n"
+        "pplc_cli.cli.main()\n",
+        encoding="utf-8",
+    )
+    command = [sys.executable, str(script), "train", *recipe_args(folder, epochs=1), "--output", "run"]
+    done = subprocess.run(command, cwd=pplc.cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).count("Paddle's own, slower kernels: this CPU is from 2005") == 1
+    assert (pplc.cwd / "run" / "best_model").is_dir()
+
+
 def start(cwd, *words):
     """``pplc train`` in its own process group."""
     command = [sys.executable, "-m", "pplc_cli", "train", *words]
