@@ -81,14 +81,13 @@ def fingerprint_of(labels: Sequence[str], *lists: Sequence[Sample]) -> str:
 
 def _check_resumable(run: Run, config: Config, fingerprint: str, state: dict[str, Any]) -> None:
     old, new = state["config"], config.to_dict()
-    changed = [
-        f"{section}.{key}: {old[section].get(key, _default(getattr(config, section), key))!r} then, {value!r} now"
-        for section in ("data", "model", "train", "eval")
-        for key, value in new[section].items()
-        # A key that the run's version of pplc did not have was what its default says.
-        if key not in _FREE_KEYS.get(section, ())
-        and json.dumps(old[section].get(key, _default(getattr(config, section), key))) != json.dumps(value)
-    ]
+    changed = []
+    for section in ("data", "model", "train", "eval"):
+        for key, now in new[section].items():
+            # A key that the run's version of pplc did not have was what its default says.
+            then = old[section][key] if key in old[section] else _default(getattr(config, section), key)
+            if key not in _FREE_KEYS.get(section, ()) and json.dumps(then) != json.dumps(now):
+                changed.append(f"{section}.{key}: {then!r} then, {now!r} now")
     if (config.train.schedule == "cosine" or config.train.progressive_from) and (
         old["train"]["epochs"] != config.train.epochs
     ):

@@ -149,21 +149,21 @@ class _Training:
     def _accelerate(self) -> None:
         from .accelerator import accelerate, compiled, has_bfloat16, unsupported
 
+        synced = self.world.size > 1 and self.config.train.sync_batch_norm
         wanted = self.config.train.accelerate and self.paddle.get_device() == "cpu"
         reason = unsupported() if wanted else None
         if reason is not None:
             self.reporter.note(f"training with Paddle's own, slower kernels: {reason}")
         if not wanted or reason is not None:
-            if self.world.size > 1 and self.config.train.sync_batch_norm:
+            if synced:
                 self.reporter.note("train.sync_batch_norm has no effect: it needs the fast kernels (train.accelerate)")
             return
         if not compiled():
             self.reporter.note("compiling the fast kernels for this CPU, once; it takes about 20 seconds")
-        reduce = self.world.sum if self.world.size > 1 and self.config.train.sync_batch_norm else None
         bfloat16 = self.config.train.precision == "bfloat16"
         if bfloat16 and not has_bfloat16():
             self.reporter.note("this CPU has no bfloat16 products; training in float32")
-        accelerate(self.trained, self.config.train.threads, reduce, bfloat16)
+        accelerate(self.trained, self.config.train.threads, self.world.sum if synced else None, bfloat16)
         if self.frozen is not None:
             accelerate(self.frozen.front, self.config.train.threads, bfloat16=bfloat16)
 
@@ -346,6 +346,8 @@ class _Training:
         return (losses * self.paddle.to_tensor(weights)).sum() / float(whole)
 
     def _report_step(self, epoch: int, index: int, rate: float, loss: float, top1: float, speed: float) -> None:
+        if self.world.rank:
+            return
         steps, epochs = len(self.train_loader), self.config.train.epochs
         images_left = (epochs - epoch) * len(self.train_samples) + (steps - index - 1) * self.config.train.batch_size
         record = {
@@ -360,8 +362,6 @@ class _Training:
             "images_per_second": round(speed, 2),
             "seconds_left": round(images_left / speed, 1),
         }
-        if self.world.rank:
-            return
         self.reporter.step(record)
         if (index + 1) % self.config.train.log_interval_steps == 0:
             self._log(record)

@@ -18,6 +18,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from pplc_cli.run import Run
+
 VARIANTS = {
     "as it is": [],
     "train.accelerate: false": ["train.accelerate=false"],
@@ -38,8 +40,7 @@ def run(config: str, overrides: list[str], output: Path) -> tuple[float, float]:
     for override in overrides:
         command += ["-o", override]
     subprocess.run(command, check=True, capture_output=True)
-    lines = (output / "train_log.jsonl").read_text(encoding="utf-8").splitlines()
-    epochs = [record for record in map(json.loads, lines) if record["event"] == "epoch"]
+    epochs = Run(output).epochs()
     return sum(epoch["seconds"] for epoch in epochs), max(epoch["val_top1"] for epoch in epochs)
 
 

@@ -192,6 +192,8 @@ def compare(kinds: list[str], network: str, batch: int, size: int, rounds: int) 
 
 def end_to_end(data: str, network: str, batch: int, size: int, rounds: int) -> dict[str, Any]:
     """``pplc train`` with its augmentation on photographs, in turn with the bare step."""
+    from pplc_cli.run import Run
+
     bare = Contender("pplc", network, batch, size)
     rates: list[float] = []
     first_epoch: list[float] = []
@@ -205,8 +207,7 @@ def end_to_end(data: str, network: str, batch: int, size: int, rounds: int) -> d
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode != 0:
                 sys.exit(f"{' '.join(command)}: {done.stderr}")
-            lines = (output / "train_log.jsonl").read_text(encoding="utf-8").splitlines()
-            epochs = [record for record in map(json.loads, lines) if record["event"] == "epoch"]
+            epochs = Run(output).epochs()
             first_epoch.append(epochs[0]["images_per_second"])
             rates.append(len(epochs) / sum(1 / epoch["images_per_second"] for epoch in epochs))
             waits.append(sum(epoch["data_wait"] for epoch in epochs))
@@ -242,7 +243,7 @@ def profile(network_name: str, batch: int, size: int) -> list[dict[str, Any]]:
             if position == len(found):
                 op = ops[index]
                 shape = {key: int(op[key]) for key in ("ci", "co", "kh", "sh", "h_in")}
-                found.append({"operation": program.CODES[int(op["code"])], **shape, "ms": spent})
+                found.append({"operation": program.Code(int(op["code"])).name.lower(), **shape, "ms": spent})
             found[position]["ms"] = min(found[position]["ms"], spent)
             position += 1
 

@@ -7,32 +7,18 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import start, wait_for_epoch
 
 from pplc_cli.checkpoint import load_arrays, load_info
 from pplc_cli.data.lists import Sample
 from pplc_cli.data.loader import Loader
 from pplc_cli.data.transforms import Pipeline
-
-FOLDER = Path(__file__).parent
-
-
-def log(run):
-    lines = (run / "train_log.jsonl").read_text(encoding="utf-8").splitlines()
-    return [record for record in map(json.loads, lines) if record["event"] == "epoch"]
-
-
-def start(cwd, *words):
-    command = [sys.executable, "-m", "pplc_cli", "train", *words]
-    return subprocess.Popen(
-        command, cwd=cwd, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+from pplc_cli.run import Run
 
 
 @pytest.mark.parametrize("count", [17, 32, 3, 1])
@@ -71,7 +57,7 @@ def test_two_processes_follow_one(pplc, recipe_args, class_folders):
             # Sums in another order differ by 1e-6, and batch norm over eight values multiplies that step by step.
             size = float(np.abs(value).max())
             np.testing.assert_allclose(two[key], value, rtol=0, atol=5e-3 * size + 1e-9, err_msg=key)
-    for first, second in zip(log(pplc.cwd / "one"), log(pplc.cwd / "two")):
+    for first, second in zip(Run(pplc.cwd / "one").epochs(), Run(pplc.cwd / "two").epochs()):
         assert first["train_top1"] == pytest.approx(second["train_top1"], abs=1e-9)
         assert first["train_loss"] == pytest.approx(second["train_loss"], rel=1e-4)
     found = sorted(path.name for path in (pplc.cwd / "two").iterdir())
@@ -83,11 +69,7 @@ def test_a_dead_worker_ends_the_run_and_the_run_goes_on(pplc, recipe_args, class
     pplc("split", "--dataset", str(folder))
     args = [*recipe_args(folder, epochs=40), "--output", "run", "--nproc", "2"]
     process = start(pplc.cwd, *args)
-    deadline = time.monotonic() + 180
-    while not (pplc.cwd / "run" / "last").exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for_epoch(pplc.cwd / "run", 1, process)
     workers = worker_processes(process.pid)
     assert len(workers) == 2, workers
     os.kill(workers[-1], signal.SIGKILL)
@@ -187,11 +169,7 @@ def test_a_stopped_run_leaves_no_process_behind(pplc, recipe_args, class_folders
     monkeypatch.setenv("TMPDIR", str(temporary))
     before = set(worker_processes(0))
     process = start(pplc.cwd, *recipe_args(folder, epochs=500), "--output", "run", "--nproc", "2")
-    deadline = time.monotonic() + 180
-    while not (pplc.cwd / "run" / "last").exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for_epoch(pplc.cwd / "run", 1, process)
     workers = set(worker_processes(process.pid)) - before
     assert len(workers) == 2
     os.kill(process.pid, number)
@@ -214,10 +192,10 @@ def test_more_processes_than_pictures(pplc, recipe_args, class_folders):
     args = recipe_args(Path(folder.name), epochs=1, batch_size=2, ema_decay=0.9)
     other = {"PADDLE_TRAINERS_NUM": "7", "PADDLE_TRAINER_ID": "3", "PADDLE_LOCAL_SIZE": "7", "PADDLE_NNODES": "2"}
     pplc("train", *args, "--output", "跑 three", "--nproc", "3", env=other)
-    found = log(pplc.cwd / "跑 three")
+    found = Run(pplc.cwd / "跑 three").epochs()
     assert len(found) == 1 and found[0]["val_top1"] in (0, 0.5, 1)
     pplc("train", *args, "--output", "alone", env=other)
-    assert len(log(pplc.cwd / "alone")) == 1
+    assert len(Run(pplc.cwd / "alone").epochs()) == 1
 
 
 @pytest.mark.slow
@@ -232,7 +210,7 @@ def test_two_processes_resume_with_the_same_bits(pplc, recipe_args, class_folder
     for part in ("model", "ema", "optimizer"):
         one, two = (load_arrays(pplc.cwd / run / "last", part) for run in ("whole", "cut"))
         assert one.keys() == two.keys() and not [key for key in one if not np.array_equal(one[key], two[key])]
-    figures = [[(r["train_loss"], r["val_loss"]) for r in log(pplc.cwd / run)] for run in ("whole", "cut")]
+    figures = [[(r["train_loss"], r["val_loss"]) for r in Run(pplc.cwd / run).epochs()] for run in ("whole", "cut")]
     assert figures[0] == figures[1] and len(figures[0]) == 3
     # What was measured is what was saved.
     measured = json.loads(pplc("eval", "--run", "whole", "--split", "val", "--json").stdout)

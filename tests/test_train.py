@@ -11,31 +11,16 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
+from runs import arrays, assert_same, start, wait_for_epoch
 
-from pplc_cli.checkpoint import load_arrays, load_info
-
-
-def arrays(folder):
-    """All arrays of a checkpoint folder by file and key."""
-    return {
-        (path.stem, key): value
-        for path in sorted(folder.glob("*.safetensors"))
-        for key, value in load_arrays(folder, path.stem).items()
-    }
-
-
-def assert_same(one, other):
-    assert one.keys() == other.keys()
-    different = [key for key in one if not np.array_equal(one[key], other[key])]
-    assert not different
+from pplc_cli.checkpoint import load_info
+from pplc_cli.run import Run
 
 
 def test_a_run_writes_what_it_promises(trained):
     run = trained.run
-    epochs = [json.loads(line) for line in (run / "train_log.jsonl").read_text(encoding="utf-8").splitlines()]
-    epochs = [record for record in epochs if record["event"] == "epoch"]
+    epochs = Run(run).epochs()
     assert [record["epoch"] for record in epochs] == list(range(1, len(epochs) + 1))
     best = load_info(run / "best_model", "model")
     assert best["labels"] == ["dog", "猫 cat"] and best["val_top1"] == max(r["val_top1"] for r in epochs)
@@ -225,27 +210,3 @@ def test_a_cpu_without_the_fast_kernels_trains_all_the_same(pplc, recipe_args, c
     assert done.returncode == 0, done.stderr
     assert (done.stdout + done.stderr).count("Paddle's own, slower kernels: this CPU is from 2005") == 1
     assert (pplc.cwd / "run" / "best_model").is_dir()
-
-
-def start(cwd, *words):
-    """``pplc train`` in its own process group."""
-    command = [sys.executable, "-m", "pplc_cli", "train", *words]
-    return subprocess.Popen(
-        command, cwd=cwd, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def wait_for_epoch(run, epoch, process):
-    """Until the checkpoint of an epoch is on disk."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        log = run / "train_log.jsonl"
-        if (
-            (run / "last").exists()
-            and log.exists()
-            and log.read_text(encoding="utf-8").count('"event": "epoch"') >= epoch
-        ):
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"no epoch {epoch} in two minutes")

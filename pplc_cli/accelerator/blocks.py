@@ -10,17 +10,16 @@ Addresses and strides are in bytes.
 from __future__ import annotations
 
 import numpy as np
+from numba.extending import register_jitable
 
 from .activations import activate, derivative
 from .llvm import LANES
 from .simd import (
     accumulate,
     fma,
-    get_f32,
     kernel,
     load,
     load_all,
-    put_f32,
     put_i64,
     splat,
     store,
@@ -32,7 +31,7 @@ PAD = 16  # channels of coefficients and of scratch rows are rounded up to this,
 _zero = np.float32(0)
 
 
-@kernel
+@register_jitable  # also for Python, which lays out the memory
 def padded(c):  # type: ignore[no-untyped-def]
     """Channels rounded up to PAD."""
     return (c + PAD - 1) // PAD * PAD
@@ -106,6 +105,21 @@ def finish_block(dx, x, rows, c, bn, act, sums):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def start_sums(op, thread):  # type: ignore[no-untyped-def]
+    """Address of this thread's sums for :func:`finish_block`, empty where the operation will need them."""
+    sums = op.sums + thread * op.sums_size
+    if op.finish and op.in_bn:
+        clear(sums, padded(op.ci) * 16)
+    return sums
+
+
+@register_jitable
+def statistics_size(c):  # type: ignore[no-untyped-def]
+    """Bytes of a thread's statistics, a cache line apart from the next one's."""
+    return padded(c) * 20 + 64
+
+
+@kernel
 def start_statistics(stats, c, count):  # type: ignore[no-untyped-def]
     """Make a thread's statistics empty: float32 shift, float64 sums of (x - shift) and its square, int64 count."""
     clear(stats, padded(c) * 20)
@@ -154,10 +168,3 @@ def add_columns(x, ld, rows, c, out):  # type: ignore[no-untyped-def]
         for r in range(rows):
             total = total + load_all(x + r * ld + 4 * j)
         store_all(total, out + 4 * j)
-
-
-@kernel
-def copy_scalars(x, step, out, out_step, count):  # type: ignore[no-untyped-def]
-    """Copy ``count`` float32 from one stride to another."""
-    for i in range(count):
-        put_f32(get_f32(x + i * step), out + i * out_step)

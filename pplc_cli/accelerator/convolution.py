@@ -17,6 +17,7 @@ from .blocks import (
     half_block,
     padded,
     start_statistics,
+    start_sums,
     view_block,
 )
 from .gemm import PANEL, product, product_half, product_t
@@ -183,13 +184,11 @@ def backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
     gradient = scratch + op.block * (padded(k) + PAD) * 4
     columns, ldc = gradient + op.block * ldg, padded(k) * 4
     dw, db = op.dw + thread * k * ldg, op.db + thread * ldg
-    sums = op.sums + thread * op.sums_size
+    sums = start_sums(op, thread)
     if op.dw:
         clear(dw, k * ldg)
     if op.db:
         clear(db, ldg)
-    if op.dx and op.finish and op.in_bn:
-        clear(sums, padded(op.ci) * 16)
     by_image = op.dx != 0 and not pointwise
     low, high = share(op.n * pixels, pixels if by_image else 8, thread, threads)
     if by_image and not op.add:

@@ -6,13 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Union
 
-from . import program as p
+from .blocks import PAD, padded
+from .program import Code
 
 LARGE = 1 << 16  # bytes; smaller buffers are not worth sharing memory
-
-
-def padded(c: int) -> int:
-    return (c + 15) // 16 * 16
 
 
 class Buffer:
@@ -43,11 +40,11 @@ def block_rows(k: int, outputs: int) -> int:
 def scratch_size(op: dict[str, Any]) -> int:
     """Bytes of scratch that an operation needs in each thread."""
     code, c = op["code"], op.get("ci", 0)
-    if code in (p.DENSE, p.DENSE_BACKWARD):
+    if code in (Code.DENSE, Code.DENSE_BACKWARD):
         k = padded(op["kh"] * op["kw"] * c)
         outputs = padded(op["co"])
-        return op["block"] * (k + max(k, outputs) + 16 + outputs) * 4 + 256
-    if code in (p.DEPTHWISE, p.DEPTHWISE_BACKWARD):
+        return op["block"] * (k + max(k, outputs) + PAD + outputs) * 4 + 256
+    if code in (Code.DEPTHWISE, Code.DEPTHWISE_BACKWARD):
         row = (op["w_in"] + 2 * op["pw"] + 2 * op["kh"]) * c * 4
         return 64 + (op["kh"] + 3) * row + 256
     return (2 * op.get("block", 0) + 3) * max(padded(c), padded(op.get("co", 0))) * 4 + 256

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import Any, Optional
 
@@ -16,12 +17,12 @@ from .trace import Untraceable, has_hooks, opaque_layers, trace
 from .views import How
 
 _logger = logging.getLogger(__name__)
-_teams: dict[int, Team] = {}
 
 
+@functools.cache
 def team(threads: int) -> Team:
     """The process's threads; all networks share them."""
-    return _teams.setdefault(threads, Team(threads))
+    return Team(threads)
 
 
 class _Differentiable(PyLayer):
@@ -29,7 +30,7 @@ class _Differentiable(PyLayer):
 
     @staticmethod
     def forward(context: Any, x: Any, lease: Any, *parameters: Any) -> Any:
-        context.lease, context.wanted = lease, not x.stop_gradient
+        context.lease = lease
         return lease.run.forward(x)
 
     @staticmethod

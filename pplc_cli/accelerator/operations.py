@@ -6,7 +6,16 @@ import math
 
 import numpy as np
 
-from .blocks import add_statistics, clear, finish_block, gradient_block, padded, start_statistics, view_block
+from .blocks import (
+    add_statistics,
+    clear,
+    finish_block,
+    gradient_block,
+    padded,
+    start_statistics,
+    start_sums,
+    view_block,
+)
 from .convolution import share
 from .llvm import LANES
 from .simd import (
@@ -153,9 +162,7 @@ def copy(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
 def copy_backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
     """The gradient of :func:`copy`'s input; channels that were not copied get none."""
     low, high = share(op.n, 8, thread, threads)
-    sums = op.sums + thread * op.sums_size
-    if op.finish and op.in_bn:
-        clear(sums, padded(op.ci) * 16)
+    sums = start_sums(op, thread)
     for first in range(low, high, op.block):
         rows = min(op.block, high - first)
         dx, at = op.dx + first * op.ci * 4, first * op.co * 4
@@ -193,9 +200,7 @@ def scale(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
 def scale_backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
     """Gradients of :func:`scale`'s input and (``dw``, finished as well, sums at ``db``) of its factors."""
     low, high = share(op.n, 1, thread, threads)
-    sums, gate_sums = op.sums + thread * op.sums_size, op.db + thread * op.sums_size
-    if op.finish and op.in_bn:
-        clear(sums, padded(op.ci) * 16)
+    sums, gate_sums = start_sums(op, thread), op.db + thread * op.sums_size
     if op.wt and op.dw:
         clear(gate_sums, padded(op.ci) * 16)
     row = padded(op.ci) * 4
@@ -253,9 +258,7 @@ def mean(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
 def mean_backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
     """The gradient of :func:`mean`'s input."""
     low, high = share(op.n, 1, thread, threads)
-    sums = op.sums + thread * op.sums_size
-    if op.finish and op.in_bn:
-        clear(sums, padded(op.ci) * 16)
+    sums = start_sums(op, thread)
     part = splat(np.float32(1.0 / op.h_in))
     for image in range(low, high):
         at = image * op.ci * 4
@@ -319,9 +322,7 @@ def pool(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
 def pool_backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
     """The gradient of :func:`pool`'s input."""
     low, high = share(op.n, 1, thread, threads)
-    sums, pixels = op.sums + thread * op.sums_size, op.h_in * op.w_in
-    if op.finish and op.in_bn:
-        clear(sums, padded(op.ci) * 16)
+    sums, pixels = start_sums(op, thread), op.h_in * op.w_in
     if not op.add:
         clear(op.dx + low * pixels * op.ci * 4, (high - low) * pixels * op.ci * 4)
     for index in range(low * op.ho * op.wo, high * op.ho * op.wo):

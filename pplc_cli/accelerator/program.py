@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import os
 import threading
@@ -21,36 +22,34 @@ FIELDS = """
     in_bn in_act out_bn stats stats_size sums sums_size add finish block half
 """.split()  # noqa: SIM905
 OPERATION = np.dtype([(name, np.int64) for name in FIELDS])
-CODES = """
-    pack_dense pack_depthwise dense dense_backward depthwise depthwise_backward reduce_dense reduce_depthwise
-    statistics local_moments norm_forward local_sums norm_backward copy copy_backward scale scale_backward
-    mean mean_backward pool pool_backward to_pixels to_planes
-""".split()  # noqa: SIM905
-(
-    PACK_DENSE,
-    PACK_DEPTHWISE,
-    DENSE,
-    DENSE_BACKWARD,
-    DEPTHWISE,
-    DEPTHWISE_BACKWARD,
-    REDUCE_DENSE,
-    REDUCE_DEPTHWISE,
-    STATISTICS,
-    LOCAL_MOMENTS,
-    NORM_FORWARD,
-    LOCAL_SUMS,
-    NORM_BACKWARD,
-    COPY,
-    COPY_BACKWARD,
-    SCALE,
-    SCALE_BACKWARD,
-    MEAN,
-    MEAN_BACKWARD,
-    POOL,
-    POOL_BACKWARD,
-    TO_PIXELS,
-    TO_PLANES,
-) = range(len(CODES))
+
+
+class Code(enum.IntEnum):
+    """What an operation does; named like the kernel that does it."""
+
+    PACK_DENSE = 0
+    PACK_DEPTHWISE = 1
+    DENSE = 2
+    DENSE_BACKWARD = 3
+    DEPTHWISE = 4
+    DEPTHWISE_BACKWARD = 5
+    REDUCE_DENSE = 6
+    REDUCE_DEPTHWISE = 7
+    STATISTICS = 8
+    LOCAL_MOMENTS = 9
+    NORM_FORWARD = 10
+    LOCAL_SUMS = 11
+    NORM_BACKWARD = 12
+    COPY = 13
+    COPY_BACKWARD = 14
+    SCALE = 15
+    SCALE_BACKWARD = 16
+    MEAN = 17
+    MEAN_BACKWARD = 18
+    POOL = 19
+    POOL_BACKWARD = 20
+    TO_PIXELS = 21
+    TO_PLANES = 22
 
 
 @kernel
@@ -76,51 +75,51 @@ def _compiled(digest: str) -> Any:
         for i in range(len(ops)):
             op = ops[i]
             code = op.code
-            if code == DENSE:
+            if code == Code.DENSE:
                 convolution.forward(op, scratch, thread, threads)
-            elif code == DENSE_BACKWARD:
+            elif code == Code.DENSE_BACKWARD:
                 convolution.backward(op, scratch, thread, threads)
-            elif code == DEPTHWISE:
+            elif code == Code.DEPTHWISE:
                 depthwise.forward(op, scratch, thread, threads)
-            elif code == DEPTHWISE_BACKWARD:
+            elif code == Code.DEPTHWISE_BACKWARD:
                 depthwise.backward(op, scratch, thread, threads)
-            elif code == PACK_DENSE:
+            elif code == Code.PACK_DENSE:
                 convolution.pack(op, thread, threads)
-            elif code == PACK_DEPTHWISE:
+            elif code == Code.PACK_DEPTHWISE:
                 depthwise.pack(op, thread, threads)
-            elif code == REDUCE_DENSE:
+            elif code == Code.REDUCE_DENSE:
                 convolution.reduce_weights(op, thread, threads)
-            elif code == REDUCE_DEPTHWISE:
+            elif code == Code.REDUCE_DEPTHWISE:
                 depthwise.reduce_weights(op, thread, threads)
-            elif code == STATISTICS:
+            elif code == Code.STATISTICS:
                 operations.statistics(op, scratch, thread, threads)
-            elif code == LOCAL_MOMENTS:
+            elif code == Code.LOCAL_MOMENTS:
                 operations.local_moments(op, thread, threads)
-            elif code == NORM_FORWARD:
+            elif code == Code.NORM_FORWARD:
                 operations.norm_forward(op, thread, threads)
-            elif code == LOCAL_SUMS:
+            elif code == Code.LOCAL_SUMS:
                 operations.local_sums(op, thread, threads)
-            elif code == NORM_BACKWARD:
+            elif code == Code.NORM_BACKWARD:
                 operations.norm_backward(op, thread, threads)
-            elif code == COPY:
+            elif code == Code.COPY:
                 operations.copy(op, scratch, thread, threads)
-            elif code == COPY_BACKWARD:
+            elif code == Code.COPY_BACKWARD:
                 operations.copy_backward(op, scratch, thread, threads)
-            elif code == SCALE:
+            elif code == Code.SCALE:
                 operations.scale(op, scratch, thread, threads)
-            elif code == SCALE_BACKWARD:
+            elif code == Code.SCALE_BACKWARD:
                 operations.scale_backward(op, scratch, thread, threads)
-            elif code == MEAN:
+            elif code == Code.MEAN:
                 operations.mean(op, scratch, thread, threads)
-            elif code == MEAN_BACKWARD:
+            elif code == Code.MEAN_BACKWARD:
                 operations.mean_backward(op, scratch, thread, threads)
-            elif code == POOL:
+            elif code == Code.POOL:
                 operations.pool(op, scratch, thread, threads)
-            elif code == POOL_BACKWARD:
+            elif code == Code.POOL_BACKWARD:
                 operations.pool_backward(op, scratch, thread, threads)
-            elif code == TO_PIXELS:
+            elif code == Code.TO_PIXELS:
                 operations.to_pixels(op, thread, threads)
-            elif code == TO_PLANES:
+            elif code == Code.TO_PLANES:
                 operations.to_planes(op, thread, threads)
             _meet(meeting, threads)
 

@@ -153,22 +153,6 @@ def where_less(context: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
     return vector(vector, vector, vector, vector), codegen
 
 
-@intrinsic
-def total(context: Any, value: Any) -> Any:
-    """Sum of the lanes."""
-
-    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        vec, width = values[0], LANES
-        while width > 1:
-            order = [i + width // 2 if i < width // 2 else 0 for i in range(LANES)]
-            mask = ir.Constant(ir.VectorType(i32, LANES), order)
-            vec = builder.fadd(vec, builder.shuffle_vector(vec, vec, mask))
-            width //= 2
-        return builder.extract_element(vec, ir.Constant(i32, 0))
-
-    return types.float32(vector), codegen
-
-
 def _rounded(builder: Any, value: Any) -> Any:
     """The bits of float32 lanes, rounded to the nearest bfloat16 in the upper half."""
     lanes = ir.VectorType(i32, LANES)

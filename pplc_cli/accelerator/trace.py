@@ -290,7 +290,7 @@ def has_hooks(layer: Any) -> bool:
 
 
 def _opaque(layer: Any, stands: tuple, options: dict) -> Stand:
-    """A layer that Paddle runs: one tensor in, one out, whose shape a trial on random pixels tells."""
+    """A layer that Paddle runs: one tensor in, one out, whose shape a trial on white pixels tells."""
     _require(len(stands) == 1 and isinstance(stands[0], Stand) and not options, type(layer).__name__)
     (x,) = stands
     numbers = paddle.get_rng_state()

@@ -7,8 +7,9 @@ from typing import Any, Optional
 
 import numpy as np
 
-from . import program as p
-from .memory import Buffer, Field, Slot, Step, padded
+from .blocks import padded
+from .memory import Buffer, Field, Slot, Step
+from .program import Code
 from .trace import Graph, Node
 
 
@@ -47,8 +48,12 @@ class View:
     @property
     def source(self) -> dict[str, Field]:
         """The fields by which an operation reads it."""
-        bn: Field = self.norm.coefficients if self.norm else 0
-        return {"x": self.data, "in_bn": bn, "in_act": self.act}
+        return {"x": self.data, "in_bn": self.coefficients, "in_act": self.act}
+
+    @property
+    def coefficients(self) -> Field:
+        """Its batch norm's, 0 for none."""
+        return self.norm.coefficients if self.norm else 0
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Builder:
         self._more: list[tuple[Buffer, Slot, int]] = []  # gradients of parameters from further uses, to be added
         self._steps = self.forward
 
-    def _op(self, code: int, **fields: Any) -> None:
+    def _op(self, code: Code, **fields: Any) -> None:
         self._steps.append({"code": code, **fields})
 
     def _trained(self, tensor: Any) -> bool:
@@ -138,13 +143,13 @@ class Builder:
             return
         channels = view.shape[1]
         sums = Buffer(16 * channels)
-        self._op(p.LOCAL_SUMS, ci=channels, sums=norm.sums, sums_size=self._sums_size(view), y=sums)
+        self._op(Code.LOCAL_SUMS, ci=channels, sums=norm.sums, sums_size=self._sums_size(view), y=sums)
         everywhere = sums
         if norm.batch and self.reduce:
             everywhere = Buffer(16 * channels)
             self._reduce_step(sums, everywhere, 2 * channels)
         self._op(
-            p.NORM_BACKWARD,
+            Code.NORM_BACKWARD,
             ci=channels,
             in_bn=norm.coefficients,
             x=everywhere,
@@ -157,7 +162,7 @@ class Builder:
     def _out(self, view: View) -> dict[str, Field]:
         """The fields by which a backward operation reads the gradient of its result."""
         assert view.gradient is not None
-        return {"g": view.gradient, "y": view.data, "out_bn": view.norm.coefficients if view.norm else 0}
+        return {"g": view.gradient, "y": view.data, "out_bn": view.coefficients}
 
     def _reduce_step(self, source: Buffer, target: Buffer, count: int) -> None:
         """Add float64 numbers up over the processes, in Python."""
