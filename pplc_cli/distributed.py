@@ -6,15 +6,20 @@ messages go over gloo, between GPUs over NCCL.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from .errors import TrainError
 from .runtime import WORKER
+
+
+class LostContact(TrainError):
+    """Another process is gone. It knows why; this one does not."""
 
 
 class World:
@@ -56,19 +61,20 @@ class _Group(World):
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         tensor = self._paddle.to_tensor(values)
-        self._distributed.all_reduce(tensor)
+        self._add(tensor)
         return tensor.numpy()
 
     def tell(self, value: Any) -> Any:
         data = np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.int64)
         size = int(self.sum(np.array([float(len(data)) if self.rank == 0 else 0.0]))[0])
         tensor = self._paddle.to_tensor(data if self.rank == 0 else np.zeros(size, np.int64))
-        self._distributed.broadcast(tensor, 0)
+        self.share_tensors([tensor])
         return json.loads(tensor.numpy().astype(np.uint8).tobytes())
 
     def share_tensors(self, tensors: Iterable[Any]) -> None:
-        for tensor in tensors:
-            self._distributed.broadcast(tensor, 0)
+        with _in_contact():
+            for tensor in tensors:
+                self._distributed.broadcast(tensor, 0)
 
     def share_mean(self, tensors: Sequence[Any]) -> None:
         for tensor, total in zip(tensors, self._sums(tensors, "float64")):
@@ -83,9 +89,23 @@ class _Group(World):
         """Each tensor added up over all processes."""
         # One message instead of a hundred: between processes of one machine each costs about a millisecond.
         flat = self._paddle.concat([tensor.reshape([-1]).astype(dtype) for tensor in tensors])
-        self._distributed.all_reduce(flat)
+        self._add(flat)
         parts = self._paddle.split(flat, [int(tensor.size) for tensor in tensors])
         return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors)]
+
+    def _add(self, tensor: Any) -> None:
+        """Add a tensor up over all processes, in place."""
+        with _in_contact():
+            self._distributed.all_reduce(tensor)
+
+
+@contextlib.contextmanager
+def _in_contact() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # gloo and NCCL have their own kinds
+        first = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise LostContact(f"another training process cannot be reached any more: {first}") from None
 
 
 def is_worker() -> bool:

@@ -4,9 +4,14 @@ import json
 import os
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 from typing import Any, Optional
+
+# Seconds that a worker left alone waits for the launcher to see which one died, tell, and end the others. Where that one
+# ran on another machine, nothing more comes.
+PATIENCE = 20
 
 
 def end_with_parent() -> None:
@@ -18,7 +23,7 @@ def end_with_parent() -> None:
 def main(folder: Path) -> int:
     """Do the job of ``folder/job.json``; a failure's one line goes to ``folder/error.RANK``."""
     from pplc_cli.config import check_config
-    from pplc_cli.distributed import is_first
+    from pplc_cli.distributed import LostContact, is_first
     from pplc_cli.errors import PplcError
     from pplc_cli.reporter import Reporter
 
@@ -49,6 +54,8 @@ def main(folder: Path) -> int:
 
         result = train(check_config(job["config"]), resume=job["resume"], force=job["force"], reporter=events)
     except PplcError as error:
+        if isinstance(error, LostContact):
+            time.sleep(PATIENCE)
         (folder / f"error.{rank}").write_text(str(error), encoding="utf-8", errors="surrogateescape")
         return 1
     except Exception:

@@ -64,7 +64,8 @@ def test_two_processes_follow_one(pplc, recipe_args, class_folders):
     assert found == sorted(path.name for path in (pplc.cwd / "one").iterdir())
 
 
-def test_a_dead_worker_ends_the_run_and_the_run_goes_on(pplc, recipe_args, class_folders):
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_dead_worker_ends_the_run_and_the_run_goes_on(which, pplc, recipe_args, class_folders):
     folder = class_folders((12, 12))
     pplc("split", "--dataset", str(folder))
     args = [*recipe_args(folder, epochs=40), "--output", "run", "--nproc", "2"]
@@ -72,7 +73,7 @@ def test_a_dead_worker_ends_the_run_and_the_run_goes_on(pplc, recipe_args, class
     wait_for_epoch(pplc.cwd / "run", 1, process)
     workers = worker_processes(process.pid)
     assert len(workers) == 2, workers
-    os.kill(workers[-1], signal.SIGKILL)
+    os.kill(workers[which], signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 1, (out, err)
     assert re.search(r"training process \d died \(signal 9\)", err) and "--resume" in err and "Traceback" not in err
