@@ -21,7 +21,7 @@ from .errors import DataError
 from .files import PathLike, user_path, write_json, write_text
 from .metrics import Scores, summary
 from .run import Run
-from .runtime import load_paddle
+from .runtime import as_tensor, load_paddle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ def run_network(network: Any, loader: Loader, progress: Optional[Callable[[int, 
     rows, labels = [np.empty((0, loader.classes), np.float32)], [np.empty(0, np.int64)]
     with paddle.no_grad():
         for batch in loader.epoch():
-            logits = network(paddle.to_tensor(batch.images))
+            logits = network(as_tensor(batch.images))
             rows.append(paddle.nn.functional.softmax(logits, axis=1).numpy())
             labels.append(batch.labels)
             if progress:

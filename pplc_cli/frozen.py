@@ -11,6 +11,7 @@ from paddle import nn
 
 from .data.loader import Batch, Loader
 from .errors import TrainError
+from .runtime import as_tensor
 
 HEAD = "head"
 
@@ -69,7 +70,7 @@ class FrozenPart:
         training = self.network.training
         self.network.eval()
         with paddle.no_grad():
-            features = self.front(paddle.to_tensor(images)).numpy()
+            features = self.front(as_tensor(images)).numpy()
         if training:
             self.network.train()
         return features

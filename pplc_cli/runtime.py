@@ -6,7 +6,10 @@ import contextlib
 import io
 import os
 import warnings
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
+
+if TYPE_CHECKING:
+    import numpy as np
 
 QUIET = ("GLOG_minloglevel", "2")  # Paddle's own remarks on stderr are not for our users
 WORKER = "PPLC_WORKER"  # set for our training processes: Paddle's own variables may be left over from another job
@@ -53,6 +56,15 @@ def load_paddle(threads: Optional[int] = None) -> Any:
         import paddle
     warnings.filterwarnings("ignore", module=r"paddle\..*")
     return paddle
+
+
+def as_tensor(array: np.ndarray) -> Any:
+    """A Paddle tensor of a contiguous array; on a CPU it is the array's memory, and neither must be written to."""
+    import paddle
+
+    if paddle.get_device() != "cpu":
+        return paddle.to_tensor(array)
+    return paddle.utils.dlpack.from_dlpack(array)
 
 
 def available_memory() -> int:

@@ -26,7 +26,7 @@ from .models.weights import SOURCES, load_pretrained
 from .reporter import Reporter, TrainResult
 from .resume import fingerprint_of, prepare_folder, read_state
 from .run import Run
-from .runtime import load_paddle
+from .runtime import as_tensor, load_paddle
 
 if TYPE_CHECKING:
     from .frozen import FrozenPart
@@ -291,7 +291,7 @@ class _Training:
             step = (epoch - 1) * steps + index
             rate = learning_rate(config, step, steps)
             self.optimizer.set_lr(rate)
-            logits = self.trained(paddle.to_tensor(batch.images))
+            logits = self.trained(as_tensor(batch.images))
             loss = self._loss(logits, batch)
             hits = float((logits.numpy().argmax(1) == batch.labels).mean())
             value, hits = world.sum(np.array([float(loss), hits * batch.weight]))

@@ -39,7 +39,9 @@ def run(config: str, overrides: list[str], output: Path) -> tuple[float, float]:
     command = [sys.executable, "-m", "pplc_cli", "train", config, "--output", str(output)]
     for override in overrides:
         command += ["-o", override]
-    subprocess.run(command, check=True, capture_output=True)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)}: {done.stderr.strip()}")
     epochs = Run(output).epochs()
     return sum(epoch["seconds"] for epoch in epochs), max(epoch["val_top1"] for epoch in epochs)
 

@@ -21,6 +21,8 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from pplc_cli.models.registry import network_names
+
 CLASSES = 5
 TABLE = [(name, 32) for name in ("PPLCNet_x0_25", "PPLCNet_x0_5", "PPLCNet_x1_0", "PPLCNet_x2_5")] + [
     ("PPLCNet_x1_0", 4)
@@ -297,7 +299,9 @@ def main() -> None:
     parser.add_argument("--data", help="a data set with lists, for the time from files to weights")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contender")
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--networks", nargs="*", help="default: the table's; without a name, none")
+    parser.add_argument(
+        "--networks", nargs="*", metavar="NAME", choices=network_names(), help="default: the table's; without a name, none"
+    )
     parser.add_argument("--no-profile", action="store_true")
     parser.add_argument("--json", type=Path, default=Path("benchmark_training.json"))
     parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)

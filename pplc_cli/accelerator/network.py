@@ -130,4 +130,6 @@ def replace(network: Any, threads: Optional[int], reduce: Any, half: bool) -> No
     """Let a network's forward pass run through plans."""
     from ..runtime import physical_cores
 
-    _replace(network, How(threads or physical_cores(), reduce, half))
+    how = How(threads or physical_cores(), reduce, half)
+    team(how.threads)  # has the kernels compiled or loaded now, not in the first step
+    _replace(network, how)

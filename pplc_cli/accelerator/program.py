@@ -152,19 +152,21 @@ def _arguments() -> tuple:
 
 
 class Team:
-    """Threads that run programs together; the caller's thread is one of them."""
+    """Threads that run programs together, and the memory they work in; the caller's thread is one of them."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self._lock = threading.Lock()
         self._meeting = np.zeros(8, np.int64)
         self._scratch = np.zeros(0, np.uint8)
+        self._memory: list[np.ndarray] = []  # what nobody works in now
         self._job: Any = None
         self._start: list[threading.Semaphore] = []
         self._done = threading.Semaphore(0)
         self._process = -1
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forked)
+        self._hire()
 
     def run(self, ops: np.ndarray, scratch: int) -> None:
         """Run a program; ``scratch``: bytes that each thread needs."""
@@ -182,6 +184,16 @@ class Team:
             self._part(0)
             for _ in self._start:
                 self._done.acquire()
+
+    def borrow(self, size: int) -> np.ndarray:
+        """At least so many bytes, to be given back. What is in them is left from others."""
+        # New pages cost more than all the work on them: a batch of another size takes those of the last one.
+        memory = self._memory.pop() if self._memory else None
+        return memory if memory is not None and len(memory) >= size else np.empty(size, np.uint8)
+
+    def give_back(self, memory: np.ndarray) -> None:
+        """Let others borrow it."""
+        self._memory.append(memory)
 
     def _part(self, thread: int) -> None:
         ops, base, size = self._job

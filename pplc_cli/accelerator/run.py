@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import paddle
@@ -15,26 +15,35 @@ from .program import OPERATION, Team
 class _Segment:
     """Operations in a row, with what must be filled in before they run."""
 
-    def __init__(self, steps: list, base: int) -> None:
+    def __init__(self, steps: list) -> None:
         self.ops = np.zeros(len(steps), OPERATION)
         self.slots: list[tuple[int, str, Slot]] = []
+        self._buffers: list[tuple[int, str]] = []
+        offsets: list[int] = []
         for index, step in enumerate(steps):
             for name, value in step.items():
                 if isinstance(value, Buffer):
-                    self.ops[name][index] = base + value.offset
+                    self._buffers.append((index, name))
+                    offsets.append(value.offset)
                 elif isinstance(value, Slot):
                     self.slots.append((index, name, value))
                 else:
                     self.ops[name][index] = value
+        self._offsets = np.array(offsets, np.int64)
+
+    def bind(self, base: int) -> None:
+        """Point at an arena's buffers."""
+        for (index, name), address in zip(self._buffers, (base + self._offsets).tolist()):
+            self.ops[name][index] = address
 
 
 class Run:
-    """A plan with memory of its own, for one batch at a time."""
+    """A plan for one batch at a time; it borrows its memory from the team until the batch is done."""
 
     def __init__(self, plan: Plan, team: Team) -> None:
         self.plan, self.team = plan, team
-        self._arena = np.empty(plan.arena_size + 64, np.uint8)
-        self._base = (self._arena.ctypes.data + 63) // 64 * 64
+        self._arena: Optional[np.ndarray] = None
+        self._base = 0
         self._constants: dict[Any, np.ndarray] = {}
         self._tensors: dict[Any, Any] = {}
         self._opaque: dict[int, tuple[Any, Any]] = {}
@@ -47,10 +56,21 @@ class Run:
                 parts += [step, []]
             else:
                 parts[-1].append(step)
-        return [_Segment(part, self._base) if isinstance(part, list) else part for part in parts]
+        return [_Segment(part) if isinstance(part, list) else part for part in parts]
+
+    def _borrow(self) -> None:
+        """Take memory for a batch; often it is the last batch's, and nothing is to be done."""
+        self._arena = self.team.borrow(self.plan.arena_size + 64)
+        base = (self._arena.ctypes.data + 63) // 64 * 64
+        if base != self._base:
+            self._base = base
+            for segment in (*self._forward, *self._backward):
+                if isinstance(segment, _Segment):
+                    segment.bind(base)
 
     def array(self, buffer: Buffer, count: int) -> np.ndarray:
         """A buffer as float64."""
+        assert self._arena is not None
         start = self._base - self._arena.ctypes.data + buffer.offset
         return self._arena[start : start + 8 * count].view(np.float64)
 
@@ -80,6 +100,7 @@ class Run:
 
     def forward(self, x: Any) -> Any:
         """The network's output for a contiguous float32 tensor."""
+        self._borrow()
         self._tensors = {"input": x}
         for number, node in enumerate(self.plan.dropouts):
             options = node.options
@@ -101,8 +122,11 @@ class Run:
         return result, gradients
 
     def release(self) -> None:
-        """Let go of the batch's tensors."""
+        """Let go of the batch's tensors and memory."""
         self._tensors, self._opaque = {}, {}
+        if self._arena is not None:
+            self.team.give_back(self._arena)
+            self._arena = None
 
     # -- layers that Paddle runs -------------------------------------------------------------------------------------
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -106,6 +108,24 @@ class ImageCache:
         return image
 
 
+class Buffers:
+    """Arrays whose memory serves again once nobody holds them, since new pages cost more than filling them."""
+
+    def __init__(self) -> None:
+        self._free: list[np.ndarray] = []
+
+    def take(self, shape: tuple[int, ...]) -> np.ndarray:
+        """A float32 array with anything in it."""
+        count = math.prod(shape)
+        memory = self._free.pop() if self._free else None
+        if memory is None or len(memory) < count:
+            memory = np.empty(count, np.float32)
+        # Views of an array keep the array itself alive, but not one that stands behind a memoryview.
+        array = np.frombuffer(memoryview(memory), np.float32, count)
+        weakref.finalize(array, self._free.append, memory).atexit = False
+        return array.reshape(shape)
+
+
 @dataclasses.dataclass
 class _Making:
     """A batch whose pictures several tasks fill in; the task that ends last makes the :class:`Batch`."""
@@ -130,6 +150,7 @@ class Loader:
         reduction: how much smaller JPEGs are decoded. It stays that of the first pipeline, so that the cached pictures
             serve its smaller successors too.
         wait: seconds that the last epoch's consumer waited for batches.
+        buffers: memory of the batches.
     """
 
     def __init__(
@@ -159,6 +180,7 @@ class Loader:
         self.label_smoothing = label_smoothing
         self.share = share
         self.wait = 0.0
+        self.buffers = Buffers()
 
     def __len__(self) -> int:
         """Batches an epoch; the last one may be smaller."""
@@ -203,7 +225,7 @@ class Loader:
                 count = len(share.indices)
                 step = min(TASK_IMAGES, -(-count // self.workers))
                 parts = [range(i, min(i + step, count)) for i in range(0, count, step)]
-                images = np.empty((count, 3, *self.pipeline.size), np.float32)
+                images = self.buffers.take((count, 3, *self.pipeline.size))
                 making = _Making(share, images, len(parts))
                 pending.append([pool.submit(self._make, making, part, epoch) for part in parts])
 
