@@ -49,6 +49,14 @@ class Hosts:
             raise TrainError(
                 f"{self.nnodes} machines need to meet: name the first one on each, as in --master 192.168.0.1:8765"
             )
+        host, _, port = (self.master or "").rpartition(":")
+        if self.master and not (host and port.isdecimal() and 0 < int(port) < 65536):
+            raise TrainError(
+                f"--master {self.master}: expected the first machine's HOST:PORT, as in --master 192.168.0.1:8765"
+            )
+        if self.nnodes == 1 and (self.node or self.master):
+            what = f"--node {self.node}" if self.node else f"--master {self.master}"
+            raise TrainError(f"{what} is for several machines; say how many with --nnodes")
         if not 0 <= self.node < self.nnodes:
             raise TrainError(
                 f"--node {self.node}: expected a number from 0 to {self.nnodes - 1}, another on each machine"

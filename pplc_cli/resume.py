@@ -25,10 +25,10 @@ _FREE_KEYS = {
 }
 
 
-def prepare_folder(
+def check_folder(
     run: Run, config: Config, fingerprint: str, *, resume: bool, force: bool, reporter: Reporter
 ) -> Optional[dict[str, Any]]:
-    """Make the folder ready for training.
+    """Whether a run can start or go on in the folder; nothing that is in it changes yet.
 
     Args:
         run: the folder.
@@ -39,7 +39,7 @@ def prepare_folder(
         reporter: told where there is nothing to go on with.
 
     Returns:
-        The state to resume from, or None for a new run, whose folder is then clean.
+        The state to resume from, or None for a new run.
 
     Raises:
         CheckpointError: a run is there and neither was asked for, or it cannot be gone on with.
@@ -53,19 +53,23 @@ def prepare_folder(
         run.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(f"{run.folder}: cannot be made: {error.strerror}") from None
-    remove_leftovers(run.folder)
-    run.crash.unlink(missing_ok=True)
     state = read_state(run) if resume else None
     if state is not None:
         _check_resumable(run, config, fingerprint, state)
-    else:
-        if resume:
-            reporter.note(f"{run.folder} has no whole epoch yet; starting from the beginning")
+    elif resume:
+        reporter.note(f"{run.folder} has no whole epoch yet; starting from the beginning")
+    return state
+
+
+def clear_folder(run: Run, config: Config, state: Optional[dict[str, Any]]) -> None:
+    """Make the folder ready for the first step: of an earlier run only what ``state`` goes on with stays."""
+    remove_leftovers(run.folder)
+    run.crash.unlink(missing_ok=True)
+    if state is None:
         _remove_run(run)
     run.save_config(config)
     kept = [r for r in run.records() if state is not None and r.get("epoch", 0) <= state["epoch"]]
     write_text(run.log, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))
-    return state
 
 
 def read_state(run: Run) -> Optional[dict[str, Any]]:

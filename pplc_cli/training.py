@@ -7,6 +7,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
@@ -24,7 +25,7 @@ from .metrics import Scores
 from .models.registry import build_network, find_network
 from .models.weights import SOURCES, load_pretrained
 from .reporter import Reporter, TrainResult
-from .resume import fingerprint_of, prepare_folder, read_state
+from .resume import check_folder, clear_folder, fingerprint_of, read_state
 from .run import Run
 from .runtime import as_tensor, load_paddle
 
@@ -72,7 +73,7 @@ class _Training:
         self.fingerprint = fingerprint_of(self.labels, self.train_samples, self.val_samples)
         state = None
         if is_first():  # before Paddle is loaded: what is wrong shows at once
-            state = prepare_folder(
+            state = check_folder(
                 self.run, config, self.fingerprint, resume=resume, force=force, reporter=self.reporter
             )
 
@@ -90,6 +91,11 @@ class _Training:
         self.world.share_tensors(self.network.state_dict().values())
         self.train_loader, self.val_loader = self._loaders()
         self.full_size = self.train_loader.pipeline.size
+        if config.train.progressive_from is not None and config.train.progressive_from >= min(self.full_size):
+            raise TrainError(
+                f"train.progressive_from: {config.train.progressive_from} is not smaller than the pictures that "
+                f"train.transforms make, {self.full_size[1]} x {self.full_size[0]}"
+            )
         self.frozen: Optional[FrozenPart] = None
         self.trained = self._freeze()
         self.optimizer = build_optimizer(self.network, config.train)
@@ -97,7 +103,10 @@ class _Training:
         self.progress = _Progress() if state is None else self._restore(state)
         self._accelerate()
         self.class_weights = self._class_weights()
-        self.visualdl = self._open_visualdl()
+        open_visualdl = self._visualdl()
+        if self.world.rank == 0:  # nothing is wrong: the run that was there may go
+            clear_folder(self.run, config, state)
+        self.visualdl = open_visualdl()
 
     # -- before the first step ---------------------------------------------------------------------------------------
 
@@ -222,14 +231,15 @@ class _Training:
             raise DataError(f"train.class_weights: {unknown[0]!r} is no class; there are {', '.join(self.labels)}")
         return np.array([wanted.get(label, 1.0) for label in self.labels], np.float32)
 
-    def _open_visualdl(self) -> Any:
+    def _visualdl(self) -> Callable[[], Any]:
+        """What opens VisualDL's log, or gives None where none is wanted."""
         if not self.config.train.visualdl or self.world.rank:
-            return None
+            return lambda: None
         try:
             from visualdl import LogWriter
         except ImportError:
             raise TrainError("train.visualdl needs VisualDL; install it with: pip install 'pplc[visualdl]'") from None
-        return LogWriter(logdir=str(self.run.visualdl), display_name=self.run.folder.name)
+        return lambda: LogWriter(logdir=str(self.run.visualdl), display_name=self.run.folder.name)
 
     # -- the run -----------------------------------------------------------------------------------------------------
 

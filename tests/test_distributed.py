@@ -142,6 +142,8 @@ def test_two_machines(pplc, recipe_args, class_folders, tmp_path):
     [
         (["--nnodes", "2"], "--master"),
         (["--nnodes", "2", "--master", "127.0.0.1:9", "--node", "2"], "expected a number from 0 to 1"),
+        (["--nnodes", "2", "--master", "nowhere"], "HOST:PORT"),
+        (["--node", "1"], "--nnodes"),
         (["--device", "gpu:0"], "set train.device: cpu"),
         (["--device", "tpu"], "expected cpu, auto, gpu:0 or gpu:0,1"),
     ],

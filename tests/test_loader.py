@@ -12,9 +12,12 @@ import pytest
 from PIL import Image
 
 from pplc_cli.data.lists import Sample
-from pplc_cli.data.loader import ImageCache, Loader
+from pplc_cli.data.loader import Buffers, ImageCache, Loader
 from pplc_cli.data.transforms import Pipeline
 from pplc_cli.errors import DataError
+from pplc_cli.runtime import as_tensor, load_paddle
+
+load_paddle()
 
 COUNT, CLASSES, SIDE = 23, 3, 16
 TRAIN = [{"RandomCrop": {"crop_size": SIDE}}, "RandomHorizontalFlip", "RandAugment", "Normalize", "RandomErasing"]
@@ -201,3 +204,27 @@ def test_default_budget_is_within_the_machine():
 
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0 < ImageCache().budget <= total // 2
+
+
+def test_memory_serves_again_only_when_nobody_holds_it():
+    buffers = Buffers()
+    first = buffers.take((4, 3, 8, 8))
+    address = first.ctypes.data
+    view = first[1:3, ..., ::2]
+    view[...] = 7
+    del first
+    other = buffers.take((4, 3, 8, 8))  # a view still holds the first one's memory
+    other[...] = 1
+    assert other.ctypes.data != address and (view == 7).all()
+    del view
+    assert buffers.take((2, 3, 8, 8)).ctypes.data == address
+    assert buffers.take((5, 3, 8, 8)).shape == (5, 3, 8, 8)  # too large for what is free
+
+
+def test_batches_that_are_kept_keep_their_pictures(samples):
+    """As tensors of Paddle that lie in the same memory, too."""
+    loader = Loader(samples, Pipeline(PLAIN, training=False), 4, CLASSES)
+    tensors = [as_tensor(batch.images) for batch in loader.epoch()]
+    fresh = [batch.images.copy() for batch in loader.epoch()]
+    for tensor, images in zip(tensors, fresh):
+        np.testing.assert_array_equal(tensor.numpy(), images)
