@@ -109,7 +109,8 @@ def load_network(folder: Path) -> tuple[Any, dict[str, Any]]:
     Raises:
         CheckpointError: the folder is missing or damaged.
     """
-    from .models.registry import build_network
+    from .models.options import ModelOptions
+    from .models.registry import build_network, find_network
     from .models.weights import fit_weights
 
     info = load_info(folder, "model")
@@ -117,8 +118,11 @@ def load_network(folder: Path) -> tuple[Any, dict[str, Any]]:
     if weights is None:
         raise CheckpointError(f"{folder}: model.safetensors is missing")
     try:
-        network = build_network(str(info["network"]), len(info["labels"]), dropout=float(info["dropout"]))
-        left = fit_weights(network, weights, str(folder))
+        spec = find_network(str(info["network"]))
+        dropout = None if info["dropout"] is None else float(info["dropout"])
+        options = ModelOptions(**info.get("options", {}))
+        network = build_network(spec.name, len(info["labels"]), dropout=dropout, options=options)
+        left = fit_weights(network, weights, str(folder), spec.classifier)
     except (KeyError, TypeError, ValueError, ModelError) as error:
         raise CheckpointError(f"{folder} is damaged: {error}") from None
     if left:

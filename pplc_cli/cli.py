@@ -265,9 +265,15 @@ def export(
     trained, config = find_trained(run, config_option, dataset, _overrides(overrides))
     done = write(trained, config, output=output)
     click.echo(
-        f"{done.folder} written: agrees with the trained network to {done.difference:.1e} on {done.images} pictures.\n"
-        f"PaddleX loads it with: paddlex.create_model('{done.model_name}', model_dir={str(done.folder)!r})"
+        f"{done.folder} written: agrees with the trained network to {done.difference:.1e} on {done.images} pictures."
     )
+    if done.in_paddlex:
+        click.echo(f"PaddleX loads it with: paddlex.create_model({done.model_name!r}, model_dir={str(done.folder)!r})")
+    else:
+        click.echo(
+            f"pplc predict and Paddle Inference run it. PaddleX has no {done.model_name}, and looks at the name alone: "
+            "-o export.model_name=PP-LCNet_x1_0 writes one that it takes"
+        )
 
 
 @cli.command()

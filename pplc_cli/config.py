@@ -13,6 +13,7 @@ import yaml
 
 from .errors import ConfigError, PplcError
 from .files import user_path
+from .models.options import ModelOptions
 from .schema import did_you_mean, option, read
 
 DEFAULT_TRAIN_TRANSFORMS = [{"RandomCrop": {"crop_size": 224}}, "RandomHorizontalFlip", "Normalize"]
@@ -55,7 +56,8 @@ class ModelConfig:
 
     name: str = option("PPLCNet_x1_0")
     pretrained: str = option("imagenet_ssld")
-    dropout: float = option(0.2, at_least=0, below=1)
+    dropout: Optional[float] = option(None, at_least=0, below=1)  # null: what the network is known for
+    options: ModelOptions = option(ModelOptions())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +112,7 @@ class ExportConfig:
 
     tolerance: float = option(1e-4, more_than=0)
     images: int = option(64, at_least=1)
+    model_name: Optional[str] = option(None)  # null: the name that PaddleX has for the network
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,12 +35,14 @@ class Exported:
         model_name: what to call it in ``paddlex.create_model``.
         difference: the largest difference of a probability between it and the trained network.
         images: how many pictures that was measured on.
+        in_paddlex: whether PaddleX has a network of that name; it loads no others, but looks at nothing else.
     """
 
     folder: Path
     model_name: str
     difference: float
     images: int
+    in_paddlex: bool = True
 
 
 def export(run: Run, config: Config, *, output: Optional[PathLike] = None) -> Exported:
@@ -61,7 +63,8 @@ def export(run: Run, config: Config, *, output: Optional[PathLike] = None) -> Ex
     images = _check_images(config, info["labels"], pipeline)
     with paddle.no_grad():
         expected = paddle.nn.functional.softmax(network(paddle.to_tensor(images)), axis=1).numpy()
-    description = describe(spec.paddlex, info["labels"], config.eval.transforms, pipeline.size)
+    name = config.export.model_name or spec.paddlex or spec.name
+    description = describe(name, info["labels"], config.eval.transforms, pipeline.size)
     folder = user_path(output) if output else run.exported
     if folder.exists() and any(folder.iterdir()) and not (folder / "inference.yml").exists():
         raise ExportError(f"{folder} holds other files; name an empty or new folder")
@@ -71,7 +74,7 @@ def export(run: Run, config: Config, *, output: Optional[PathLike] = None) -> Ex
         difference = _compare(temporary, images, expected, config)
         sidecar = {"network": spec.name, "weights": info["sha256"]["model"], "difference": difference}
         write_json(temporary / SIDECAR, {**sidecar, "images": len(images)})
-    return Exported(folder, spec.paddlex, difference, len(images))
+    return Exported(folder, name, difference, len(images), spec.paddlex is not None or name != spec.name)
 
 
 def is_current(run: Run) -> bool:

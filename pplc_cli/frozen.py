@@ -25,7 +25,7 @@ class Stages(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """What the stages before gave, to what these make of it."""
-        for _, stage in self.network.stages()[self.first : self.end]:
+        for _, stage in self.network.parts()[self.first : self.end]:
             x = stage(x)
         return x
 
@@ -49,9 +49,9 @@ class FrozenPart:
         Raises:
             TrainError: the network has no such stage, or none at all.
         """
-        if not hasattr(network, "stages"):
+        if not hasattr(network, "parts"):
             raise TrainError(f"train.freeze: {name} has no stages that could be frozen; set train.freeze: null")
-        names = [stage for stage, _ in network.stages()]
+        names = [stage for stage, _ in network.parts()]
         if last != HEAD and last not in names[:-1]:
             raise TrainError(f"train.freeze: {name} has no stage {last!r}; there are {', '.join([*names[:-1], HEAD])}")
         count = len(names) - 1 if last == HEAD else names.index(last) + 1

@@ -73,9 +73,7 @@ class _Training:
         self.fingerprint = fingerprint_of(self.labels, self.train_samples, self.val_samples)
         state = None
         if is_first():  # before Paddle is loaded: what is wrong shows at once
-            state = check_folder(
-                self.run, config, self.fingerprint, resume=resume, force=force, reporter=self.reporter
-            )
+            state = check_folder(self.run, config, self.fingerprint, resume=resume, force=force, reporter=self.reporter)
 
         self.paddle = load_paddle(config.train.threads)
         set_device(config.train.device)
@@ -85,7 +83,9 @@ class _Training:
 
         self.spec = find_network(config.model.name)
         self.paddle.seed(config.train.seed)
-        self.network = build_network(self.spec.name, len(self.labels), dropout=config.model.dropout)
+        self.network = build_network(
+            self.spec.name, len(self.labels), dropout=config.model.dropout, options=config.model.options
+        )
         if state is None and self.world.rank == 0:
             self._load_pretrained()
         self.world.share_tensors(self.network.state_dict().values())
@@ -411,6 +411,7 @@ class _Training:
             "pplc": __version__,
             "network": self.spec.name,
             "dropout": self.config.model.dropout,
+            "options": dataclasses.asdict(self.config.model.options),
             "labels": self.labels,
             "transforms": self.config.eval.transforms,
             **(self.progress.best or {}),

@@ -9,8 +9,8 @@ import traceback
 from pathlib import Path
 from typing import Any, Optional
 
-# Seconds that a worker left alone waits for the launcher to see which one died, tell, and end the others. Where that one
-# ran on another machine, nothing more comes.
+# Seconds that a worker left alone waits for the launcher to see which one died, tell, and end the others. Where that
+# one ran on another machine, nothing more comes.
 PATIENCE = 20
 
 

@@ -300,7 +300,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contender")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument(
-        "--networks", nargs="*", metavar="NAME", choices=network_names(), help="default: the table's; without a name, none"
+        "--networks",
+        nargs="*",
+        metavar="NAME",
+        choices=network_names(),
+        help="default: the table's; without a name, none",
     )
     parser.add_argument("--no-profile", action="store_true")
     parser.add_argument("--json", type=Path, default=Path("benchmark_training.json"))

@@ -652,3 +652,33 @@ def test_threads_of_python(rng):  # noqa: F811
     for worker in workers:
         worker.join()
     assert not wrong
+
+
+def test_nothing_depends_on_what_was_in_the_memory(rng):  # noqa: F811
+    """Plans borrow memory that others used: the same bits come, whatever lies there."""
+    from pplc_cli.accelerator.network import team
+    from pplc_cli.runtime import physical_cores
+
+    crew, network = team(physical_cores()), build_network("PPLCNet_x0_25", 5)
+    before = {key: value.numpy() for key, value in network.state_dict().items()}
+    accelerator.accelerate(network)
+    images = paddle.to_tensor(rng.standard_normal((3, 3, 97, 65)).astype(np.float32))
+
+    def results(byte):
+        for key, value in network.state_dict().items():
+            value.set_value(before[key])
+        crew._memory[:] = [np.full(64 << 20, byte, np.uint8)]
+        crew._scratch[...] = byte
+        paddle.seed(1)
+        network.train()
+        output = network(images)
+        (output * output).sum().backward()
+        gradients = [p.grad.numpy() for p in network.parameters() if p.grad is not None]
+        network.clear_gradients()
+        network.eval()
+        with paddle.no_grad():
+            return [output.numpy(), network(images).numpy(), *gradients]
+
+    clean = results(0)
+    for byte in (0xFF, 0x7F):  # not a number; 3.4e38
+        assert all(np.array_equal(a, b) for a, b in zip(clean, results(byte)))

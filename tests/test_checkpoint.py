@@ -170,7 +170,9 @@ def change_info(folder: Path, **values) -> None:
         {"labels": None},
         {"labels": 3},
         {"labels": ["ant", "bee"]},  # the weights know three classes
-        {"dropout": None},
+        {"dropout": []},
+        {"options": {"unknown": 1}},
+        {"options": 3},
         {"dropout": "much"},
     ],
 )

@@ -103,7 +103,7 @@ def test_features_teach_what_the_whole_network_would(settings):
     network, labels = fresh_network(config), read_labels(config.data)
     samples = require_part(config.data, "train", labels)
     loader = Loader(samples, Pipeline(FIXED, training=True), config.train.batch_size, 2, shuffle=True)
-    frozen = [stage for name, stage in network.stages() if name <= "blocks4" or name == "conv1"]
+    frozen = [stage for name, stage in network.parts() if name <= "blocks4" or name == "conv1"]
     assert len(frozen) == 4
     for parameter in (parameter for stage in frozen for parameter in stage.parameters()):
         parameter.stop_gradient = True

@@ -88,14 +88,20 @@ def test_an_existing_run_is_safe_and_another_recipe_is_not_resumed(pplc, trained
 
 @pytest.mark.parametrize(
     "wrong",
-    ["train.freeze=blocks9", "train.progressive_from=4096", "train.class_weights={nobody: 2}", "model.pretrained=no.pdparams"],
+    [
+        ["-o", "train.freeze=blocks9"],
+        ["-o", "train.progressive_from=4096"],
+        ["-o", "train.class_weights={nobody: 2}"],
+        ["--pretrained", "damaged.safetensors"],
+    ],
 )
 def test_a_run_is_replaced_only_by_one_that_starts(pplc, recipe_args, class_folders, wrong):
+    (pplc.cwd / "damaged.safetensors").write_bytes(b"no weights")
     folder = class_folders((12, 12))
     pplc("split", "--dataset", str(folder))
     pplc("train", *recipe_args(folder, epochs=1), "--output", "run")
     files = {path: path.read_bytes() for path in (pplc.cwd / "run").rglob("*") if path.is_file()}
-    done = pplc("train", *recipe_args(folder, epochs=1), "--output", "run", "--force", "-o", wrong, check=False)
+    done = pplc("train", *recipe_args(folder, epochs=1), "--output", "run", "--force", *wrong, check=False)
     assert done.returncode != 0 and "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
     assert {path: path.read_bytes() for path in (pplc.cwd / "run").rglob("*") if path.is_file()} == files
 

@@ -121,7 +121,7 @@ class Buffers:
         if memory is None or len(memory) < count:
             memory = np.empty(count, np.float32)
         # Views of an array keep the array itself alive, but not one that stands behind a memoryview.
-        array = np.frombuffer(memoryview(memory), np.float32, count)
+        array = np.frombuffer(memory.data, np.float32, count)
         weakref.finalize(array, self._free.append, memory).atexit = False
         return array.reshape(shape)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Optional, Union
+
 import paddle
 from paddle import nn
 
@@ -13,30 +16,38 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
 
 
 class ConvBNAct(nn.Layer):
-    """Convolution without bias, batch norm, activation."""
+    """Convolution without bias, normalisation, activation."""
 
     def __init__(
         self,
         inputs: int,
         outputs: int,
-        kernel: int,
+        kernel: Union[int, tuple[int, int]],
         stride: int = 1,
         groups: int = 1,
-        act: type[nn.Layer] = nn.Hardswish,
+        act: Optional[type[nn.Layer]] = nn.Hardswish,
+        padding: Union[int, tuple[int, int], None] = None,
+        dilation: int = 1,
+        norm: Callable[[int], nn.Layer] = nn.BatchNorm2D,
     ) -> None:
+        """Args: padding: None keeps the size where the stride is 1."""
         super().__init__()
+        if padding is None:
+            rows, columns = (kernel, kernel) if isinstance(kernel, int) else kernel
+            padding = (dilation * (rows - 1) // 2, dilation * (columns - 1) // 2)
         self.conv = nn.Conv2D(
             inputs,
             outputs,
             kernel,
             stride=stride,
-            padding=(kernel - 1) // 2,
+            padding=padding,
+            dilation=dilation,
             groups=groups,
             weight_attr=paddle.ParamAttr(initializer=nn.initializer.KaimingNormal()),
             bias_attr=False,
         )
-        self.bn = nn.BatchNorm2D(outputs)
-        self.act = act()
+        self.bn = norm(outputs)
+        self.act = nn.Identity() if act is None else act()
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """(N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
@@ -46,13 +57,30 @@ class ConvBNAct(nn.Layer):
 class SqueezeExcite(nn.Layer):
     """Weigh the channels by what the whole picture holds. Hu et al., 2017, arXiv:1709.01507."""
 
-    def __init__(self, channels: int, reduction: int = 4) -> None:
+    def __init__(self, channels: int, reduction: int = 4, gate: type[nn.Layer] = nn.Hardsigmoid) -> None:
         super().__init__()
+        self.avg_pool = nn.AdaptiveAvgPool2D(1)
         self.conv1 = nn.Conv2D(channels, channels // reduction, 1)
+        self.relu = nn.ReLU()
         self.conv2 = nn.Conv2D(channels // reduction, channels, 1)
+        self.gate = gate()
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """(N, C, H, W) to the same shape."""
-        weights = nn.functional.adaptive_avg_pool2d(x, 1)
-        weights = nn.functional.relu(self.conv1(weights))
-        return x * nn.functional.hardsigmoid(self.conv2(weights))
+        weights = self.relu(self.conv1(self.avg_pool(x)))
+        return x * self.gate(self.conv2(weights))
+
+
+class DropPath(nn.Layer):
+    """Leaves a branch out for some pictures of a batch in training. Huang et al., 2016, arXiv:1603.09382."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """(N, C, H, W) to the same shape, scaled so that its mean stays."""
+        if not self.training:
+            return x
+        kept = (paddle.rand([x.shape[0], 1, 1, 1]) >= self.rate).astype(x.dtype)
+        return x * kept / (1 - self.rate)

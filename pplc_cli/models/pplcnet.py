@@ -6,12 +6,13 @@ Parameter names are PaddleClas's, so that the official weights fit.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import paddle
 from paddle import nn
 
 from .layers import ConvBNAct, SqueezeExcite, make_divisible
+from .options import AS_KNOWN, ModelOptions
 
 
 class Row(NamedTuple):
@@ -31,6 +32,8 @@ STAGES = {
     "blocks5": (Row(3, 256, 2, False), *[Row(5, 256, 1, False)] * 5),  # 14
     "blocks6": (Row(5, 512, 2, True), Row(5, 512, 1, True)),  # 7
 }
+ACTIVATIONS = {"hardswish": nn.Hardswish, "relu": nn.ReLU}
+NORMS = {"batch": nn.BatchNorm2D, "group": lambda channels: nn.GroupNorm(8, channels)}
 HEAD = 1280  # after global pooling, where it is cheap; the same at every width
 
 WIDTHS = {
@@ -48,11 +51,11 @@ WIDTHS = {
 class DepthwiseSeparable(nn.Layer):
     """Depthwise convolution, perhaps squeeze-and-excite, pointwise convolution."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, se: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, row: Row, **kind: Any) -> None:
         super().__init__()
-        self.dw_conv = ConvBNAct(inputs, inputs, kernel, stride, groups=inputs)
-        self.se = SqueezeExcite(inputs) if se else None
-        self.pw_conv = ConvBNAct(inputs, outputs, 1)
+        self.dw_conv = ConvBNAct(inputs, inputs, row.kernel, row.stride, groups=inputs, **kind)
+        self.se = SqueezeExcite(inputs) if row.se else None
+        self.pw_conv = ConvBNAct(inputs, outputs, 1, **kind)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """(N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
@@ -63,39 +66,57 @@ class DepthwiseSeparable(nn.Layer):
 
 
 class PPLCNet(nn.Layer):
-    """The network; :data:`STAGES` times a width."""
+    """The network; :data:`STAGES` times a width, with the changes that the paper's ablations make."""
 
-    def __init__(self, width: float = 1.0, num_classes: int = 1000, dropout: float = 0.2) -> None:
+    def __init__(
+        self, width: float = 1.0, num_classes: int = 1000, dropout: float = 0.2, options: ModelOptions = AS_KNOWN
+    ) -> None:
         super().__init__()
+        act = ACTIVATIONS[options.activation or "hardswish"]
+        kind = {"act": act, "norm": NORMS[options.norm or "batch"]}
         channels = make_divisible(STEM * width)
-        self.conv1 = ConvBNAct(3, channels, 3, 2)
+        dilation = 2 if options.dilated_stem else 1
+        self.conv1 = ConvBNAct(3, channels, 3, 2, dilation=dilation, **kind)
+        number = 0
         for name, rows in STAGES.items():
             blocks = []
             for row in rows:
+                number += 1
+                if options.se_blocks is not None:
+                    row = row._replace(se=number in options.se_blocks)
+                if options.large_kernel_blocks is not None:
+                    row = row._replace(kernel=5 if number in options.large_kernel_blocks else 3)
                 outputs = make_divisible(row.outputs * width)
-                blocks.append(DepthwiseSeparable(channels, outputs, row.kernel, row.stride, row.se))
+                blocks.append(DepthwiseSeparable(channels, outputs, row, **kind))
                 channels = outputs
             self.add_sublayer(name, nn.Sequential(*blocks))
-        self.last_conv = nn.Conv2D(channels, HEAD, 1, bias_attr=False)
+        self.avg_pool = nn.AdaptiveAvgPool2D(1)
+        self.last_conv = None
+        if options.last_conv is not False:
+            self.last_conv = nn.Conv2D(channels, HEAD, 1, bias_attr=False)
+            channels = HEAD
+        self.activate = act()
         # The official weights were trained with this mode: it scales by 0.8 at inference, not by 1 / 0.8 in training.
         self.dropout = nn.Dropout(dropout, mode="downscale_in_infer")
-        self.fc = nn.Linear(HEAD, num_classes)
+        self.fc = nn.Linear(channels, num_classes)
 
-    def stages(self) -> list[tuple[str, Callable[[paddle.Tensor], paddle.Tensor]]]:
+    def parts(self) -> list[tuple[str, Callable[[paddle.Tensor], paddle.Tensor]]]:
         """The parts of the forward pass in their order, by name; the last is the classifier."""
         blocks = [(name, getattr(self, name)) for name in STAGES]
         return [("conv1", self.conv1), *blocks, ("last_conv", self._pool_and_widen), ("fc", self._classify)]
 
     def _pool_and_widen(self, x: paddle.Tensor) -> paddle.Tensor:
-        x = nn.functional.adaptive_avg_pool2d(x, 1)
-        return nn.functional.hardswish(self.last_conv(x)).flatten(1)
+        x = self.avg_pool(x)
+        if self.last_conv is not None:
+            x = self.activate(self.last_conv(x))
+        return x.flatten(1)
 
     def _classify(self, x: paddle.Tensor) -> paddle.Tensor:
         return self.fc(self.dropout(x))
 
     def features(self, x: paddle.Tensor) -> paddle.Tensor:
         """(N, 3, H, W) to the 1280 numbers before the classifier, (N, 1280)."""
-        for _, stage in self.stages()[:-1]:
+        for _, stage in self.parts()[:-1]:
             x = stage(x)
         return x
 
@@ -104,6 +125,6 @@ class PPLCNet(nn.Layer):
         return self._classify(self.features(x))
 
 
-def build(name: str, num_classes: int, dropout: float) -> PPLCNet:
+def build(name: str, num_classes: int, dropout: Optional[float], options: ModelOptions) -> PPLCNet:
     """The variant of that name."""
-    return PPLCNet(WIDTHS[name], num_classes, dropout)
+    return PPLCNet(WIDTHS[name], num_classes, 0.2 if dropout is None else dropout, options)

@@ -8,9 +8,12 @@ from typing import Any, Optional
 
 from ..errors import ModelError
 from ..schema import did_you_mean
+from .options import AS_KNOWN, ModelOptions
+from .published import PUBLISHED, Published
 
-_URL = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph/legendary_models"
-_SSLD = {"PPLCNet_x0_5", "PPLCNet_x1_0", "PPLCNet_x2_5"}
+_CLAS = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph"
+_HAPI = "https://paddle-hapi.bj.bcebos.com/models"
+_SSLD = {"PPLCNet_x0_5", "PPLCNet_x1_0", "PPLCNet_x2_5", "PPLCNetV2_base"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,45 +21,83 @@ class NetworkSpec:
     """A network of the zoo.
 
     Attributes:
-        name: its name in PaddleClas, which is ours.
+        name: its name in PaddleClas, which is ours; SqueezeNext, which PaddleClas has not, is named alike.
         family: the module that builds it.
-        paddlex: its name in PaddleX 3, under which it is exported.
+        paddlex: its name in PaddleX 3, under which it is exported; None where PaddleX has no such network.
         weights: ``imagenet`` or ``imagenet_ssld`` to the official address.
+        classifier: the layer that depends on the number of classes.
         pretrained: the weights that the name itself asks for (PaddleX 2's PPLCNet_ssld).
     """
 
     name: str
     family: str
-    paddlex: str
+    paddlex: Optional[str]
     weights: dict[str, str]
+    classifier: str = "fc"
     pretrained: Optional[str] = None
 
+    @property
+    def published(self) -> Published:
+        """What others say of it."""
+        return PUBLISHED[self.name]
 
-def _pplcnet(width: str) -> NetworkSpec:
-    name = f"PPLCNet_{width}"
-    weights = {"imagenet": f"{_URL}/{name}_pretrained.pdparams"}
+
+def _lcnet(name: str) -> NetworkSpec:
+    weights = {"imagenet": f"{_CLAS}/legendary_models/{name}_pretrained.pdparams"}
     if name in _SSLD:
-        weights["imagenet_ssld"] = f"{_URL}/{name}_ssld_pretrained.pdparams"
-    return NetworkSpec(name, "pplcnet", name.replace("PPLCNet", "PP-LCNet"), weights)
+        weights["imagenet_ssld"] = f"{_CLAS}/legendary_models/{name}_ssld_pretrained.pdparams"
+    family = "pplcnetv2" if "V2" in name else "pplcnet"
+    return NetworkSpec(name, family, name.replace("PPLCNet", "PP-LCNet"), weights)
 
 
-_NETWORKS = {
-    spec.name: spec for spec in map(_pplcnet, ("x0_25", "x0_35", "x0_5", "x0_75", "x1_0", "x1_5", "x2_0", "x2_5"))
-}
+def _fasternet(name: str) -> NetworkSpec:
+    weights = {"imagenet": f"{_CLAS}/{name}_pretrained.pdparams"}
+    return NetworkSpec(name, "fasternet", name.replace("_", "-"), weights, "head")
+
+
+def _compared(name: str, paddlex: bool, classifier: str, url: Optional[str]) -> NetworkSpec:
+    return NetworkSpec(name, "comparison", name if paddlex else None, {"imagenet": url} if url else {}, classifier)
+
+
+_ALL = [
+    *(_lcnet(f"PPLCNet_{width}") for width in ("x0_25", "x0_35", "x0_5", "x0_75", "x1_0", "x1_5", "x2_0", "x2_5")),
+    *(_lcnet(f"PPLCNetV2_{size}") for size in ("small", "base", "large")),
+    *(
+        NetworkSpec(f"SqueezeNext_{width}_{kind}", "squeezenext", None, {})
+        for width in ("1_0", "1_5", "2_0")
+        for kind in ("23", "23v5")
+    ),
+    *(_fasternet(f"FasterNet_{size}") for size in ("T0", "T1", "T2", "S", "M", "L")),
+    _compared("MobileNetV1_x1_0", True, "fc", f"{_HAPI}/mobilenetv1_1.0.pdparams"),
+    _compared("MobileNetV2_x1_0", True, "classifier.1", f"{_HAPI}/mobilenet_v2_x1.0.pdparams"),
+    _compared("MobileNetV3_small_x1_0", True, "classifier.3", f"{_HAPI}/mobilenet_v3_small_x1.0.pdparams"),
+    _compared("MobileNetV3_large_x1_0", True, "classifier.3", f"{_HAPI}/mobilenet_v3_large_x1.0.pdparams"),
+    _compared("ShuffleNetV2_x1_0", False, "_fc", f"{_HAPI}/shufflenet_v2_x1_0.pdparams"),
+    _compared("SqueezeNet1_1", False, "_conv9", f"{_CLAS}/SqueezeNet1_1_pretrained.pdparams"),
+    _compared("ResNet18", True, "fc", f"{_HAPI}/resnet18.pdparams"),
+    _compared("ResNet50", True, "fc", f"{_HAPI}/resnet50.pdparams"),
+]
+_NETWORKS = {spec.name: spec for spec in _ALL}
 _ALIASES = {
-    **{spec.paddlex: spec for spec in _NETWORKS.values()},
+    **{spec.paddlex: spec for spec in _ALL if spec.paddlex is not None},
+    # As SqueezeNext's authors call their folders.
+    **{
+        f"{width}-SqNxt-{kind}": _NETWORKS[f"SqueezeNext_{width.replace('.', '_')}_{kind}"]
+        for width in ("1.0", "1.5", "2.0")
+        for kind in ("23", "23v5")
+    },
     "PPLCNet": _NETWORKS["PPLCNet_x1_0"],
     "PPLCNet_ssld": dataclasses.replace(_NETWORKS["PPLCNet_x1_0"], pretrained="imagenet_ssld"),
 }
 
 
 def network_names() -> list[str]:
-    """The zoo, in order of size."""
+    """The zoo: families in the order of their papers, each in order of size."""
     return list(_NETWORKS)
 
 
 def find_network(name: str) -> NetworkSpec:
-    """A network by PaddleClas's, PaddleX 3's or PaddleX 2's name.
+    """A network by PaddleClas's, PaddleX 3's or PaddleX 2's name, or by that of its authors.
 
     Raises:
         ModelError: there is none of that name; the text has the nearest one.
@@ -67,8 +108,22 @@ def find_network(name: str) -> NetworkSpec:
     return known[name]
 
 
-def build_network(name: str, num_classes: int, *, dropout: float = 0.2) -> Any:
-    """A ``paddle.nn.Layer`` with random weights: images (N, 3, H, W) to logits (N, num_classes)."""
+def build_network(
+    name: str, num_classes: int, *, dropout: Optional[float] = None, options: ModelOptions = AS_KNOWN
+) -> Any:
+    """A ``paddle.nn.Layer`` with random weights: images (N, 3, H, W) to logits (N, num_classes).
+
+    Args:
+        name: as :func:`find_network` takes it.
+        num_classes: of the classifier.
+        dropout: before the classifier; None: what the network is known for.
+        options: choices within PP-LCNet.
+
+    Raises:
+        ModelError: there is no such network, or it has no such options.
+    """
     spec = find_network(name)
+    if spec.family != "pplcnet" and options != AS_KNOWN:
+        raise ModelError(f"model.options: {spec.name} has none; PP-LCNet has")
     family = importlib.import_module(f".{spec.family}", __package__)
-    return family.build(spec.name, num_classes, dropout)
+    return family.build(spec.name, num_classes, dropout, options=options)

@@ -20,7 +20,6 @@ from ..files import user_path
 from .registry import NetworkSpec
 
 SOURCES = ("none", "imagenet", "imagenet_ssld")
-CLASSIFIER = ("fc.weight", "fc.bias")
 Progress = Callable[[int, Optional[int]], None]
 
 
@@ -49,7 +48,7 @@ def load_pretrained(
         DownloadError: the weights are not there and cannot be fetched.
     """
     path = fetch_official(spec, source, progress=progress) if source in SOURCES else user_path(source)
-    return str(path), fit_weights(network, read_weights(path), str(path))
+    return str(path), fit_weights(network, read_weights(path), str(path), spec.classifier)
 
 
 def fetch_official(spec: NetworkSpec, source: str, *, progress: Optional[Progress] = None) -> Path:
@@ -81,8 +80,14 @@ def fetch_official(spec: NetworkSpec, source: str, *, progress: Optional[Progres
     return path
 
 
-def fit_weights(network: Any, weights: dict[str, np.ndarray], where: str) -> list[str]:
+def fit_weights(network: Any, weights: dict[str, np.ndarray], where: str, classifier: str = "fc") -> list[str]:
     """Copy weights into a network; only the classifier may differ, by its number of classes.
+
+    Args:
+        network: a layer.
+        weights: arrays by the names of its state dict.
+        where: what to call them in errors.
+        classifier: the layer that depends on the number of classes.
 
     Returns:
         The classifier's keys where they were left as they are.
@@ -98,7 +103,7 @@ def fit_weights(network: Any, weights: dict[str, np.ndarray], where: str) -> lis
     for key in shapes.keys() & weights.keys():
         shape = tuple(weights[key].shape)
         if shape != shapes[key]:
-            if key in CLASSIFIER and shape and shape[:-1] == shapes[key][:-1]:
+            if key.rpartition(".")[0] == classifier and _other_classes(shape, shapes[key]):
                 replaced.append(key)
             else:
                 faults.append(f"{key} has shape {list(weights[key].shape)}, expected {list(shapes[key])}")
@@ -109,6 +114,11 @@ def fit_weights(network: Any, weights: dict[str, np.ndarray], where: str) -> lis
         if key not in replaced:
             tensor.set_value(np.ascontiguousarray(weights[key], dtype=np.float32))
     return sorted(replaced)
+
+
+def _other_classes(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two shapes differ in one axis alone."""
+    return len(one) == len(other) and sum(a != b for a, b in zip(one, other)) == 1
 
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:

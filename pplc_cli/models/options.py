@@ -1,0 +1,23 @@
+"""Choices within a network's design, so that the papers' ablations can be run again."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Optional
+
+from ..schema import option
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions:
+    """``model.options``; null is what the network is known for. Blocks of PP-LCNet are numbered from 1 to 13."""
+
+    activation: Optional[str] = option(None, choices=("hardswish", "relu"))
+    se_blocks: Optional[list[int]] = option(None, at_least=1, at_most=13)
+    large_kernel_blocks: Optional[list[int]] = option(None, at_least=1, at_most=13)  # 5 x 5; the others 3 x 3
+    last_conv: Optional[bool] = option(None)  # the 1280 channels before the classifier
+    norm: Optional[str] = option(None, choices=("batch", "group"))
+    dilated_stem: Optional[bool] = option(None)
+
+
+AS_KNOWN = ModelOptions()
