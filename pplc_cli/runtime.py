@@ -62,7 +62,7 @@ def load_paddle(threads: Optional[int] = None) -> Any:
 
 
 def _mkl_kernels(cpuinfo: str) -> Optional[str]:
-    """Which kernels the MKL of 2019 that Paddle brings should use on an AMD CPU, for which it picks slow ones by itself.
+    """The kernels for the MKL of 2019 that Paddle brings, on an AMD CPU, where it picks slow ones by itself.
 
     Paddle's own training of PPLCNet_x1_0 is 1.4 times as fast with them.
     """
