@@ -90,6 +90,7 @@ class _Reader:
         self._makers: dict[Any, Operation] = {}  # by the value that they make
         self._readers: dict[Any, int] = {}
         self._parameters: dict[Any, str] = {}
+        self._lists: dict[Any, list] = {}
         self._layers = _LayerNames(network)
         ops = list(program.global_block().ops)
         for op in ops:
@@ -104,8 +105,16 @@ class _Reader:
         if kind == "parameter":
             self._parameters[op.results()[0].id] = str(op.attrs().get("parameter_name", ""))
             return
-        given = [value for value in sources if self._is_data(value)]
         results = op.results()
+        if op.name() == "builtin.combine":
+            self._lists[results[0].id] = sources
+            return
+        if op.name() == "builtin.split":  # takes a list apart
+            for result in results:
+                self._makers[result.id] = self._makers[sources[0].id]
+            return
+        sources = [each for value in sources for each in self._lists.get(value.id, [value])]
+        given = [value for value in sources if self._is_data(value)]
         if kind in _SILENT or not given or not results:
             self._pass_on(given, results)
             return
@@ -122,13 +131,13 @@ class _Reader:
         self._add(op, kind, given, parameters, results)
 
     def _add(self, op: Any, kind: str, given: list, parameters: list, results: list) -> None:
-        made = tuple(int(n) for n in results[0].shape)
-        shapes = [tuple(int(n) for n in value.shape) for value in given]
+        shapes = [_shape(value) for value in given]
+        made = shapes[0] if kind == "split" else _shape(results[0])
         operation = Operation(self._name(op, kind, parameters), kind, shapes, made)
         operation.params = self._learnt(parameters)
         attributes = op.attrs()
         if kind in _CONVOLUTIONS or kind == "matmul":
-            weight = next((tuple(int(n) for n in value.shape) for value in parameters), None)
+            weight = next(map(_shape, parameters), None)
             operation.weight = weight
             if kind in _CONVOLUTIONS and weight is not None:
                 operation.groups = int(attributes.get("groups", 1))
@@ -139,7 +148,7 @@ class _Reader:
         elif "strides" in attributes:
             operation.stride = tuple(attributes["strides"])  # type: ignore[assignment]
         operation.read = FLOAT * (sum(map(math.prod, shapes)) + (math.prod(operation.weight) if operation.weight else 0))
-        operation.written = FLOAT * sum(math.prod(int(n) for n in r.shape) for r in results if r.shape is not None)
+        operation.written = FLOAT * math.prod(made)
         self.found.append(operation)
         for result in results:
             self._makers[result.id] = operation
@@ -165,7 +174,7 @@ class _Reader:
             if name is None:  # a reshaped bias
                 name = next(self._parameters[s.id] for s in _sources(value.get_defining_op()) if s.id in self._parameters)
             if not self._names.get(name, "").endswith(("._mean", "._variance")):
-                total += math.prod(int(n) for n in value.shape)
+                total += math.prod(_shape(value))
         return total
 
     def _name(self, op: Any, kind: str, parameters: list) -> str:
@@ -178,6 +187,10 @@ class _Reader:
 
 def _sources(op: Any) -> list[Any]:
     return [operand.source() for operand in op.operands() if operand.source().initialized()]
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(int(n) for n in value.shape)
 
 
 def _takes(operation: Operation, kind: str) -> bool:
