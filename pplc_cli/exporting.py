@@ -69,7 +69,7 @@ def export(run: Run, config: Config, *, output: Optional[PathLike] = None) -> Ex
     if folder.exists() and any(folder.iterdir()) and not (folder / "inference.yml").exists():
         raise ExportError(f"{folder} holds other files; name an empty or new folder")
     with atomic_directory(folder) as temporary:
-        _save_graph(paddle, network, pipeline.size, temporary)
+        save_graph(paddle, network, pipeline.size, temporary)
         write_text(temporary / "inference.yml", yaml.safe_dump(description, allow_unicode=True, sort_keys=False))
         difference = _compare(temporary, images, expected, config)
         sidecar = {"network": spec.name, "weights": info["sha256"]["model"], "difference": difference}
@@ -162,7 +162,7 @@ def _check_images(config: Config, labels: Sequence[str], pipeline: Pipeline) -> 
     return np.stack(images)
 
 
-def _save_graph(paddle: Any, network: Any, size: tuple[int, int], folder: Path) -> None:
+def save_graph(paddle: Any, network: Any, size: tuple[int, int], folder: Path) -> None:
     """The network with softmax as a static graph, input ``x`` (N, 3, H, W)."""
 
     class WithSoftmax(paddle.nn.Layer):

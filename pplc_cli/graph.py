@@ -20,7 +20,7 @@ class Operation:
 
     Attributes:
         name: the layer in the network, as in ``blocks3.0.dw_conv``; of operations that are no layer, the layer whose
-            forward pass they stand in.
+            forward pass they stand in, or what runs before them.
         kind: ``conv2d``, ``depthwise_conv2d``, ``matmul``, ``pool2d``, ``add``, ``multiply``, ``concat``, ...
         fused: what runs within it: batch norm, activation, the addition of a shortcut.
         given: shapes of the inputs that are no parameters.
@@ -121,13 +121,13 @@ class _Reader:
         parameters = [value for value in sources if value.id in self._parameters or self._is_parameter_view(value)]
         before = self._makers.get(given[0].id)
         alone = before is not None and self._readers.get(given[0].id) == 1
-        if kind in _FOLDED or kind in _ACTIVATIONS or (kind == "add" and len(given) == 1):
-            if before is not None and (alone or kind in _FOLDED) and _takes(before, kind):
-                if kind in _ACTIVATIONS or kind == "batch_norm_":
-                    before.fused.append(kind.rstrip("_"))
-                before.params += self._learnt(parameters)
-                self._makers[results[0].id] = before
-                return
+        joins = kind in _FOLDED or (alone and (kind in _ACTIVATIONS or (kind == "add" and len(given) == 1)))
+        if joins and before is not None and _takes(before, kind):
+            if kind in _ACTIVATIONS or kind == "batch_norm_":
+                before.fused.append(kind.rstrip("_"))
+            before.params += self._learnt(parameters)
+            self._makers[results[0].id] = before
+            return
         self._add(op, kind, given, parameters, results)
 
     def _add(self, op: Any, kind: str, given: list, parameters: list, results: list) -> None:
@@ -141,13 +141,15 @@ class _Reader:
             operation.weight = weight
             if kind in _CONVOLUTIONS and weight is not None:
                 operation.groups = int(attributes.get("groups", 1))
-                operation.stride = tuple(attributes.get("strides", (1, 1)))  # type: ignore[assignment]
+                operation.stride = tuple(attributes.get("strides", (1, 1)))
                 operation.macs = math.prod(made) * math.prod(weight[1:])
             elif weight is not None:
                 operation.macs = math.prod(made) * weight[0]
         elif "strides" in attributes:
-            operation.stride = tuple(attributes["strides"])  # type: ignore[assignment]
-        operation.read = FLOAT * (sum(map(math.prod, shapes)) + (math.prod(operation.weight) if operation.weight else 0))
+            operation.stride = tuple(attributes["strides"])
+        operation.read = FLOAT * (
+            sum(map(math.prod, shapes)) + (math.prod(operation.weight) if operation.weight else 0)
+        )
         operation.written = FLOAT * math.prod(made)
         self.found.append(operation)
         for result in results:
@@ -172,7 +174,9 @@ class _Reader:
         for value in parameters:
             name = self._parameters.get(value.id)
             if name is None:  # a reshaped bias
-                name = next(self._parameters[s.id] for s in _sources(value.get_defining_op()) if s.id in self._parameters)
+                name = next(
+                    self._parameters[s.id] for s in _sources(value.get_defining_op()) if s.id in self._parameters
+                )
             if not self._names.get(name, "").endswith(("._mean", "._variance")):
                 total += math.prod(_shape(value))
         return total
@@ -182,7 +186,10 @@ class _Reader:
             name = self._names.get(self._parameters.get(value.id, ""), "")
             if name:
                 return name.rpartition(".")[0]
-        return self._layers.find(str(op.attrs().get("struct_name", ""))) or kind
+        name = self._layers.find(str(op.attrs().get("struct_name", "")))
+        if name or not self.found:
+            return name or kind
+        return f"{kind} after {self.found[-1].name}"
 
 
 def _sources(op: Any) -> list[Any]:
@@ -208,7 +215,7 @@ class _LayerNames:
 
     def find(self, path: str) -> str:
         """``/Sequential_4/DepthwiseSeparable_1/`` is ``blocks6.1``; empty where the path leads nowhere."""
-        layer, names = self._network, []
+        layer, names = self._network, list[str]()
         for part in filter(None, path.split("/")):
             kind, number = re.fullmatch(r"(.*?)(?:_(\d+))?", part).groups()  # type: ignore[union-attr]
             children = [(name, child) for name, child in layer.named_children() if type(child).__name__ == kind]

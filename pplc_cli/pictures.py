@@ -192,7 +192,7 @@ def draw_curves(path: PathLike, epochs: Sequence[Mapping[str, Any]]) -> None:
         if axes.get_legend_handles_labels()[0]:
             # Below the panel, where no curve can run through it.
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False, fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def row_shares(matrix: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
@@ -278,10 +278,10 @@ def draw_confusion(path: PathLike, matrix: Sequence[Sequence[int]] | np.ndarray,
     bar.ax.tick_params(labelsize=heading - 2)
     bar.set_label("share of the true class", fontsize=heading - 1)
     bar.outline.set_visible(False)
-    _save(figure, path, bbox_inches="tight", pad_inches=0.2)
+    save_figure(figure, path, bbox_inches="tight", pad_inches=0.2)
 
 
-def _save(figure: Figure, path: PathLike, **options: Any) -> None:
+def save_figure(figure: Figure, path: PathLike, **options: Any) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)

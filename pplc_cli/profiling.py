@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
-import json
 import math
 import os
 import re
@@ -26,10 +25,10 @@ _CONVOLUTION = re.compile(
     r"(?:g(\d+))?mb\d+_ic(\d+)oc(\d+)_ih(\d+)oh(\d+)kh(\d+)sh(\d+)\w*_iw(\d+)ow(\d+)kw(\d+)sw(\d+)", re.ASCII
 )
 _POOLING = re.compile(r"mb\d+ic(\d+)_ih(\d+)oh(\d+)kh\d+sh\d+\w*_iw(\d+)ow(\d+)", re.ASCII)
+_PRODUCTS = {"inner_product": r"ic(\d+)\D*oc(\d+)", "matmul": r"(\d+):[\dx]*x(\d+)"}
 _KINDS = {  # oneDNN's primitives, and the operations that they may be
-    "inner_product": ("matmul",),
-    "matmul": ("matmul",),
     "concat": ("concat",),
+    "shuffle": ("transpose",),
     "binary_mul": ("multiply",),
     "binary_add": ("add",),
 }
@@ -191,9 +190,9 @@ def _assign(found: list[Operation], primitives: list[_Primitive]) -> dict[str, f
         waiting.setdefault(_key(operation), []).append(operation)
     other: dict[str, float] = {}
     for primitive in primitives:
-        operation = next((waiting[key].pop(0) for key in _keys(primitive) if waiting.get(key)), None)
-        if operation is not None:
-            operation.milliseconds = primitive.milliseconds
+        mine = next((waiting[key].pop(0) for key in _keys(primitive) if waiting.get(key)), None)
+        if mine is not None:
+            mine.milliseconds = primitive.milliseconds
         else:
             other[primitive.kind] = other.get(primitive.kind, 0) + primitive.milliseconds
     return other
@@ -221,9 +220,7 @@ def _keys(primitive: _Primitive) -> Iterator[Any]:
     elif primitive.kind == "pooling" and (match := _POOLING.search(problem)):
         channels, ih, oh, iw, ow = map(int, match.groups())
         yield "pooling", channels, (ih, iw), (oh, ow)
-    elif primitive.kind == "inner_product" and (match := re.search(r"ic(\d+)\D*oc(\d+)", problem)):
-        yield "matmul", int(match[1]), int(match[2])
-    elif primitive.kind == "matmul" and (match := re.search(r"x(\d+):\d+x(\d+)", problem)):
+    elif primitive.kind in _PRODUCTS and (match := re.search(_PRODUCTS[primitive.kind], problem)):
         yield "matmul", int(match[1]), int(match[2])
     elif primitive.kind in _KINDS:
         sizes = [math.prod(map(int, part.split("x"))) for part in re.findall(r"\d+(?:x\d+)+", problem)]
@@ -233,9 +230,3 @@ def _keys(primitive: _Primitive) -> Iterator[Any]:
     elif primitive.kind == "eltwise":
         for kind in ("hardswish", "relu", "relu6", "gelu", "sigmoid", "hardsigmoid", "swish", "silu"):
             yield kind, math.prod(map(int, re.findall(r"\d+", problem)))
-
-
-def as_json(found: Profile, findings: list[Any]) -> str:
-    """Everything, for machines."""
-    content = {**found.to_dict(), "findings": [dataclasses.asdict(finding) for finding in findings]}
-    return json.dumps(content, ensure_ascii=False, indent=1)

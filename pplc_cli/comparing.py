@@ -1,0 +1,127 @@
+"""Several networks on this machine: latency and throughput, measured in turn."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from .costs import count
+from .errors import ModelError
+
+ROUNDS = 5
+TURN_SECONDS = 0.3
+
+
+@dataclasses.dataclass
+class Compared:
+    """One of several networks.
+
+    Attributes:
+        name: as it was asked for.
+        params: numbers that are learnt.
+        macs: multiply-adds of convolutions and linear layers for one picture.
+        latency: milliseconds of one picture, median.
+        quartiles: of the latency, milliseconds.
+        images_per_second: in batches.
+        top1: percent: of a run on its validation list; else published, on ImageNet; None where nothing is known.
+        source: where ``top1`` comes from.
+    """
+
+    name: str
+    params: int
+    macs: int
+    latency: float = 0.0
+    quartiles: tuple[float, float] = (0.0, 0.0)
+    images_per_second: float = 0.0
+    top1: Optional[float] = None
+    source: str = ""
+
+
+def compare(
+    targets: Sequence[str],
+    *,
+    size: tuple[int, int] = (224, 224),
+    batch: int = 16,
+    threads: Optional[int] = None,
+    rounds: int = ROUNDS,
+) -> list[Compared]:
+    """Measure networks with Paddle Inference and oneDNN, turn by turn, so that a slow moment of the machine meets all.
+
+    Args:
+        targets: as :func:`pplc_cli.targets.find_target` takes them.
+        size: height and width.
+        batch: pictures at a time for the throughput; latency is that of one.
+        threads: None: :func:`pplc_cli.runtime.physical_cores`.
+        rounds: turns of each.
+
+    Raises:
+        ModelError: a target is not there, or does not take such pictures.
+    """
+    from .engine import Engine
+    from .exporting import save_graph
+    from .runtime import load_paddle
+    from .targets import find_target
+
+    paddle = load_paddle(threads)
+    found: list[Compared] = []
+    engines: list[Any] = []
+    with tempfile.TemporaryDirectory(prefix="pplc-") as folder:
+        for number, text in enumerate(targets):
+            name, network = find_target(text)
+            try:
+                params, macs = count(network, size=size)
+                place = Path(folder) / str(number)
+                save_graph(paddle, network, size, place)
+            except (RuntimeError, ValueError, TypeError) as error:
+                raise ModelError(f"{name} does not take pictures of {size[1]} x {size[0]}: {error}") from None
+            top1, source = _accuracy(text, name)
+            found.append(Compared(name, params, macs, top1=top1, source=source))
+            engines.append(Engine(place, threads=threads))
+            del network
+        for pictures in (1, batch):
+            times = _in_turn(engines, pictures, size, rounds)
+            for each, seconds in zip(found, times):
+                if pictures == 1:
+                    low, each.latency, high = (1e3 * s for s in statistics.quantiles(seconds, n=4))
+                    each.quartiles = (low, high)
+                if pictures == batch:
+                    each.images_per_second = batch / statistics.median(seconds)
+    return found
+
+
+def _in_turn(engines: Sequence[Any], pictures: int, size: tuple[int, int], rounds: int) -> list[list[float]]:
+    """Seconds of each run of each engine."""
+    images = np.random.default_rng(0).standard_normal((pictures, 3, *size)).astype(np.float32)
+    times: list[list[float]] = [[] for _ in engines]
+    for engine in engines:
+        for _ in range(3):  # kernels are made in the first
+            engine.run(images)
+    for _ in range(rounds):
+        for engine, mine in zip(engines, times):
+            ends = time.perf_counter() + TURN_SECONDS
+            while time.perf_counter() < ends or len(mine) < 2:
+                began = time.perf_counter()
+                engine.run(images)
+                mine.append(time.perf_counter() - began)
+    return times
+
+
+def _accuracy(text: str, name: str) -> tuple[Optional[float], str]:
+    from .checkpoint import load_info
+    from .files import user_path
+    from .models.published import PUBLISHED
+    from .run import Run
+
+    folder = user_path(text)
+    if folder.is_dir():
+        top1 = load_info(Run(folder).best, "model").get("val_top1")
+        return (100 * top1 if top1 is not None else None), f"validation list of {folder.name}"
+    published = PUBLISHED.get(name)
+    return (published.top1, published.source) if published else (None, "")

@@ -1,0 +1,37 @@
+"""Count every network's parameters, multiply-adds and memory access, and write pplc_cli/models/counts.json.
+
+python scripts/count_networks.py
+"""
+
+from __future__ import annotations
+
+import json
+
+from pplc_cli.runtime import load_paddle
+
+
+def counts(name: str) -> dict[str, int]:
+    """The figures of ``pplc models``."""
+    from pplc_cli.costs import count
+    from pplc_cli.graph import operations
+    from pplc_cli.models.registry import build_network, find_network
+
+    network = build_network(name, 1000)
+    # SqueezeNext's figures are published for this size.
+    size = (227, 227) if find_network(name).family == "squeezenext" else (224, 224)
+    params, macs = count(network, find_network(name).published.rule, size)
+    memory = sum(operation.read + operation.written for operation in operations(network)[1])
+    return {"params": params, "macs": macs, "memory": memory}
+
+
+def main() -> None:
+    load_paddle()
+    from pplc_cli.models.registry import network_names
+    from pplc_cli.models.zoo import COUNTS
+
+    COUNTS.write_text(json.dumps({name: counts(name) for name in network_names()}, indent=1) + "\n", encoding="utf-8")
+    print(f"{COUNTS} written")
+
+
+if __name__ == "__main__":
+    main()
