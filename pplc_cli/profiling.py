@@ -202,8 +202,7 @@ def _key(operation: Operation) -> Any:
     given = operation.given[0]
     if operation.weight is not None and operation.kind != "matmul":
         made, weight = operation.made, operation.weight
-        groups = operation.groups if operation.kind == "conv2d" else weight[0]
-        return "convolution", groups, given[1], made[1], given[2:], made[2:], weight[2:]
+        return "convolution", operation.groups, given[1], made[1], given[2:], made[2:], weight[2:]
     if operation.kind == "pool2d":
         return "pooling", given[1], given[2:], operation.made[2:]
     if operation.kind == "matmul":

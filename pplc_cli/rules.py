@@ -117,8 +117,8 @@ def _fragmentation(profile: Profile) -> Iterator[Finding]:
             "fragmentation",
             small,
             "",
-            f"{len(small)} of {len(timed)} operations take less than {SMALL_MS * 1e3:.0f} microseconds each, about what "
-            f"starting one costs; {profile.overhead:.2f} ms pass outside the operations",
+            f"{len(small)} of {len(timed)} operations take less than {SMALL_MS * 1e3:.0f} microseconds each, about "
+            f"what starting one costs; {profile.overhead:.2f} ms pass outside the operations",
             "fewer and heavier layers; larger batches where pictures come in numbers",
         )
 
@@ -137,9 +137,9 @@ def _depth(profile: Profile) -> Iterator[Finding]:
 
 
 def _too_early(profile: Profile) -> Iterator[Finding]:
-    side = max(profile.size)
+    limit = max(7.0, EARLY * max(profile.size))
     for op in profile.operations:
-        early = len(op.made) == 4 and max(op.given[0][2:]) > EARLY * side * 1.1
+        early = len(op.made) == 4 and max(op.given[0][2:]) > 1.1 * limit
         if not early or not op.milliseconds:
             continue
         if op.kind == "depthwise_conv2d" and op.weight is not None and max(op.weight[2:]) >= 5:
@@ -149,7 +149,7 @@ def _too_early(profile: Profile) -> Iterator[Finding]:
                 [op],
                 op.name,
                 f"a {op.weight[2]} x {op.weight[3]} kernel on {op.given[0][2]} x {op.given[0][3]} pixels",
-                f"3 x 3 here, 5 x 5 from {round(EARLY * side)} x {round(EARLY * side)} on",
+                f"3 x 3 here, 5 x 5 from {round(limit)} x {round(limit)} on",
             )
         if op.kind == "multiply" and len(op.given) > 1 and math.prod(op.given[1][2:]) == 1:
             yield _finding(

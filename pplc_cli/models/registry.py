@@ -104,7 +104,8 @@ def find_network(name: str) -> NetworkSpec:
     """
     known = {**_NETWORKS, **_ALIASES}
     if name not in known:
-        raise ModelError(f"unknown network {name!r}{did_you_mean(name, known)}")
+        nearest = did_you_mean(name, known)
+        raise ModelError(f"unknown network {name!r}{nearest if 'mean' in nearest else did_you_mean(name, _NETWORKS)}")
     return known[name]
 
 
