@@ -21,6 +21,7 @@ from .data.transforms import Pipeline
 from .distributed import is_first, join, set_device
 from .errors import CheckpointError, DataError, PplcError, TrainError
 from .files import user_path
+from .interrupts import Interrupts
 from .metrics import Scores
 from .models.registry import build_network, find_network
 from .models.weights import SOURCES, load_pretrained
@@ -107,6 +108,7 @@ class _Training:
         if self.world.rank == 0:  # nothing is wrong: the run that was there may go
             clear_folder(self.run, config, state)
         self.visualdl = open_visualdl()
+        self.interrupts = Interrupts()
 
     # -- before the first step ---------------------------------------------------------------------------------------
 
@@ -247,8 +249,9 @@ class _Training:
         """All epochs that are left."""
         config, progress = self.config.train, self.progress
         try:
-            while progress.epoch < config.epochs and not self._stops_early():
-                self._one_epoch(progress.epoch + 1)
+            with self.interrupts:
+                while progress.epoch < config.epochs and not self._stops_early():
+                    self._one_epoch(progress.epoch + 1)
         finally:
             if self.world.rank == 0:
                 self._draw_curves()
@@ -317,6 +320,7 @@ class _Training:
             right += hits * batch.total
             seen += batch.total
             loss_sum += value * batch.total
+            self.interrupts.check()
             self._report_step(epoch, index, rate, loss_sum / seen, right / seen, seen / (time.perf_counter() - began))
         return {
             "learning_rate": rate,
@@ -381,7 +385,7 @@ class _Training:
         from .evaluation import run_network
 
         self.network.eval()
-        scores = self._gathered(run_network(self.trained, self.val_loader))
+        scores = self._gathered(run_network(self.trained, self.val_loader, self.interrupts.check))
         record.update(val_loss=scores.loss, val_top1=scores.top1)
         best, progress = self.progress.best, self.progress
         # Small validation sets tie often; the smaller loss then decides.
