@@ -85,7 +85,7 @@ def compare(
             found.append(Compared(name, params, macs, top1=top1, source=source))
             engines.append(Engine(place, threads=threads))
             del network
-        for pictures in (1, batch):
+        for pictures in dict.fromkeys((1, batch)):
             times = _in_turn(engines, pictures, size, rounds)
             for each, seconds in zip(found, times):
                 if pictures == 1:

@@ -10,8 +10,8 @@ from typing import Any
 class Interrupts:
     """Holds Ctrl-C back until :meth:`check`; a second one comes through at once.
 
-    Within Paddle's backward pass a KeyboardInterrupt would come out as another error, and within the clearing away of an
-    object it would be lost.
+    Within Paddle's backward pass a KeyboardInterrupt would come out as another error, and while an object is cleared
+    away it would be lost.
     """
 
     def __init__(self) -> None:
