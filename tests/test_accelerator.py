@@ -259,7 +259,7 @@ def test_any_dense_convolution(data, seed):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "stride", "padding"), [(k, s, p) for k in (3, 5, 7) for s in (1, 2) for p in range(k)]
+    ("kernel", "stride", "padding"), [(k, s, p) for k in (1, 3, 5, 7) for s in (1, 2) for p in range(k)]
 )
 def test_depthwise_convolution(kernel, stride, padding, rng):
     channels = int(rng.choice([2, 3, 8, 17, 24, 40]))
@@ -274,7 +274,7 @@ def test_depthwise_convolution(kernel, stride, padding, rng):
 @settings(max_examples=30, deadline=None)
 @given(data=st.data(), seed=SEEDS)
 def test_any_depthwise_convolution(data, seed):
-    kernel, stride = data.draw(st.sampled_from([3, 5, 7])), data.draw(st.sampled_from([1, 2]))
+    kernel, stride = data.draw(st.sampled_from([1, 3, 5, 7])), data.draw(st.sampled_from([1, 2]))
     padding = data.draw(st.integers(0, kernel - 1))
     side = st.integers(max(1, kernel - 2 * padding), 17)
     geometry = Geometry(
@@ -522,7 +522,23 @@ def test_pooling(data, seed):
         assert np.abs(done.output - output).max() < 1e-5 and np.abs(done.gradients["input"] - gradient).max() < 1e-5
 
 
-@pytest.mark.parametrize("layer", [nn.MaxPool2D(3, 2, 1, ceil_mode=True), nn.AvgPool2D(3, 2, 1, exclusive=False)])
+@pytest.mark.parametrize("size", [(109, 55), (8, 9), (4, 3)])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_pooling_that_rounds_up(size, padding, rng):
+    fast = compare(
+        lambda: nn.Sequential(nn.Conv2D(3, 21, 1), nn.MaxPool2D(3, 2, padding, ceil_mode=True)), (2, 3, *size), rng
+    )
+    assert "opaque" not in kinds(fast)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.AvgPool2D(3, 2, 1, ceil_mode=True),
+        nn.AvgPool2D(3, 2, 1, exclusive=False),
+        nn.MaxPool2D(1, 2, ceil_mode=True),  # the last window lies outside
+    ],
+)
 def test_other_pooling_is_paddles(layer, rng):
     fast = compare(lambda: nn.Sequential(nn.Conv2D(3, 6, 3), layer, nn.ReLU()), (2, 3, 12, 10), rng)
     assert "opaque" in kinds(fast)

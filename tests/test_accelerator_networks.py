@@ -329,6 +329,21 @@ def test_dropout(mode, training, rng):  # noqa: F811
     assert 0.4 < dropped[0] < 0.8 if training else max(dropped) == 0
 
 
+def test_dropout_of_whole_pictures(rng):  # noqa: F811
+    """As FasterNet leaves out a branch: the same pictures for the same seed."""
+    plain, fast = twins(
+        lambda: Made(lambda n, x: x + n.drop(n.conv(x)), conv=conv_bn(8, 8), drop=nn.Dropout(0.4, axis=0)), rng
+    )
+    x, g = (rng.normal(0, 1, (9, 8, 5, 3)).astype(np.float32) for _ in range(2))
+    seed = int(rng.integers(1 << 30))
+    paddle.seed(seed)
+    expected = run(plain, x, g)
+    paddle.seed(seed)
+    done = run(fast, x, g)
+    assert "opaque" not in kinds(fast)
+    assert_close(done, expected, 1e-5)
+
+
 # -- passes --------------------------------------------------------------------------------------------------------
 
 

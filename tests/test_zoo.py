@@ -187,17 +187,21 @@ def test_partial_convolution_passes_the_rest():
     np.testing.assert_allclose(y[:, :3], expected, rtol=0, atol=30 * 2**-24 * np.abs(expected).max() + 1e-9)
 
 
-def test_drop_path_keeps_the_mean_and_drops_whole_pictures():
-    from pplc_cli.models.layers import DropPath
+def test_drop_path_leaves_out_whole_pictures():
+    from pplc_cli.models.fasternet import Block
 
-    layer, ones = DropPath(0.3), paddle.ones([20_000, 2, 1, 1])
-    dropped = layer(ones).numpy()
-    assert (dropped[:, 0] == dropped[:, 1]).all()
-    kept = float(np.mean(dropped[:, 0] > 0))
-    assert abs(kept - 0.7) < 5 * (0.7 * 0.3 / 20_000) ** 0.5  # five standard errors
-    np.testing.assert_allclose(dropped[dropped > 0], 1 / 0.7, rtol=1e-6)
-    layer.eval()
-    np.testing.assert_array_equal(layer(ones).numpy(), ones.numpy())
+    rng = np.random.default_rng()
+    x = paddle.to_tensor(rng.standard_normal((400, 8, 2, 2)).astype(np.float32))
+    block = Block(8, 0.3, paddle.nn.ReLU)
+    branch = block.mlp(block.spatial_mixing(x)).numpy()
+    change = (block(x) - x).numpy()
+    dropped = (np.abs(change).max((1, 2, 3)) == 0) & (np.abs(branch).max((1, 2, 3)) > 0)
+    assert abs(dropped.mean() - 0.3) < 5 * (0.3 * 0.7 / 400) ** 0.5  # five standard errors
+    np.testing.assert_allclose(change[~dropped], branch[~dropped] / 0.7, rtol=0, atol=1e-5 * np.abs(branch).max())
+    block.eval()
+    np.testing.assert_allclose(
+        block(x).numpy(), x.numpy() + block.mlp(block.spatial_mixing(x)).numpy(), rtol=0, atol=1e-6
+    )
 
 
 IN_SHORT = ["PPLCNetV2_small", "SqueezeNext_1_0_23v5", "FasterNet_T1", "MobileNetV3_small_x1_0", "ShuffleNetV2_x1_0"]

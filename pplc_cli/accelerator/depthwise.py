@@ -1,4 +1,4 @@
-"""Depthwise convolutions, square kernels of 3, 5 or 7, a row of pixels at a time.
+"""Depthwise convolutions, square kernels of 1, 3, 5 or 7, a row of pixels at a time.
 
 The rows in use lie in a ring in scratch, already seen through batch norm and activation, with the padding around them.
 """
@@ -21,7 +21,10 @@ from .llvm import LANES
 from .loops import make_depthwise, make_depthwise_gradient
 from .simd import get_f32, get_i64, kernel, put_f32, put_i64
 
-SIZES, STRIDES = (3, 5, 7), (1, 2)
+SIZES, STRIDES = (1, 3, 5, 7), (1, 2)
+_row1, _grad1, _row1s, _grad1s = (
+    make(1, stride) for stride in STRIDES for make in (make_depthwise, make_depthwise_gradient)
+)
 _row3, _row5, _row7 = make_depthwise(3, 1), make_depthwise(5, 1), make_depthwise(7, 1)
 _row3s, _row5s, _row7s = make_depthwise(3, 2), make_depthwise(5, 2), make_depthwise(7, 2)
 _grad3, _grad5, _grad7 = make_depthwise_gradient(3, 1), make_depthwise_gradient(5, 1), make_depthwise_gradient(7, 1)
@@ -40,7 +43,12 @@ def _convolve_row(size, stride, table, c, w, y, count, add, ahead, ahead_size): 
         expect(ahead + j // LANES * chunk, chunk)
         expect(y + count * pixel + j // LANES * (count * LANES * 4), count * LANES * 4)
         offset, weights, out, columns = 4 * j, w + 4 * j, y + 4 * j, c - j
-        if size == 3:
+        if size == 1:
+            if stride == 1:
+                _row1(table, offset, pixel, weights, ldw, out, count, columns, add)
+            else:
+                _row1s(table, offset, pixel, weights, ldw, out, count, columns, add)
+        elif size == 3:
             if stride == 1:
                 _row3(table, offset, pixel, weights, ldw, out, count, columns, add)
             else:
@@ -65,7 +73,12 @@ def _weight_row(size, stride, table, c, x, dw, count, next_g, next_y, ahead):  #
         expect(next_g + j // LANES * chunk, chunk)
         expect(next_y + j // LANES * chunk, chunk)
         offset, inner, target = 4 * j, x + 4 * j, dw + 4 * j
-        if size == 3:
+        if size == 1:
+            if stride == 1:
+                _grad1(table, offset, pixel, inner, target, ldw, count)
+            else:
+                _grad1s(table, offset, pixel, inner, target, ldw, count)
+        elif size == 3:
             if stride == 1:
                 _grad3(table, offset, pixel, inner, target, ldw, count)
             else:

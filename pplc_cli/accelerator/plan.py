@@ -272,7 +272,7 @@ class Plan(Builder):
 
     def _dropout(self, node: Node) -> View:
         self.dropouts.append(node)
-        factor = View(Slot(("dropout", len(self.dropouts) - 1)), node.shape, False)
+        factor = View(Slot(("dropout", len(self.dropouts) - 1)), (*node.shape[:2], 1, 1), False)
         return self._scaled(node, self._read(node), factor)
 
     def _scaled(self, node: Node, view: View, factor: View) -> View:

@@ -103,10 +103,15 @@ class Run:
         self._borrow()
         self._tensors = {"input": x}
         for number, node in enumerate(self.plan.dropouts):
-            options = node.options
-            self._tensors["dropout", number] = paddle.nn.functional.dropout(
-                paddle.ones(node.shape[:2]), options["p"], training=options["training"], mode=options["mode"]
+            options, (n, channels, *_) = node.options, node.shape
+            # Drawn as Paddle would, which has one number for all of a picture where whole pictures are dropped.
+            factor = paddle.nn.functional.dropout(
+                paddle.ones([n, 1 if options["pictures"] else channels]),
+                options["p"],
+                training=options["training"],
+                mode=options["mode"],
             )
+            self._tensors["dropout", number] = factor.expand([n, channels]).contiguous()
         self._go(self._forward)
         return self._tensors.pop("output")
 

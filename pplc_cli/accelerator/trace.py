@@ -160,13 +160,16 @@ def _mean(x: Any, output_size: Any, data_format: str = "NCHW", name: Any = None)
 def _pool(largest: bool) -> Callable:
     def apply(x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, **options: Any) -> Stand:
         plain = options.pop("data_format", "NCHW") == "NCHW" and options.pop("exclusive", True)
+        up = bool(options.pop("ceil_mode", False))
         options.pop("name", None)
         _require(plain and not any(options.values()), "pooling with options")
         n, c, h, w = _node(x).shape
         kernel, pad = _window(kernel_size), _window(padding)
         stride = _window(kernel_size if stride is None else stride)
-        size = [(a + 2 * p - k) // s + 1 for a, k, s, p in zip((h, w), kernel, stride, pad)]
+        size = [(a + 2 * p - k + up * (s - 1)) // s + 1 for a, k, s, p in zip((h, w), kernel, stride, pad)]
         _require(min(size) > 0 and all(p < k for p, k in zip(pad, kernel)), "a pooling window larger than its input")
+        whole = all((n - 1) * s - p < a for n, a, s, p in zip(size, (h, w), stride, pad))
+        _require(whole and (largest or not up), "a pooling window outside its input")
         return _make("pool", [x], (n, c, *size), False, kernel=kernel, stride=stride, padding=pad, largest=largest)
 
     return apply
@@ -177,9 +180,9 @@ def _dropout(
 ) -> Stand:
     if (mode == "upscale_in_train" and not training) or p == 0:
         return x
-    shape = _node(x).shape
-    _require(axis is None and shape[2:] == (1, 1) and isinstance(p, (int, float)), "dropout of whole pictures")
-    return _make("dropout", [x], shape, x._flat, p=p, training=training, mode=mode)
+    shape, pictures = _node(x).shape, axis in (0, [0], (0,))
+    _require(isinstance(p, (int, float)) and (pictures or (axis is None and shape[2:] == (1, 1))), "dropout of pixels")
+    return _make("dropout", [x], shape, x._flat, p=p, training=training, mode=mode, pictures=pictures)
 
 
 FUNCTIONS: dict[Any, dict[str, Callable]] = {

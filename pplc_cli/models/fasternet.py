@@ -12,8 +12,6 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from .layers import DropPath
-
 
 class Variant(NamedTuple):
     """Channels after the embedding, blocks of each stage, the last block's drop-path rate, the activation."""
@@ -65,7 +63,8 @@ class Block(nn.Layer):
         hidden = channels * EXPANSION
         self.spatial_mixing = PartialConv(channels)
         self.mlp = nn.Sequential(_conv(channels, hidden, 1), nn.BatchNorm2D(hidden), act(), _conv(hidden, channels, 1))
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        # Leaves the branch out for some pictures of a batch (drop path, Huang et al., 2016, arXiv:1603.09382).
+        self.drop_path = nn.Dropout(drop_path, axis=0) if drop_path else nn.Identity()
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """(N, C, H, W) to the same shape."""

@@ -69,18 +69,3 @@ class SqueezeExcite(nn.Layer):
         """(N, C, H, W) to the same shape."""
         weights = self.relu(self.conv1(self.avg_pool(x)))
         return x * self.gate(self.conv2(weights))
-
-
-class DropPath(nn.Layer):
-    """Leaves a branch out for some pictures of a batch in training. Huang et al., 2016, arXiv:1603.09382."""
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """(N, C, H, W) to the same shape, scaled so that its mean stays."""
-        if not self.training:
-            return x
-        kept = (paddle.rand([x.shape[0], 1, 1, 1]) >= self.rate).astype(x.dtype)
-        return x * kept / (1 - self.rate)
