@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from pplc_cli.errors import DownloadError, ModelError
+from pplc_cli.models.cache import fetch_official
 from pplc_cli.models.registry import build_network, find_network
-from pplc_cli.models.weights import fetch_official, fit_weights, load_pretrained, read_weights
+from pplc_cli.models.weights import fit_weights, load_pretrained, read_weights
 from pplc_cli.runtime import load_paddle
 
 paddle = load_paddle()
