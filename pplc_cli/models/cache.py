@@ -214,6 +214,18 @@ def official(spec: NetworkSpec, source: str) -> tuple[str, str]:
     return Path(urlparse(spec.weights[source]).path).name, spec.weights[source]
 
 
+def best_source(spec: NetworkSpec) -> str:
+    """The source that training prefers: what the name asks for, else the distilled weights where they are published.
+
+    Raises:
+        ModelError: there are no official weights.
+    """
+    for source in (spec.pretrained, "imagenet_ssld", "imagenet"):
+        if source in spec.weights:
+            return source
+    raise ModelError(f"there are no official weights of {spec.name}")
+
+
 def fetch_official(
     spec: NetworkSpec,
     source: str,

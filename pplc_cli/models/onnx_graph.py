@@ -88,7 +88,7 @@ class Graph:
                     if found != value:
                         faults.append(f"{name} has {key} {found}, expected {value}")
             norm = ours.get(f"{name.removesuffix('conv')}bn")
-            if layer.norm is not None and abs(layer.epsilon - norm._epsilon) > 1e-3 * norm._epsilon:
+            if norm is not None and abs(layer.epsilon - norm._epsilon) > 1e-3 * norm._epsilon:
                 faults.append(f"{name} has epsilon {layer.epsilon:g}, expected {norm._epsilon:g}")
             if name.endswith(("se.conv1", "se.conv2")):
                 expected_act = "Relu" if name.endswith("1") else "HardSigmoid"
