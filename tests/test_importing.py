@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import pytest
 from conftest import recipe
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from pplc_cli.errors import ModelError, PplcError
@@ -369,6 +371,25 @@ def test_truncated_onnx(tmp_path):
         (tmp_path / "w.onnx").write_bytes(data[:length])
         with pytest.raises(ModelError, match=r"w\.onnx"):
             import_weights(tmp_path / "w.onnx")
+
+
+@pytest.fixture(scope="module")
+def onnx_bytes() -> bytes:
+    return onnx_model(random_network()).SerializeToString()
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.lists(st.tuples(st.integers(0, 14_000), st.integers(0, 255)), min_size=1, max_size=4))
+def test_mutated_graphs(tmp_path, onnx_bytes, changes):
+    """The nodes are at the file's beginning, the arrays after them."""
+    content = bytearray(onnx_bytes)
+    for position, value in changes:
+        content[position] = value
+    (tmp_path / "w.onnx").write_bytes(content)
+    try:
+        assert import_weights(tmp_path / "w.onnx").spec.name == SMALLEST
+    except ModelError as error:
+        assert "w.onnx" in str(error)
 
 
 def test_without_the_package_onnx(tmp_path, monkeypatch):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
@@ -72,8 +74,13 @@ class Graph:
         Raises:
             ModelError: the file's network computes something else; the text names the layers.
         """
+        with _damaged(self.where):
+            faults = self._differences(dict(network.named_sublayers()))
+        if faults:
+            raise ModelError(f"{self.where} is not the PP-LCNet that we build: {shortened(faults)}")
+
+    def _differences(self, ours: dict[str, Any]) -> list[str]:
         faults = []
-        ours = dict(network.named_sublayers())
         for name, layer in self.layers.items():
             conv = ours[name]
             if hasattr(conv, "_stride"):
@@ -97,8 +104,7 @@ class Graph:
                     faults.append(f"{name} is followed by {layer.act}, expected {expected_act}")
                 elif layer.act == "HardSigmoid" and (abs(slope - 1 / 6) > 1e-4 or abs(offset - 0.5) > 1e-4):
                     faults.append(f"{name} has a gate of slope {slope:g}, expected 1/6")
-        if faults:
-            raise ModelError(f"{self.where} is not the PP-LCNet that we build: {shortened(faults)}")
+        return faults
 
 
 _DEFAULTS = {"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "group": 1}
@@ -108,6 +114,15 @@ def _pair(value: Any) -> list[int]:
     return [value, value] if isinstance(value, int) else list(value)
 
 
+@contextlib.contextmanager
+def _damaged(where: str) -> Iterator[None]:
+    """Attributes of another kind than ONNX says, from a damaged file, raise nearly anything."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ModelError(f"{where} is no readable ONNX file ({type(error).__name__}); is the download whole?") from None
+
+
 def read_graph(path: Path) -> Graph:
     """Read an .onnx file of PP-LCNet, with normalisation apart from the convolutions.
 
@@ -115,7 +130,8 @@ def read_graph(path: Path) -> Graph:
         ModelError: the package onnx is missing, or the file is damaged or no such network.
     """
     model = _load(path)
-    layers, scale = _walk(model.graph, str(path))
+    with _damaged(str(path)):
+        layers, scale = _walk(model.graph, str(path))
     if not any(layer.norm for layer in layers):
         raise ModelError(
             f"{path}: no batch normalisation, so it was folded into the convolutions, and training could not go on "
@@ -174,10 +190,10 @@ def _walk(graph: Any, where: str) -> tuple[list[_Layer], float]:
             constants[out] = _array(attributes["value"], where)
         elif kind == "Identity" and known:
             constants[out] = known[0]
-        elif kind == "Conv" and known:
+        elif kind == "Conv" and known and inputs[0] not in constants:
             layers.append(_Layer(called, known[0], attributes, known[1] if len(known) > 1 else None))
             made[out] = layers[-1]
-        elif kind in ("MatMul", "Gemm") and known:
+        elif kind in ("MatMul", "Gemm") and known and inputs[0] not in constants:
             plain = attributes.get("alpha", 1) == attributes.get("beta", 1) == 1 and not attributes.get("transA")
             if not plain or known[0].ndim != 2:
                 raise ModelError(f"{where}: {called} is a {kind} that is no linear layer")
