@@ -50,7 +50,7 @@ def test_both_ways_to_start_print_the_version(start):
         (["predict", "x.jpg", "--threads", "many"], "not a valid integer"),
         (["init", "nowhere"], "no such folder"),
         (["preview", "nosuch.yaml"], "no such file"),
-        (["weights", "fetch", "PPLCNet_x9"], "did you mean PPLCNet_x"),
+        (["weights", "fetch", "PPLCNet_x9"], "did you mean PPLCNet"),
         (["weights", "fetch", "PPLCNet_x2_0", "--source", "imagenet_ssld"], "use model.pretrained: imagenet"),
         (["weights", "fetch", "SqueezeNext_1_0_23"], "no official weights"),
         (["weights", "import", "nowhere.pdparams"], "no such weights file"),

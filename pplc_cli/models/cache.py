@@ -306,9 +306,9 @@ def _fetch(
         if number < len(addresses):
             note(f"{failures[-1]}; trying {addresses[number]}")
     else:
-        raise DownloadError(
-            f"the {source} weights of {spec.name} cannot be fetched: {'; then '.join(failures)}. {_advice(path)}"
-        )
+        reasons = "; then ".join(failures)
+        end = "" if reasons.endswith("?") else "."
+        raise DownloadError(f"the {source} weights of {spec.name} cannot be fetched: {reasons}{end} {_advice(path)}")
     new = Entry.of(path, address, spec.name, source)
     if entry is not None and entry.sha256 != new.sha256:
         note(f"{path} is another file than before: SHA-256 {new.sha256[:12]}..., was {entry.sha256[:12]}...")

@@ -140,7 +140,11 @@ def read_weights(path: Path, called: Optional[str] = None) -> dict[str, np.ndarr
         from safetensors.numpy import load_file
 
         try:
-            return load_file(path)
+            arrays = load_file(path)
+            for array in arrays.values():
+                if array.dtype.isbuiltin != 1:  # once onnx is loaded, NumPy has such numbers and cannot use them
+                    raise TypeError(array.dtype.name)
+            return arrays
         except (SafetensorError, OSError, ValueError) as error:
             raise ModelError(f"{where} is no readable safetensors file: {error}") from None
         except (AttributeError, KeyError, TypeError) as error:  # NumPy has no bfloat16 and no 8-bit floats
