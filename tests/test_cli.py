@@ -16,8 +16,10 @@ def test_help_loads_nothing_heavy():
         "import sys\n"
         "from click.testing import CliRunner\n"
         "from pplc_cli.cli import cli\n"
-        "for words in [['--help'], *([name, '--help'] for name in cli.commands)]:\n"
-        "    result = CliRunner().invoke(cli, words)\n"
+        "commands = [[], *([name] for name in cli.commands)]\n"
+        "commands += [['weights', name] for name in cli.commands['weights'].commands]\n"
+        "for words in commands:\n"
+        "    result = CliRunner().invoke(cli, [*words, '--help'])\n"
         "    assert result.exit_code == 0 and 'Usage' in result.output, words\n"
         "print(*{name.partition('.')[0] for name in sys.modules})"
     )
@@ -48,6 +50,12 @@ def test_both_ways_to_start_print_the_version(start):
         (["predict", "x.jpg", "--threads", "many"], "not a valid integer"),
         (["init", "nowhere"], "no such folder"),
         (["preview", "nosuch.yaml"], "no such file"),
+        (["weights", "fetch", "PPLCNet_x9"], "did you mean PPLCNet"),
+        (["weights", "fetch", "PPLCNet_x2_0", "--source", "imagenet_ssld"], "use model.pretrained: imagenet"),
+        (["weights", "fetch", "SqueezeNext_1_0_23"], "no official weights"),
+        (["weights", "import", "nowhere.pdparams"], "no such weights file"),
+        (["weights", "import", "nowhere.onnx"], "no such weights file"),
+        (["weights", "verfy"], "No such command"),
         (["trian"], "No such command"),
     ],
 )

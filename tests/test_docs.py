@@ -33,7 +33,8 @@ def blocks(name: str, language: str) -> list[str]:
 
 
 def options_of(command: click.Command) -> set[str]:
-    return {"--help"} | {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+    options = {"--help"} | {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+    return options.union(*map(options_of, command.commands.values() if isinstance(command, click.Group) else ()))
 
 
 def word(text: str) -> str:

@@ -2,87 +2,16 @@
 
 from __future__ import annotations
 
-import http.server
 import socket
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from servers import DATA
 
 from pplc_cli import download
 from pplc_cli.download import fetch, read_url
 from pplc_cli.errors import DownloadError
-
-DATA = np.random.default_rng(0).bytes(300_000)
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Serves DATA at any path, and keeps the Range header of every request.
-
-    Attributes:
-        content: what is served.
-        drops: for each of the next requests, after how many bytes the connection is cut.
-        ranges: whether Range is understood.
-    """
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.content = DATA
-        self.drops: list[int] = []
-        self.ranges = True
-        self.asked: list = []
-        self.shift = 0
-
-    def url(self, name: str = "weights.bin") -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/{name}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
-
-    def log_message(self, *args) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        asked = self.headers.get("Range")
-        self.server.asked.append(asked)
-        if self.path.startswith("/missing"):
-            return self.send_error(404)
-        if self.path.startswith("/loop"):
-            self.send_response(302)
-            self.send_header("Location", self.path)
-            return self.end_headers()
-        content = self.server.content
-        start = int(asked[len("bytes=") : -1]) if asked and self.server.ranges else 0
-        if start >= len(content):
-            return self.send_error(416)
-        start = max(0, start - self.server.shift)
-        body = content[start:]
-        self.send_response(206 if asked and self.server.ranges else 200)
-        if asked and self.server.ranges:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.server.drops:
-            body = body[: self.server.drops.pop(0)]
-        self.wfile.write(body)
-        return None
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    running = Server()
-    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield running
-    running.shutdown()
-    thread.join()
-    running.server_close()
 
 
 def test_whole_download(server, tmp_path: Path):
@@ -211,13 +140,6 @@ def test_read_url(server):
         read_url(server.url("missing"), 100)
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch) -> Path:
-    monkeypatch.setenv("PPLC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("PPLC_OFFLINE", raising=False)
-    return tmp_path / "cache"
-
-
 def test_mirror_end_to_end(server, cache, tmp_path: Path, monkeypatch):
     """From a mirror into a network: the file that Paddle wrote arrives and its numbers are the network's."""
     from pplc_cli.models.registry import build_network, find_network
@@ -245,8 +167,8 @@ def test_mirror_end_to_end(server, cache, tmp_path: Path, monkeypatch):
 
 
 def test_mirror_without_the_file(server, cache, monkeypatch):
+    from pplc_cli.models.cache import fetch_official
     from pplc_cli.models.registry import find_network
-    from pplc_cli.models.weights import fetch_official
 
     monkeypatch.setenv("PPLC_MIRROR", server.url("missing"))
     with pytest.raises(DownloadError) as caught:
@@ -260,4 +182,4 @@ def test_mirror_without_the_file(server, cache, monkeypatch):
         "PPLC_MIRROR",
     ):
         assert words in text
-    assert not list(cache.iterdir())
+    assert not [path for path in cache.iterdir() if path.suffix != ".lock"]

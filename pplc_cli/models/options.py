@@ -16,6 +16,7 @@ class ModelOptions:
     se_blocks: Optional[list[int]] = option(None, at_least=1, at_most=13)
     large_kernel_blocks: Optional[list[int]] = option(None, at_least=1, at_most=13)  # 5 x 5; the others 3 x 3
     last_conv: Optional[bool] = option(None)  # the 1280 channels before the classifier
+    last_conv_bias: Optional[bool] = option(None)  # of that convolution; networks trained with timm have it
     norm: Optional[str] = option(None, choices=("batch", "group"))
     dilated_stem: Optional[bool] = option(None)
 

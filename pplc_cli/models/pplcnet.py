@@ -34,6 +34,7 @@ STAGES = {
 }
 ACTIVATIONS = {"hardswish": nn.Hardswish, "relu": nn.ReLU}
 NORMS = {"batch": nn.BatchNorm2D, "group": lambda channels: nn.GroupNorm(8, channels)}
+BLOCKS = [f"{stage}.{index}" for stage, rows in STAGES.items() for index in range(len(rows))]  # in their order
 HEAD = 1280  # after global pooling, where it is cheap; the same at every width
 
 WIDTHS = {
@@ -93,7 +94,7 @@ class PPLCNet(nn.Layer):
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
         self.last_conv = None
         if options.last_conv is not False:
-            self.last_conv = nn.Conv2D(channels, HEAD, 1, bias_attr=False)
+            self.last_conv = nn.Conv2D(channels, HEAD, 1, bias_attr=None if options.last_conv_bias else False)
             channels = HEAD
         self.activate = act()
         # The official weights were trained with this mode: it scales by 0.8 at inference, not by 1 / 0.8 in training.

@@ -1,21 +1,19 @@
-"""Weights from files and from the official addresses; nothing in a file is ever run."""
+"""Weights from files into networks; nothing in a file is ever run."""
 
 from __future__ import annotations
 
 import codecs
 import collections
 import io
-import os
 import pickle
 import pickletools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Optional
-from urllib.parse import urlparse
 
 import numpy as np
 
-from ..errors import DownloadError, ModelError
+from ..errors import ModelError
 from ..files import user_path
 from .registry import NetworkSpec
 
@@ -23,13 +21,13 @@ SOURCES = ("none", "imagenet", "imagenet_ssld")
 Progress = Callable[[int, Optional[int]], None]
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept: PPLC_CACHE, else ~/.cache/pplc."""
-    return user_path(os.environ.get("PPLC_CACHE") or "~/.cache/pplc")
-
-
 def load_pretrained(
-    network: Any, spec: NetworkSpec, source: str, *, progress: Optional[Progress] = None
+    network: Any,
+    spec: NetworkSpec,
+    source: str,
+    *,
+    progress: Optional[Progress] = None,
+    note: Optional[Callable[[str], None]] = None,
 ) -> tuple[str, list[str]]:
     """Fill a network from a source.
 
@@ -39,6 +37,7 @@ def load_pretrained(
         source: ``imagenet``, ``imagenet_ssld``, or a .pdparams or .safetensors file, or a folder with
             model.safetensors.
         progress: called with bytes done and bytes in all while downloading.
+        note: called with what a person should know and need not act on.
 
     Returns:
         Where the weights came from, and the keys left random because the number of classes differs.
@@ -47,37 +46,14 @@ def load_pretrained(
         ModelError: the file is no weights file or does not fit.
         DownloadError: the weights are not there and cannot be fetched.
     """
-    path = fetch_official(spec, source, progress=progress) if source in SOURCES else user_path(source)
+    from .cache import check_recorded, fetch_official  # the cache reads what it fetches, so it imports this module
+
+    if source in SOURCES:
+        path = fetch_official(spec, source, progress=progress, note=note)
+    else:
+        path = user_path(source)
+        check_recorded(path)
     return str(path), fit_weights(network, read_weights(path), str(path), spec.classifier)
-
-
-def fetch_official(spec: NetworkSpec, source: str, *, progress: Optional[Progress] = None) -> Path:
-    """The official weights in the cache, fetched once."""
-    from ..download import fetch
-
-    if source not in spec.weights:
-        offered = " or ".join(spec.weights) or "none"
-        raise ModelError(f"there are no official {source} weights of {spec.name}; use model.pretrained: {offered}")
-    url = spec.weights[source]
-    name = Path(urlparse(url).path).name
-    path = cache_folder() / name
-    if path.is_file():
-        return path
-    mirror = os.environ.get("PPLC_MIRROR")
-    address = f"{mirror.rstrip('/')}/{name}" if mirror else url
-    advice = (
-        f"To go on: put the file at {path} yourself, name a mirror with PPLC_MIRROR=https://... or a proxy with "
-        f"HTTPS_PROXY, name your own file with --pretrained FILE, or start from random weights with --pretrained none."
-    )
-    if os.environ.get("PPLC_OFFLINE", "") not in ("", "0"):
-        raise DownloadError(
-            f"the {source} weights of {spec.name} are not in {path.parent}, and PPLC_OFFLINE is set. {advice}"
-        )
-    try:
-        fetch(address, path, progress=progress)
-    except DownloadError as error:
-        raise DownloadError(f"the {source} weights of {spec.name} cannot be fetched: {error}. {advice}") from None
-    return path
 
 
 def fit_weights(network: Any, weights: dict[str, np.ndarray], where: str, classifier: str = "fc") -> list[str]:
@@ -96,9 +72,32 @@ def fit_weights(network: Any, weights: dict[str, np.ndarray], where: str, classi
         ModelError: keys are missing, unknown or of another shape; the text names them.
     """
     state = network.state_dict()
-    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    faults, replaced = find_faults({key: tuple(tensor.shape) for key, tensor in state.items()}, weights, classifier)
+    if faults:
+        raise ModelError(f"{where} does not fit this network: {shortened(faults)}")
+    for key, tensor in state.items():
+        if key not in replaced:
+            tensor.set_value(np.ascontiguousarray(weights[key], dtype=np.float32))
+    return replaced
+
+
+def find_faults(
+    shapes: dict[str, tuple[int, ...]], weights: dict[str, np.ndarray], classifier: str
+) -> tuple[list[str], list[str]]:
+    """How weights differ from what a network needs.
+
+    Args:
+        shapes: what it needs, by key.
+        weights: arrays by key.
+        classifier: the layer that depends on the number of classes.
+
+    Returns:
+        Faults, in words; and the classifier's keys that differ by the number of classes alone.
+    """
     faults = [f"{key} is missing" for key in shapes if key not in weights]
-    faults += [f"{key} is unknown" for key in weights if key not in shapes]
+    for key in weights.keys() - shapes.keys():
+        hint = ", which model.options.last_conv_bias=true makes room for" if key == "last_conv.bias" else ""
+        faults.append(f"{key} is unknown{hint}")
     replaced = []
     for key in shapes.keys() & weights.keys():
         shape = tuple(weights[key].shape)
@@ -106,14 +105,14 @@ def fit_weights(network: Any, weights: dict[str, np.ndarray], where: str, classi
             if key.rpartition(".")[0] == classifier and _other_classes(shape, shapes[key]):
                 replaced.append(key)
             else:
-                faults.append(f"{key} has shape {list(weights[key].shape)}, expected {list(shapes[key])}")
-    if faults:
-        more = f" (and {len(faults) - 8} more)" if len(faults) > 8 else ""
-        raise ModelError(f"{where} does not fit this network: {'; '.join(sorted(faults)[:8])}{more}")
-    for key, tensor in state.items():
-        if key not in replaced:
-            tensor.set_value(np.ascontiguousarray(weights[key], dtype=np.float32))
-    return sorted(replaced)
+                faults.append(f"{key} has shape {list(shape)}, expected {list(shapes[key])}")
+    return sorted(faults), sorted(replaced)
+
+
+def shortened(faults: list[str]) -> str:
+    """The first eight faults, and how many more there are."""
+    more = f" (and {len(faults) - 8} more)" if len(faults) > 8 else ""
+    return "; ".join(faults[:8]) + more
 
 
 def _other_classes(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
@@ -121,8 +120,12 @@ def _other_classes(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
     return len(one) == len(other) and sum(a != b for a, b in zip(one, other)) == 1
 
 
-def read_weights(path: Path) -> dict[str, np.ndarray]:
+def read_weights(path: Path, called: Optional[str] = None) -> dict[str, np.ndarray]:
     """The arrays of a .pdparams or .safetensors file, or of the model.safetensors in a folder.
+
+    Args:
+        path: the file or folder.
+        called: what to call it in errors; None: by its path.
 
     Raises:
         ModelError: the file is missing, damaged, or would run code.
@@ -131,28 +134,33 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
         path = path / "model.safetensors"
     if not path.is_file():
         raise ModelError(f"{path}: no such weights file")
+    where = called or str(path)
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         try:
-            return load_file(path)
+            arrays = load_file(path)
+            for array in arrays.values():
+                if array.dtype.isbuiltin != 1:  # once onnx is loaded, NumPy has such numbers and cannot use them
+                    raise TypeError(array.dtype.name)
+            return arrays
         except (SafetensorError, OSError, ValueError) as error:
-            raise ModelError(f"{path} is no readable safetensors file: {error}") from None
+            raise ModelError(f"{where} is no readable safetensors file: {error}") from None
         except (AttributeError, KeyError, TypeError) as error:  # NumPy has no bfloat16 and no 8-bit floats
-            raise ModelError(f"{path} holds numbers that NumPy does not know ({error}); save as float32") from None
+            raise ModelError(f"{where} holds numbers that NumPy does not know ({error}); save as float32") from None
     try:
         data = path.read_bytes()
         _check_memo(data)
         content = _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
     except ModelError as error:
-        raise ModelError(f"{path} {error}") from None
+        raise ModelError(f"{where} {error}") from None
     except Exception as error:  # a damaged pickle raises nearly anything
         raise ModelError(
-            f"{path} is no readable .pdparams file ({type(error).__name__}); is the download whole?"
+            f"{where} is no readable .pdparams file ({type(error).__name__}); is the download whole?"
         ) from None
     if not isinstance(content, dict):
-        raise ModelError(f"{path}: expected a dictionary of arrays, got {type(content).__name__}")
+        raise ModelError(f"{where}: expected a dictionary of arrays, got {type(content).__name__}")
     arrays = {}
     for key, value in content.items():
         if isinstance(value, tuple) and len(value) == 2:  # how paddle.save writes a Tensor: (its name, its array)
@@ -160,7 +168,7 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
         if isinstance(key, str) and isinstance(value, _Array) and value.array is not None:
             arrays[key] = value.array
     if not arrays:
-        raise ModelError(f"{path}: holds no arrays")
+        raise ModelError(f"{where}: holds no arrays")
     return arrays
 
 

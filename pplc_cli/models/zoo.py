@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Optional
 from urllib.parse import urlparse
 
+from .cache import cache_folder
 from .published import PUBLISHED
 from .registry import find_network, network_names
-from .weights import cache_folder
 
 COUNTS = Path(__file__).with_name(
     "counts.json"

@@ -1,0 +1,69 @@
+"""What ``pplc weights`` prints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .files import quoted
+from .models.cache import Checked, Listed
+from .models.importing import Imported
+
+
+def print_list(files: list[Listed], folder: Path, as_json: bool) -> None:
+    """A line for each file that is in the cache or could be."""
+    if as_json:
+        print(json.dumps([dataclasses.asdict(file) for file in files], ensure_ascii=False, indent=2))
+        return
+    table = Table("network", "source", "file", "MB", "cached", "SHA-256")
+    for column in table.columns:
+        column.overflow = "fold"  # a name that is cut short is of no use
+    table.columns[3].justify = "right"
+    for file in files:
+        size = "" if file.size is None else f"{file.size / 1e6:.1f}"
+        cached, digits = "yes" if file.cached else "no", (file.sha256 or "")[:12]
+        table.add_row(file.network, file.source, Text(file.file), size, cached, digits)
+    Console(highlight=False).print(table)
+    print(f"{sum(file.cached for file in files)} files in {folder}")
+
+
+def print_verified(files: Iterable[Checked], folder: Path) -> int:
+    """A line for each file as it is checked.
+
+    Returns:
+        How many are damaged or missing.
+    """
+    states = []
+    for file in files:
+        print(f"{file.state}: {file.remark or file.file}", flush=True)
+        states.append(file.good)
+    bad = states.count(False)
+    print(f"{len(states)} files of {folder} checked: {bad or 'none'} damaged or missing")
+    return bad
+
+
+def print_imported(imported: Imported, path: Path) -> None:
+    """What it is, and the words to train with it."""
+    classes = imported.arrays.get(f"{imported.spec.classifier}.bias")
+    of = "" if classes is None else f" for {len(classes)} classes"
+    print(f"{path} written: {imported.spec.name}{of}, {len(imported.arrays)} arrays")
+    print(f"pplc train --dataset NAME {train_words(imported, path)}")
+
+
+def train_words(imported: Imported, path: Path) -> str:
+    """The options of ``pplc train`` that start from imported weights."""
+    words = [f"--model {imported.spec.name}", f"--pretrained {quoted(str(path))}"]
+    words += [_option(f"model.options.{key}", value) for key, value in imported.options_set().items()]
+    return " ".join(words)
+
+
+def _option(key: str, value: Any) -> str:
+    text = f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+    return f'-o "{text}"' if isinstance(value, list) else f"-o {text}"

@@ -1,0 +1,81 @@
+"""A real server on this machine that drops connections, refuses ranges and lies."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+
+DATA = np.random.default_rng(0).bytes(300_000)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves DATA at any path, and keeps the Range header of every request.
+
+    Attributes:
+        content: what is served.
+        drops: for each of the next requests, after how many bytes the connection is cut.
+        ranges: whether Range is understood.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content = DATA
+        self.drops: list[int] = []
+        self.ranges = True
+        self.asked: list = []
+        self.shift = 0
+
+    def url(self, name: str = "weights.bin") -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/{name}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def log_message(self, *args) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range")
+        self.server.asked.append(asked)
+        if self.path.startswith("/missing"):
+            return self.send_error(404)
+        if self.path.startswith("/loop"):
+            self.send_response(302)
+            self.send_header("Location", self.path)
+            return self.end_headers()
+        content = self.server.content
+        start = int(asked[len("bytes=") : -1]) if asked and self.server.ranges else 0
+        if start >= len(content):
+            return self.send_error(416)
+        start = max(0, start - self.server.shift)
+        body = content[start:]
+        self.send_response(206 if asked and self.server.ranges else 200)
+        if asked and self.server.ranges:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.server.drops:
+            body = body[: self.server.drops.pop(0)]
+        self.wfile.write(body)
+        return None
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Server]:
+    """A server that answers until the block ends."""
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
