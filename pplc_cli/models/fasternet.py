@@ -12,6 +12,8 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from .layers import PartedNetwork
+
 
 class Variant(NamedTuple):
     """Channels after the embedding, blocks of each stage, the last block's drop-path rate, the activation."""
@@ -110,7 +112,7 @@ class Merging(nn.Layer):
         return self.norm(self.reduction(x))
 
 
-class FasterNet(nn.Layer):
+class FasterNet(PartedNetwork):
     """The network: embedding, four stages with a merging between, head."""
 
     def __init__(self, variant: Variant, num_classes: int = 1000, dropout: float = 0.0) -> None:
@@ -131,7 +133,6 @@ class FasterNet(nn.Layer):
         self.head = nn.Linear(HEAD, num_classes, paddle.ParamAttr(initializer=nn.initializer.TruncatedNormal(std=0.02)))
 
     def parts(self) -> list[tuple[str, Callable[[paddle.Tensor], paddle.Tensor]]]:
-        """The parts of the forward pass in their order, by name; the last is the classifier."""
         stages = [(f"stages.{number}", stage) for number, stage in enumerate(self.stages)]
         return [("patch_embed", self.patch_embed), *stages, ("pre_head", self._widen), ("head", self._classify)]
 
@@ -140,12 +141,6 @@ class FasterNet(nn.Layer):
 
     def _classify(self, x: paddle.Tensor) -> paddle.Tensor:
         return self.head(self.dropout(x))
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """(N, 3, H, W), normalised, to logits (N, classes)."""
-        for _, part in self.parts():
-            x = part(x)
-        return x
 
 
 def build(name: str, num_classes: int, dropout: Optional[float], **_: Any) -> FasterNet:

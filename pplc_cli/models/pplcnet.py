@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Optional
 import paddle
 from paddle import nn
 
-from .layers import ConvBNAct, SqueezeExcite, make_divisible
+from .layers import ConvBNAct, PartedNetwork, SqueezeExcite, make_divisible
 from .options import AS_KNOWN, ModelOptions
 
 
@@ -66,7 +66,7 @@ class DepthwiseSeparable(nn.Layer):
         return self.pw_conv(x)
 
 
-class PPLCNet(nn.Layer):
+class PPLCNet(PartedNetwork):
     """The network; :data:`STAGES` times a width, with the changes that the paper's ablations make."""
 
     def __init__(
@@ -102,7 +102,6 @@ class PPLCNet(nn.Layer):
         self.fc = nn.Linear(channels, num_classes)
 
     def parts(self) -> list[tuple[str, Callable[[paddle.Tensor], paddle.Tensor]]]:
-        """The parts of the forward pass in their order, by name; the last is the classifier."""
         blocks = [(name, getattr(self, name)) for name in STAGES]
         return [("conv1", self.conv1), *blocks, ("last_conv", self._pool_and_widen), ("fc", self._classify)]
 
@@ -114,16 +113,6 @@ class PPLCNet(nn.Layer):
 
     def _classify(self, x: paddle.Tensor) -> paddle.Tensor:
         return self.fc(self.dropout(x))
-
-    def features(self, x: paddle.Tensor) -> paddle.Tensor:
-        """(N, 3, H, W) to the 1280 numbers before the classifier, (N, 1280)."""
-        for _, stage in self.parts()[:-1]:
-            x = stage(x)
-        return x
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """(N, 3, H, W), normalised, to logits (N, classes)."""
-        return self._classify(self.features(x))
 
 
 def build(name: str, num_classes: int, dropout: Optional[float], options: ModelOptions) -> PPLCNet:

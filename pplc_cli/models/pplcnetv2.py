@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from .layers import ConvBNAct, SqueezeExcite, make_divisible
+from .layers import ConvBNAct, PartedNetwork, SqueezeExcite, make_divisible
 
 
 class Row(NamedTuple):
@@ -105,7 +105,7 @@ class DepthwiseSeparable(nn.Layer):
         self.dw_conv.bias.set_value(bias.astype(np.float32))
 
 
-class PPLCNetV2(nn.Layer):
+class PPLCNetV2(PartedNetwork):
     """The network; :data:`STAGES` times a width, with the branches fused as soon as it is set to evaluation."""
 
     def __init__(self, variant: Variant, num_classes: int = 1000, dropout: float = 0.2) -> None:
@@ -131,7 +131,6 @@ class PPLCNetV2(nn.Layer):
         self.fc = nn.Linear(HEAD, num_classes)
 
     def parts(self) -> list[tuple[str, Callable[[paddle.Tensor], paddle.Tensor]]]:
-        """The parts of the forward pass in their order, by name; the last is the classifier."""
         stages = [(f"stage{number}", stage) for number, stage in enumerate(self.stages, 1)]
         return [("stem", self.stem), *stages, ("last_conv", self._pool_and_widen), ("fc", self._classify)]
 
@@ -140,12 +139,6 @@ class PPLCNetV2(nn.Layer):
 
     def _classify(self, x: paddle.Tensor) -> paddle.Tensor:
         return self.fc(self.dropout(x))
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """(N, 3, H, W), normalised, to logits (N, classes)."""
-        for _, part in self.parts():
-            x = part(x)
-        return x
 
     def eval(self) -> None:
         """Evaluation mode, with the branches' weights of now."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Optional
 import paddle
 from paddle import nn
 
-from .layers import ConvBNAct
+from .layers import ConvBNAct, PartedNetwork
 
 
 class Variant(NamedTuple):
@@ -81,7 +81,7 @@ class Block(nn.Layer):
         return self.relu(beside + self.bottleneck(beside if self.projected else x))
 
 
-class SqueezeNext(nn.Layer):
+class SqueezeNext(PartedNetwork):
     """The network; the authors measure it on pictures of 227 x 227."""
 
     def __init__(self, variant: Variant, num_classes: int = 1000, dropout: float = 0.0) -> None:
@@ -102,7 +102,6 @@ class SqueezeNext(nn.Layer):
         self.fc = nn.Linear(TAIL, num_classes, bias_attr=False)
 
     def parts(self) -> list[tuple[str, Callable[[paddle.Tensor], paddle.Tensor]]]:
-        """The parts of the forward pass in their order, by name; the last is the classifier."""
         stages = [(f"stage{number}", stage) for number, stage in enumerate(self.stages, 1)]
         return [("conv1", self._stem), *stages, ("tail", self._reduce_and_pool), ("fc", self._classify)]
 
@@ -114,12 +113,6 @@ class SqueezeNext(nn.Layer):
 
     def _classify(self, x: paddle.Tensor) -> paddle.Tensor:
         return self.fc(self.dropout(x))
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """(N, 3, H, W), normalised, to logits (N, classes)."""
-        for _, part in self.parts():
-            x = part(x)
-        return x
 
 
 def build(name: str, num_classes: int, dropout: Optional[float], **_: Any) -> SqueezeNext:
