@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 
 import numpy as np
 import pytest
+from test_export import assert_paddlex_agrees
 
 from pplc_cli.checkpoint import load_network
 from pplc_cli.config import check_config
@@ -14,7 +16,10 @@ from pplc_cli.costs import as_printed, count
 from pplc_cli.data.images import read_image
 from pplc_cli.data.split import split_dataset
 from pplc_cli.data.transforms import Pipeline
+from pplc_cli.errors import ModelError
 from pplc_cli.exporting import export
+from pplc_cli.models.options import ModelOptions
+from pplc_cli.models.pplcnet import STAGES
 from pplc_cli.models.published import PUBLISHED
 from pplc_cli.models.registry import build_network, find_network, network_names
 from pplc_cli.models.weights import load_pretrained
@@ -204,19 +209,41 @@ def test_drop_path_leaves_out_whole_pictures():
     )
 
 
-IN_SHORT = ["PPLCNetV2_small", "SqueezeNext_1_0_23v5", "FasterNet_T1", "MobileNetV3_small_x1_0", "ShuffleNetV2_x1_0"]
+def test_options_change_what_they_name():
+    def made(**options):
+        return build_network("PPLCNet_x0_25", 3, options=ModelOptions(**options))
+
+    def blocks(network):
+        return [block for name in STAGES for block in getattr(network, name)]
+
+    def norms(network):
+        return {type(layer).__name__ for layer in network.sublayers() if "Norm" in type(layer).__name__}
+
+    known = made()
+    assert [number for number, block in enumerate(blocks(known), 1) if block.se is not None] == [12, 13]
+    assert [n for n, block in enumerate(blocks(known), 1) if block.dw_conv.conv.weight.shape[2] == 5] == [*range(7, 14)]
+    moved = made(se_blocks=[1, 13], large_kernel_blocks=[2])
+    assert [number for number, block in enumerate(blocks(moved), 1) if block.se is not None] == [1, 13]
+    assert [n for n, block in enumerate(blocks(moved), 1) if block.dw_conv.conv.weight.shape[2] == 5] == [2]
+    relu = made(activation="relu")
+    assert not any(isinstance(layer, paddle.nn.Hardswish) for layer in relu.sublayers())
+    assert made(last_conv=False).fc.weight.shape == [128, 3] and known.fc.weight.shape == [1280, 3]
+    assert (norms(known), norms(made(norm="group"))) == ({"BatchNorm2D"}, {"GroupNorm"})
+    assert (known.conv1.conv._dilation, made(dilated_stem=True).conv1.conv._dilation) == ([1, 1], [2, 2])
+    images = paddle.zeros([1, 3, 64, 64])
+    for options in ({"norm": "group"}, {"dilated_stem": True}, {"large_kernel_blocks": []}, {"last_conv": False}):
+        assert made(**options)(images).shape == [1, 3]
+    assert made(dilated_stem=True).conv1(images).shape == known.conv1(images).shape
+    with pytest.raises(ModelError, match=r"model\.options: FasterNet_T0 has none"):
+        build_network("FasterNet_T0", 3, options=ModelOptions(activation="relu"))
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in IN_SHORT else pytest.mark.slow) for name in network_names()]
-)
-def test_trained_exported_and_predicted(name, class_folders, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    folder = class_folders((12, 12), size=80)
-    config = check_config(
+def small_config(folder, name, **model):
+    """One epoch on pictures of 64 x 64."""
+    return check_config(
         {
             "data": {"dir": str(folder)},
-            "model": {"name": name, "pretrained": "none"},
+            "model": {"name": name, "pretrained": "none", **model},
             "train": {
                 **{"epochs": 1, "batch_size": 6, "learning_rate": 0.01},
                 "transforms": [{"RandomCrop": {"crop_size": 64}}, "Normalize"],
@@ -227,6 +254,44 @@ def test_trained_exported_and_predicted(name, class_folders, tmp_path, monkeypat
             "output": "run",
         }
     )
+
+
+def test_options_stay_with_the_run(class_folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = class_folders((12, 12), size=80)
+    options = {"activation": "relu", "se_blocks": [3], "norm": "group", "last_conv": False}
+    config = small_config(folder, "PPLCNet_x0_25", options=options)
+    split_dataset(folder, config.split)
+    result = train(config)
+    network, _ = load_network(result.run.best)
+    assert network.blocks3[1].se is not None and network.last_conv is None
+    assert export(result.run, config).difference < 1e-4
+
+
+@pytest.mark.parametrize("name", ["PPLCNetV2_small", "FasterNet_T0", "MobileNetV2_x1_0", "SqueezeNext_1_0_23v5"])
+def test_paddlex_loads_the_export(name, class_folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = class_folders((12, 12), size=80)
+    config = small_config(folder, name)
+    if find_network(name).paddlex is None:  # PaddleX looks at the name alone
+        renamed = dataclasses.replace(config.export, model_name="PP-LCNet_x1_0")
+        config = dataclasses.replace(config, export=renamed)
+    split_dataset(folder, config.split)
+    exported = export(train(config).run, config)
+    assert exported.in_paddlex
+    assert_paddlex_agrees(exported.folder, exported.model_name, sorted(folder.rglob("*.jpg"))[::3])
+
+
+IN_SHORT = ["PPLCNetV2_small", "SqueezeNext_1_0_23v5", "FasterNet_T1", "MobileNetV3_small_x1_0", "ShuffleNetV2_x1_0"]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in IN_SHORT else pytest.mark.slow) for name in network_names()]
+)
+def test_trained_exported_and_predicted(name, class_folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = class_folders((12, 12), size=80)
+    config = small_config(folder, name)
     split_dataset(folder, config.split)
     result = train(config)
     exported = export(result.run, config)
