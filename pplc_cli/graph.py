@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-import re
+from collections.abc import Callable, Iterator
 from typing import Any, Optional
 
 FLOAT = 4  # bytes
+_LAYER = "pplc_layer"  # an attribute of operations
 _SILENT = {"full", "full_int_array", "reshape", "shadow_output", "data", "fetch", "feed", "assign", "shape64", "slice"}
 _FOLDED = {"batch_norm_", "dropout"}  # into the convolution before it, or nothing at inference
 _ACTIVATIONS = {"relu", "relu6", "hardswish", "hardsigmoid", "sigmoid", "swish", "silu", "gelu", "leaky_relu", "tanh"}
@@ -76,9 +78,43 @@ def operations(network: Any, size: tuple[int, int] = (224, 224), batch: int = 1)
     network.eval()
     spec = paddle.static.InputSpec([batch, 3, *size], "float32", name="x")
     static = paddle.jit.to_static(network, input_spec=[spec], full_graph=True)
-    function = static.forward if isinstance(static, paddle.nn.Layer) else static
-    program = function.concrete_program.main_program
+    with _layers_noted(network):
+        program = static.forward.concrete_program.main_program
     return static, _Reader(network, program).found
+
+
+@contextlib.contextmanager
+def _layers_noted(network: Any) -> Iterator[None]:
+    """Have each operation of a program that is being made carry the name of its layer.
+
+    Paddle writes a path of classes into the program, but its numbers depend on what the process made before.
+    """
+    import paddle
+
+    begun: list[int] = []
+
+    def ops() -> Any:
+        return paddle.static.default_main_program().global_block().ops
+
+    def before(*_: Any) -> None:
+        begun.append(len(ops()))
+
+    def after(name: str) -> Callable[..., None]:
+        def note(*_: Any) -> None:
+            for op in ops()[begun.pop() :]:
+                if not op.has_attr(_LAYER):
+                    op.set_str_attr(_LAYER, name)
+
+        return note
+
+    hooks = []
+    for name, layer in network.named_sublayers():
+        hooks += [layer.register_forward_pre_hook(before), layer.register_forward_post_hook(after(name))]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class _Reader:
@@ -91,7 +127,6 @@ class _Reader:
         self._readers: dict[Any, int] = {}
         self._parameters: dict[Any, str] = {}
         self._lists: dict[Any, list] = {}
-        self._layers = _LayerNames(network)
         ops = list(program.global_block().ops)
         for op in ops:
             for value in _sources(op):
@@ -186,7 +221,7 @@ class _Reader:
             name = self._names.get(self._parameters.get(value.id, ""), "")
             if name:
                 return name.rpartition(".")[0]
-        name = self._layers.find(str(op.attrs().get("struct_name", "")))
+        name = str(op.attrs().get(_LAYER, ""))
         if name or not self.found:
             return name or kind
         return f"{kind} after {self.found[-1].name}"
@@ -205,22 +240,3 @@ def _takes(operation: Operation, kind: str) -> bool:
     if kind in ("batch_norm_", "add"):
         return operation.weight is not None
     return kind == "dropout" or operation.weight is not None or operation.kind in ("add", "multiply")
-
-
-class _LayerNames:
-    """From the path of classes that Paddle writes into a program to the names of attributes."""
-
-    def __init__(self, network: Any) -> None:
-        self._network = network
-
-    def find(self, path: str) -> str:
-        """``/Sequential_4/DepthwiseSeparable_1/`` is ``blocks6.1``; empty where the path leads nowhere."""
-        layer, names = self._network, list[str]()
-        for part in filter(None, path.split("/")):
-            kind, number = re.fullmatch(r"(.*?)(?:_(\d+))?", part).groups()  # type: ignore[union-attr]
-            children = [(name, child) for name, child in layer.named_children() if type(child).__name__ == kind]
-            if int(number or 0) >= len(children):
-                return ".".join(names)
-            name, layer = children[int(number or 0)]
-            names.append(name)
-        return ".".join(names)

@@ -75,6 +75,14 @@ class Branches(nn.Layer):
         return self.fc(self.pool(self.grouped(self.wide(x))).flatten(1))
 
 
+def test_names_do_not_depend_on_what_was_traced_before():
+    expected = ["stem", "pool", "gate", "deep", "multiply", "concat", "wide", "grouped", "pool", "flatten", "fc"]
+    for _ in range(3):
+        _, found = operations(Branches(), (32, 32))
+        assert sorted(op.name.partition(" after ")[0] for op in found) == sorted(expected)
+        assert next(op.name for op in found if op.kind == "multiply").startswith("multiply after ")
+
+
 def test_times_belong_to_their_operations():
     found = profile(Branches(), "Branches", size=(64, 48), threads=1)
     by_name = {op.name: op for op in found.operations}
