@@ -41,10 +41,10 @@ def draw_comparison(path: Path, found: Sequence[Compared]) -> None:
     shown = [each for each in found if each.top1 is not None]
     figure = Figure(figsize=(8, 5.5), dpi=110, layout="constrained")
     axes = figure.subplots()
-    measured = [each for each in shown if each.source.startswith("validation")]
+    measured = [each for each in shown if each.measured]
     for group, colour, label in (
         (measured, _ORANGE, "measured on a validation list"),
-        ([each for each in shown if each not in measured], _BLUE, "published, ImageNet"),
+        ([each for each in shown if not each.measured], _BLUE, "published, ImageNet"),
     ):
         if group:
             axes.scatter(

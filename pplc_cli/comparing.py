@@ -32,6 +32,7 @@ class Compared:
         images_per_second: in batches.
         top1: percent: of a run on its validation list; else published, on ImageNet; None where nothing is known.
         source: where ``top1`` comes from.
+        measured: whether ``top1`` is a run's.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Compared:
     images_per_second: float = 0.0
     top1: Optional[float] = None
     source: str = ""
+    measured: bool = False
 
 
 def compare(
@@ -66,6 +68,7 @@ def compare(
     """
     from .engine import Engine
     from .exporting import save_graph
+    from .files import user_path
     from .runtime import load_paddle
     from .targets import find_target
 
@@ -82,7 +85,8 @@ def compare(
             except (RuntimeError, ValueError, TypeError) as error:
                 raise ModelError(f"{name} does not take pictures of {size[1]} x {size[0]}: {error}") from None
             top1, source = _accuracy(text, name)
-            found.append(Compared(name, params, macs, top1=top1, source=source))
+            measured = user_path(text).is_dir()
+            found.append(Compared(name, params, macs, top1=top1, source=source, measured=measured))
             engines.append(Engine(place, threads=threads))
             del network
         for pictures in dict.fromkeys((1, batch)):

@@ -104,8 +104,8 @@ def _in_contact() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # gloo and NCCL have their own kinds
-        first = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise LostContact(f"another training process cannot be reached any more: {first}") from None
+        last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise LostContact(f"another training process cannot be reached any more: {last}") from None
 
 
 def is_worker() -> bool:

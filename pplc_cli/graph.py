@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 FLOAT = 4  # bytes
 _LAYER = "pplc_layer"  # an attribute of operations
-_SILENT = {"full", "full_int_array", "reshape", "shadow_output", "data", "fetch", "feed", "assign", "shape64", "slice"}
+_SILENT = {"full", "full_int_array", "reshape", "shadow_output", "data", "fetch", "feed", "assign", "slice"}
 _FOLDED = {"batch_norm_", "dropout"}  # into the convolution before it, or nothing at inference
 _ACTIVATIONS = {"relu", "relu6", "hardswish", "hardsigmoid", "sigmoid", "swish", "silu", "gelu", "leaky_relu", "tanh"}
 _CONVOLUTIONS = {"conv2d", "depthwise_conv2d"}
@@ -24,7 +24,7 @@ class Operation:
         name: the layer in the network, as in ``blocks3.0.dw_conv``; of operations that are no layer, the layer whose
             forward pass they stand in, or what runs before them.
         kind: ``conv2d``, ``depthwise_conv2d``, ``matmul``, ``pool2d``, ``add``, ``multiply``, ``concat``, ...
-        fused: what runs within it: batch norm, activation, the addition of a shortcut.
+        fused: what runs within it: batch norm and the activation.
         given: shapes of the inputs that are no parameters.
         made: shape of the result.
         weight: shape of the kernel, or None.
@@ -150,10 +150,12 @@ class _Reader:
             return
         sources = [each for value in sources for each in self._lists.get(value.id, [value])]
         given = [value for value in sources if self._is_data(value)]
+        if kind == "reshape" and sources and sources[0].id in self._parameters:  # a bias, made ready to be added
+            self._parameters[results[0].id] = self._parameters[sources[0].id]
         if kind in _SILENT or not given or not results:
             self._pass_on(given, results)
             return
-        parameters = [value for value in sources if value.id in self._parameters or self._is_parameter_view(value)]
+        parameters = [value for value in sources if value.id in self._parameters]
         before = self._makers.get(given[0].id)
         alone = before is not None and self._readers.get(given[0].id) == 1
         joins = kind in _FOLDED or (alone and (kind in _ACTIVATIONS or (kind == "add" and len(given) == 1)))
@@ -200,21 +202,10 @@ class _Reader:
         """Whether it follows from the input; constants and parameters do not."""
         return value.id in self._makers or value.get_defining_op().name().rpartition(".")[2] in ("data", "feed")
 
-    def _is_parameter_view(self, value: Any) -> bool:
-        op = value.get_defining_op()
-        return op.name().endswith(".reshape") and any(source.id in self._parameters for source in _sources(op))
-
     def _learnt(self, parameters: list) -> int:
-        total = 0
-        for value in parameters:
-            name = self._parameters.get(value.id)
-            if name is None:  # a reshaped bias
-                name = next(
-                    self._parameters[s.id] for s in _sources(value.get_defining_op()) if s.id in self._parameters
-                )
-            if not self._names.get(name, "").endswith(("._mean", "._variance")):
-                total += math.prod(_shape(value))
-        return total
+        names = [self._names.get(self._parameters[value.id], "") for value in parameters]
+        statistics = ("._mean", "._variance")
+        return sum(math.prod(_shape(v)) for v, name in zip(parameters, names) if not name.endswith(statistics))
 
     def _name(self, op: Any, kind: str, parameters: list) -> str:
         for value in parameters:

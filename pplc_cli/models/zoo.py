@@ -7,9 +7,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
-from urllib.parse import urlparse
 
-from .cache import cache_folder
+from .cache import cache_folder, official
 from .published import PUBLISHED
 from .registry import find_network, network_names
 
@@ -66,7 +65,7 @@ def list_networks(
     found = []
     for name in network_names():
         spec, published = find_network(name), PUBLISHED[name]
-        here = any((cache_folder() / Path(urlparse(url).path).name).is_file() for url in spec.weights.values())
+        here = any((cache_folder() / official(spec, source)[0]).is_file() for source in spec.weights)
         known = (published.top1, published.source, list(spec.weights), here, spec.paddlex)
         found.append(Listed(name, counts[name]["params"], counts[name]["macs"], counts[name]["memory"], *known))
     return [
