@@ -66,7 +66,7 @@ def compare(
     Raises:
         ModelError: a target is not there, or does not take such pictures.
     """
-    from .engine import Engine
+    from .engines.paddle import PaddleEngine
     from .exporting import save_graph
     from .files import user_path
     from .runtime import load_paddle
@@ -87,7 +87,7 @@ def compare(
             top1, source = _accuracy(text, name)
             measured = user_path(text).is_dir()
             found.append(Compared(name, params, macs, top1=top1, source=source, measured=measured))
-            engines.append(Engine(place, threads=threads))
+            engines.append(PaddleEngine(place, threads=threads))
             del network
         for pictures in dict.fromkeys((1, batch)):
             times = _in_turn(engines, pictures, size, rounds)

@@ -184,9 +184,9 @@ def save_graph(paddle: Any, network: Any, size: tuple[int, int], folder: Path) -
 
 def _compare(folder: Path, images: np.ndarray, expected: np.ndarray, config: Config) -> float:
     """The largest difference of a probability, with the settings that predict will use."""
-    from .engine import Engine
+    from .engines.paddle import PaddleEngine
 
-    engine = Engine(folder, mkldnn=config.predict.mkldnn, threads=config.predict.threads)
+    engine = PaddleEngine(folder, mkldnn=config.predict.mkldnn, threads=config.predict.threads)
     got = np.concatenate([engine.run(images[i : i + 8]) for i in range(0, len(images), 8)])
     difference = float(np.abs(got.astype(np.float64) - expected).max())
     if not difference <= config.export.tolerance:

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 import numpy as np
-import yaml
 
 from .data.images import decode_image
-from .data.transforms import Pipeline
-from .engine import Engine
-from .errors import ImageError, PredictError
-from .files import PathLike, recover_directory, user_path
+from .engines.paddle import PaddleEngine
+from .errors import ImageError
+from .exported import describe
+from .files import PathLike
 from .inputs import Source
 from .runtime import physical_cores
 
@@ -103,12 +102,11 @@ class Predictor:
         Raises:
             PredictError: it is no such folder.
         """
-        path = recover_directory(user_path(folder))
-        self.labels, transforms = _read_description(path)
-        self.pipeline = Pipeline(transforms, training=False)
+        description = describe(folder)
+        self.labels, self.pipeline = description.labels, description.pipeline
         self.size = self.pipeline.size
         self.batch_size = batch_size
-        self.engine = Engine(path, mkldnn=mkldnn, threads=threads)
+        self.engine = PaddleEngine(description.folder, mkldnn=mkldnn, threads=threads)
         self.time = InferenceTime()
 
     def predict(
@@ -195,44 +193,3 @@ class _Prepared:
     image: Optional[np.ndarray] = None
     seconds: float = 0.0
     error: Optional[str] = None
-
-
-def _read_description(folder: Path) -> tuple[list[str], list[Any]]:
-    """Labels and transforms of ``inference.yml``."""
-    path = folder / "inference.yml"
-    if not folder.is_dir():
-        raise PredictError(f"{folder}: no such folder; expected one that pplc export wrote")
-    if not path.is_file():
-        raise PredictError(f"{folder}: inference.yml is missing; expected a folder that pplc export wrote")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        labels = content["PostProcess"]["Topk"].get("label_list")
-        steps = content["PreProcess"]["transform_ops"]
-        transforms = [t for step in steps for t in _to_transforms(step)]
-        return [str(label) for label in labels or _numbers(1000)], transforms
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise PredictError(f"{path}: is not what PaddleX 3 writes: {type(error).__name__}: {error}") from None
-
-
-def _numbers(count: int) -> list[str]:
-    return [str(i) for i in range(count)]
-
-
-def _to_transforms(step: dict[str, Any]) -> list[Any]:
-    """A step of PaddleX as our operator."""
-    (name, arguments), *_ = step.items()
-    arguments = arguments or {}
-    if name == "ResizeImage":
-        interp = {"interp": arguments.get("interpolation", "LINEAR")}
-        if arguments.get("resize_short"):
-            return [{"ResizeByShort": {"short_size": arguments["resize_short"], **interp}}]
-        width, height = (arguments["size"],) * 2 if isinstance(arguments["size"], int) else arguments["size"]
-        return [{"Resize": {"target_size": [height, width], **interp}}]
-    if name == "CropImage":
-        return [{"CenterCrop": {"crop_size": arguments.get("size", 224)}}]
-    if name == "NormalizeImage":
-        top = [1 / arguments.get("scale", 1 / 255)] * 3
-        return [{"Normalize": {"mean": arguments["mean"], "std": arguments["std"], "max_val": top}}]
-    if name == "ToCHWImage":
-        return []
-    raise ValueError(f"unknown step {name}")

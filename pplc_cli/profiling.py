@@ -102,7 +102,7 @@ def profile(
     """
     import paddle
 
-    from .engine import Engine
+    from .engines.paddle import PaddleEngine
 
     with tempfile.TemporaryDirectory(prefix="pplc-") as folder:
         try:
@@ -110,7 +110,7 @@ def profile(
             paddle.jit.save(static, str(Path(folder) / "inference"))
         except Exception as error:  # what a network of the user's may raise
             raise ModelError(f"{name} cannot be made a static graph: {_last_line(error)}") from None
-        engine = Engine(Path(folder), threads=threads)
+        engine = PaddleEngine(Path(folder), threads=threads)
         images = np.random.default_rng(0).standard_normal((batch, 3, *size)).astype(np.float32)
         times = []
         for number in range(RUNS + 3):

@@ -1,4 +1,4 @@
-"""Paddle Inference with oneDNN behind two methods."""
+"""Paddle Inference with oneDNN."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from typing import Any, Optional
 
 import numpy as np
 
-from .errors import PredictError
-from .runtime import load_paddle, physical_cores
+from ..errors import PredictError
+from ..runtime import load_paddle, physical_cores
 
 # Shapes whose oneDNN primitives are kept: without a limit, memory grows with every new shape.
 MKLDNN_CACHE = 10
 
 
-class Engine:
-    """An exported model that runs batches.
+class PaddleEngine:
+    """An exported model that runs batches; see :class:`pplc_cli.engines.Engine`."""
 
-    Attributes:
-        threads: of the CPU kernels.
-    """
+    name = "paddle"
 
-    def __init__(self, folder: Path, *, mkldnn: bool = True, threads: Optional[int] = None) -> None:
+    def __init__(
+        self, folder: Path, *, mkldnn: bool = True, threads: Optional[int] = None, precision: str = "float32"
+    ) -> None:
         """Load ``inference.json`` (or ``inference.pdmodel``) and ``inference.pdiparams``.
 
         Raises:
             PredictError: a file is missing or Paddle cannot load it.
         """
+        self.folder, self.mkldnn, self.precision = folder, mkldnn, precision
         self.threads = threads or physical_cores()
         program = next((folder / n for n in ("inference.json", "inference.pdmodel") if (folder / n).is_file()), None)
         weights = folder / "inference.pdiparams"
@@ -50,6 +51,8 @@ class Engine:
             config.set_mkldnn_cache_capacity(MKLDNN_CACHE)
         else:
             config.disable_mkldnn()
+        if precision == "bfloat16":
+            config.enable_mkldnn_bfloat16()
         try:
             self._predictor: Any = inference.create_predictor(config)
         except Exception as error:  # Paddle's own kinds, with pages of stack
@@ -64,6 +67,19 @@ class Engine:
             handle.copy_from_cpu(np.ascontiguousarray(images, np.float32))
             self._predictor.run()
             return self._predictor.get_output_handle(self._predictor.get_output_names()[0]).copy_to_cpu()
+
+    def single(self) -> PaddleEngine:
+        """Another predictor, of one thread."""
+        return PaddleEngine(self.folder, mkldnn=self.mkldnn, threads=1, precision=self.precision)
+
+
+def open_folder(folder: Path, *, precision: str, threads: Optional[int], features: bool) -> PaddleEngine:
+    """See :func:`pplc_cli.engines.open_engine`."""
+    if features:
+        raise PredictError("the engine paddle gives probabilities alone; expected --engine pplc for embeddings")
+    if precision == "int8":
+        raise PredictError("the engine paddle runs float32 and bfloat16")
+    return PaddleEngine(folder, precision=precision, threads=threads)
 
 
 def _summary(error: Exception) -> str:

@@ -1,0 +1,77 @@
+"""What runs an exported network: Paddle Inference, pplc's own kernels, ONNX Runtime, OpenVINO, PaddleX.
+
+All are the same to their users: :class:`Engine`, opened by :func:`open_engine`. A package that is not installed is
+asked for with the line that installs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Optional, Protocol
+
+import numpy as np
+
+from ..errors import PredictError
+
+PRECISIONS = ("float32", "bfloat16", "int8")
+_MODULES = {
+    "paddle": "paddle",
+    "pplc": "own",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "paddlex": "paddlex",
+}  # fmt: skip
+ENGINES = tuple(_MODULES)
+
+
+class Engine(Protocol):
+    """An exported network, ready to run; safe to use from several threads at once.
+
+    Attributes:
+        name: one of :data:`ENGINES`.
+        precision: one of :data:`PRECISIONS`, in which the products are computed; what goes in and comes out is float32.
+        threads: of its kernels.
+    """
+
+    name: str
+    precision: str
+    threads: int
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """float32 (N, 3, H, W), normalised, to float32 (N, classes), probabilities, or (N, features)."""
+        ...
+
+    def single(self) -> Engine:
+        """The same network for one thread of many: an engine of one thread that shares what memory it can."""
+        ...
+
+
+def open_engine(
+    folder: Path,
+    name: str = "paddle",
+    *,
+    precision: str = "float32",
+    threads: Optional[int] = None,
+    features: bool = False,
+) -> Engine:
+    """Load an exported folder.
+
+    Args:
+        folder: what ``pplc export`` or PaddleX 3 wrote.
+        name: one of :data:`ENGINES`.
+        precision: one of :data:`PRECISIONS`.
+        threads: None: :func:`pplc_cli.runtime.physical_cores`.
+        features: give what the classifier reads, 1280 numbers of a PP-LCNet, instead of probabilities.
+
+    Raises:
+        PredictError: the folder lacks what this engine reads, the engine does not know this network or precision, or
+            its package is not installed; the text says what to do.
+    """
+    if name not in _MODULES:
+        from ..schema import did_you_mean
+
+        raise PredictError(f"expected an engine of {', '.join(ENGINES)}, got {name!r}{did_you_mean(name, ENGINES)}")
+    module = importlib.import_module(f".{_MODULES[name]}", __name__)
+    engine: Engine = module.open_folder(folder, precision=precision, threads=threads, features=features)
+    return engine

@@ -1,0 +1,104 @@
+"""An exported network as a list of nodes over named values, with its weights as arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Optional
+
+import numpy as np
+
+ACTIVATIONS = (
+    "relu",
+    "hardswish",
+    "relu6",
+    "hardsigmoid",
+    "sigmoid",
+    "swish",
+    "gelu",
+)  # no arguments, as Paddle has them
+
+
+@dataclasses.dataclass
+class Node:
+    """One operation.
+
+    Attributes:
+        kind: what it does, and which ``options`` it has:
+
+            - ``conv``: ``weight`` (outputs, inputs / groups, kh, kw), perhaps ``bias`` (outputs,); ``stride`` (h, w),
+              ``padding`` (top, left, bottom, right), ``dilation`` (h, w), ``groups``
+            - ``batch_norm``: ``weight``, ``bias``, ``mean``, ``variance`` (channels,); ``epsilon``
+            - ``activation``: ``function``, one of :data:`ACTIVATIONS`
+            - ``pool``: ``largest`` (else the mean), ``kernel``, ``stride``, ``padding`` as for conv, ``ceil``,
+              ``count_padding``
+            - ``mean``: over height and width, to (N, C, 1, 1)
+            - ``add``, ``multiply``: of two values, equal in shape or the second (N, C, 1, 1)
+            - ``scale``: by ``factor``
+            - ``concat``: of channels
+            - ``slice``: channels ``start`` to ``stop``
+            - ``shuffle``: channels in ``groups``, groups and places within them exchanged
+            - ``flatten``: to (N, C)
+            - ``linear``: ``weight`` (inputs, outputs) and perhaps ``bias``
+            - ``softmax``: over the last axis
+        inputs: values that it reads.
+        output: the value that it makes.
+        name: of the layer, where the file has one.
+        weights: arrays by the names above, float32.
+        options: plain data by the names above.
+    """
+
+    kind: str
+    inputs: list[str]
+    output: str
+    name: str = ""
+    weights: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Graph:
+    """A network for inference: one input, pictures, and one output, in the order in which the nodes run.
+
+    Attributes:
+        input: name of the pictures, float32 (N, 3, H, W), normalised.
+        output: name of the result, float32 (N, classes): probabilities.
+        nodes: in an order that can be run.
+        shapes: of every value; -1 where the number is free: that of pictures, and height and width of networks for
+            pictures of any size.
+    """
+
+    input: str
+    output: str
+    nodes: list[Node]
+    shapes: dict[str, tuple[int, ...]]
+
+    @property
+    def classes(self) -> int:
+        """Numbers of the output."""
+        return self.shapes[self.output][-1]
+
+    @property
+    def size(self) -> Optional[tuple[int, int]]:
+        """Height and width of the pictures, None where they are free."""
+        height, width = self.shapes[self.input][2:]
+        return (height, width) if height > 0 and width > 0 else None
+
+    def readers(self) -> dict[str, int]:
+        """How many inputs of nodes read each value; the network's output counts as read once."""
+        counts = {self.output: 1}
+        for node in self.nodes:
+            for name in node.inputs:
+                counts[name] = counts.get(name, 0) + 1
+        return counts
+
+    def features(self) -> Graph:
+        """The same network up to what its classifier reads, (N, channels): 1280 numbers of a PP-LCNet.
+
+        Raises:
+            ValueError: it has no linear layer.
+        """
+        last = next((n for n in reversed(self.nodes) if n.kind == "linear"), None)
+        if last is None:
+            raise ValueError("the network has no linear layer whose input could be its features")
+        end = self.nodes.index(last)
+        return Graph(self.input, last.inputs[0], self.nodes[:end], self.shapes)
