@@ -7,8 +7,9 @@ asked for with the line that installs it.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Protocol
+from typing import Optional, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -44,6 +45,18 @@ class Engine(Protocol):
 
     def single(self) -> Engine:
         """The same network for one thread of many: an engine of one thread that shares what memory it can."""
+        ...
+
+
+@runtime_checkable
+class ImageEngine(Engine, Protocol):
+    """An engine that also takes decoded pictures, because it brings its own preprocessing: PaddleX.
+
+    ``isinstance(engine, ImageEngine)`` tells them apart.
+    """
+
+    def run_images(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """uint8 RGB pictures (H, W, 3) of any sizes, one batch, to probabilities, float32 (N, classes)."""
         ...
 
 
