@@ -222,7 +222,7 @@ class _Reader:
             "padding": tuple(padding),
             "dilation": tuple(op["dilations"]),
         }
-        self._add_node(op, "conv", **options, padding=tuple(padding), groups=op["groups"]).weights["weight"] = weight
+        self._add_node(op, "conv", **options, groups=op["groups"]).weights["weight"] = weight
 
     _depthwise_conv2d = _conv2d
 
