@@ -7,17 +7,21 @@ import random
 import struct
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
+from typing import Union
 
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from bad_files import encoded, png, rotated_jpeg, write_bad_files
 from conftest import picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pplc_cli.data import images
 from pplc_cli.data.images import decode_image, inspect_image, is_image_name, list_files, read_bytes, read_image
 from pplc_cli.errors import DataError, ImageError
 
@@ -120,6 +124,63 @@ def test_jpeg_equals_opencv_on_photographs(shared: Path) -> None:
     for path in random.Random(0).sample(files, 60):
         data = path.read_bytes()
         assert np.array_equal(decode_image(data), opencv(data)), path.name
+
+
+def by_pillow(data: bytes, reduction: int = 1) -> Union[np.ndarray, str]:
+    """The pixels, or the reason, without simplejpeg."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "simplejpeg", None)
+        return outcome(data, reduction)
+
+
+def outcome(data: bytes, reduction: int = 1) -> Union[np.ndarray, str]:
+    try:
+        return decode_image(data, reduction)
+    except ImageError as error:
+        return str(error)
+
+
+@pytest.mark.photographs
+def test_simplejpeg_decodes_photographs_to_pillows_bytes(shared: Path) -> None:
+    files = random.Random(1).sample(sorted((shared / "data").rglob("*.jpg")), 60)
+    loose = [path.read_bytes() for path in files]
+    with tarfile.open(sorted((shared / "data" / "pool").glob("*.tar"))[0]) as shard:
+        members = [member for member in shard.getmembers() if is_image_name(member.name)]
+        packed = [shard.extractfile(member).read() for member in random.Random(2).sample(members, 60)]
+    for data in loose + packed:
+        assert simplejpeg.decode_jpeg(data, "RGB", strict=True).ndim == 3  # whole: Pillow is not asked for pixels
+        assert all(np.array_equal(decode_image(data, r), by_pillow(data, r)) for r in (1, 2, 4, 8))
+
+
+ODD_JPEGS = [
+    *({"subsampling": name} for name in ("4:4:4", "4:2:2", "4:2:0", "4:1:1")),
+    {"progressive": True},
+    {"restart_marker_blocks": 2},
+    {"optimize": True, "quality": 100},
+    {"keep_rgb": True},
+]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (15, 17), (63, 100), (97, 131), (64, 200)])
+@pytest.mark.parametrize("options", ODD_JPEGS, ids=str)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_odd_jpegs_are_the_same_by_pillow(size: tuple[int, int], options: dict, mode: str) -> None:
+    if mode != "RGB":
+        options = {name: value for name, value in options.items() if name != "keep_rgb"}
+    data = encoded(Image.fromarray(picture(size[0], size)).convert(mode), "JPEG", **options)
+    for changed in (data, data + b"rest", data[: len(data) * 2 // 3], data[:-2]):
+        assert all(np.array_equal(outcome(changed, r), by_pillow(changed, r)) for r in (1, 2, 4, 8))
+
+
+@given(st.sampled_from([{}, *ODD_JPEGS]), st.data())
+@settings(max_examples=300, deadline=None)
+def test_damaged_jpegs_are_the_same_by_pillow(options: dict, data: st.DataObject) -> None:
+    valid = encoded(_PHOTO, "JPEG", **options)
+    changed = bytearray(valid)
+    for place, value in data.draw(st.lists(st.tuples(st.integers(0, len(valid) - 1), st.integers(0, 255)), max_size=4)):
+        changed[place] = value
+    changed = changed[: data.draw(st.one_of(st.just(len(valid)), st.integers(1, len(valid))))]
+    assert np.array_equal(outcome(bytes(changed)), by_pillow(bytes(changed)))
 
 
 @pytest.mark.parametrize("quality", [30, 75, 100])
