@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 try:
-    import simplejpeg
+    import simplejpeg  # type: ignore[import-untyped]
 except ImportError:  # no wheel for this machine: the same pixels, slower
     simplejpeg = None
 
