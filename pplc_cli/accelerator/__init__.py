@@ -31,9 +31,9 @@ def unsupported() -> Optional[str]:
 
 def compiled() -> bool:
     """Whether the kernels are ready for this CPU; else the first use compiles them, which takes about 20 seconds."""
-    from .program import is_compiled
+    from .program import is_ready
 
-    return is_compiled()
+    return is_ready()
 
 
 def has_bfloat16() -> bool:

@@ -38,6 +38,13 @@ def padded(c):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def share(count, unit, thread, threads):  # type: ignore[no-untyped-def]
+    """The range of ``count`` things that is this thread's, in whole units but for the last."""
+    units = (count + unit - 1) // unit
+    return min(count, units * thread // threads * unit), min(count, units * (thread + 1) // threads * unit)
+
+
+@kernel
 def clear(address, size):  # type: ignore[no-untyped-def]
     """Zero ``size`` bytes, a multiple of four."""
     zero = splat(_zero)

@@ -16,6 +16,7 @@ from .blocks import (
     gradient_block,
     half_block,
     padded,
+    share,
     start_statistics,
     start_sums,
     view_block,
@@ -23,13 +24,6 @@ from .blocks import (
 from .gemm import PANEL, product, product_half, product_t
 from .llvm import LANES
 from .simd import get_f32, kernel, load, load_all, pairs, put_f32, store, store_all
-
-
-@kernel
-def share(count, unit, thread, threads):  # type: ignore[no-untyped-def]
-    """The range of ``count`` things that is this thread's, in whole units but for the last."""
-    units = (count + unit - 1) // unit
-    return min(count, units * thread // threads * unit), min(count, units * (thread + 1) // threads * unit)
 
 
 @kernel

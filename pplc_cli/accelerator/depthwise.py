@@ -11,11 +11,11 @@ from .blocks import (
     finish_block,
     gradient_block,
     padded,
+    share,
     start_statistics,
     start_sums,
     view_block,
 )
-from .convolution import share
 from .gemm import expect
 from .llvm import LANES
 from .loops import make_depthwise, make_depthwise_gradient

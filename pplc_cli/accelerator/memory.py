@@ -6,9 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Union
 
-from .blocks import PAD, padded
-from .program import Code
-
 LARGE = 1 << 16  # bytes; smaller buffers are not worth sharing memory
 
 
@@ -27,27 +24,18 @@ class Slot:
     name: Any
 
 
-Field = Union[int, Buffer, Slot]
+@dataclass(frozen=True)
+class Part:
+    """What lies ``offset`` bytes behind the start of a buffer, and for each further picture ``picture`` bytes on."""
+
+    buffer: Buffer
+    offset: int
+    picture: int = 0
+
+
+Field = Union[int, Buffer, Part, Slot]
 
 Step = Union[dict[str, Field], Callable]
-
-
-def block_rows(k: int, outputs: int) -> int:
-    """Rows of a block: its patches and results should stay in a core's second cache."""
-    return max(16, min(64, 32768 // max(k, outputs) // 8 * 8))
-
-
-def scratch_size(op: dict[str, Any]) -> int:
-    """Bytes of scratch that an operation needs in each thread."""
-    code, c = op["code"], op.get("ci", 0)
-    if code in (Code.DENSE, Code.DENSE_BACKWARD):
-        k = padded(op["kh"] * op["kw"] * c)
-        outputs = padded(op["co"])
-        return op["block"] * (k + max(k, outputs) + PAD + outputs) * 4 + 256
-    if code in (Code.DEPTHWISE, Code.DEPTHWISE_BACKWARD):
-        row = (op["w_in"] + 2 * op["pw"] + 2 * op["kh"]) * c * 4
-        return 64 + (op["kh"] + 3) * row + 256
-    return (2 * op.get("block", 0) + 3) * max(padded(c), padded(op.get("co", 0))) * 4 + 256
 
 
 def place(steps: list[Step]) -> int:
@@ -56,6 +44,8 @@ def place(steps: list[Step]) -> int:
     for index, step in enumerate(steps):
         used = step.values() if isinstance(step, dict) else getattr(step, "buffers", ())
         for value in used:
+            if isinstance(value, Part):
+                value = value.buffer
             if isinstance(value, Buffer):
                 if id(value) not in buffers:
                     value.first = index

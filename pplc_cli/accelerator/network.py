@@ -11,8 +11,9 @@ from paddle.autograd import PyLayer
 from paddle.jit.dy2static.convert_call_func import convert_call
 
 from .plan import Plan
-from .program import Team
+from .program import make_team
 from .run import Run
+from .team import Team
 from .trace import Untraceable, has_hooks, opaque_layers, trace
 from .views import How
 
@@ -22,7 +23,7 @@ _logger = logging.getLogger(__name__)
 @functools.cache
 def team(threads: int) -> Team:
     """The process's threads; all networks share them."""
-    return Team(threads)
+    return make_team(threads)
 
 
 class _Differentiable(PyLayer):

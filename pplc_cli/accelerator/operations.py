@@ -12,11 +12,11 @@ from .blocks import (
     finish_block,
     gradient_block,
     padded,
+    share,
     start_statistics,
     start_sums,
     view_block,
 )
-from .convolution import share
 from .llvm import LANES
 from .simd import (
     get_f32,

@@ -14,8 +14,9 @@ import numpy as np
 
 from .blocks import padded, statistics_size
 from .gemm import PANEL
-from .memory import Buffer, Field, Slot, block_rows, place, scratch_size
+from .memory import Buffer, Field, Slot, place
 from .program import Code
+from .scratch import block_rows, scratch_size
 from .trace import Graph, Node
 from .views import Builder, How, Norm, View
 

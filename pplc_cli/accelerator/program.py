@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import enum
-import hashlib
-import os
-import threading
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
-from numba import njit
 
 from . import convolution, depthwise, operations
-from .simd import fetch_add, give_way, kernel, pause, read_shared
+from .team import Team, compiled, digest, is_compiled, meet
 
 # The fields of an operation, each int64: addresses, sizes and switches. Kernels say what they mean to them.
 FIELDS = """
@@ -50,22 +45,6 @@ class Code(enum.IntEnum):
     POOL_BACKWARD = 20
     TO_PIXELS = 21
     TO_PLANES = 22
-
-
-@kernel
-def _meet(meeting, threads):  # type: ignore[no-untyped-def]
-    """Wait for the other threads of the team."""
-    if threads == 1:
-        return
-    arrived = fetch_add(meeting, 1) + 1
-    target = (arrived + threads - 1) // threads * threads
-    turns = 0
-    while read_shared(meeting) < target:
-        turns += 1
-        if turns < 2000:
-            pause()
-        else:
-            give_way()
 
 
 def _compiled(digest: str) -> Any:
@@ -121,103 +100,19 @@ def _compiled(digest: str) -> Any:
                 operations.to_pixels(op, thread, threads)
             elif code == Code.TO_PLANES:
                 operations.to_planes(op, thread, threads)
-            _meet(meeting, threads)
+            meet(meeting, threads)
 
-    try:
-        return njit(nogil=True, cache=True)(work)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return njit(nogil=True)(work)
+    return compiled(work)
 
 
-def _digest() -> str:
-    """Of the kernels' sources: Numba's cache on disk looks at the file of the function it keeps, and no further."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+_work = _compiled(digest(Path(__file__).parent))
 
 
-_work = _compiled(_digest())
-
-
-def is_compiled() -> bool:
+def is_ready() -> bool:
     """Whether the kernels for this CPU are in memory or in Numba's cache on disk."""
-    if _work.signatures:
-        return True
-    # Numba has no public way to ask its cache without compiling on a miss.
-    types = tuple(numba.typeof(value) for value in _arguments())
-    return _work._cache.load_overload(types, _work.targetctx) is not None
+    return is_compiled(_work, OPERATION)
 
 
-def _arguments() -> tuple:
-    return np.zeros(0, OPERATION), 0, 1, 0, 0
-
-
-class Team:
-    """Threads that run programs together, and the memory they work in; the caller's thread is one of them."""
-
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
-        self._lock = threading.Lock()
-        self._meeting = np.zeros(8, np.int64)
-        self._scratch = np.zeros(0, np.uint8)
-        self._memory: list[np.ndarray] = []  # what nobody works in now
-        self._job: Any = None
-        self._start: list[threading.Semaphore] = []
-        self._done = threading.Semaphore(0)
-        self._process = -1
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forked)
-        self._hire()
-
-    def run(self, ops: np.ndarray, scratch: int) -> None:
-        """Run a program; ``scratch``: bytes that each thread needs."""
-        if not len(ops):
-            return
-        with self._lock:
-            self._hire()
-            size = (scratch + 8191) // 4096 * 4096
-            if len(self._scratch) < self.threads * size + 64:
-                self._scratch = np.zeros(self.threads * size + 64, np.uint8)
-            base = (self._scratch.ctypes.data + 63) // 64 * 64
-            self._job = (ops, base, size)
-            for start in self._start:
-                start.release()
-            self._part(0)
-            for _ in self._start:
-                self._done.acquire()
-
-    def borrow(self, size: int) -> np.ndarray:
-        """At least so many bytes, to be given back. What is in them is left from others."""
-        # New pages cost more than all the work on them: a batch of another size takes those of the last one.
-        memory = self._memory.pop() if self._memory else None
-        return memory if memory is not None and len(memory) >= size else np.empty(size, np.uint8)
-
-    def give_back(self, memory: np.ndarray) -> None:
-        """Let others borrow it."""
-        self._memory.append(memory)
-
-    def _part(self, thread: int) -> None:
-        ops, base, size = self._job
-        _work(ops, thread, self.threads, base + thread * size, self._meeting.ctypes.data)
-
-    def _forked(self) -> None:
-        """In a child: whoever held the lock is not there."""
-        self._lock = threading.Lock()
-
-    def _hire(self) -> None:
-        """Start the threads, in a forked child again."""
-        if self._process == os.getpid():
-            return
-        self._process = os.getpid()
-        # In a forked child the old ones would wake threads of the parent.
-        self._start = [threading.Semaphore(0) for _ in range(self.threads - 1)]
-        self._done = threading.Semaphore(0)
-        self._meeting = np.zeros(8, np.int64)
-        _work(*_arguments())  # compiled, or read from the cache, before threads need it
-        for number in range(1, self.threads):
-            threading.Thread(target=self._serve, args=(number,), name=f"pplc-{number}", daemon=True).start()
-
-    def _serve(self, thread: int) -> None:
-        while True:
-            self._start[thread - 1].acquire()
-            self._part(thread)
-            self._done.release()
+def make_team(threads: int) -> Team:
+    """Threads that run these programs."""
+    return Team(threads, _work, OPERATION)

@@ -9,7 +9,8 @@ import paddle
 
 from .memory import Buffer, Slot
 from .plan import Plan
-from .program import OPERATION, Team
+from .program import OPERATION
+from .team import Team
 
 
 class _Segment:

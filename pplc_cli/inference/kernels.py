@@ -1,0 +1,368 @@
+"""What inference does, an operation a kernel, over pixels of channels.
+
+A value lies as rows, one a pixel, ``ld`` bytes apart, of float32 channels. Rows of whole buffers are padded to vectors;
+what stands behind the channels is never looked at but multiplied by zero. Sizes and addresses are in bytes where the
+name says so (``ld``, ``x``, ``y``, ``w``), else in numbers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..accelerator.activations import RELU6, activate
+from ..accelerator.blocks import clear, padded
+from ..accelerator.convolution import share
+from ..accelerator.llvm import AVX512, LANES
+from ..accelerator.simd import (
+    get_f32,
+    kernel,
+    load,
+    load_all,
+    maximum,
+    put_f32,
+    put_i64,
+    splat,
+    store,
+    store_all,
+)
+from .tiles import make_depthwise, make_tiles
+
+PANEL = 2 * LANES
+# Rows of tiles: as many as the registers hold, and a second size, since maps of 224, 112, 56, ... are multiples of 7.
+FULL, OTHER = (8, 7) if AVX512 else (6, 4)
+_full, _full_narrow = make_tiles(FULL)
+_other, _other_narrow = make_tiles(OTHER)
+_one, _one_narrow = make_tiles(1)
+_full_at, _full_at_narrow = make_tiles(FULL, indirect=True)
+_one_at, _one_at_narrow = make_tiles(1, indirect=True)
+_row3, _row5, _row7 = make_depthwise(3, 1), make_depthwise(5, 1), make_depthwise(7, 1)
+_row3s, _row5s, _row7s = make_depthwise(3, 2), make_depthwise(5, 2), make_depthwise(7, 2)
+_row1, _row1s = make_depthwise(1, 1), make_depthwise(1, 2)
+_zero = np.float32(0)
+
+
+@kernel
+def _product(rows, low, high, columns, k, a, lda, b, c, ldc, bias, act, more, ldm):  # type: ignore[no-untyped-def]
+    """C = act(A B + bias + more) for panels ``low`` to ``high`` of B; ``columns`` are stored."""
+    size = OTHER if rows % FULL and rows % OTHER == 0 else FULL
+    for panel in range(low, high):
+        j = panel * PANEL
+        left = columns - j
+        bp, cp, sp, mp = b + panel * k * PANEL * 4, c + 4 * j, bias + 4 * j, (more + 4 * j if more else 0)
+        i = 0
+        while i + size <= rows:
+            ai, ci, mi = a + i * lda, cp + i * ldc, (mp + i * ldm if more else 0)
+            if size == FULL:
+                if left > LANES:
+                    _full(ai, lda, 0, bp, ci, ldc, left, k, sp, act, mi, ldm)
+                else:
+                    _full_narrow(ai, lda, 0, bp, ci, ldc, left, k, sp, act, mi, ldm)
+            elif left > LANES:
+                _other(ai, lda, 0, bp, ci, ldc, left, k, sp, act, mi, ldm)
+            else:
+                _other_narrow(ai, lda, 0, bp, ci, ldc, left, k, sp, act, mi, ldm)
+            i += size
+        while i < rows:
+            ai, ci, mi = a + i * lda, cp + i * ldc, (mp + i * ldm if more else 0)
+            if left > LANES:
+                _one(ai, lda, 0, bp, ci, ldc, left, k, sp, act, mi, ldm)
+            else:
+                _one_narrow(ai, lda, 0, bp, ci, ldc, left, k, sp, act, mi, ldm)
+            i += 1
+
+
+@kernel
+def _activate_rows(y, ld, rows, columns, act):  # type: ignore[no-untyped-def]
+    """The activations that tiles leave out, while the rows are in the cache."""
+    if act <= RELU6:  # see tiles.CHEAP
+        return
+    for r in range(rows):
+        for j in range(0, columns, LANES):
+            at = y + r * ld + 4 * j
+            store(activate(act, load(at, columns - j)), at, columns - j)
+
+
+@kernel
+def _gather(op, first, rows, out, ldo):  # type: ignore[no-untyped-def]
+    """Patches of ``rows`` output pixels from number ``first`` on: kernel height x width x channels."""
+    pixel = op.ci * 4
+    image, place = first // (op.ho * op.wo), first % (op.ho * op.wo)
+    line, column = place // op.wo, place % op.wo
+    for r in range(rows):
+        top, left, row = line * op.sh - op.pt, column * op.sw - op.pl, out + r * ldo
+        for i in range(op.kh):
+            y = top + i * op.dh
+            for j in range(op.kw):
+                x = left + j * op.dw
+                target = row + (i * op.kw + j) * pixel
+                if y < 0 or y >= op.h_in or x < 0 or x >= op.w_in:
+                    clear(target, pixel)
+                    continue
+                source = op.x + ((image * op.h_in + y) * op.w_in + x) * op.ldx
+                for c in range(0, op.ci, LANES):
+                    store(load(source + 4 * c, op.ci - c), target + 4 * c, op.ci - c)
+        column += 1
+        if column == op.wo:
+            line, column = line + 1, 0
+            if line == op.ho:
+                image, line = image + 1, 0
+
+
+@kernel
+def dense(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
+    """A convolution or linear layer: y (n, ho, wo, co) from x (n, h_in, w_in, ci), ``w`` in panels.
+
+    ``split``: the threads share the panels instead of the pixels. ``columns`` of each row of y are stored.
+    """
+    k, count = op.kh * op.kw * op.ci, op.n * op.ho * op.wo
+    panels = (op.co + PANEL - 1) // PANEL
+    low, high, first_panel, last_panel = 0, count, 0, panels
+    if op.split:
+        first_panel, last_panel = share(panels, 1, thread, threads)
+    else:
+        low, high = share(count, OTHER, thread, threads)
+    pointwise = op.kh * op.kw * op.sh * op.sw == 1 and op.pt + op.pl == 0
+    for first in range(low, high, op.block):
+        rows = min(op.block, high - first)
+        a, lda = op.x + first * op.ldx, op.ldx
+        if not pointwise:
+            a, lda = scratch, padded(k) * 4
+            _gather(op, first, rows, a, lda)
+        y, more = op.y + first * op.ldy, (op.more + first * op.ldm if op.more else 0)
+        _product(
+            *(rows, first_panel, last_panel, op.columns, k, a, lda, op.w, y, op.ldy, op.bias, op.act, more, op.ldm)
+        )
+        columns = min(op.columns, last_panel * PANEL) - first_panel * PANEL
+        _activate_rows(y + first_panel * PANEL * 4, op.ldy, rows, columns, op.act)
+
+
+@kernel
+def _row(size, stride, table, offset, pixel, w, ldw, bias, act, y, ldy, count, columns):  # type: ignore[no-untyped-def]
+    if size == 3:
+        if stride == 1:
+            _row3(table, offset, pixel, w, ldw, bias, act, y, ldy, count, columns)
+        else:
+            _row3s(table, offset, pixel, w, ldw, bias, act, y, ldy, count, columns)
+    elif size == 5:
+        if stride == 1:
+            _row5(table, offset, pixel, w, ldw, bias, act, y, ldy, count, columns)
+        else:
+            _row5s(table, offset, pixel, w, ldw, bias, act, y, ldy, count, columns)
+    elif size == 7:
+        if stride == 1:
+            _row7(table, offset, pixel, w, ldw, bias, act, y, ldy, count, columns)
+        else:
+            _row7s(table, offset, pixel, w, ldw, bias, act, y, ldy, count, columns)
+    elif stride == 1:
+        _row1(table, offset, pixel, w, ldw, bias, act, y, ldy, count, columns)
+    else:
+        _row1s(table, offset, pixel, w, ldw, bias, act, y, ldy, count, columns)
+
+
+@kernel
+def _copy(source, lds, rows, columns, target, ldt):  # type: ignore[no-untyped-def]
+    """Rows of whole vectors."""
+    if lds == ldt and columns * 4 == lds:
+        rows, columns = 1, rows * columns
+    for r in range(rows):
+        for j in range(0, columns, LANES):
+            store_all(load_all(source + r * lds + 4 * j), target + r * ldt + 4 * j)
+
+
+@kernel
+def depthwise(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
+    """A depthwise convolution of kh x kh, and where ``w2`` is given the pointwise one behind it.
+
+    The rows in use lie in a ring in scratch with the padding around them. With ``w2`` the results of ``block`` rows
+    stay in scratch and are multiplied at once: they are never stored. ``split``: the threads share channels.
+    """
+    size, stride, channels = op.kh, op.sh, padded(op.ci)
+    low, high, c_low, c_high = 0, op.n * op.ho, 0, channels
+    if op.split:
+        vectors = share(channels // LANES, 1, thread, threads)
+        c_low, c_high = vectors[0] * LANES, vectors[1] * LANES
+    else:
+        low, high = share(op.n * op.ho, 1, thread, threads)
+    pixel = (c_high - c_low) * 4
+    row_bytes = (op.w_in + 2 * op.pl + size) * pixel
+    table, blank, ring = scratch, scratch + 64, scratch + 64 + row_bytes
+    results = ring + size * row_bytes
+    clear(blank, (size + 1) * row_bytes)
+    ready, image, ldw = 0, -1, channels * 4
+    panels = (op.co + PANEL - 1) // PANEL
+    for first in range(low, high, op.block):
+        lines = min(op.block, high - first)
+        for line in range(first, first + lines):
+            top = line % op.ho * stride - op.pt
+            if line // op.ho != image:
+                image, ready = line // op.ho, max(0, top)
+            while ready < min(op.h_in, top + size):
+                source = op.x + (image * op.h_in + ready) * op.w_in * op.ldx + 4 * c_low
+                target = ring + ready % size * row_bytes + op.pl * pixel
+                _copy(source, op.ldx, op.w_in, c_high - c_low, target, pixel)
+                ready += 1
+            for i in range(size):
+                inside = 0 <= top + i < op.h_in
+                put_i64(ring + (top + i) % size * row_bytes if inside else blank, table + 8 * i)
+            if op.w2:
+                y, ldy, columns = results + (line - first) * op.wo * pixel, pixel, channels
+            else:
+                y, ldy, columns = op.y + line * op.wo * op.ldy + 4 * c_low, op.ldy, op.columns - c_low
+            for c in range(0, c_high - c_low, LANES):
+                at = 4 * (c_low + c)
+                _row(
+                    *(size, stride, table, 4 * c, pixel, op.w + at, ldw, op.bias + at, op.act),
+                    *(y + 4 * c, ldy, op.wo, columns - c),
+                )
+            _activate_rows(y, ldy, op.wo, min(columns, c_high - c_low), op.act)
+        if op.w2:
+            y, more = op.y + first * op.wo * op.ldy, (op.more + first * op.wo * op.ldm if op.more else 0)
+            rows = lines * op.wo
+            _product(
+                *(rows, 0, panels, op.columns, op.ci, results, pixel, op.w2, y, op.ldy, op.bias2, op.act2),
+                *(more, op.ldm),
+            )
+            _activate_rows(y, op.ldy, rows, op.columns, op.act2)
+
+
+@kernel
+def planar(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
+    """A convolution of few channels that lie as planes, as pictures do: x (n, ci, h_in, w_in).
+
+    A row of output pixels at a time: the planes' rows it needs are copied with their padding, and the table says where
+    each element of the first pixel's patch lies.
+    """
+    k, low, high = op.kh * op.kw * op.ci, 0, 0
+    low, high = share(op.n * op.ho, 1, thread, threads)
+    width = padded(op.w_in + 2 * op.pl + op.kw) * 4
+    table, rows = scratch, scratch + padded(k) * 8
+    clear(rows, op.kh * op.ci * width)
+    index = 0
+    for c in range(op.ci):
+        for i in range(op.kh):
+            for j in range(op.kw):
+                put_i64((c * op.kh + i) * width + j * op.dw * 4, table + 8 * index)
+                index += 1
+    panels = (op.co + PANEL - 1) // PANEL
+    for line in range(low, high):
+        image, top = line // op.ho, line % op.ho * op.sh - op.pt
+        for c in range(op.ci):
+            for i in range(op.kh):
+                row, y = rows + (c * op.kh + i) * width + 4 * op.pl, top + i * op.dh
+                if y < 0 or y >= op.h_in:
+                    clear(row, op.w_in * 4)
+                    continue
+                source = op.x + ((image * op.ci + c) * op.h_in + y) * op.w_in * 4
+                for j in range(0, op.w_in, LANES):
+                    store(load(source + 4 * j, op.w_in - j), row + 4 * j, op.w_in - j)
+        step = op.sw * 4
+        for panel in range(panels):
+            left, b, bias = op.columns - panel * PANEL, op.w + panel * k * PANEL * 4, op.bias + panel * PANEL * 4
+            i = 0
+            while i < op.wo:
+                y = op.y + (line * op.wo + i) * op.ldy + panel * PANEL * 4
+                if i + FULL <= op.wo:
+                    if left > LANES:
+                        _full_at(rows + i * step, step, table, b, y, op.ldy, left, k, bias, op.act, 0, 0)
+                    else:
+                        _full_at_narrow(rows + i * step, step, table, b, y, op.ldy, left, k, bias, op.act, 0, 0)
+                    i += FULL
+                else:
+                    if left > LANES:
+                        _one_at(rows + i * step, step, table, b, y, op.ldy, left, k, bias, op.act, 0, 0)
+                    else:
+                        _one_at_narrow(rows + i * step, step, table, b, y, op.ldy, left, k, bias, op.act, 0, 0)
+                    i += 1
+        _activate_rows(op.y + line * op.wo * op.ldy, op.ldy, op.wo, op.columns, op.act)
+
+
+@kernel
+def mean(op, thread, threads):  # type: ignore[no-untyped-def]
+    """y (n, ci): the mean over the h_in pixels of each picture; the threads share channels."""
+    low, high = share(padded(op.ci) // LANES, 1, thread, threads)
+    part = splat(np.float32(1.0 / op.h_in))
+    for image in range(op.n):
+        for j in range(low * LANES, high * LANES, LANES):
+            total, other = splat(_zero), splat(_zero)
+            at = op.x + image * op.h_in * op.ldx + 4 * j
+            for r in range(0, op.h_in - 1, 2):
+                total = total + load_all(at + r * op.ldx)
+                other = other + load_all(at + (r + 1) * op.ldx)
+            if op.h_in % 2:
+                total = total + load_all(at + (op.h_in - 1) * op.ldx)
+            store((total + other) * part, op.y + image * op.ldy + 4 * j, op.columns - j)
+
+
+@kernel
+def scale(op, thread, threads):  # type: ignore[no-untyped-def]
+    """y = act(x * more), ``more`` a row a picture of h_in pixels."""
+    low, high = share(op.n * op.h_in, 1, thread, threads)
+    for r in range(low, high):
+        factor = op.more + r // op.h_in * op.ldm
+        for j in range(0, op.ci, LANES):
+            value = load(op.x + r * op.ldx + 4 * j, op.ci - j) * load(factor + 4 * j, op.ci - j)
+            store(activate(op.act, value), op.y + r * op.ldy + 4 * j, op.ci - j)
+
+
+@kernel
+def combine(op, thread, threads):  # type: ignore[no-untyped-def]
+    """y = act(x + more), or act(x) without ``more``, over n pixels."""
+    low, high = share(op.n, 1, thread, threads)
+    for r in range(low, high):
+        for j in range(0, op.ci, LANES):
+            value = load(op.x + r * op.ldx + 4 * j, op.ci - j)
+            if op.more:
+                value = value + load(op.more + r * op.ldm + 4 * j, op.ci - j)
+            store(activate(op.act, value), op.y + r * op.ldy + 4 * j, op.ci - j)
+
+
+@kernel
+def shuffle(op, thread, threads):  # type: ignore[no-untyped-def]
+    """Channel (g, i) of kh groups goes to (i, g)."""
+    low, high = share(op.n, 1, thread, threads)
+    size = op.ci // op.kh
+    for r in range(low, high):
+        for g in range(op.kh):
+            for i in range(size):
+                value = get_f32(op.x + r * op.ldx + 4 * (g * size + i))
+                put_f32(value, op.y + r * op.ldy + 4 * (i * op.kh + g))
+
+
+@kernel
+def pool(op, thread, threads):  # type: ignore[no-untyped-def]
+    """The largest (``w`` 1) or the mean of each window; ``split``: padding counts in the mean."""
+    low, high = share(op.n * op.ho * op.wo, 1, thread, threads)
+    for index in range(low, high):
+        image, place = index // (op.ho * op.wo), index % (op.ho * op.wo)
+        top, left = place // op.wo * op.sh - op.pt, place % op.wo * op.sw - op.pl
+        y_low, y_high = max(0, top), min(op.h_in, top + op.kh)
+        x_low, x_high = max(0, left), min(op.w_in, left + op.kw)
+        count = (y_high - y_low) * (x_high - x_low)
+        if op.split:
+            count = (min(op.h_in + op.pt, top + op.kh) - top) * (min(op.w_in + op.pl, left + op.kw) - left)
+        part = splat(np.float32(1.0 / count))
+        for c in range(0, op.ci, LANES):
+            total = splat(np.float32(-np.inf)) if op.w else splat(_zero)
+            for y in range(y_low, y_high):
+                for x in range(x_low, x_high):
+                    value = load(op.x + ((image * op.h_in + y) * op.w_in + x) * op.ldx + 4 * c, op.ci - c)
+                    total = maximum(total, value) if op.w else total + value
+            if not op.w:
+                total = total * part
+            store(total, op.y + index * op.ldy + 4 * c, op.ci - c)
+
+
+@kernel
+def softmax(op, thread, threads):  # type: ignore[no-untyped-def]
+    """y (n, ci) = exp(x - largest) / sum, in float64 until the end."""
+    low, high = share(op.n, 1, thread, threads)
+    for r in range(low, high):
+        x, y = op.x + r * op.ldx, op.y + r * op.ldy
+        largest = get_f32(x)
+        for c in range(1, op.ci):
+            largest = max(largest, get_f32(x + 4 * c))
+        total = 0.0
+        for c in range(op.ci):
+            total += np.exp(np.float64(get_f32(x + 4 * c)) - largest)
+        for c in range(op.ci):
+            put_f32(np.float32(np.exp(np.float64(get_f32(x + 4 * c)) - largest) / total), y + 4 * c)

@@ -1,0 +1,112 @@
+"""A network that runs: plans by the number of pictures, memory, and the threads that work through them."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Any, Optional
+
+import numpy as np
+
+from ..accelerator.memory import Buffer, Part, Slot
+from ..accelerator.team import Team
+from ..static.graph import Graph
+from ..static.simplify import simplify
+from .plan import Plan, Weights
+from .program import OPERATION, make_team
+
+KEPT = 8  # plans; each is a few hundred kB of addresses
+
+
+class Network:
+    """A graph, ready to run on pictures of one size; one call at a time.
+
+    Attributes:
+        graph: simplified.
+        size: height and width of the pictures.
+        outputs: numbers a picture.
+    """
+
+    def __init__(self, graph: Graph, size: tuple[int, int], threads: int, *, weights: Optional[Weights] = None) -> None:
+        """Args: weights: those of another network of the same graph, to be shared.
+
+        Raises:
+            pplc_cli.inference.plan.Unsupported: the graph has a node that the kernels do not know.
+        """
+        self.graph = graph if weights is not None else simplify(graph)
+        self.size, self.threads = size, threads
+        self.weights = weights if weights is not None else Weights()
+        self._team: Team = make_team(threads)
+        self._plans: OrderedDict[int, _Bound] = OrderedDict()
+        self._arena = np.empty(0, np.uint8)
+        self._lock = threading.Lock()
+        self.outputs = self._bound(1).outputs
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """float32 (N, 3, H, W) to float32 (N, outputs)."""
+        images = np.ascontiguousarray(images, np.float32)
+        result = np.empty((len(images), self.outputs), np.float32)
+        if len(images):
+            with self._lock:
+                bound = self._bound(len(images))
+                self._team.run(bound.at(images.ctypes.data, result.ctypes.data), bound.plan.scratch)
+        return result
+
+    def _bound(self, n: int) -> _Bound:
+        bound = self._plans.get(n)
+        if bound is None:
+            plan = Plan(self.graph, self.size, n, self.threads, self.weights)
+            if len(self._arena) < plan.arena + 64:
+                self._arena = np.zeros(plan.arena + 64, np.uint8)
+                self._plans.clear()  # they point at the old one
+            bound = self._plans[n] = _Bound(plan, (self._arena.ctypes.data + 63) // 64 * 64)
+            if len(self._plans) > KEPT:
+                self._plans.popitem(last=False)
+        self._plans.move_to_end(n)
+        return bound
+
+
+class _Bound:
+    """A plan whose operations have their addresses."""
+
+    def __init__(self, plan: Plan, base: int) -> None:
+        self.plan = plan
+        self.outputs = plan.shapes[plan.graph.output][0]
+        body = _records(plan.body, base)
+        self.ops = np.zeros(len(body) * plan.n + len(plan.tail), OPERATION)
+        self.ops[len(body) * plan.n :] = _records(plan.tail, base)
+        self._inputs: list[tuple[int, str, int]] = []
+        self._outputs: list[tuple[int, str]] = []
+        channels, height, width = plan.shapes[plan.graph.input]
+        for number in range(plan.n):
+            first = number * len(body)
+            self.ops[first : first + len(body)] = body
+            for index, step in enumerate(plan.body):
+                for name, value in step.items():
+                    if isinstance(value, Part):
+                        self.ops[name][first + index] += number * value.picture
+                    elif isinstance(value, Slot):
+                        self._inputs.append((first + index, name, number * channels * height * width * 4))
+        for index, step in enumerate(plan.tail, len(body) * plan.n):
+            self._outputs += [(index, name) for name, value in step.items() if isinstance(value, Slot)]
+
+    def at(self, images: int, result: int) -> np.ndarray:
+        """The operations on pictures at an address, with their result at another."""
+        for index, name, offset in self._inputs:
+            self.ops[name][index] = images + offset
+        for index, name in self._outputs:
+            self.ops[name][index] = result
+        return self.ops
+
+
+def _records(steps: list[dict[str, Any]], base: int) -> np.ndarray:
+    records = np.zeros(len(steps), OPERATION)
+    for record, step in zip(records, steps):
+        for name, value in step.items():
+            if isinstance(value, Part):
+                record[name] = base + value.buffer.offset + value.offset
+            elif isinstance(value, Buffer):
+                record[name] = base + value.offset
+            elif not isinstance(value, Slot):
+                record[name] = value
+    return records

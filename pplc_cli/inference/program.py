@@ -1,0 +1,76 @@
+"""Programs for inference: what :mod:`kernels` do, in the order of the network."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..accelerator.team import Team, compiled, digest, is_compiled, meet
+from . import kernels
+
+# The fields of an operation, each int64: addresses, sizes and switches. Kernels say what they mean to them.
+FIELDS = """
+    code x ldx y ldy more ldm w bias act w2 bias2 act2 n h_in w_in ci ho wo co columns
+    kh kw sh sw pt pl dh dw block split
+""".split()  # noqa: SIM905
+OPERATION = np.dtype([(name, np.int64) for name in FIELDS])
+
+
+class Code(enum.IntEnum):
+    """What an operation does; named like the kernel that does it."""
+
+    DENSE = 0
+    DEPTHWISE = 1
+    PLANAR = 2
+    MEAN = 3
+    SCALE = 4
+    COMBINE = 5
+    SHUFFLE = 6
+    POOL = 7
+    SOFTMAX = 8
+
+
+def _compiled(sources: str) -> Any:
+    def work(ops, thread, threads, scratch, meeting):  # type: ignore[no-untyped-def]
+        """One thread's part of a program: every operation, and after each a meeting."""
+        len(sources)
+        for i in range(len(ops)):
+            op = ops[i]
+            code = op.code
+            if code == Code.DEPTHWISE:
+                kernels.depthwise(op, scratch, thread, threads)
+            elif code == Code.DENSE:
+                kernels.dense(op, scratch, thread, threads)
+            elif code == Code.PLANAR:
+                kernels.planar(op, scratch, thread, threads)
+            elif code == Code.MEAN:
+                kernels.mean(op, thread, threads)
+            elif code == Code.SCALE:
+                kernels.scale(op, thread, threads)
+            elif code == Code.COMBINE:
+                kernels.combine(op, thread, threads)
+            elif code == Code.SHUFFLE:
+                kernels.shuffle(op, thread, threads)
+            elif code == Code.POOL:
+                kernels.pool(op, thread, threads)
+            elif code == Code.SOFTMAX:
+                kernels.softmax(op, thread, threads)
+            meet(meeting, threads)
+
+    return compiled(work)
+
+
+_work = _compiled(digest(Path(__file__).parent, Path(__file__).parents[1] / "accelerator"))
+
+
+def is_ready() -> bool:
+    """Whether the kernels for this CPU are in memory or in Numba's cache on disk."""
+    return is_compiled(_work, OPERATION)
+
+
+def make_team(threads: int) -> Team:
+    """Threads that run these programs."""
+    return Team(threads, _work, OPERATION)

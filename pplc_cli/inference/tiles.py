@@ -1,0 +1,181 @@
+"""Inner loops of inference: products and depthwise convolutions that finish their results in registers.
+
+Bias, activation and a value to add are applied before anything is stored, so that no result passes through memory
+twice. Addresses and strides are in bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from ..accelerator.activations import HARDSWISH, RELU, RELU6
+from ..accelerator.llvm import (
+    LANES,
+    broadcast,
+    dot_pairs,
+    f32,
+    first_lanes,
+    i64,
+    masked_load,
+    masked_store,
+    multiply_add,
+    pointer,
+    vec,
+)
+from ..accelerator.loops import Loop, rows_of, vec_at
+
+# Those that cost next to nothing in registers; the others take a pass of their own (see kernels).
+CHEAP = (0, RELU, RELU6, HARDSWISH)
+
+
+def _number(value: float) -> Any:
+    return ir.Constant(vec, [value] * LANES)
+
+
+def _minimum(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.fcmp_ordered("<", a, b), a, b)  # b where either is NaN
+
+
+def _maximum(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def activated(builder: Any, code: Any, values: list) -> list:
+    """Vectors behind the activation of a code that is known only when it runs; NaN stays NaN."""
+    is_code = lambda n: builder.icmp_signed("==", code, ir.Constant(i64, n))  # noqa: E731
+    with builder.if_else(is_code(HARDSWISH)) as (then, otherwise):
+        with then:
+            gated = []
+            for x in values:
+                inner = multiply_add(builder, x, _number(1 / 6), _number(0.5))
+                gate = _minimum(builder, _number(1.0), _maximum(builder, _number(0.0), inner))
+                gated.append(builder.fmul(x, gate))
+            end_gated = builder.block
+        with otherwise:
+            six = is_code(RELU6)
+            clipped = builder.or_(is_code(RELU), six)
+            low = builder.select(clipped, _number(0.0), _number(float("-inf")))
+            high = builder.select(six, _number(6.0), _number(float("inf")))
+            bounded = [_minimum(builder, high, _maximum(builder, low, x)) for x in values]
+            end_bounded = builder.block
+    results = []
+    for one, other in zip(gated, bounded):
+        phi = builder.phi(vec)
+        phi.add_incoming(one, end_gated)
+        phi.add_incoming(other, end_bounded)
+        results.append(phi)
+    return results
+
+
+def _product_tile(rows: int, vectors: int, half: bool, indirect: bool) -> Callable[..., Any]:
+    """C (rows, vectors * LANES) = act(A B + bias + more).
+
+    B has rows of 2 LANES float32, or with ``half`` pairs of bfloat16 that k counts, as in A. ``indirect``: the
+    elements of A's rows do not lie one behind the other but at the offsets of a table of int64.
+    """
+    multiply = dot_pairs if half else multiply_add
+    row_bytes = 2 * LANES * 4
+
+    @intrinsic
+    def tile(
+        context: Any, a: Any, lda: Any, table: Any, b: Any, c: Any, ldc: Any, columns: Any, k: Any, bias: Any, act: Any,
+        more: Any, ldm: Any,
+    ) -> Any:  # fmt: skip
+        def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            a, lda, table, b, c, ldc, columns, k, bias, act, more, ldm = values
+            constant = lambda n: ir.Constant(i64, n)  # noqa: E731
+            bases = [a if r == 0 else builder.add(a, builder.mul(lda, constant(r))) for r in range(rows)]
+            loop = Loop(builder, k, rows * vectors)
+            row_b = builder.add(b, builder.mul(loop.index, constant(row_bytes)))
+            parts = [vec_at(builder, builder.add(row_b, constant(v * LANES * 4))) for v in range(vectors)]
+            if indirect:
+                step = builder.load(pointer(builder, builder.add(table, builder.mul(loop.index, constant(8))), i64))
+            else:
+                step = builder.mul(loop.index, constant(4))
+            new = []
+            for r in range(rows):
+                element = builder.load(pointer(builder, builder.add(bases[r], step), f32), align=4)
+                value = broadcast(builder, element)
+                new += [multiply(builder, value, parts[v], loop.carried[r * vectors + v]) for v in range(vectors)]
+            ends = loop.end(new)
+            shifts = [vec_at(builder, builder.add(bias, constant(v * LANES * 4))) for v in range(vectors)]
+            ends = [builder.fadd(end, shifts[t % vectors]) for t, end in enumerate(ends)]
+            at = lambda base, ld, t: builder.add(  # noqa: E731
+                builder.add(base, builder.mul(ld, constant(t // vectors))), constant(t % vectors * LANES * 4)
+            )
+            masks = [first_lanes(builder, builder.sub(columns, constant(v * LANES))) for v in range(vectors)]
+            before = builder.block
+            with builder.if_then(builder.icmp_signed("!=", more, constant(0))):
+                added = []
+                for t, end in enumerate(ends):
+                    added.append(builder.fadd(end, masked_load(builder, at(more, ldm, t), masks[t % vectors])))
+                inside = builder.block
+            sums = []
+            for end, more_end in zip(ends, added):
+                phi = builder.phi(vec)
+                phi.add_incoming(end, before)
+                phi.add_incoming(more_end, inside)
+                sums.append(phi)
+            ends = activated(builder, act, sums)
+            whole = builder.icmp_signed(">=", columns, constant(vectors * LANES))
+            with builder.if_else(whole) as (then, otherwise):
+                with then:
+                    for t, end in enumerate(ends):
+                        builder.store(end, pointer(builder, at(c, ldc, t), vec), align=4)
+                with otherwise:
+                    for t, end in enumerate(ends):
+                        masked_store(builder, end, at(c, ldc, t), masks[t % vectors])
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 12), codegen
+
+    return tile
+
+
+def make_tiles(rows: int, half: bool = False, indirect: bool = False) -> tuple[Any, Any]:
+    """Tiles of two vectors and of one."""
+    return _product_tile(rows, 2, half, indirect), _product_tile(rows, 1, half, indirect)
+
+
+def make_depthwise(size: int, stride: int) -> Any:
+    """A row of output pixels, LANES channels of them, behind bias and activation."""
+
+    @intrinsic
+    def pixels(
+        context: Any, table: Any, offset: Any, pixel: Any, w: Any, ldw: Any, bias: Any, act: Any, y: Any, ldy: Any,
+        count: Any, columns: Any,
+    ) -> Any:  # fmt: skip
+        def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            table, offset, pixel, w, ldw, bias, act, y, ldy, count, columns = values
+            constant = lambda n: ir.Constant(i64, n)  # noqa: E731
+            rows = rows_of(builder, table, offset, size)
+            taps = [vec_at(builder, builder.add(w, builder.mul(ldw, constant(t)))) for t in range(size * size)]
+            shift = vec_at(builder, bias)
+            mask = first_lanes(builder, columns)
+            whole = builder.icmp_signed(">=", columns, constant(LANES))
+            loop = Loop(builder, count, 0)
+            at = builder.mul(loop.index, builder.mul(pixel, constant(stride)))
+            target = builder.add(y, builder.mul(loop.index, ldy))
+            sums = [shift, _number(0.0), _number(0.0), _number(0.0)]  # several, so that no addition waits for the last
+            for t in range(size * size):
+                i, j = divmod(t, size)
+                x = vec_at(builder, builder.add(builder.add(rows[i], at), builder.mul(pixel, constant(j))))
+                sums[t % 4] = multiply_add(builder, x, taps[t], sums[t % 4])
+            total = builder.fadd(builder.fadd(sums[0], sums[1]), builder.fadd(sums[2], sums[3]))
+            (total,) = activated(builder, act, [total])
+            with builder.if_else(whole) as (then, otherwise):
+                with then:
+                    builder.store(total, pointer(builder, target, vec), align=4)
+                with otherwise:
+                    masked_store(builder, total, target, mask)
+            loop.end([])
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 11), codegen
+
+    return pixels
