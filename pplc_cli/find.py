@@ -94,12 +94,20 @@ def find_predictor(
         folder = user_path(model)
     else:
         trained, whole = find_trained(run, config, dataset, overrides)
-        settings, folder = whole.predict, trained.exported
-        if not folder.is_dir():
-            raise PredictError(f"{trained.folder} is not exported yet; run: pplc export --run {trained.folder}")
-        if not is_current(trained):
-            raise PredictError(
-                f"{folder} is older than the run's best weights; run: pplc export --run {trained.folder}"
-            )
+        settings, folder = whole.predict, exported_folder(trained)
     predictor = Predictor(folder, mkldnn=settings.mkldnn, threads=settings.threads, batch_size=settings.batch_size)
     return predictor, settings
+
+
+def exported_folder(trained: Run) -> Path:
+    """The exported model of a run.
+
+    Raises:
+        PredictError: there is none, or it was made from older weights than the run's best.
+    """
+    folder = trained.exported
+    if not folder.is_dir():
+        raise PredictError(f"{trained.folder} is not exported yet; run: pplc export --run {trained.folder}")
+    if not is_current(trained):
+        raise PredictError(f"{folder} is older than the run's best weights; run: pplc export --run {trained.folder}")
+    return folder
