@@ -1,21 +1,29 @@
-"""What the words after ``pplc predict`` mean: files, folders, globs, lists, addresses, standard input."""
+"""What the words after ``pplc predict`` mean: files, folders, globs, lists, archives, videos, addresses, stdin."""
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import glob
-import io
+import os
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Optional
+from typing import BinaryIO, Optional
 
-from .data.images import FORMATS, is_image_name, list_files, read_bytes
+import numpy as np
+
+from .data.images import decode_image, is_image_name, read_bytes
 from .errors import DownloadError, ImageError, PredictError
 from .files import user_path
+from .walking import walk
 
 MAX_DOWNLOAD = 200 << 20
-LIST_SUFFIXES = {".txt", ".list", ".lst"}
+LIST_SUFFIXES = (".txt", ".list", ".lst")
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm")
+ADDRESSES = ("http://", "https://")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +32,15 @@ class Source:
 
     Attributes:
         name: what the answer is printed under.
-        data: its bytes where they are at hand, else they are read from the name.
+        data: the file's bytes where they are at hand, else they are read from the name.
+        pixels: the decoded picture where it is at hand, uint8 RGB (H, W, 3).
+        error: why there is no picture, where that is known before it is read.
     """
 
     name: str
-    data: Optional[bytes] = None
+    data: Optional[bytes] = dataclasses.field(default=None, repr=False)
+    pixels: Optional[np.ndarray] = dataclasses.field(default=None, repr=False, compare=False)
+    error: Optional[str] = None
 
     def read(self) -> bytes:
         """The bytes of the file or address.
@@ -36,9 +48,11 @@ class Source:
         Raises:
             ImageError: they cannot be had.
         """
+        if self.error is not None:
+            raise ImageError(self.error)
         if self.data is not None:
             return self.data
-        if self.name.startswith(("http://", "https://")):
+        if self.name.startswith(ADDRESSES):
             from .download import read_url
 
             try:
@@ -47,54 +61,103 @@ class Source:
                 raise ImageError(str(error)) from None
         return read_bytes(Path(self.name))
 
+    def decode(self) -> np.ndarray:
+        """The picture, uint8 RGB (H, W, 3).
 
-def expand(words: Iterable[str]) -> Iterator[Source]:
-    """The pictures that words stand for, in order; a word that is nothing becomes a source that will say so.
+        Raises:
+            ImageError: it cannot be used.
+        """
+        return decode_image(self.read()) if self.pixels is None else self.pixels
+
+
+def expand(words: Iterable[str], *, every: Optional[float] = None) -> Iterator[Source]:
+    """The pictures that words stand for, in an order that is always the same; each is looked for as it is asked for.
+
+    A word that is nothing becomes a source that will say so.
+
+    Args:
+        words: as a user typed them.
+        every: of videos, seconds from one frame to the next; None: all frames.
 
     Raises:
         PredictError: a folder or pattern without pictures, or a list that cannot be read.
     """
     for word in words:
         if word == "-":
-            yield from _standard_input()
-        elif word.startswith(("http://", "https://")):
+            yield from _standard_input(every)
+        elif word.startswith(ADDRESSES):
             yield Source(word)
         else:
-            yield from _local(word)
+            yield from _local(word, every)
 
 
-def _local(word: str) -> Iterator[Source]:
+def _local(word: str, every: Optional[float]) -> Iterator[Source]:
     path = user_path(word)
     if path.is_dir():
-        files = list(list_files(path))
-        pictures = [file for file in files if is_image_name(file)]
-        if not pictures:
+        empty = True
+        for name in walk(str(path)):
+            if is_image_name(name):
+                empty = False
+                yield Source(name)
+        if empty:
             raise PredictError(f"{word}: the folder holds no pictures")
-        yield from (Source(str(file)) for file in pictures)
-    elif path.suffix.lower() in LIST_SUFFIXES and path.is_file():
-        try:
-            text = path.read_bytes().decode("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise PredictError(f"{word}: expected a list of paths in UTF-8: {error}") from None
-        yield from _listed(text, path.parent, word)
     elif not path.exists() and glob.has_magic(word):
         matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute patterns too
         if not matches:
             raise PredictError(f"{word}: matches no file")
         for match in matches:
-            if Path(match).is_file():
-                yield Source(match)
+            if not os.path.isdir(match):  # noqa: PTH112
+                yield from _file(match, every)
+    elif str(path).lower().endswith(LIST_SUFFIXES) and path.is_file():
+        yield from _list_file(path, word, every)
     else:
-        yield Source(str(path))
+        yield from _file(str(path), every)
 
 
-def _listed(text: str, folder: Path, where: str) -> Iterator[Source]:
+def _file(name: str, every: Optional[float]) -> Iterator[Source]:
+    """A picture, or the pictures in an archive or a video."""
+    lower = name.lower()
+    if lower.endswith(TAR_SUFFIXES):
+        from .shards import read_tar
+
+        return read_tar(name)
+    if lower.endswith(VIDEO_SUFFIXES):
+        from .shards import read_video
+
+        return read_video(name, every)
+    return iter((Source(name),))
+
+
+def _list_file(path: Path, word: str, every: Optional[float]) -> Iterator[Source]:
+    try:
+        with path.open("rb") as file:
+            if not is_text(file.read(1 << 16)):
+                raise PredictError(f"{word}: expected a list of paths in UTF-8, got other bytes")
+            file.seek(0)
+            yield from _listed(file, path.parent, word, every)
+    except OSError as error:
+        raise PredictError(f"{word}: expected a list of paths in UTF-8: {error}") from None
+
+
+def is_text(head: bytes) -> bool:
+    """Whether bytes, which may end inside a character, are UTF-8."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in head
+
+
+def _listed(lines: Iterable[bytes], folder: Path, where: str, every: Optional[float]) -> Iterator[Source]:
     """A line a picture: a path or address, perhaps followed by a class id as in train_list.txt."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise PredictError(f"{where}: lists no picture")
-    for line in lines:
-        if line.startswith(("http://", "https://")):
+    empty = True
+    for number, raw in enumerate(lines):
+        # Names that are no UTF-8 are what the system gives out for them.
+        line = raw.decode("utf-8-sig" if number == 0 else "utf-8", "surrogateescape").strip()
+        if not line:
+            continue
+        empty = False
+        if line.startswith(ADDRESSES):
             yield Source(line)
             continue
         candidates = [line]
@@ -102,28 +165,21 @@ def _listed(text: str, folder: Path, where: str) -> Iterator[Source]:
         if last.isdecimal() and before:
             candidates.append(before)
         found = (p for c in candidates for p in (folder / user_path(c), user_path(c)) if p.exists())
-        yield Source(str(next(found, folder / user_path(candidates[-1]))))
+        yield from _file(str(next(found, folder / user_path(candidates[-1]))), every)
+    if empty:
+        raise PredictError(f"{where}: lists no picture")
 
 
-def _standard_input() -> Iterator[Source]:
-    """A picture's bytes, or lines of paths."""
-    data = sys.stdin.buffer.read()
-    if not data:
+def _standard_input(every: Optional[float]) -> Iterator[Source]:
+    """A picture's bytes, or lines of paths, which may come one by one."""
+    stream: BinaryIO = sys.stdin.buffer
+    head = stream.read(16)
+    if not head:
         raise PredictError("-: nothing came on standard input; expected a picture's bytes or a list of paths")
-    from PIL import Image
-
-    try:
-        Image.open(io.BytesIO(data), formats=FORMATS)
-        is_picture = True
-    except Exception:
-        is_picture = False
-    text = None
-    if not is_picture:
-        try:
-            text = data.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            text = None
-    if text is None or "\0" in text:
-        yield Source("-", data)
+    head += stream.readline()
+    # The only kinds of picture that may start like text.
+    like_text = head.startswith((b"GIF87a", b"GIF89a")) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+    if like_text or not is_text(head):
+        yield Source("-", head + stream.read())
     else:
-        yield from _listed(text, Path(), "-")
+        yield from _listed(chain(head.splitlines(), stream), Path(), "-", every)
