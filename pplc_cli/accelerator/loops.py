@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 from llvmlite import ir
 from numba import types
@@ -36,13 +36,14 @@ def vec_at(builder: Any, address: Any) -> Any:
 
 
 class Loop:
-    """``for index in range(count)`` in LLVM, carrying vectors from turn to turn."""
+    """``for index in range(count)`` in LLVM, carrying vectors from turn to turn; ``start``: their first values."""
 
-    def __init__(self, builder: Any, count: Any, carried: int) -> None:
+    def __init__(self, builder: Any, count: Any, carried: int, start: Optional[list] = None) -> None:
         self.builder, self.count = builder, count
         self.entry, self.body = builder.block, builder.append_basic_block("loop")
         self.done = builder.append_basic_block("done")
         self.zero = ir.Constant(vec, [0.0] * LANES)
+        self.start = start or [self.zero] * carried
         builder.cbranch(builder.icmp_signed(">", count, ir.Constant(i64, 0)), self.body, self.done)
         builder.position_at_end(self.body)
         self.index = builder.phi(i64)
@@ -57,11 +58,11 @@ class Loop:
         self.index.add_incoming(after, last)
         builder.position_at_end(self.done)
         results = []
-        for phi, value in zip(self.carried, new):
-            phi.add_incoming(self.zero, self.entry)
+        for phi, value, first in zip(self.carried, new, self.start):
+            phi.add_incoming(first, self.entry)
             phi.add_incoming(value, last)
             result = builder.phi(vec)
-            result.add_incoming(self.zero, self.entry)
+            result.add_incoming(first, self.entry)
             result.add_incoming(value, last)
             results.append(result)
         return results

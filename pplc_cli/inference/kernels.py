@@ -28,6 +28,9 @@ from ..accelerator.simd import (
 from .tiles import make_depthwise, make_tiles
 
 PANEL = 2 * LANES
+# Between pixels in scratch: numbers a power of two apart would share a few sets of the first cache and drive each other
+# out.
+APART = 64
 # Rows of tiles: as many as the registers hold, and a second size, since maps of 224, 112, 56, ... are multiples of 7.
 FULL, OTHER = (8, 7) if AVX512 else (6, 4)
 _full, _full_narrow = make_tiles(FULL)
@@ -137,26 +140,33 @@ def dense(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _row(size, stride, table, offset, pixel, w, ldw, bias, act, y, ldy, count, columns):  # type: ignore[no-untyped-def]
+def _lines(size, stride, table, offset, pixel, w, ldw, bias, act, y, ldy, lines, count, columns):  # type: ignore[no-untyped-def]
     if size == 3:
         if stride == 1:
-            _row3(table, offset, pixel, w, ldw, bias, act, y, ldy, count, columns)
+            _row3(table, offset, pixel, w, ldw, bias, act, y, ldy, lines, count, columns)
         else:
-            _row3s(table, offset, pixel, w, ldw, bias, act, y, ldy, count, columns)
+            _row3s(table, offset, pixel, w, ldw, bias, act, y, ldy, lines, count, columns)
     elif size == 5:
         if stride == 1:
-            _row5(table, offset, pixel, w, ldw, bias, act, y, ldy, count, columns)
+            _row5(table, offset, pixel, w, ldw, bias, act, y, ldy, lines, count, columns)
         else:
-            _row5s(table, offset, pixel, w, ldw, bias, act, y, ldy, count, columns)
+            _row5s(table, offset, pixel, w, ldw, bias, act, y, ldy, lines, count, columns)
     elif size == 7:
         if stride == 1:
-            _row7(table, offset, pixel, w, ldw, bias, act, y, ldy, count, columns)
+            _row7(table, offset, pixel, w, ldw, bias, act, y, ldy, lines, count, columns)
         else:
-            _row7s(table, offset, pixel, w, ldw, bias, act, y, ldy, count, columns)
+            _row7s(table, offset, pixel, w, ldw, bias, act, y, ldy, lines, count, columns)
     elif stride == 1:
-        _row1(table, offset, pixel, w, ldw, bias, act, y, ldy, count, columns)
+        _row1(table, offset, pixel, w, ldw, bias, act, y, ldy, lines, count, columns)
     else:
-        _row1s(table, offset, pixel, w, ldw, bias, act, y, ldy, count, columns)
+        _row1s(table, offset, pixel, w, ldw, bias, act, y, ldy, lines, count, columns)
+
+
+@kernel
+def _blank(address, size):  # type: ignore[no-untyped-def]
+    """Zero whole vectors."""
+    for i in range(0, size, LANES * 4):
+        store_all(splat(_zero), address + i)
 
 
 @kernel
@@ -173,8 +183,9 @@ def _copy(source, lds, rows, columns, target, ldt):  # type: ignore[no-untyped-d
 def depthwise(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
     """A depthwise convolution of kh x kh, and where ``w2`` is given the pointwise one behind it.
 
-    The rows in use lie in a ring in scratch with the padding around them. With ``w2`` the results of ``block`` rows
-    stay in scratch and are multiplied at once: they are never stored. ``split``: the threads share channels.
+    ``block`` lines of pixels at a time; the input rows that they need lie in a ring in scratch with the padding around
+    them. With ``w2`` the results of a block stay in scratch and are multiplied at once: they are never stored.
+    ``split``: the threads share channels.
     """
     size, stride, channels = op.kh, op.sh, padded(op.ci)
     low, high, c_low, c_high = 0, op.n * op.ho, 0, channels
@@ -183,46 +194,52 @@ def depthwise(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
         c_low, c_high = vectors[0] * LANES, vectors[1] * LANES
     else:
         low, high = share(op.n * op.ho, 1, thread, threads)
-    pixel = (c_high - c_low) * 4
-    row_bytes = (op.w_in + 2 * op.pl + size) * pixel
-    table, blank, ring = scratch, scratch + 64, scratch + 64 + row_bytes
-    results = ring + size * row_bytes
-    clear(blank, (size + 1) * row_bytes)
+    pixel = (c_high - c_low) * 4 + APART
+    places = (op.block - 1) * stride + size
+    row_bytes = max((op.wo - 1) * stride + size, op.pl + op.w_in) * pixel
+    table = scratch
+    blank = (scratch + 8 * places + 63) // 64 * 64
+    ring = blank + row_bytes
+    results = ring + places * row_bytes
+    _blank(blank, row_bytes)
+    for i in range(places):
+        _blank(ring + i * row_bytes, op.pl * pixel)
+        _blank(ring + i * row_bytes + (op.pl + op.w_in) * pixel, row_bytes - (op.pl + op.w_in) * pixel)
     ready, image, ldw = 0, -1, channels * 4
     panels = (op.co + PANEL - 1) // PANEL
-    for first in range(low, high, op.block):
-        lines = min(op.block, high - first)
-        for line in range(first, first + lines):
-            top = line % op.ho * stride - op.pt
-            if line // op.ho != image:
-                image, ready = line // op.ho, max(0, top)
-            while ready < min(op.h_in, top + size):
-                source = op.x + (image * op.h_in + ready) * op.w_in * op.ldx + 4 * c_low
-                target = ring + ready % size * row_bytes + op.pl * pixel
-                _copy(source, op.ldx, op.w_in, c_high - c_low, target, pixel)
-                ready += 1
-            for i in range(size):
-                inside = 0 <= top + i < op.h_in
-                put_i64(ring + (top + i) % size * row_bytes if inside else blank, table + 8 * i)
-            if op.w2:
-                y, ldy, columns = results + (line - first) * op.wo * pixel, pixel, channels
-            else:
-                y, ldy, columns = op.y + line * op.wo * op.ldy + 4 * c_low, op.ldy, op.columns - c_low
-            for c in range(0, c_high - c_low, LANES):
-                at = 4 * (c_low + c)
-                _row(
-                    *(size, stride, table, 4 * c, pixel, op.w + at, ldw, op.bias + at, op.act),
-                    *(y + 4 * c, ldy, op.wo, columns - c),
-                )
-            _activate_rows(y, ldy, op.wo, min(columns, c_high - c_low), op.act)
+    first = low
+    while first < high:
+        lines = min(op.block, high - first, op.ho - first % op.ho)
+        top = first % op.ho * stride - op.pt
+        if first // op.ho != image:
+            image, ready = first // op.ho, max(0, top)
+        rows = (lines - 1) * stride + size
+        while ready < min(op.h_in, top + rows):
+            source = op.x + (image * op.h_in + ready) * op.w_in * op.ldx + 4 * c_low
+            _copy(source, op.ldx, op.w_in, c_high - c_low, ring + ready % places * row_bytes + op.pl * pixel, pixel)
+            ready += 1
+        for i in range(rows):
+            inside = 0 <= top + i < op.h_in
+            put_i64(ring + (top + i) % places * row_bytes if inside else blank, table + 8 * i)
+        if op.w2:
+            y, ldy, columns = results, pixel, channels
+        else:
+            y, ldy, columns = op.y + first * op.wo * op.ldy + 4 * c_low, op.ldy, op.columns - c_low
+        for c in range(0, c_high - c_low, LANES):
+            at = 4 * (c_low + c)
+            _lines(
+                *(size, stride, table, 4 * c, pixel, op.w + at, ldw, op.bias + at, op.act),
+                *(y + 4 * c, ldy, lines, op.wo, columns - c),
+            )
+        _activate_rows(y, ldy, lines * op.wo, min(columns, c_high - c_low), op.act)
         if op.w2:
             y, more = op.y + first * op.wo * op.ldy, (op.more + first * op.wo * op.ldm if op.more else 0)
-            rows = lines * op.wo
             _product(
-                *(rows, 0, panels, op.columns, op.ci, results, pixel, op.w2, y, op.ldy, op.bias2, op.act2),
+                *(lines * op.wo, 0, panels, op.columns, op.ci, results, pixel, op.w2, y, op.ldy, op.bias2, op.act2),
                 *(more, op.ldm),
             )
-            _activate_rows(y, op.ldy, rows, op.columns, op.act2)
+            _activate_rows(y, op.ldy, lines * op.wo, op.columns, op.act2)
+        first += lines
 
 
 @kernel

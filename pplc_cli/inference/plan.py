@@ -17,6 +17,7 @@ from ..accelerator.blocks import padded
 from ..accelerator.llvm import LANES
 from ..accelerator.memory import Buffer, Field, Part, Slot, place
 from ..static.graph import Graph, Node
+from .kernels import APART
 from .program import Code
 from .shapes import Shape, shapes_of
 from .weights import ACTIVATION_CODES, dense_panels, panels, shift, taps, ungrouped
@@ -285,8 +286,11 @@ class Plan:
         elif "more" in fields:
             raise Unsupported("a value added right behind a depthwise convolution")
         size = int(node.weights["weight"].shape[2])
-        row = (w_in + 2 * node.options["padding"][1] + size) * padded(channels) * 4
-        self._needs(64 + (size + 1) * row + lines * wo * padded(channels) * 4)
+        stride = node.options["stride"][0]
+        pixel = padded(channels) * 4 + APART
+        row = max((wo - 1) * stride + size, node.options["padding"][1] + w_in) * pixel
+        places = (lines - 1) * stride + size
+        self._needs(8 * places + 64 + (places + 1) * row + lines * wo * pixel)
         self._op(
             Code.DEPTHWISE,
             **{**geometry, **fields},

@@ -90,7 +90,8 @@ def _product_tile(rows: int, vectors: int, half: bool, indirect: bool) -> Callab
             a, lda, table, b, c, ldc, columns, k, bias, act, more, ldm = values
             constant = lambda n: ir.Constant(i64, n)  # noqa: E731
             bases = [a if r == 0 else builder.add(a, builder.mul(lda, constant(r))) for r in range(rows)]
-            loop = Loop(builder, k, rows * vectors)
+            shifts = [vec_at(builder, builder.add(bias, constant(v * LANES * 4))) for v in range(vectors)]
+            loop = Loop(builder, k, rows * vectors, shifts * rows)
             row_b = builder.add(b, builder.mul(loop.index, constant(row_bytes)))
             parts = [vec_at(builder, builder.add(row_b, constant(v * LANES * 4))) for v in range(vectors)]
             if indirect:
@@ -103,8 +104,6 @@ def _product_tile(rows: int, vectors: int, half: bool, indirect: bool) -> Callab
                 value = broadcast(builder, element)
                 new += [multiply(builder, value, parts[v], loop.carried[r * vectors + v]) for v in range(vectors)]
             ends = loop.end(new)
-            shifts = [vec_at(builder, builder.add(bias, constant(v * LANES * 4))) for v in range(vectors)]
-            ends = [builder.fadd(end, shifts[t % vectors]) for t, end in enumerate(ends)]
             at = lambda base, ld, t: builder.add(  # noqa: E731
                 builder.add(base, builder.mul(ld, constant(t // vectors))), constant(t % vectors * LANES * 4)
             )
@@ -143,39 +142,70 @@ def make_tiles(rows: int, half: bool = False, indirect: bool = False) -> tuple[A
 
 
 def make_depthwise(size: int, stride: int) -> Any:
-    """A row of output pixels, LANES channels of them, behind bias and activation."""
+    """Lines of output pixels, LANES channels of them, behind bias and activation.
+
+    ``table``: addresses of the padded input rows, those of the next line ``stride`` entries on. The taps stay in
+    registers throughout; neighbouring pixels are computed together, since they share most of their inputs.
+    """
+    together = 1 if size * size > 25 or stride > 1 else 2 if size > 3 else 4
 
     @intrinsic
     def pixels(
         context: Any, table: Any, offset: Any, pixel: Any, w: Any, ldw: Any, bias: Any, act: Any, y: Any, ldy: Any,
-        count: Any, columns: Any,
+        lines: Any, count: Any, columns: Any,
     ) -> Any:  # fmt: skip
         def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            table, offset, pixel, w, ldw, bias, act, y, ldy, count, columns = values
+            table, offset, pixel, w, ldw, bias, act, y, ldy, lines, count, columns = values
             constant = lambda n: ir.Constant(i64, n)  # noqa: E731
-            rows = rows_of(builder, table, offset, size)
             taps = [vec_at(builder, builder.add(w, builder.mul(ldw, constant(t)))) for t in range(size * size)]
             shift = vec_at(builder, bias)
             mask = first_lanes(builder, columns)
             whole = builder.icmp_signed(">=", columns, constant(LANES))
-            loop = Loop(builder, count, 0)
-            at = builder.mul(loop.index, builder.mul(pixel, constant(stride)))
-            target = builder.add(y, builder.mul(loop.index, ldy))
-            sums = [shift, _number(0.0), _number(0.0), _number(0.0)]  # several, so that no addition waits for the last
-            for t in range(size * size):
-                i, j = divmod(t, size)
-                x = vec_at(builder, builder.add(builder.add(rows[i], at), builder.mul(pixel, constant(j))))
-                sums[t % 4] = multiply_add(builder, x, taps[t], sums[t % 4])
-            total = builder.fadd(builder.fadd(sums[0], sums[1]), builder.fadd(sums[2], sums[3]))
-            (total,) = activated(builder, act, [total])
-            with builder.if_else(whole) as (then, otherwise):
-                with then:
-                    builder.store(total, pointer(builder, target, vec), align=4)
-                with otherwise:
-                    masked_store(builder, total, target, mask)
-            loop.end([])
+            step = builder.mul(pixel, constant(stride))
+
+            def some(rows: list, first: Any, number: int) -> None:
+                """``number`` pixels from one on."""
+                at, target = builder.mul(first, step), builder.add(y_line, builder.mul(first, ldy))
+                chains = 4 // number or 1  # so that no addition waits for the last
+                sums = [[shift] + [_number(0.0)] * (chains - 1) for _ in range(number)]
+                for i in range(size):
+                    for j in range(size + (number - 1) * stride):
+                        x = vec_at(builder, builder.add(builder.add(rows[i], at), builder.mul(pixel, constant(j))))
+                        for n in range(number):
+                            tap = j - n * stride
+                            if 0 <= tap < size:
+                                chain = (i * size + tap) % chains
+                                sums[n][chain] = multiply_add(builder, x, taps[i * size + tap], sums[n][chain])
+                totals = []
+                for parts in sums:
+                    while len(parts) > 1:
+                        parts = [builder.fadd(*parts[i : i + 2]) for i in range(0, len(parts), 2)]
+                    totals += parts
+                totals = activated(builder, act, totals)
+                places = [builder.add(target, builder.mul(ldy, constant(n))) for n in range(number)]
+                with builder.if_else(whole) as (then, otherwise):
+                    with then:
+                        for total, place in zip(totals, places):
+                            builder.store(total, pointer(builder, place, vec), align=4)
+                    with otherwise:
+                        for total, place in zip(totals, places):
+                            masked_store(builder, total, place, mask)
+
+            line = Loop(builder, lines, 0)
+            rows = rows_of(builder, builder.add(table, builder.mul(line.index, constant(8 * stride))), offset, size)
+            y_line = builder.add(y, builder.mul(line.index, builder.mul(count, ldy)))
+            groups = builder.sdiv(count, constant(together))
+            several = Loop(builder, groups, 0)
+            some(rows, builder.mul(several.index, constant(together)), together)
+            several.end([])
+            if together > 1:
+                done = builder.mul(groups, constant(together))
+                rest = Loop(builder, builder.sub(count, done), 0)
+                some(rows, builder.add(done, rest.index), 1)
+                rest.end([])
+            line.end([])
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 11), codegen
+        return types.void(*[types.int64] * 12), codegen
 
     return pixels
