@@ -11,9 +11,9 @@ import numpy as np
 from ..accelerator.memory import Buffer, Part, Slot
 from ..accelerator.team import Team
 from ..static.graph import Graph
-from ..static.simplify import simplify
-from .plan import Plan, Weights
+from .plan import Plan
 from .program import OPERATION, make_team
+from .weights import Weights
 
 KEPT = 8  # plans; each is a few hundred kB of addresses
 
@@ -28,13 +28,12 @@ class Network:
     """
 
     def __init__(self, graph: Graph, size: tuple[int, int], threads: int, *, weights: Optional[Weights] = None) -> None:
-        """Args: weights: those of another network of the same graph, to be shared.
+        """Args: graph: simplified; weights: those of another network of the same graph, to be shared.
 
         Raises:
             pplc_cli.inference.plan.Unsupported: the graph has a node that the kernels do not know.
         """
-        self.graph = graph if weights is not None else simplify(graph)
-        self.size, self.threads = size, threads
+        self.graph, self.size, self.threads = graph, size, threads
         self.weights = weights if weights is not None else Weights()
         self._team: Team = make_team(threads)
         self._plans: OrderedDict[int, _Bound] = OrderedDict()

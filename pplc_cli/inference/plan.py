@@ -9,9 +9,7 @@ so that its weights are read once.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Optional, Union
-
-import numpy as np
+from typing import Optional, Union
 
 from ..accelerator.blocks import padded
 from ..accelerator.llvm import LANES
@@ -20,7 +18,7 @@ from ..static.graph import Graph, Node
 from .kernels import APART
 from .program import Code
 from .shapes import Shape, shapes_of
-from .weights import ACTIVATION_CODES, dense_panels, panels, shift, taps, ungrouped
+from .weights import ACTIVATION_CODES, Weights, dense_panels, panels, shift, taps, ungrouped
 
 BLOCK_ROWS = 64  # pixels whose products are computed together; their inputs stay in the second cache
 PLANAR_CHANNELS = 4
@@ -32,20 +30,6 @@ Fields = dict[str, Field]
 
 class Unsupported(Exception):
     """A node that the kernels do not know; the text says which."""
-
-
-class Weights:
-    """Packed weights of a network by node, made at first use."""
-
-    def __init__(self) -> None:
-        self._arrays: dict[tuple[str, str], np.ndarray] = {}
-
-    def address(self, node: Node, name: str, make: Any) -> int:
-        """Of the array that ``make`` gives."""
-        key = node.output, name
-        if key not in self._arrays:
-            self._arrays[key] = make()
-        return self._arrays[key].ctypes.data
 
 
 @dataclasses.dataclass

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Optional
+import threading
+from typing import Callable, Optional
 
 import numpy as np
 
 from ..accelerator.blocks import padded
+from ..static.graph import Node
 from .kernels import PANEL
 
 ACTIVATION_CODES = {"relu": 1, "hardswish": 2, "relu6": 3, "hardsigmoid": 4, "sigmoid": 5, "swish": 6, "gelu": 7}
+
+
+class Weights:
+    """Packed weights of a network by node, made at first use; several networks of the same graph may share them."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[tuple[str, str], np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def address(self, node: Node, name: str, make: Callable[[], np.ndarray]) -> int:
+        """Of the array that ``make`` gives; it stays where it is."""
+        with self._lock:
+            key = node.output, name
+            if key not in self._arrays:
+                self._arrays[key] = make()
+            return self._arrays[key].ctypes.data
 
 
 def panels(weight: np.ndarray) -> np.ndarray:

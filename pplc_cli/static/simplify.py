@@ -12,7 +12,7 @@ from .graph import Graph, Node
 def simplify(graph: Graph) -> Graph:
     """The same network with fewer nodes; its weights are computed in float64 and rounded once.
 
-    Batch norm behind a convolution becomes part of its weights, a factor before a linear layer part of that layer's. A
+    Batch norm behind a convolution becomes part of its weights, a factor before a layer part of that layer's. A
     batch norm that nothing can take in becomes a convolution of 1 x 1 for each channel.
     """
     readers = graph.readers()
@@ -30,7 +30,7 @@ def simplify(graph: Graph) -> Graph:
                 renamed[node.output] = before.output
                 continue
             node = _depthwise_one(node, factor, shift)
-        elif node.kind == "linear" and before is not None and before.kind == "scale":
+        elif node.kind in ("conv", "linear") and before is not None and before.kind == "scale":
             weight = node.weights["weight"].astype(np.float64) * before.options["factor"]
             node.weights["weight"] = weight.astype(np.float32)
             node.inputs = list(before.inputs)

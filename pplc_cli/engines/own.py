@@ -1,0 +1,110 @@
+"""pplc's own kernels, for x86-64 CPUs with AVX2 or better; Paddle is not even imported."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+import numpy as np
+
+from ..accelerator import unsupported
+from ..errors import ModelError, PredictError
+from ..runtime import physical_cores
+from ..static.graph import Graph
+
+if TYPE_CHECKING:
+    from ..inference.network import Network
+    from ..inference.weights import Weights
+
+Size = tuple[int, int]
+
+
+class OwnEngine:
+    """A network in our own kernels; see :class:`pplc_cli.engines.Engine`."""
+
+    name = "pplc"
+
+    def __init__(
+        self, graph: Graph, *, precision: str = "float32", threads: Optional[int] = None, of: Optional[OwnEngine] = None
+    ) -> None:
+        """Args: graph: simplified; of: an engine of the same graph, whose weights serve this one too.
+
+        Raises:
+            PredictError: the graph has a node that the kernels do not know; named.
+        """
+        from ..inference.weights import Weights
+
+        self.graph, self.precision = graph, precision
+        self.threads = threads or physical_cores()
+        self._weights: Weights = Weights() if of is None else of._weights
+        self._networks: dict[tuple[Size, int], Network] = {}
+        self._lock = threading.Lock()
+        if graph.size is not None:
+            self._network(graph.size, 0)
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """See :meth:`pplc_cli.engines.Engine.run`."""
+        size = self._size(images)
+        if self.threads == 1 or len(images) < self.threads:
+            return self._network(size, 0).run(images)
+        # Whole pictures for each thread: nobody waits for anybody.
+        parts = np.array_split(images, self.threads)
+        networks = [self._network(size, number + 1) for number in range(self.threads)]
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="pplc-engine") as pool:
+            return np.concatenate(list(pool.map(lambda network, part: network.run(part), networks, parts)))
+
+    def single(self) -> OwnEngine:
+        """See :meth:`pplc_cli.engines.Engine.single`."""
+        return OwnEngine(self.graph, precision=self.precision, threads=1, of=self)
+
+    def _size(self, images: np.ndarray) -> Size:
+        expected = self.graph.size
+        channels = self.graph.shapes[self.graph.input][1]
+        if images.ndim != 4 or images.shape[1] != channels or expected not in (None, images.shape[2:]):
+            height, width = expected or ("H", "W")
+            raise PredictError(f"expected pictures (N, {channels}, {height}, {width}), got {tuple(images.shape)}")
+        return images.shape[2], images.shape[3]
+
+    def _network(self, size: Size, number: int) -> Network:
+        """The network of all threads (0), or of one of them."""
+        from ..inference.network import Network
+        from ..inference.plan import Unsupported
+
+        with self._lock:
+            if (size, number) not in self._networks:
+                if len(self._networks) > 4 * (self.threads + 1):  # pictures of many sizes
+                    self._networks.clear()
+                threads = 1 if number else self.threads
+                try:
+                    self._networks[size, number] = Network(self.graph, size, threads, weights=self._weights)
+                except Unsupported as reason:
+                    raise PredictError(f"pplc's own kernels do not know {reason}; expected --engine paddle") from None
+            return self._networks[size, number]
+
+
+def ready() -> bool:
+    """Whether this CPU can run the kernels and they are compiled; else their first use takes some ten seconds."""
+    if unsupported() is not None:
+        return False
+    from ..inference.program import is_ready
+
+    return is_ready()
+
+
+def open_folder(folder: Path, *, precision: str, threads: Optional[int], features: bool) -> OwnEngine:
+    """See :func:`pplc_cli.engines.open_engine`."""
+    reason = unsupported()
+    if reason is not None:
+        raise PredictError(f"the engine pplc cannot run here: {reason}; expected --engine paddle")
+    if precision != "float32":
+        raise PredictError(f"the engine pplc runs float32, not {precision}")
+    from ..static.paddle_file import read_paddle
+    from ..static.simplify import simplify
+
+    try:
+        graph = read_paddle(folder)
+        return OwnEngine(simplify(graph.features() if features else graph), precision=precision, threads=threads)
+    except (ModelError, ValueError) as error:
+        raise PredictError(f"{error}; expected --engine paddle") from None
