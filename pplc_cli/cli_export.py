@@ -2,33 +2,108 @@
 
 from __future__ import annotations
 
-from typing import Optional
+import re
+from typing import TYPE_CHECKING, Optional, Union
 
 import click
 
 from .cli_options import common, overrides_of, run_option
+
+if TYPE_CHECKING:
+    from .exporting import Exported
+
+
+class _Size(click.ParamType):
+    """``224``, ``192x320`` (height, width) or ``any``."""
+
+    name = "size"
+
+    def convert(
+        self, value: str, param: Optional[click.Parameter], ctx: Optional[click.Context]
+    ) -> Union[tuple[int, int], str]:
+        found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", value.strip().lower())
+        sides = tuple(int(side or found[1]) for side in found.groups()) if found else ()
+        if not sides and value.strip().lower() != "any":
+            self.fail(f"expected a side, HEIGHTxWIDTH or any, got {value!r}", param, ctx)
+        return (sides[0], sides[1]) if sides else "any"
 
 
 @click.command()
 @common
 @run_option
 @click.option("--output", metavar="FOLDER", help="The folder to write; default: inference_model in the run.")
+@click.option(
+    "--format",
+    "formats",
+    metavar="NAME",
+    multiple=True,
+    default=("paddle",),
+    show_default=True,
+    help="paddle, onnx or openvino; may stand several times, all go to the same folder.",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    metavar="NAME",
+    multiple=True,
+    help="int8 or bfloat16: prints what it costs in accuracy; int8 writes a file more.",
+)
+@click.option(
+    "--max-loss",
+    type=click.FloatRange(0, 1, max_open=True),
+    metavar="SHARE",
+    help="The top-1 that a precision may cost; default 0.01, one point.",
+)
+@click.option(
+    "--batch", type=click.IntRange(1), metavar="N", help="Pictures that run together, always; default: any number."
+)
+@click.option("--size", type=_Size(), metavar="SIZE", help="Side, HEIGHTxWIDTH or any; default: the evaluation's.")
+@click.option("--simplify", is_flag=True, help="Fold batch norm and factors into the weights.")
 def export(
     config_option: Optional[str],
     dataset: Optional[str],
     overrides: tuple[str, ...],
     run: Optional[str],
     output: Optional[str],
-) -> None:
-    """Write the model that PaddleX 3 loads, and check it against the trained network."""
+    formats: tuple[str, ...],
+    precisions: tuple[str, ...],
+    max_loss: Optional[float],
+    batch: Optional[int],
+    size: Union[tuple[int, int], str, None],
+    simplify: bool,
+) -> None:  # fmt: skip
+    """Write the model that PaddleX 3 and other engines load, and check it against the trained network."""
     from .exporting import export as write
     from .find import find_trained
 
-    trained, config = find_trained(run, config_option, dataset, overrides_of(overrides))
-    done = write(trained, config, output=output)
-    click.echo(
-        f"{done.folder} written: agrees with the trained network to {done.difference:.1e} on {done.images} pictures."
+    trained, config = find_trained(
+        run, config_option, dataset, overrides_of(overrides, export__max_accuracy_loss=max_loss)
     )
+    done = write(
+        trained,
+        config,
+        output=output,
+        formats=formats,
+        precisions=precisions,
+        batch=batch,
+        size=size,
+        simplify=simplify,
+    )
+    _report(done)
+
+
+def _report(done: Exported) -> None:
+    engines = ", ".join(done.differences)
+    click.echo(
+        f"{done.folder} written: agrees with the trained network to {done.difference:.1e} on {done.images} pictures "
+        f"({engines})."
+    )
+    for one in done.accuracies:
+        click.echo(
+            f"{one.precision} with {one.engine}: top-1 {one.top1:.1%}, float32 {one.before:.1%}, on {done.measured}"
+        )
+    if "paddle" not in done.formats:
+        return
     if done.in_paddlex:
         click.echo(f"PaddleX loads it with: paddlex.create_model({done.model_name!r}, model_dir={str(done.folder)!r})")
     else:

@@ -11,6 +11,7 @@ from typing import Any, Optional, Union
 
 import yaml
 
+from .engines import ENGINES, PRECISIONS
 from .errors import ConfigError, PplcError
 from .files import user_path
 from .models.options import ModelOptions
@@ -112,6 +113,8 @@ class ExportConfig:
 
     tolerance: float = option(1e-4, more_than=0)
     images: int = option(64, at_least=1)
+    max_accuracy_loss: float = option(0.01, at_least=0, below=1)  # top-1 that int8 or bfloat16 may cost
+    calibration_images: int = option(128, at_least=1)  # training pictures that int8's ranges are fitted to
     model_name: Optional[str] = option(None)  # null: the name that PaddleX has for the network
 
 
@@ -119,9 +122,12 @@ class ExportConfig:
 class PredictConfig:
     """How the exported model is run."""
 
+    engine: str = option("default", choices=("default", "auto", *ENGINES))
+    precision: str = option("float32", choices=PRECISIONS)
     mkldnn: bool = option(True)
     threads: Optional[int] = option(None, at_least=1)  # null: physical cores
-    batch_size: int = option(8, at_least=1)
+    workers: Optional[int] = option(None, at_least=1)  # of many pictures at a time; null: as many as threads
+    batch_size: Optional[int] = option(None, at_least=1)  # null: 16
     top_k: int = option(1, at_least=1)
 
 

@@ -14,7 +14,7 @@ import yaml
 from pplc_cli import Predictor, export, read_image
 from pplc_cli.config import check_config
 from pplc_cli.errors import ExportError
-from pplc_cli.exporting import describe
+from pplc_cli.paddlex_yml import describe
 from pplc_cli.run import Run
 
 PADDLEX = """
