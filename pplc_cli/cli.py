@@ -8,6 +8,7 @@ from typing import Any, Optional
 import click
 
 from . import __version__
+from .cli_bench import bench
 from .cli_export import export
 from .cli_networks import compare, models, profile
 from .cli_options import common, overrides_of, run_option
@@ -226,7 +227,7 @@ def evaluate(
     ui.print_evaluation(found, as_json)
 
 
-for _command in (export, predict, models, profile, compare, weights):
+for _command in (export, predict, bench, models, profile, compare, weights):
     cli.add_command(_command)
 
 

@@ -1,4 +1,4 @@
-"""What models, profile and compare print."""
+"""What models, profile, compare and bench print."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .bench.measure import P99_RUNS, Bench
 from .comparing import Compared
 from .models.zoo import Listed
 from .profiling import Profile
@@ -134,3 +135,48 @@ def print_comparison(found: Sequence[Compared], batch: int, as_json: bool) -> No
             Text(each.source),
         )
     _print(table)
+
+
+def print_bench(found: Bench, as_json: bool) -> None:
+    """A row an engine and batch size, then the floor, the machine, and what could not be measured."""
+    if as_json:
+        _dump(found.to_dict())
+        return
+    names = list(dict.fromkeys(each.model for each in found.measured))
+    columns = "model|engine|precision|threads|batch|p50 ms|p90 ms|p99 ms|runs|images/s|start s|differs by"
+    several = len(names) > 1
+    table = _table(*columns.split("|")[not several :], left=2 + several)
+    for each in found.measured:
+        times = [_number(value, ".2f") for value in (each.p50, each.p90, each.p99)]
+        counts = [str(each.threads), str(each.batch), *times, str(each.runs), f"{each.images_per_second:.0f}"]
+        row = [each.engine, each.precision, *counts, f"{each.cold_start:.2f}", f"{each.difference:.1g}"]
+        table.add_row(*[Text(each.model)] * several, *row)
+    _print(table)
+    print(f"{', '.join(names)}: network only. start: from a fresh process to its first answer. differs by: of a")
+    print(f"probability, from the first engine in the table. p99: of {P99_RUNS} runs at least.")
+    for rate in found.rates:
+        print(
+            f"This machine, {_threads(rate.threads)}: {rate.gflops:.0f} GFLOP/s in a large float32 matrix product, "
+            f"{rate.gigabytes:.1f} GB/s in a large copy."
+        )
+    for low in found.floors:
+        moved = (low.cost.weights + low.batch * low.cost.activations) / 1e6
+        print(
+            f"Floor of {low.model}, {_threads(low.threads)}, batch {low.batch}: {low.compute:.2f} ms for "
+            f"{low.cost.macs * low.batch / 1e6:.0f} M multiply-adds in float32; {low.memory:.2f} ms for {moved:.1f} MB "
+            "where no cache holds them"
+        )
+    machine = found.machine
+    caches = ", ".join(f"{name} {_size(size)}" for name, size in machine["caches"].items())
+    print(f"{machine['cpu']}, {machine['cores']} cores; {caches or 'caches unknown'}; {machine['system']}")
+    print(", ".join(f"{name} {version}" for name, version in machine["versions"].items()))
+    for failed in found.failed:
+        print(f"not measured: {failed.model}, {failed.engine} {failed.precision}: {failed.reason}")
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' * (count > 1)}"
+
+
+def _size(size: int) -> str:
+    return f"{size >> 20} MB" if size >= 1 << 20 else f"{size >> 10} KB"
