@@ -7,6 +7,7 @@ asked for with the line that installs it.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional, Protocol, runtime_checkable
@@ -24,6 +25,14 @@ _MODULES = {
     "paddlex": "paddlex",
 }  # fmt: skip
 ENGINES = tuple(_MODULES)
+_PACKAGES = {
+    "paddle": "paddle",
+    "pplc": "numba",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "paddlex": "paddlex",
+}
+_EXTRAS = {"onnxruntime": "'pplc[onnxruntime]'", "openvino": "'pplc[openvino]'"}  # the others come with pplc
 
 
 class Engine(Protocol):
@@ -44,7 +53,10 @@ class Engine(Protocol):
         ...
 
     def single(self) -> Engine:
-        """The same network for one thread of many: an engine of one thread that shares what memory it can."""
+        """The same network for one thread of many, sharing what memory it can; of one thread where that helps.
+
+        Paddle's engines cannot run side by side in a process, so theirs take turns with all their threads.
+        """
         ...
 
 
@@ -88,3 +100,20 @@ def open_engine(
     module = importlib.import_module(f".{_MODULES[name]}", __name__)
     engine: Engine = module.open_folder(folder, precision=precision, threads=threads, features=features)
     return engine
+
+
+def not_installed(name: str) -> str:
+    """What to tell who asks for an engine whose package is missing."""
+    return f"the engine {name} is not installed; install it with: pip install {_EXTRAS.get(name, 'pplc')}"
+
+
+def installed() -> dict[str, Optional[str]]:
+    """Every engine with None, or with what to do where its package is missing; nothing is imported."""
+    return {name: None if _is_there(package) else not_installed(name) for name, package in _PACKAGES.items()}
+
+
+def _is_there(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import PredictError
 from ..runtime import physical_cores
+from . import not_installed
 from .sources import one_line, onnx_source, run_in_batches
 
 
@@ -33,9 +34,7 @@ class OnnxRuntimeEngine:
         try:
             import onnxruntime
         except ImportError:
-            raise PredictError(
-                "the engine onnxruntime is not installed; install it with: pip install 'pplc[onnxruntime]'"
-            ) from None
+            raise PredictError(not_installed("onnxruntime")) from None
         self._source, self._where = source, where
         self.precision, self.threads = precision, threads
         options = onnxruntime.SessionOptions()

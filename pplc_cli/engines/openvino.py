@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import PredictError
 from ..runtime import physical_cores
+from . import not_installed
 from .sources import one_line, onnx_source, run_in_batches
 
 IR = "inference.xml"
@@ -35,9 +36,7 @@ class OpenVinoEngine:
         try:
             import openvino
         except ImportError:
-            raise PredictError(
-                "the engine openvino is not installed; install it with: pip install 'pplc[openvino]'"
-            ) from None
+            raise PredictError(not_installed("openvino")) from None
         self._source, self._where = source, where
         self.precision, self.threads = precision, threads
         self._core: Any = openvino.Core()

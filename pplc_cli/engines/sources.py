@@ -45,7 +45,10 @@ def onnx_source(folder: Path, *, precision: str = "float32", features: bool = Fa
 
 
 def _features_of(file: Path) -> bytes:
-    """The network of a file up to the input of its last matrix product."""
+    """The network of a file up to the input of its last matrix product, and of a factor before that.
+
+    That is where :meth:`pplc_cli.static.graph.Graph.features` cuts a simplified network.
+    """
     try:
         import onnx
     except ImportError:
@@ -60,12 +63,19 @@ def _features_of(file: Path) -> bytes:
     product = next((node for node in reversed(graph.node) if node.op_type in ("Gemm", "MatMul")), None)
     if product is None:
         raise PredictError(f"{file}: the network has no linear layer whose input could be its features")
-    needed, kept = {product.input[0]}, []
+    makers = {name: node for node in graph.node for name in node.output if node.op_type != "Constant"}
+    end = product.input[0]
+    while end in makers and makers[end].op_type == "Mul":
+        computed = [name for name in makers[end].input if name in makers]
+        if len(computed) != 1:
+            break
+        end = computed[0]
+    needed, kept = {end}, []
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             needed.update(node.input)
             kept.append(node)
-    output = onnx.helper.make_tensor_value_info(product.input[0], onnx.TensorProto.FLOAT, None)
+    output = onnx.helper.make_tensor_value_info(end, onnx.TensorProto.FLOAT, None)
     del graph.node[:], graph.output[:]
     graph.node.extend(reversed(kept))
     graph.output.append(output)
