@@ -10,7 +10,7 @@ from .config import Config, PredictConfig, check_config, load_config
 from .errors import DataError, PredictError
 from .exporting import is_current
 from .files import user_path
-from .predict import Predictor
+from .predict import Predictor, load_predictor
 from .run import Run, find_run
 from .schema import did_you_mean
 
@@ -77,26 +77,43 @@ def find_trained(
     return trained, trained.load_config(dict(overrides))
 
 
+def find_exported(
+    model: Optional[str],
+    run: Optional[str],
+    config: Optional[str],
+    dataset: Optional[str],
+    overrides: Mapping[str, Any],
+) -> tuple[Path, PredictConfig]:
+    """The exported model's folder, the one named or a run's, and the settings to run it with.
+
+    Raises:
+        PplcError: there is none, or it was made from older weights than the run's best.
+    """
+    if model is not None:
+        return user_path(model), check_config({"data": {"dir": "."}}, overrides, source="the options").predict
+    trained, whole = find_trained(run, config, dataset, overrides)
+    return exported_folder(trained), whole.predict
+
+
 def find_predictor(
     model: Optional[str],
     run: Optional[str],
     config: Optional[str],
     dataset: Optional[str],
     overrides: Mapping[str, Any],
+    *,
+    features: bool = False,
 ) -> tuple[Predictor, PredictConfig]:
-    """The exported model of a folder, or of a run, and the settings to run it with.
+    """What :func:`find_exported` finds, loaded.
+
+    Args:
+        features: for embeddings.
 
     Raises:
-        PplcError: there is none, or it was made from older weights than the run's best.
+        PplcError: there is none, it is outdated, or it cannot be loaded.
     """
-    if model is not None:
-        settings = check_config({"data": {"dir": "."}}, overrides, source="the options").predict
-        folder = user_path(model)
-    else:
-        trained, whole = find_trained(run, config, dataset, overrides)
-        settings, folder = whole.predict, exported_folder(trained)
-    predictor = Predictor(folder, mkldnn=settings.mkldnn, threads=settings.threads, batch_size=settings.batch_size)
-    return predictor, settings
+    folder, settings = find_exported(model, run, config, dataset, overrides)
+    return load_predictor(folder, settings, features=features), settings
 
 
 def exported_folder(trained: Run) -> Path:

@@ -7,10 +7,8 @@ import json
 from pathlib import Path
 from typing import Any, Optional
 
-from .engines import ENGINES, Engine, open_engine
+from .engines import Engine, open_engine
 from .errors import PredictError
-
-CHOICES = ("default", "auto", *ENGINES)
 
 
 def open_chosen(
@@ -26,7 +24,7 @@ def open_chosen(
 
     Args:
         folder: what ``pplc export`` or PaddleX 3 wrote.
-        name: one of :data:`CHOICES`; see :class:`pplc_cli.predict.Predictor`.
+        name: see :class:`pplc_cli.predict.Predictor`.
         precision, threads, features: see :func:`pplc_cli.engines.open_engine`.
         mkldnn: False is of the engine paddle alone.
 

@@ -26,6 +26,8 @@ from .streaming import Stream
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from .config import PredictConfig
+
     Picture = Union[str, Path, bytes, np.ndarray, Image, Source]
 
 BATCH_SIZE = 16
@@ -155,6 +157,12 @@ class Predictor:
         self._lock = threading.Lock()
         self._idle: list[Engine] = []  # engines of one thread that no worker uses now
 
+    def embedding_size(self) -> int:
+        """Numbers of an embedding; 0: answers are labels."""
+        if not self.features:
+            return 0
+        return int(self.engine.run(np.zeros((1, 3, *self.size), np.float32)).shape[1])
+
     def predict(
         self,
         pictures: Iterable[Picture],
@@ -200,8 +208,8 @@ class Predictor:
         good = [p for p in prepared if p.error is None]
         if not good:
             return [Prediction(p.name, error=p.error) for p in prepared]
-        batch = None if isinstance(self.engine, ImageEngine) else np.stack([p.pixels for p in good if p.pixels is not None])
-        answers = iter(self._run(self.engine, good, batch, asked))
+        pixels = [p.pixels for p in good if p.pixels is not None]
+        answers = iter(self._run(self.engine, good, np.stack(pixels) if pixels else None, asked))
         return [next(answers) if p.error is None else Prediction(p.name, error=p.error) for p in prepared]
 
     def _work(self, stream: Stream[Picture, Prediction], asked: _Asked) -> None:
@@ -279,6 +287,13 @@ class Predictor:
             self.time.inference += ran - began
             self.time.postprocess += time.perf_counter() - ran
         return answers
+
+
+def load_predictor(folder: PathLike, settings: PredictConfig, *, features: bool = False) -> Predictor:
+    """As the section ``predict`` of a configuration says; its ``top_k`` is a matter of each call."""
+    values = dataclasses.asdict(settings)
+    del values["top_k"]
+    return Predictor(folder, features=features, **values)
 
 
 _UNUSED = np.random.default_rng(0)  # evaluation transforms draw nothing

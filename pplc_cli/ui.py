@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Optional
 
 from rich.console import Console
@@ -17,7 +15,6 @@ from rich.text import Text
 
 from .data.split import PARTS, SplitReport
 from .evaluation import Evaluation
-from .predict import Prediction, Predictor
 from .reporter import Reporter, TrainResult
 
 SHOWN = 20  # files named one by one before the rest is counted
@@ -63,7 +60,7 @@ class TrainProgress(Reporter):
             Text(
                 f"epoch {record['epoch']}/{record['epochs']} {record['step']}/{record['steps']}  "
                 f"loss {record['loss']:.3f}  top-1 {record['top1']:.0%}  lr {record['learning_rate']:.2g}  "
-                f"{record['images_per_second']:.1f} images/s  {_duration(record['seconds_left'])} left"
+                f"{record['images_per_second']:.1f} images/s  {duration(record['seconds_left'])} left"
             )
         )
 
@@ -73,7 +70,7 @@ class TrainProgress(Reporter):
             f"epoch {record['epoch']}/{record['epochs']}  loss {record['train_loss']:.4f}  "
             f"top-1 {record['train_top1']:.1%}  val loss {record['val_loss']:.4f}  val top-1 {record['val_top1']:.1%}  "
             f"learning rate {record['learning_rate']:.2g}  {record['images_per_second']:.1f} images/s  "
-            f"{_duration(record['seconds'])}{star}"
+            f"{duration(record['seconds'])}{star}"
         )
 
 
@@ -82,7 +79,7 @@ def print_trained(result: TrainResult) -> None:
     best = result.best
     print(
         f"best: epoch {best['epoch']} of {result.epochs}, validation top-1 {best['val_top1']:.1%}; "
-        f"{_duration(result.seconds)}. In {result.run.folder}: best_model/, last/, curves.png, train_log.jsonl"
+        f"{duration(result.seconds)}. In {result.run.folder}: best_model/, last/, curves.png, train_log.jsonl"
     )
 
 
@@ -131,55 +128,7 @@ def print_evaluation(found: Evaluation, as_json: bool) -> None:
     print(f"report in {found.folder}: {', '.join(sorted(path.name for path in found.folder.iterdir()))}")
 
 
-def print_predictions(
-    answers: Iterable[Prediction], predictor: Predictor, style: str, save: Optional[str], show: bool
-) -> int:
-    """Print answers as they come, then the time they took.
-
-    Returns:
-        How many pictures could not be used.
-    """
-    folder = None
-    hints: set[str] = set()
-    if save or show:
-        from . import annotated
-        from .fonts import missing_glyph_hint
-
-        folder = annotated.AnnotatedFolder(save) if save else None
-        hints = {hint for hint in map(missing_glyph_hint, predictor.labels) if hint}
-        for hint in sorted(hints)[:1]:
-            print(hint, file=sys.stderr)
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    if style == "csv":
-        writer.writerow(["path", "label", "score", "error"])
-    failed = 0
-    for answer in answers:
-        failed += answer.error is not None
-        if style == "json":
-            print(json.dumps(answer.to_dict(), ensure_ascii=False), flush=True)
-        elif style == "csv":
-            writer.writerow([answer.path, answer.label or "", _score(answer), answer.error or ""])
-        elif answer.error is None:
-            print(f"{answer.path}: " + ", ".join(f"{label} {score:.4f}" for label, score in answer.top), flush=True)
-        if answer.error is not None and style != "json":
-            print(f"{answer.path}: {answer.error}", file=sys.stderr)
-        if answer.error is None and folder is not None:
-            folder.save(answer)
-        if answer.error is None and show:
-            annotated.show(answer)
-    if predictor.time.images:
-        block = predictor.time.report(min(predictor.batch_size, predictor.time.images))
-        print(block, file=sys.stdout if style == "text" else sys.stderr)
-    if folder is not None:
-        print(f"annotated pictures in {folder.folder}", file=sys.stderr)
-    return failed
-
-
-def _score(answer: Prediction) -> str:
-    return f"{answer.score:.6f}" if answer.score is not None else ""
-
-
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
