@@ -12,7 +12,9 @@ FEATURES = llvmlite.binding.get_host_cpu_features()
 AVX512 = bool(FEATURES.get("avx512f"))
 # Products of bfloat16 pairs, added up in float32.
 BFLOAT16 = AVX512 and bool(FEATURES.get("avx512bf16"))
-if BFLOAT16:
+# Products of four pairs of bytes, added up in int32.
+INT8 = AVX512 and bool(FEATURES.get("avx512vnni"))
+if BFLOAT16 or INT8:
     llvmlite.binding.initialize_native_asmparser()  # LLVM's intrinsic for them has changed its types between versions
 # Lanes of a vector, and rows of a tile: the accumulators of a tile and its operands must fit the registers.
 LANES = 16 if AVX512 else 8
@@ -58,6 +60,12 @@ def dot_pairs(builder: Any, a: Any, b: Any, c: Any) -> Any:
     """c plus the products of the bfloat16 pairs in a and b."""
     kind = ir.FunctionType(vec, [vec, vec, vec])
     return builder.call(ir.InlineAsm(kind, "vdpbf16ps $3, $2, $0", "=v,0,v,v"), [c, a, b])
+
+
+def dot_bytes(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """c (int32) plus the products of the unsigned bytes in a and the signed ones in b, by fours."""
+    kind = ir.FunctionType(vec, [vec, vec, vec])
+    return builder.call(ir.InlineAsm(kind, "vpdpbusd $3, $2, $0", "=v,0,v,v"), [c, a, b])
 
 
 def multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
@@ -27,9 +28,16 @@ class OwnEngine:
     name = "pplc"
 
     def __init__(
-        self, graph: Graph, *, precision: str = "float32", threads: Optional[int] = None, of: Optional[OwnEngine] = None
+        self,
+        graph: Graph,
+        *,
+        precision: str = "float32",
+        threads: Optional[int] = None,
+        spans: Optional[Mapping[str, tuple[float, float]]] = None,
+        of: Optional[OwnEngine] = None,
     ) -> None:
-        """Args: graph: simplified; of: an engine of the same graph, whose weights serve this one too.
+        """Args: graph: simplified; spans: see :class:`pplc_cli.inference.plan.How`; of: an engine of the same graph,
+        whose weights serve this one too.
 
         Raises:
             PredictError: the graph has a node that the kernels do not know; named.
@@ -39,6 +47,7 @@ class OwnEngine:
         self.graph, self.precision = graph, precision
         self.threads = threads or physical_cores()
         self._weights: Weights = Weights() if of is None else of._weights
+        self._spans = spans or {}
         self._networks: dict[tuple[Size, int], Network] = {}
         self._lock = threading.Lock()
         if graph.size is not None:
@@ -57,7 +66,7 @@ class OwnEngine:
 
     def single(self) -> OwnEngine:
         """See :meth:`pplc_cli.engines.Engine.single`."""
-        return OwnEngine(self.graph, precision=self.precision, threads=1, of=self)
+        return OwnEngine(self.graph, precision=self.precision, threads=1, spans=self._spans, of=self)
 
     def _size(self, images: np.ndarray) -> Size:
         expected = self.graph.size
@@ -70,15 +79,15 @@ class OwnEngine:
     def _network(self, size: Size, number: int) -> Network:
         """The network of all threads (0), or of one of them."""
         from ..inference.network import Network
-        from ..inference.plan import Unsupported
+        from ..inference.plan import How, Unsupported
 
         with self._lock:
             if (size, number) not in self._networks:
                 if len(self._networks) > 4 * (self.threads + 1):  # pictures of many sizes
                     self._networks.clear()
-                threads = 1 if number else self.threads
+                how = How(1 if number else self.threads, self.precision, self._spans)
                 try:
-                    self._networks[size, number] = Network(self.graph, size, threads, weights=self._weights)
+                    self._networks[size, number] = Network(self.graph, size, how, weights=self._weights)
                 except Unsupported as reason:
                     raise PredictError(f"pplc's own kernels do not know {reason}; expected --engine paddle") from None
             return self._networks[size, number]
@@ -98,13 +107,27 @@ def open_folder(folder: Path, *, precision: str, threads: Optional[int], feature
     reason = unsupported()
     if reason is not None:
         raise PredictError(f"the engine pplc cannot run here: {reason}; expected --engine paddle")
-    if precision != "float32":
-        raise PredictError(f"the engine pplc runs float32, not {precision}")
+    from ..accelerator.llvm import BFLOAT16, INT8
+
+    spans = None
+    if precision == "bfloat16":
+        _check_cpu(BFLOAT16, precision, "AVX-512 BF16")
+    elif precision == "int8":
+        _check_cpu(INT8, precision, "AVX-512 VNNI")
+        from ..inference.calibration import read_spans
+
+        spans = read_spans(folder)
     from ..static.paddle_file import read_paddle
     from ..static.simplify import simplify
 
     try:
         graph = read_paddle(folder)
-        return OwnEngine(simplify(graph.features() if features else graph), precision=precision, threads=threads)
+        graph = simplify(graph.features() if features else graph)
+        return OwnEngine(graph, precision=precision, threads=threads, spans=spans)
     except (ModelError, ValueError) as error:
         raise PredictError(f"{error}; expected --engine paddle") from None
+
+
+def _check_cpu(has: bool, precision: str, instructions: str) -> None:
+    if not has:
+        raise PredictError(f"the engine pplc runs {precision} on CPUs with {instructions} alone; expected float32")

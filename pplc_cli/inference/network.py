@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any, Optional
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from ..accelerator.memory import Buffer, Part, Slot
 from ..accelerator.team import Team
 from ..static.graph import Graph
-from .plan import Plan
+from .plan import How, Plan
 from .program import OPERATION, make_team
 from .weights import Weights
 
@@ -27,15 +28,15 @@ class Network:
         outputs: numbers a picture.
     """
 
-    def __init__(self, graph: Graph, size: tuple[int, int], threads: int, *, weights: Optional[Weights] = None) -> None:
+    def __init__(self, graph: Graph, size: tuple[int, int], how: How, *, weights: Optional[Weights] = None) -> None:
         """Args: graph: simplified; weights: those of another network of the same graph, to be shared.
 
         Raises:
             pplc_cli.inference.plan.Unsupported: the graph has a node that the kernels do not know.
         """
-        self.graph, self.size, self.threads = graph, size, threads
+        self.graph, self.size, self.how = graph, size, how
         self.weights = weights if weights is not None else Weights()
-        self._team: Team = make_team(threads)
+        self._team: Team = make_team(how.threads)
         self._plans: OrderedDict[int, _Bound] = OrderedDict()
         self._arena = np.empty(0, np.uint8)
         self._lock = threading.Lock()
@@ -51,10 +52,29 @@ class Network:
                 self._team.run(bound.at(images.ctypes.data, result.ctypes.data), bound.plan.scratch)
         return result
 
+    def inputs_of_products(self, image: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """Run a picture, float32 (3, H, W), an operation at a time; gives what goes into each product over a map.
+
+        Yields:
+            The value's name and its numbers, float32 (pixels, channels), to be looked at before the next one.
+        """
+        image, result = np.ascontiguousarray(image, np.float32), np.empty((1, self.outputs), np.float32)
+        with self._lock:
+            bound = self._bound(1)
+            ops = bound.at(image.ctypes.data, result.ctypes.data)
+            for index in range(len(ops)):
+                op = ops[index]
+                if index in bound.plan.products:
+                    rows, stride = int(op["h_in"] * op["w_in"]), int(op["ldx"]) // 4
+                    start = int(op["x"]) - self._arena.ctypes.data
+                    values = self._arena[start : start + 4 * rows * stride].view(np.float32).reshape(rows, stride)
+                    yield bound.plan.products[index], values[:, : int(op["ci"])]
+                self._team.run(ops[index : index + 1], bound.plan.scratch)
+
     def _bound(self, n: int) -> _Bound:
         bound = self._plans.get(n)
         if bound is None:
-            plan = Plan(self.graph, self.size, n, self.threads, self.weights)
+            plan = Plan(self.graph, self.size, n, self.how, self.weights)
             if len(self._arena) < plan.arena + 64:
                 self._arena = np.zeros(plan.arena + 64, np.uint8)
                 self._plans.clear()  # they point at the old one

@@ -9,7 +9,10 @@ so that its weights are read once.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Optional, Union
+
+import numpy as np
 
 from ..accelerator.blocks import padded
 from ..accelerator.llvm import LANES
@@ -18,10 +21,12 @@ from ..static.graph import Graph, Node
 from .kernels import APART
 from .program import Code
 from .shapes import Shape, shapes_of
-from .weights import ACTIVATION_CODES, Weights, dense_panels, panels, shift, taps, ungrouped
+from .tiles import BFLOAT16, CHEAP, FLOAT32, INT8
+from .weights import ACTIVATION_CODES, Span, Weights, as_matrix, packed, shift, taps
 
 BLOCK_ROWS = 64  # pixels whose products are computed together; their inputs stay in the second cache
 PLANAR_CHANNELS = 4
+KINDS = {"float32": FLOAT32, "bfloat16": BFLOAT16, "int8": INT8}
 DEPTHWISE_SIZES, DEPTHWISE_STRIDES = (1, 3, 5, 7), (1, 2)
 
 
@@ -30,6 +35,24 @@ Fields = dict[str, Field]
 
 class Unsupported(Exception):
     """A node that the kernels do not know; the text says which."""
+
+
+@dataclasses.dataclass(frozen=True)
+class How:
+    """How plans compute.
+
+    Attributes:
+        threads: of the team that runs them.
+        precision: of products over maps: float32, bfloat16 or int8.
+        spans: for int8, between which numbers the inputs of products lie, by the values' names; products of others stay
+            float32.
+        fused: whether a pointwise convolution runs inside the depthwise one before it.
+    """
+
+    threads: int = 1
+    precision: str = "float32"
+    spans: Mapping[str, Span] = dataclasses.field(default_factory=dict)
+    fused: bool = True
 
 
 @dataclasses.dataclass
@@ -63,15 +86,17 @@ class Plan:
     Attributes:
         body: for each picture.
         tail: for all of them.
+        products: what goes into products over maps, by their number in the body.
         arena: bytes of memory that the values need.
         scratch: bytes that each thread needs.
     """
 
-    def __init__(self, graph: Graph, size: tuple[int, int], n: int, threads: int, weights: Weights) -> None:
-        self.graph, self.n, self.threads, self.weights = graph, n, threads, weights
+    def __init__(self, graph: Graph, size: tuple[int, int], n: int, how: How, weights: Weights) -> None:
+        self.graph, self.n, self.how, self.threads, self.weights = graph, n, how, how.threads, weights
         self.shapes = shapes_of(graph, size)
         self.body: list[Fields] = []
         self.tail: list[Fields] = []
+        self.products: dict[int, str] = {}
         self.scratch = 0
         self._values: dict[str, Value] = {}
         self._readers = graph.readers()
@@ -195,37 +220,55 @@ class Plan:
         sizes = dict(ci=ci, h_in=h_in, w_in=w_in, co=co, ho=ho, wo=wo, kh=kh, kw=kw)
         return {**sizes, "sh": sh, "sw": sw, "pt": top, "pl": left, "dh": dh, "dw": dw}
 
-    def _bias(self, node: Node, outputs: int) -> int:
-        return self.weights.address(node, "bias", lambda: shift(node.weights.get("bias"), outputs))
+    def _factors(self, node: Node, kind: int = FLOAT32, *, planar: bool = False) -> Fields:
+        """The fields of a product's weights."""
+        weight, bias = node.weights["weight"], node.weights.get("bias")
+        span = self.how.spans.get(node.inputs[0], (0.0, 0.0))
+
+        def make() -> tuple[np.ndarray, ...]:
+            matrix = weight if weight.ndim == 2 else as_matrix(weight, node.options["groups"], planar=planar)
+            return packed(matrix, bias, kind, span)
+
+        addresses = self.weights.addresses(node, f"product {kind}", make)
+        return {"kind": kind, **dict(zip(("w", "bias", "factor", "quant"), addresses))}
+
+    def _kind(self, node: Node) -> int:
+        """How a layer's products are computed: the few numbers behind the pooling cost nothing and decide the most."""
+        kind = KINDS[self.how.precision]
+        known = kind != INT8 or node.inputs[0] in self.how.spans
+        return kind if known and self._is_map(node.inputs[0]) else FLOAT32
 
     def _dense(self, node: Node) -> None:
-        weight, groups = node.weights["weight"], node.options["groups"]
+        weight = node.weights["weight"]
         geometry = self._geometry(node)
-        ci, co = self.shapes[node.inputs[0]][0], len(weight)
+        ci = self.shapes[node.inputs[0]][0]
         k = ci * weight.shape[2] * weight.shape[3]
-        name, fields = self._absorb(node)
         source = self._values[node.inputs[0]]
         planar = isinstance(source.buffer, Slot)
-        if planar and (ci > PLANAR_CHANNELS or groups > 1 or "more" in fields):
+        name, fields = self._absorb(node)
+        if planar and (ci > PLANAR_CHANNELS or "more" in fields):
             raise Unsupported("a first convolution of many channels")
-        packed = self.weights.address(
-            node, "weight", lambda: dense_panels(ungrouped(weight, groups) if groups > 1 else weight, planar=planar)
-        )
-        fields.update(w=packed, bias=self._bias(node, co))
+        fields.update(self._factors(node, FLOAT32 if planar else self._kind(node), planar=planar))
         target = self._make(name)
         if planar:
             _, _, w_in = self.shapes[node.inputs[0]]
-            self._needs(padded(k) * 8 + weight.shape[2] * ci * padded(w_in + 2 * node.options["padding"][1] + 16) * 4)
+            rows = weight.shape[2] * ci * padded(w_in + 2 * node.options["padding"][1] + weight.shape[3])
+            self._needs(padded(k) * 8 + rows * 4)
             self._op(Code.PLANAR, **geometry, **fields, n=1, x=Slot("input"), **self._out(target))
             return
+        if self._is_map(node.inputs[0]):
+            self.products[len(self.body)] = node.inputs[0]
         pointwise = weight.shape[2:] == (1, 1) and node.options["stride"] == (1, 1)
-        self._needs(0 if pointwise else BLOCK_ROWS * padded(k) * 4)
-        self._product(geometry, fields, source, target, k)
+        self._product(geometry, fields, source, target, k, gathered=not pointwise)
 
-    def _product(self, geometry: Fields, fields: Fields, source: Value, target: Value, k: int) -> None:
+    def _product(
+        self, geometry: Fields, fields: Fields, source: Value, target: Value, k: int, *, gathered: bool = False
+    ) -> None:
         rows = target.rows * self._pictures
         # Few rows, or many weights a row: the threads share the weights rather than each reading all of them.
         split = int(self.threads > 1 and (rows < 16 * self.threads or k * target.shape[0] > 64 * rows * 16))
+        copies = int(gathered) + (fields["kind"] != FLOAT32)
+        self._needs(copies * BLOCK_ROWS * (padded(k) * 4 + APART))
         self._op(
             Code.DENSE,
             **{**geometry, **fields},
@@ -240,8 +283,7 @@ class Plan:
     def _linear(self, node: Node) -> None:
         inputs, outputs = node.weights["weight"].shape
         name, fields = self._absorb(node)
-        fields["w"] = self.weights.address(node, "weight", lambda: panels(node.weights["weight"]))
-        fields["bias"] = self._bias(node, outputs)
+        fields.update(self._factors(node))
         geometry: Fields = dict(ci=inputs, h_in=1, w_in=1, co=outputs, ho=1, wo=1, kh=1, kw=1, sh=1, sw=1)
         self._product(geometry, fields, self._read(node.inputs[0]), self._make(name), inputs)
 
@@ -254,19 +296,18 @@ class Plan:
         _, ho, wo = self.shapes[node.output]
         geometry, source = self._geometry(node), self._read(node.inputs[0])
         name, fields = self._absorb(node)
-        fields["w"] = self.weights.address(node, "weight", lambda: taps(node.weights["weight"]))
-        fields["bias"] = self._bias(node, channels)
+        weight, bias = node.weights["weight"], node.weights.get("bias")
+        addresses = self.weights.addresses(node, "taps", lambda: (taps(weight), shift(bias, channels)))
+        fields.update(zip(("w", "bias"), addresses))
         lines = max(1, BLOCK_ROWS // wo)
         split = int(self.threads > 1 and ho < 8 * self.threads and padded(channels) // LANES >= 2 * self.threads)
         behind = self._only_reader(name, "conv")
-        if not split and "more" not in fields and behind is not None and _is_pointwise(behind):
+        if self.how.fused and not split and "more" not in fields and behind is not None and _is_pointwise(behind):
             self._take(behind)
             name, more = self._absorb(behind)
-            weight = behind.weights["weight"]
-            fields["w2"] = self.weights.address(behind, "weight", lambda: dense_panels(weight))
-            fields["bias2"] = self._bias(behind, len(weight))
-            fields.update({"act2" if key == "act" else key: value for key, value in more.items()})
-            geometry["co"] = len(weight)
+            more.update(self._factors(behind, self._kind(behind) if fields.get("act", 0) in CHEAP else FLOAT32))
+            fields.update({key + "2" if key in ("act", "w", "bias") else key: value for key, value in more.items()})
+            geometry["co"] = len(behind.weights["weight"])
         elif "more" in fields:
             raise Unsupported("a value added right behind a depthwise convolution")
         size = int(node.weights["weight"].shape[2])

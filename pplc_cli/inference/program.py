@@ -14,7 +14,7 @@ from . import kernels
 # The fields of an operation, each int64: addresses, sizes and switches. Kernels say what they mean to them.
 FIELDS = """
     code x ldx y ldy more ldm w bias act w2 bias2 act2 n h_in w_in ci ho wo co columns
-    kh kw sh sw pt pl dh dw block split
+    kh kw sh sw pt pl dh dw block split kind quant factor
 """.split()  # noqa: SIM905
 OPERATION = np.dtype([(name, np.int64) for name in FIELDS])
 

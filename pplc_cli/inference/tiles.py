@@ -14,9 +14,13 @@ from numba import types
 from numba.extending import intrinsic
 
 from ..accelerator.activations import HARDSWISH, RELU, RELU6
+from ..accelerator.llvm import BFLOAT16 as has_bfloat16
+from ..accelerator.llvm import INT8 as has_int8
 from ..accelerator.llvm import (
     LANES,
     broadcast,
+    call,
+    dot_bytes,
     dot_pairs,
     f32,
     first_lanes,
@@ -28,9 +32,13 @@ from ..accelerator.llvm import (
     vec,
 )
 from ..accelerator.loops import Loop, rows_of, vec_at
+from ..accelerator.simd import vector
 
-# Those that cost next to nothing in registers; the others take a pass of their own (see kernels).
+# Activations that cost next to nothing in registers; the others take a pass of their own, see kernels.
 CHEAP = (0, RELU, RELU6, HARDSWISH)
+# How the factors of a product lie in memory: float32, pairs of bfloat16, or fours of bytes; the input's are
+# unsigned, the weights' signed.
+FLOAT32, BFLOAT16, INT8 = range(3)
 
 
 def _number(value: float) -> Any:
@@ -72,14 +80,64 @@ def activated(builder: Any, code: Any, values: list) -> list:
     return results
 
 
-def _product_tile(rows: int, vectors: int, half: bool, indirect: bool) -> Callable[..., Any]:
+def _as_bfloat16(builder: Any, value: Any, address: Any) -> None:
+    """Store lanes as bfloat16, rounded to the nearest."""
+    lanes = ir.VectorType(ir.IntType(16), LANES)
+    kind = ir.FunctionType(lanes, [vec])
+    bits = builder.call(ir.InlineAsm(kind, "vcvtneps2bf16 $1, $0", "=v,v"), [value])
+    builder.store(bits, pointer(builder, address, lanes), align=2)
+
+
+def _as_bytes(builder: Any, value: Any, steps: Any, zero: Any, address: Any) -> None:
+    """Store lanes as unsigned bytes, ``value * steps + zero`` rounded to the nearest; NaN becomes 0."""
+    scaled = multiply_add(builder, value, steps, zero)
+    inside = _minimum(builder, _maximum(builder, scaled, _number(0.0)), _number(255.0))
+    whole = builder.fptosi(call(builder, f"llvm.rint.v{LANES}f32", vec, [inside]), ir.VectorType(ir.IntType(32), LANES))
+    lanes = ir.VectorType(ir.IntType(8), LANES)
+    builder.store(builder.trunc(whole, lanes), pointer(builder, address, lanes), align=1)
+
+
+def _store_narrow(builder: Any, kind: Any, values: list, places: list, quant: Any) -> Any:
+    """Store vectors as bfloat16 or bytes where ``kind`` says so; gives the condition under which it did not.
+
+    ``quant``: address of two float32, steps a unit and the byte that stands for zero.
+    """
+    if has_bfloat16:
+        with builder.if_then(builder.icmp_signed("==", kind, ir.Constant(i64, BFLOAT16))):
+            for value, place in zip(values, places):
+                _as_bfloat16(builder, value, place)
+    if has_int8:
+        with builder.if_then(builder.icmp_signed("==", kind, ir.Constant(i64, INT8))):
+            second = builder.add(quant, ir.Constant(i64, 4))
+            steps, zero = (
+                broadcast(builder, builder.load(pointer(builder, at, f32), align=4)) for at in (quant, second)
+            )
+            for value, place in zip(values, places):
+                _as_bytes(builder, value, steps, zero, place)
+    return builder.icmp_signed("==", kind, ir.Constant(i64, FLOAT32))
+
+
+@intrinsic
+def store_narrow(context: Any, value: Any, address: Any, kind: Any, quant: Any) -> Any:
+    """Write all lanes as bfloat16 or bytes; see :func:`_store_narrow`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        value, address, kind, quant = values
+        _store_narrow(builder, kind, [value], [address], quant)
+        return context.get_dummy_value()
+
+    return types.void(vector, types.int64, types.int64, types.int64), codegen
+
+
+def _product_tile(rows: int, vectors: int, kind: int, indirect: bool) -> Callable[..., Any]:
     """C (rows, vectors * LANES) = act(A B + bias + more).
 
-    B has rows of 2 LANES float32, or with ``half`` pairs of bfloat16 that k counts, as in A. ``indirect``: the
-    elements of A's rows do not lie one behind the other but at the offsets of a table of int64.
+    k counts what one lane multiplies: numbers, pairs or fours. ``indirect``: the elements of A's rows do not lie one
+    behind the other but at the offsets of ``table``, int64. For INT8 ``table`` has the factor of each column instead.
     """
-    multiply = dot_pairs if half else multiply_add
+    multiply = (multiply_add, dot_pairs, dot_bytes)[kind]
     row_bytes = 2 * LANES * 4
+    integers = ir.VectorType(ir.IntType(32), LANES)
 
     @intrinsic
     def tile(
@@ -89,11 +147,13 @@ def _product_tile(rows: int, vectors: int, half: bool, indirect: bool) -> Callab
         def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             a, lda, table, b, c, ldc, columns, k, bias, act, more, ldm = values
             constant = lambda n: ir.Constant(i64, n)  # noqa: E731
+            row_of = lambda base: [  # noqa: E731
+                vec_at(builder, builder.add(base, constant(v * LANES * 4))) for v in range(vectors)
+            ]
             bases = [a if r == 0 else builder.add(a, builder.mul(lda, constant(r))) for r in range(rows)]
-            shifts = [vec_at(builder, builder.add(bias, constant(v * LANES * 4))) for v in range(vectors)]
-            loop = Loop(builder, k, rows * vectors, shifts * rows)
-            row_b = builder.add(b, builder.mul(loop.index, constant(row_bytes)))
-            parts = [vec_at(builder, builder.add(row_b, constant(v * LANES * 4))) for v in range(vectors)]
+            shifts = row_of(bias)
+            loop = Loop(builder, k, rows * vectors, None if kind == INT8 else shifts * rows)
+            parts = row_of(builder.add(b, builder.mul(loop.index, constant(row_bytes))))
             if indirect:
                 step = builder.load(pointer(builder, builder.add(table, builder.mul(loop.index, constant(8))), i64))
             else:
@@ -104,6 +164,13 @@ def _product_tile(rows: int, vectors: int, half: bool, indirect: bool) -> Callab
                 value = broadcast(builder, element)
                 new += [multiply(builder, value, parts[v], loop.carried[r * vectors + v]) for v in range(vectors)]
             ends = loop.end(new)
+            if kind == INT8:
+                sums = [builder.sitofp(builder.bitcast(end, integers), vec) for end in ends]
+                factors = row_of(table)
+                ends = [
+                    multiply_add(builder, total, factors[t % vectors], shifts[t % vectors])
+                    for t, total in enumerate(sums)
+                ]
             at = lambda base, ld, t: builder.add(  # noqa: E731
                 builder.add(base, builder.mul(ld, constant(t // vectors))), constant(t % vectors * LANES * 4)
             )
@@ -136,9 +203,11 @@ def _product_tile(rows: int, vectors: int, half: bool, indirect: bool) -> Callab
     return tile
 
 
-def make_tiles(rows: int, half: bool = False, indirect: bool = False) -> tuple[Any, Any]:
-    """Tiles of two vectors and of one."""
-    return _product_tile(rows, 2, half, indirect), _product_tile(rows, 1, half, indirect)
+def make_tiles(rows: int, kind: int = FLOAT32, indirect: bool = False) -> tuple[Any, Any]:
+    """Tiles of two vectors and of one; those of kinds that the CPU lacks are never run."""
+    if (kind == BFLOAT16 and not has_bfloat16) or (kind == INT8 and not has_int8):
+        kind = FLOAT32
+    return _product_tile(rows, 2, kind, indirect), _product_tile(rows, 1, kind, indirect)
 
 
 def make_depthwise(size: int, stride: int) -> Any:
@@ -152,10 +221,10 @@ def make_depthwise(size: int, stride: int) -> Any:
     @intrinsic
     def pixels(
         context: Any, table: Any, offset: Any, pixel: Any, w: Any, ldw: Any, bias: Any, act: Any, y: Any, ldy: Any,
-        lines: Any, count: Any, columns: Any,
+        lines: Any, count: Any, columns: Any, kind: Any, quant: Any,
     ) -> Any:  # fmt: skip
         def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            table, offset, pixel, w, ldw, bias, act, y, ldy, lines, count, columns = values
+            table, offset, pixel, w, ldw, bias, act, y, ldy, lines, count, columns, kind, quant = values
             constant = lambda n: ir.Constant(i64, n)  # noqa: E731
             taps = [vec_at(builder, builder.add(w, builder.mul(ldw, constant(t)))) for t in range(size * size)]
             shift = vec_at(builder, bias)
@@ -183,7 +252,10 @@ def make_depthwise(size: int, stride: int) -> Any:
                     totals += parts
                 totals = activated(builder, act, totals)
                 places = [builder.add(target, builder.mul(ldy, constant(n))) for n in range(number)]
-                with builder.if_else(whole) as (then, otherwise):
+                with (
+                    builder.if_then(_store_narrow(builder, kind, totals, places, quant)),
+                    builder.if_else(whole) as (then, otherwise),
+                ):
                     with then:
                         for total, place in zip(totals, places):
                             builder.store(total, pointer(builder, place, vec), align=4)
@@ -206,6 +278,6 @@ def make_depthwise(size: int, stride: int) -> Any:
             line.end([])
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 12), codegen
+        return types.void(*[types.int64] * 14), codegen
 
     return pixels

@@ -1,0 +1,63 @@
+"""Between which numbers the inputs of products lie, which products of bytes must know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import PredictError
+from ..files import write_json
+from ..static.graph import Graph
+from .network import Network
+from .plan import How
+from .weights import Span
+
+FILE = "inference_int8.json"
+# Of the numbers of a picture, so many lie inside: a few far outside would make the steps of all the others coarse.
+SHARE = 0.9999
+
+
+def measure_spans(graph: Graph, images: Iterable[np.ndarray]) -> dict[str, Span]:
+    """Run pictures through a simplified graph in float32, and see what goes into each product over maps.
+
+    Args:
+        graph: for pictures of one size.
+        images: float32 (3, H, W), normalised.
+
+    Returns:
+        By the names of the values, the mean over the pictures of what :data:`SHARE` of the numbers lie between.
+    """
+    assert graph.size is not None
+    network = Network(graph, graph.size, How(fused=False))
+    found: dict[str, list[Span]] = {}
+    for image in images:
+        for name, values in network.inputs_of_products(image):
+            lowest, highest = np.quantile(values, [1 - SHARE, SHARE])
+            found.setdefault(name, []).append((float(lowest), float(highest)))
+    return {
+        name: (float(np.mean([s[0] for s in spans])), float(np.mean([s[1] for s in spans])))
+        for name, spans in found.items()
+    }
+
+
+def write_spans(folder: Path, spans: Mapping[str, Span]) -> None:
+    """Put them into an exported folder."""
+    write_json(folder / FILE, {"spans": {name: list(span) for name, span in spans.items()}})
+
+
+def read_spans(folder: Path) -> dict[str, Span]:
+    """What :func:`write_spans` wrote.
+
+    Raises:
+        PredictError: the folder has no such file, or a damaged one.
+    """
+    try:
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return {str(name): (float(low), float(high)) for name, (low, high) in content["spans"].items()}
+    except FileNotFoundError:
+        raise PredictError(f"{folder} has no {FILE}; int8 needs: pplc export --precision int8") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PredictError(f"{folder / FILE} is damaged ({error}); run: pplc export --precision int8") from None
