@@ -72,6 +72,8 @@ def predict(
                                 force=force)  # fmt: skip
         sys.exit(1 if failed else 0)
     predictor, settings = find_predictor(model, run, config_option, dataset, values, features=embeddings)
+    if predictor.note:
+        click.echo(predictor.note, err=True)
     from . import ui_predict
     from .inputs import expand
     from .outputs import Layout

@@ -73,7 +73,7 @@ class Source:
 def expand(words: Iterable[str], *, every: Optional[float] = None) -> Iterator[Source]:
     """The pictures that words stand for, in an order that is always the same; each is looked for as it is asked for.
 
-    A word that is nothing becomes a source that will say so.
+    A word that is nothing becomes a source that will say so; archives and videos become the pictures in them.
 
     Args:
         words: as a user typed them.
@@ -82,16 +82,34 @@ def expand(words: Iterable[str], *, every: Optional[float] = None) -> Iterator[S
     Raises:
         PredictError: a folder or pattern without pictures, or a list that cannot be read.
     """
+    for source in find(words):
+        name = source.name.lower()
+        if source.data is not None or name.startswith(ADDRESSES):
+            yield source
+        elif name.endswith(TAR_SUFFIXES):
+            from .shards import read_tar
+
+            yield from read_tar(source.name)
+        elif name.endswith(VIDEO_SUFFIXES):
+            from .shards import read_video
+
+            yield from read_video(source.name, every)
+        else:
+            yield source
+
+
+def find(words: Iterable[str]) -> Iterator[Source]:
+    """As :func:`expand`, but archives and videos come as they are."""
     for word in words:
         if word == "-":
-            yield from _standard_input(every)
+            yield from _standard_input()
         elif word.startswith(ADDRESSES):
             yield Source(word)
         else:
-            yield from _local(word, every)
+            yield from _local(word)
 
 
-def _local(word: str, every: Optional[float]) -> Iterator[Source]:
+def _local(word: str) -> Iterator[Source]:
     path = user_path(word)
     if path.is_dir():
         empty = True
@@ -107,34 +125,20 @@ def _local(word: str, every: Optional[float]) -> Iterator[Source]:
             raise PredictError(f"{word}: matches no file")
         for match in matches:
             if not os.path.isdir(match):  # noqa: PTH112
-                yield from _file(match, every)
+                yield Source(match)
     elif str(path).lower().endswith(LIST_SUFFIXES) and path.is_file():
-        yield from _list_file(path, word, every)
+        yield from _list_file(path, word)
     else:
-        yield from _file(str(path), every)
+        yield Source(str(path))
 
 
-def _file(name: str, every: Optional[float]) -> Iterator[Source]:
-    """A picture, or the pictures in an archive or a video."""
-    lower = name.lower()
-    if lower.endswith(TAR_SUFFIXES):
-        from .shards import read_tar
-
-        return read_tar(name)
-    if lower.endswith(VIDEO_SUFFIXES):
-        from .shards import read_video
-
-        return read_video(name, every)
-    return iter((Source(name),))
-
-
-def _list_file(path: Path, word: str, every: Optional[float]) -> Iterator[Source]:
+def _list_file(path: Path, word: str) -> Iterator[Source]:
     try:
         with path.open("rb") as file:
             if not is_text(file.read(1 << 16)):
                 raise PredictError(f"{word}: expected a list of paths in UTF-8, got other bytes")
             file.seek(0)
-            yield from _listed(file, path.parent, word, every)
+            yield from _listed(file, path.parent, word)
     except OSError as error:
         raise PredictError(f"{word}: expected a list of paths in UTF-8: {error}") from None
 
@@ -148,7 +152,7 @@ def is_text(head: bytes) -> bool:
     return b"\0" not in head
 
 
-def _listed(lines: Iterable[bytes], folder: Path, where: str, every: Optional[float]) -> Iterator[Source]:
+def _listed(lines: Iterable[bytes], folder: Path, where: str) -> Iterator[Source]:
     """A line a picture: a path or address, perhaps followed by a class id as in train_list.txt."""
     empty = True
     for number, raw in enumerate(lines):
@@ -165,12 +169,12 @@ def _listed(lines: Iterable[bytes], folder: Path, where: str, every: Optional[fl
         if last.isdecimal() and before:
             candidates.append(before)
         found = (p for c in candidates for p in (folder / user_path(c), user_path(c)) if p.exists())
-        yield from _file(str(next(found, folder / user_path(candidates[-1]))), every)
+        yield Source(str(next(found, folder / user_path(candidates[-1]))))
     if empty:
         raise PredictError(f"{where}: lists no picture")
 
 
-def _standard_input(every: Optional[float]) -> Iterator[Source]:
+def _standard_input() -> Iterator[Source]:
     """A picture's bytes, or lines of paths, which may come one by one."""
     stream: BinaryIO = sys.stdin.buffer
     head = stream.read(16)
@@ -182,4 +186,4 @@ def _standard_input(every: Optional[float]) -> Iterator[Source]:
     if like_text or not is_text(head):
         yield Source("-", head + stream.read())
     else:
-        yield from _listed(chain(head.splitlines(), stream), Path(), "-", every)
+        yield from _listed(chain(head.splitlines(), stream), Path(), "-")

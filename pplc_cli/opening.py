@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any, Optional
@@ -19,7 +18,8 @@ def open_chosen(
     threads: Optional[int] = None,
     features: bool = False,
     mkldnn: bool = True,
-) -> Engine:
+    batch_size: int = 1,
+) -> tuple[Engine, Optional[str]]:
     """Load an exported folder with the engine that was asked for.
 
     Args:
@@ -27,39 +27,57 @@ def open_chosen(
         name: see :class:`pplc_cli.predict.Predictor`.
         precision, threads, features: see :func:`pplc_cli.engines.open_engine`.
         mkldnn: False is of the engine paddle alone.
+        batch_size: ``auto`` asks for the shortest time of one picture, or for the most pictures a second.
+
+    Returns:
+        It, and why ``auto`` took it.
 
     Raises:
         PredictError: the engine is unknown, not installed, or cannot run this.
     """
+    note = None
     if not mkldnn:
         if name not in ("default", "paddle") or features:
             raise PredictError("oneDNN can be left out of the engine paddle only; leave out --no-mkldnn, or --engine")
         from .engines.paddle import PaddleEngine
 
-        return PaddleEngine(folder, mkldnn=False, threads=threads, precision=precision)
+        return PaddleEngine(folder, mkldnn=False, threads=threads, precision=precision), None
     if name == "default":
         name = default_engine(folder, precision, features)
     elif name == "auto":
         from .engines.choosing import choose
 
-        name = choose(folder, precision=precision, threads=threads, features=features).engine
-    return open_engine(folder, name, precision=precision, threads=threads, features=features)
+        choice = choose(folder, precision=precision, threads=threads, features=features, batch_size=batch_size)
+        name, note = choice.engine, choice.sentence()
+    return open_engine(folder, name, precision=precision, threads=threads, features=features), note
 
 
 def default_engine(folder: Path, precision: str, features: bool) -> str:
-    """``pplc`` where the export was checked with it and its kernels are compiled here, else ``paddle``."""
-    if features:
-        return "pplc"  # paddle gives probabilities alone
-    if precision not in _checked(folder):
-        return "paddle"
-    own = importlib.import_module(".engines.own", __package__)
-    return "pplc" if own.ready() else "paddle"
+    """What runs a folder where no engine is named.
+
+    ``pplc`` where the export was checked with it and its kernels are compiled here, else ``paddle``; another where
+    these two lack the files, the precision or the embeddings.
+    """
+    checked = _checked(folder)
+    if precision == "int8":
+        return next((engine for engine, precisions in checked.items() if "int8" in precisions), "onnxruntime")
+    if not any((folder / name).is_file() for name in ("inference.json", "inference.pdmodel")):
+        others = {"inference.onnx": "onnxruntime", "inference.xml": "openvino"}
+        return next((engine for file, engine in others.items() if (folder / file).is_file()), "paddle")
+    if features and precision == "float32":
+        from .accelerator import unsupported
+
+        return "onnxruntime" if unsupported() else "pplc"
+    if precision in checked.get("pplc", {}):
+        from .engines import own
+
+        return "pplc" if own.ready() else "paddle"
+    return "paddle"
 
 
 def _checked(folder: Path) -> dict[str, Any]:
-    """Precisions of the engine ``pplc`` that ``pplc export`` compared with the trained network, with what it found."""
+    """Engines and their precisions that ``pplc export`` compared with the trained network, with what it found."""
     try:
-        sidecar = json.loads((folder / "pplc.json").read_text(encoding="utf-8"))
-        return dict(sidecar["engines"]["pplc"])
+        return dict(json.loads((folder / "pplc.json").read_text(encoding="utf-8"))["engines"])
     except (OSError, ValueError, KeyError, TypeError):  # PaddleX's folder, or an older one
         return {}

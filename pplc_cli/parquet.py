@@ -7,7 +7,7 @@ small whole files, ``FILE.parts/NUMBER.parquet`` by the number of their first ro
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Optional
 
@@ -20,6 +20,22 @@ ROWS = 16384  # of a group of labels
 EMBEDDINGS = 32 << 20  # bytes of a group
 
 
+def schema_of(layout: Layout) -> Any:
+    """The columns' types, a ``pyarrow.Schema``."""
+    import pyarrow as pa
+
+    kinds = {"score": pa.float32(), "embedding": pa.list_(pa.float32(), layout.embedding or 1)}
+    return pa.schema([(name, kinds.get(name.split("_")[0], pa.string())) for name in layout.columns])
+
+
+def table_of(rows: Sequence[Sequence[Any]], schema: Any) -> Any:
+    """Rows as a ``pyarrow.Table``."""
+    import pyarrow as pa
+
+    columns = zip(*rows) if rows else ([] for _ in schema)
+    return pa.Table.from_arrays([pa.array(list(c), f.type) for c, f in zip(columns, schema)], schema=schema)
+
+
 class Parquet(Output):
     """Columns of :class:`pplc_cli.outputs.Layout`; embeddings are lists of float32 of one length."""
 
@@ -28,11 +44,9 @@ class Parquet(Output):
     def __init__(self, path: Path, layout: Layout) -> None:
         super().__init__(path, layout)
         try:
-            import pyarrow as pa
+            self.schema = schema_of(layout)
         except ImportError:
             raise PredictError(f"{path}: Parquet needs the package pyarrow: pip install 'pplc[parquet]'") from None
-        kinds = {"score": pa.float32(), "embedding": pa.list_(pa.float32(), layout.embedding or 1)}
-        self.schema = pa.schema([(name, kinds.get(name.split("_")[0], pa.string())) for name in layout.columns])
         self.parts = path.with_name(f"{path.name}.parts")
         self._rows: list[list[Any]] = []
         self._group = EMBEDDINGS // (4 * layout.embedding) if layout.embedding else ROWS
@@ -71,16 +85,14 @@ class Parquet(Output):
             self.sync()
 
     def sync(self) -> None:
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         while self._stale:
             self._stale.pop().unlink(missing_ok=True)
         if not self._rows:
             return
-        columns = [pa.array(list(values), kind.type) for values, kind in zip(zip(*self._rows), self.schema)]
         with atomic_file(self.parts / f"{self._start:012}.parquet") as temporary:
-            pq.write_table(pa.Table.from_arrays(columns, schema=self.schema), temporary)
+            pq.write_table(table_of(self._rows, self.schema), temporary)
         self._start += len(self._rows)
         self._rows = []
 

@@ -113,6 +113,7 @@ class Predictor:
         batch_size: pictures that run together.
         workers: threads for many pictures.
         features: whether answers are embeddings.
+        note: why ``auto`` took this engine, in a sentence.
         time: where the time of all predictions so far went.
     """
 
@@ -148,10 +149,16 @@ class Predictor:
         self.folder, self.labels, self.pipeline = description.folder, description.labels, description.pipeline
         self.size = self.pipeline.size
         self.features = features
-        self.engine = open_chosen(
-            self.folder, engine, precision=precision, threads=threads, features=features, mkldnn=mkldnn
-        )
         self.batch_size = batch_size or BATCH_SIZE
+        self.engine, self.note = open_chosen(
+            self.folder,
+            engine,
+            precision=precision,
+            threads=threads,
+            features=features,
+            mkldnn=mkldnn,
+            batch_size=self.batch_size,
+        )
         self.workers = workers or threads or physical_cores()
         self.time = InferenceTime()
         self._lock = threading.Lock()
