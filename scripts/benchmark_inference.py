@@ -1,0 +1,368 @@
+"""Fills the table of inference in one run: latency, a folder's rate, its share of the parts, start, and memory.
+
+    python scripts/benchmark_inference.py MODEL FOLDER [--only PART ...] [--json FILE]
+
+MODEL is an exported folder, FOLDER holds JPEGs, repeated up to --pictures by a list file. ``pplc predict`` and scripts
+with stock PaddleX run as whole processes in turn (A B A B) on the same files. Everything is a median of the rounds, and
+ratios are medians of ratios round by round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import itertools
+import json
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, Optional
+
+from pplc_cli.bench.machine import facts
+from pplc_cli.bench.measure import bench
+from pplc_cli.data.images import is_image_name, list_files
+from pplc_cli.exported import describe
+from pplc_cli.runtime import physical_cores
+
+PARTS = ("latency", "folder", "start", "memory")
+OTHERS = ("paddle", "onnxruntime", "openvino")
+BATCHES = (1, 4, 8, 16, 32)
+SEARCHED = 320  # pictures for finding PaddleX's best batch size
+PART_BATCH = 16  # of the network alone
+PATIENCE = 120  # seconds for all processes of a part to be ready
+_ready: Any = None  # a part's processes begin together
+
+PADDLEX = """
+import json, sys, time
+import paddlex
+name, folder, listing, output, batch = sys.argv[1:]
+model = paddlex.create_model(name, model_dir=folder, device="cpu")
+with open(listing, encoding="utf-8") as file:
+    pictures = file.read().splitlines()
+began = time.perf_counter()
+with open(output, "w", encoding="utf-8") as file:
+    for number, result in enumerate(model.predict(pictures, batch_size=int(batch))):
+        label, score = result["label_names"][0], float(result["scores"][0])
+        if number == 0:
+            print(label, flush=True)
+        file.write(json.dumps({"path": str(result["input_path"]), "label": label, "score": score}) + "\\n")
+print(time.perf_counter() - began)
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """A process that has ended.
+
+    Attributes:
+        first: seconds to its first line on standard output.
+        whole: seconds to its end.
+        printed: lines of standard output.
+        memory: (seconds, bytes resident) while it ran, where that was asked for.
+    """
+
+    first: float
+    whole: float
+    printed: list[str]
+    memory: list[tuple[float, int]] = dataclasses.field(default_factory=list)
+
+
+def run(command: Sequence[str], *, watch: float = 0.0) -> Finished:
+    """Run a process that must succeed; ``watch``: look at its memory every so many seconds."""
+    environment = {**os.environ, "PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK": "True"}
+    began = time.perf_counter()
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment, text=True)
+        assert process.stdout is not None
+        memory = []
+        if watch:
+            while process.poll() is None:
+                with contextlib.suppress(OSError, StopIteration):
+                    memory.append((time.perf_counter() - began, _resident(process.pid)))
+                time.sleep(watch)
+        printed = [process.stdout.readline()]
+        first = time.perf_counter() - began
+        printed += process.stdout.readlines()
+        if process.wait() != 0:
+            errors.seek(0)
+            sys.exit(f"{' '.join(command)[:300]}: {errors.read().decode('utf-8', 'replace')[-2000:]}")
+    return Finished(first, time.perf_counter() - began, [line.rstrip("\n") for line in printed], memory)
+
+
+def _resident(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS:")).split()[1]) << 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Contest:
+    """Both commands on the same model.
+
+    Attributes:
+        folder: the exported model.
+        name: what PaddleX calls it.
+        scratch: for lists and answers.
+        settings: engine and precision of ``pplc predict``, where they are not the default.
+    """
+
+    folder: Path
+    name: str
+    scratch: Path
+    settings: dict[str, str]
+
+    def listing(self, files: Sequence[Path], count: int) -> Path:
+        """A list file of so many pictures, the files again and again."""
+        path = self.scratch / f"{count}.txt"
+        lines = itertools.islice(itertools.cycle(str(file.absolute()) for file in files), count)
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        return path
+
+    def pplc(self, listing: Path, **options: Any) -> Finished:
+        """``pplc predict`` to a file."""
+        output = self.scratch / "pplc.jsonl"
+        return run([*self._command(listing), "--output", str(output), "--force"], **options)
+
+    def pplc_one(self, picture: Path) -> Finished:
+        """``pplc predict`` of one picture, as a person types it."""
+        return run(self._command(picture))
+
+    def _command(self, what: Path) -> list[str]:
+        command = [sys.executable, "-m", "pplc_cli", "predict", str(what), "--model", str(self.folder)]
+        return command + [word for name, value in self.settings.items() for word in (f"--{name}", value)]
+
+    def paddlex(self, listing: Path, batch: int) -> Finished:
+        """A script with PaddleX as it comes, to a file; it prints its first label, then the seconds of predict."""
+        words = (self.name, str(self.folder), str(listing), str(self.scratch / "paddlex.jsonl"), str(batch))
+        return run([sys.executable, "-c", PADDLEX, *words])
+
+    def answers(self, who: str) -> list[str]:
+        """The labels that were written last."""
+        lines = (self.scratch / f"{who}.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line)["label"] for line in lines]
+
+
+# -- the parts ---------------------------------------------------------------------------------------------------------
+
+
+def latency(folder: Path, rounds: int) -> dict[str, Any]:
+    """Network only, batch 1, float32, all threads."""
+    found = bench([str(folder)], engines=("pplc", *OTHERS), batches=(1,), rounds=rounds)
+    times = {each.engine: each.p50 for each in found.measured}
+    others = {name: times[name] for name in OTHERS if name in times}
+    fastest = min(others, key=others.__getitem__)
+    ratio = times["pplc"] / others[fastest] if "pplc" in times else None
+    return {"ratio": ratio, "fastest": fastest, "p50_ms": times, "bench": found.to_dict()}
+
+
+def best_batch(contest: Contest, files: Sequence[Path], rounds: int) -> tuple[int, dict[int, float]]:
+    """PaddleX's best batch size, and images a second in predict alone at each."""
+    listing = contest.listing(files, SEARCHED)
+    rates: dict[int, list[float]] = {batch: [] for batch in BATCHES}
+    for _ in range(rounds):
+        for batch in BATCHES:
+            rates[batch].append(SEARCHED / float(contest.paddlex(listing, batch).printed[-1]))
+    medians = {batch: statistics.median(each) for batch, each in rates.items()}
+    return max(medians, key=medians.__getitem__), medians
+
+
+def folder_rate(
+    contest: Contest, files: Sequence[Path], count: int, rounds: int, batch: Optional[int]
+) -> dict[str, Any]:
+    """Both on the same list, in turn, with the parts alone.
+
+    The rate without the start is that of all pictures but one over the time that they take beyond that one alone.
+    """
+    by_batch: dict[int, float] = {}
+    if batch is None:
+        batch, by_batch = best_batch(contest, files, min(2, rounds))
+    one, many = contest.listing(files, 1), contest.listing(files, count)
+    keys = ("pplc", "pplc_whole", "paddlex", "paddlex_whole", "decode", "network")
+    rates: dict[str, list[float]] = {key: [] for key in keys}
+    for _ in range(rounds):
+        for who, predict in (("pplc", contest.pplc), ("paddlex", lambda listing: contest.paddlex(listing, batch))):
+            few, all_ = predict(one).whole, predict(many).whole
+            rates[who].append((count - 1) / (all_ - few))
+            rates[f"{who}_whole"].append(count / all_)
+        for kind in ("decode", "network"):
+            rates[kind].append(part_rate(kind, contest, many, min(count, 1000)))
+    parts = [1 / (1 / a + 1 / b) for a, b in zip(rates["decode"], rates["network"])]
+    ours, theirs = contest.answers("pplc"), contest.answers("paddlex")
+    return {
+        "pictures": count,
+        "batch": batch,
+        "paddlex_by_batch": by_batch,
+        "images_per_second": {key: statistics.median(each) for key, each in rates.items()},
+        "parts": statistics.median(parts),
+        "ratio": _ratio(rates["pplc"], rates["paddlex"]),
+        "ratio_whole": _ratio(rates["pplc_whole"], rates["paddlex_whole"]),
+        "share": _ratio(rates["pplc"], parts),
+        "agreement": sum(a == b for a, b in zip(ours, theirs)) / max(len(ours), len(theirs)),
+        "rounds": rates,
+    }
+
+
+def _ratio(ours: Sequence[float], others: Sequence[float]) -> float:
+    return statistics.median(a / b for a, b in zip(ours, others))
+
+
+def part_rate(kind: str, contest: Contest, listing: Path, count: int) -> float:
+    """Pictures a second of decoding or of the network alone: a process a core, which share nothing."""
+    context = multiprocessing.get_context("spawn")
+    cores = physical_cores()
+    ready = context.Barrier(cores, timeout=PATIENCE)
+    with ProcessPoolExecutor(cores, context, initializer=_share, initargs=(ready,)) as pool:
+        work = [pool.submit(_part, kind, contest, listing, number, cores, count) for number in range(cores)]
+        slowest = max(each.result() for each in work)
+    return cores * (count // cores) / slowest
+
+
+def _share(ready: Any) -> None:
+    global _ready
+    _ready = ready
+
+
+def _part(kind: str, contest: Contest, listing: Path, number: int, cores: int, count: int) -> float:
+    """Seconds of one core's share."""
+    import numpy as np
+
+    from pplc_cli import Predictor
+    from pplc_cli.data.images import read_image
+
+    rng = np.random.default_rng(0)
+    predictor = Predictor(contest.folder, threads=1, **contest.settings)
+    pipeline, engine = predictor.pipeline, predictor.engine
+    files = listing.read_text(encoding="utf-8").splitlines()[number:count:cores][: count // cores]
+    out = np.empty((PART_BATCH, 3, *pipeline.size), np.float32)
+    for place in range(PART_BATCH):
+        pipeline(read_image(files[place % len(files)]), rng, out[place])
+    engine.run(out)
+    _ready.wait()
+    began = time.perf_counter()
+    if kind == "network":
+        for begin in range(0, len(files), PART_BATCH):
+            engine.run(out[: len(files) - begin])
+    else:
+        for place, file in enumerate(files):
+            pipeline(read_image(file), rng, out[place % PART_BATCH])
+    return time.perf_counter() - began
+
+
+def start(contest: Contest, picture: Path, rounds: int) -> dict[str, Any]:
+    """From the start of the process to the first answer, of one picture."""
+    listing = contest.listing([picture], 1)
+    times: dict[str, list[float]] = {"pplc": [], "paddlex": []}
+    for number in range(rounds + 1):
+        pair = {"pplc": contest.pplc_one(picture).first, "paddlex": contest.paddlex(listing, 1).first}
+        for who, seconds in pair.items():
+            if number:  # the first pair warms the disk's cache
+                times[who].append(seconds)
+    medians = {who: statistics.median(each) for who, each in times.items()}
+    return {"seconds": medians, "ratio": _ratio(times["pplc"], times["paddlex"]), "rounds": times}
+
+
+def memory(contest: Contest, files: Sequence[Path], count: int) -> dict[str, Any]:
+    """Resident memory while ``pplc predict`` goes through so many pictures."""
+    done = contest.pplc(contest.listing(files, count), watch=0.25)
+    ends = done.memory[-1][0]
+    quarters = [
+        max(size for seconds, size in done.memory if low * ends / 4 <= seconds <= (low + 1) * ends / 4) / 1e6
+        for low in range(4)
+    ]
+    return {
+        "pictures": count,
+        "answers": len(contest.answers("pplc")),
+        "seconds": done.whole,
+        "highest_mb_by_quarter": quarters,
+        "growth_mb": quarters[3] - quarters[1],
+        "resident": done.memory,
+    }
+
+
+# -- telling -----------------------------------------------------------------------------------------------------------
+
+
+def table(found: dict[str, Any]) -> str:
+    """The rows that were measured, in Markdown, with the targets beside."""
+    lines = ["| | at least | aim | measured | |", "|---|---|---|---|---|"]
+
+    def row(what: str, least: str, aim: str, measured: str, detail: str) -> None:
+        lines.append(f"| {what} | {least} | {aim} | {measured} | {detail} |")
+
+    if "latency" in found:
+        got = found["latency"]
+        detail = ", ".join(f"{name} {ms:.2f} ms" for name, ms in got["p50_ms"].items())
+        ratio = "-" if got["ratio"] is None else f"{got['ratio']:.2f} x"
+        row("latency, float32, batch 1, network only, pplc against the fastest other", "1.0 x", "0.9 x", ratio, detail)
+    if "folder" in found:
+        got, rates = found["folder"], found["folder"]["images_per_second"]
+        detail = (
+            f"{rates['pplc']:.0f} against {rates['paddlex']:.0f} images/s at batch {got['batch']}, without the start"
+        )
+        row("JPEGs to labels on disk, against stock PaddleX", "4 x", "7 x", f"{got['ratio']:.2f} x", detail)
+        detail = f"{rates['pplc_whole']:.0f} against {rates['paddlex_whole']:.0f} images/s, {got['pictures']} pictures"
+        row("the same, whole processes", "", "", f"{got['ratio_whole']:.2f} x", detail)
+        detail = f"decoding {rates['decode']:.0f}, network {rates['network']:.0f}, both {got['parts']:.0f} images/s"
+        row("share of the sum of its parts", "0.8", "0.95", f"{got['share']:.2f}", detail)
+    if "start" in found:
+        got, seconds = found["start"], found["start"]["seconds"]
+        detail = f"{seconds['pplc']:.2f} s against {seconds['paddlex']:.2f} s"
+        row("start of the process to the first answer", "0.33 x", "0.2 x", f"{got['ratio']:.2f} x", detail)
+    if "memory" in found:
+        got = found["memory"]
+        detail = f"{got['pictures']} pictures; highest in each quarter of the time, MB: " + ", ".join(
+            f"{size:.0f}" for size in got["highest_mb_by_quarter"]
+        )
+        row("memory, second to last quarter", "flat", "flat", f"{got['growth_mb']:+.1f} MB", detail)
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="an exported folder")
+    parser.add_argument("folder", type=Path, help="a folder of JPEGs")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="measure these parts")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--pictures", type=int, default=1500, help="for the rate of a folder")
+    parser.add_argument("--memory-pictures", type=int, default=20_000, help="200000 for a day's worth in small")
+    parser.add_argument("--paddlex-batch", type=int, help="default: the best of " + ", ".join(map(str, BATCHES)))
+    parser.add_argument("--engine", help="of pplc predict, for all but the latency")
+    parser.add_argument("--precision", help="of pplc predict, for all but the latency")
+    parser.add_argument("--json", type=Path, default=Path("benchmark_inference.json"))
+    arguments = parser.parse_args()
+    files = [path for path in list_files(arguments.folder) if is_image_name(path)]
+    if not files:
+        sys.exit(f"{arguments.folder}: no pictures")
+    settings = {name: value for name in ("engine", "precision") if (value := getattr(arguments, name))}
+    found: dict[str, Any] = {"machine": facts(), "settings": settings}
+    print(json.dumps(found["machine"]), flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        contest = Contest(arguments.model, describe(arguments.model).name, Path(scratch), settings)
+        measures = {
+            "latency": lambda: latency(arguments.model, arguments.rounds),
+            "folder": lambda: folder_rate(
+                contest, files, arguments.pictures, arguments.rounds, arguments.paddlex_batch
+            ),
+            "start": lambda: start(contest, files[0], arguments.rounds),
+            "memory": lambda: memory(contest, files, arguments.memory_pictures),
+        }
+        for part in PARTS:
+            if part in arguments.only:
+                found[part] = measures[part]()
+                print(f"{part}: measured", flush=True)
+    arguments.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    print(table(found))
+    if rates := found.get("folder", {}).get("paddlex_by_batch"):
+        print("\nPaddleX by batch size: " + ", ".join(f"{batch}: {rate:.0f} images/s" for batch, rate in rates.items()))
+    print(f"written to {arguments.json}")
+
+
+if __name__ == "__main__":
+    main()
