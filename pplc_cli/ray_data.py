@@ -7,8 +7,10 @@ sees the model's folder and the pictures under the same paths, as on a shared dr
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -88,11 +90,18 @@ def predict_on_ray(
     arguments = {"folder": str(folder.absolute()), "embeddings": embeddings, "every": every}
     arguments["settings"] = dataclasses.replace(settings, threads=1, workers=1)
     try:
-        ray.init(None if cluster == "ray" else cluster, log_to_driver=False, ignore_reinit_error=True)
+        address = None if cluster == "ray" else cluster
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
+        logging.disable(logging.WARNING)  # Ray Data tells every step, and sets its levels anew each time
+        ray.data.DataContext.get_current().enable_progress_bars = sys.stderr.isatty()
         cores = int(ray.cluster_resources().get("CPU", 1))
         blocks = min(len(files), max(cores, len(files) // FILES))
         answers = ray.data.from_items(files, override_num_blocks=blocks).map_batches(
-            PredictActor, batch_size=FILES, concurrency=(1, cores), num_cpus=1, fn_constructor_kwargs=arguments
+            PredictActor,
+            batch_size=FILES,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=cores),
+            num_cpus=1,
+            fn_constructor_kwargs=arguments,
         )
         kind = {".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}[target.suffix.lower()]
         getattr(answers, f"write_{kind}")(str(target), ray_remote_args=FREE)
@@ -100,6 +109,9 @@ def predict_on_ray(
         return int(sum(int(batch["error"].notna().sum()) for batch in written.iter_batches(batch_format="pandas")))
     except (ray.exceptions.RayError, ConnectionError) as error:
         raise PredictError(f"--on {cluster}: {_told(error)}") from None
+    finally:
+        logging.disable(logging.NOTSET)
+        ray.shutdown()
 
 
 def _make_room(target: Path, force: bool) -> None:
