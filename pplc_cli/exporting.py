@@ -24,7 +24,7 @@ from .formats import ENGINE_OF, FORMATS, Form, write_formats
 from .formats import save_graph as save_graph
 from .models.registry import find_network
 from .paddlex_yml import at_size, describe
-from .quantizing import CALIBRATION_BATCH, INT8_FILE, Accuracy, choose_pictures, measure, quantize
+from .quantizing import CALIBRATION_BATCH, INT8_FILE, Accuracy, choose_pictures, measure, quantize, write_own_spans
 from .run import Run
 from .runtime import load_paddle
 from .schema import did_you_mean
@@ -211,8 +211,9 @@ class _Check:
             return Loader(samples, pipeline, batch, len(labels), workers=self.config.data.workers)
 
         if "int8" in precisions:
-            batches = (b.images for b in loader(calibrate, CALIBRATION_BATCH).epoch())
+            batches = [b.images for b in loader(calibrate, CALIBRATION_BATCH).epoch()]
             quantize(graph, batches, self.folder / INT8_FILE, batch=self.form.batch)
+            write_own_spans(self.folder, (image for batch in batches for image in batch))
         engines = [self.open(next(iter(done.differences)))]
         for precision in precisions:
             found = self.open_all(precision, _PRECISE)

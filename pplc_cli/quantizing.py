@@ -19,9 +19,11 @@ from .config import DataConfig
 from .data.lists import Sample, read_part
 from .data.loader import Loader
 from .engines import Engine
-from .errors import ExportError, PplcError
+from .errors import ExportError, ModelError, PplcError
 from .static.graph import Graph
 from .static.onnx_file import to_onnx
+from .static.paddle_file import read_paddle
+from .static.simplify import simplify
 
 INT8_FILE = "inference_int8.onnx"
 CALIBRATION_BATCH = 8
@@ -78,9 +80,10 @@ def _read(data: DataConfig, part: str, labels: Sequence[str]) -> list[Sample]:
 def quantize(graph: Graph, batches: Iterable[np.ndarray], target: Path, *, batch: Optional[int] = None) -> None:
     """Write an int8 network as ONNX, in the form that ONNX Runtime and OpenVINO run (QDQ).
 
-    Convolutions and the classifier are quantised: weights by channel, activations by value, each to the mean of the
-    batches' least and largest numbers, which one outlier moves little. Squeeze-and-excitation stays float32: its
-    work is nothing, its error multiplies whole channels.
+    Pointwise convolutions and the classifier are quantised: weights by channel, activations by value, each to the mean
+    of the batches' least and largest numbers, which one outlier moves little: on photographs this halves the error of
+    taking the extremes. float32 stay the first convolution, whose error everything inherits; depthwise ones, which are
+    no faster in int8; and squeeze-and-excitation, whose error multiplies whole channels and whose work is nothing.
 
     Args:
         graph: simplified.
@@ -118,7 +121,7 @@ def quantize(graph: Graph, batches: Iterable[np.ndarray], target: Path, *, batch
             Reader(),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=["Conv", "Gemm"],
-            nodes_to_exclude=[f"{name}.Conv" for name in _excitations(graph)],
+            nodes_to_exclude=[f"{name}.Conv" for name in (*_first_and_grouped(graph), *_excitations(graph))],
             per_channel=True,
             reduce_range=_saturates(),
             activation_type=quantization.QuantType.QUInt8,
@@ -131,6 +134,13 @@ def quantize(graph: Graph, batches: Iterable[np.ndarray], target: Path, *, batch
             for value in (*model.graph.input, *model.graph.output):
                 value.type.tensor_type.shape.dim[0].dim_value = batch
             onnx.save(model, target)
+
+
+def _first_and_grouped(graph: Graph) -> Iterator[str]:
+    """Outputs of the convolutions that read the pictures, and of depthwise and other grouped ones."""
+    for node in graph.nodes:
+        if node.kind == "conv" and (node.inputs == [graph.input] or node.options["groups"] > 1):
+            yield node.output
 
 
 def _excitations(graph: Graph) -> Iterator[str]:
@@ -165,6 +175,26 @@ def _silent() -> Iterator[None]:
             yield
         finally:
             logging.disable(level)
+
+
+def write_own_spans(folder: Path, images: Iterable[np.ndarray]) -> None:
+    """Write what pplc's own kernels need for int8, where they run here and know the network of Paddle's files.
+
+    Args:
+        folder: an exported one.
+        images: what to calibrate with, float32 (3, H, W).
+    """
+    from .accelerator import unsupported
+
+    if unsupported() is not None or not (folder / "inference.json").is_file():
+        return
+    from .inference.calibration import measure_spans, write_spans
+    from .inference.plan import Unsupported
+
+    with contextlib.suppress(ModelError, Unsupported):
+        graph = simplify(read_paddle(folder))
+        if graph.size is not None:
+            write_spans(folder, measure_spans(graph, images))
 
 
 def measure(engines: Sequence[Engine], loader: Loader) -> list[float]:

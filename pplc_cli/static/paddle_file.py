@@ -38,7 +38,7 @@ def read_paddle(folder: Path) -> Graph:
         raise ModelError(f"{program}: has {error}, which pplc's own reader does not know") from None
     except OSError as error:
         raise ModelError(f"{error.filename}: {error.strerror}") from None
-    except (KeyError, IndexError, TypeError, ValueError, struct.error) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, struct.error) as error:
         raise ModelError(f"{program}: is not what Paddle 3 exports: {type(error).__name__}: {error}") from None
 
 
