@@ -142,7 +142,7 @@ class LinesOutput(Output):
 
     def claim(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a+b", buffering=1 << 18)
+        self._file = self.path.open("a+b", buffering=1 << 14)
         try:
             claim(self._file, self.path)
         except PplcError:
@@ -199,7 +199,8 @@ class LinesOutput(Output):
 
     def _records(self) -> Iterator[bytes]:
         """Pieces of the file that may be records."""
-        yield from self._file
+        for line in self._file:  # noqa: UP028 - whose close `yield from` would call along with this generator's
+            yield line
 
 
 class JsonLines(LinesOutput):

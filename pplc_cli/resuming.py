@@ -22,7 +22,7 @@ from .inputs import Source
 from .outputs import Layout, Output, open_output, plain
 from .predict import Prediction, Predictor
 
-CHECKPOINT = 3.0  # seconds of work that a lost machine may cost
+CHECKPOINT = 2.0  # seconds of work that a lost machine may cost
 
 
 @dataclasses.dataclass(frozen=True)

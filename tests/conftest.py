@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -184,3 +185,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     pplc("train", *args)
     pplc("export")
     return Trained(folder, data, folder / "the run", args)
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """By a number, one of several exported networks with random weights."""
+
+    @functools.cache
+    def make(seed: int) -> Path:
+        from untrained import write_untrained
+
+        return write_untrained(tmp_path_factory.mktemp("untrained") / "inference 模型", seed)
+
+    return make

@@ -1,0 +1,411 @@
+"""Many pictures: batches that fill, files that grow, runs that are killed and go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import picture, write_picture
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pplc_cli.counting import count
+from pplc_cli.errors import ImageError, PplcError
+from pplc_cli.inputs import Source, expand
+from pplc_cli.outputs import Layout
+from pplc_cli.predict import Prediction, Predictor
+from pplc_cli.resuming import Recording
+
+FORMATS = ["jsonl", "csv", "parquet"]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """40 pictures and two files that are none, with names that files have to escape."""
+    folder = tmp_path_factory.mktemp("图 片")
+    names = [f"{i:02d}.jpg" for i in range(37)] + ['a "b", c.png', "line\nbreak.png", "猫.jpg"]
+    for number, name in enumerate(names):
+        write_picture(folder / name, picture(number))
+    (folder / "07 broken.jpg").write_bytes((folder / "07.jpg").read_bytes()[:300])
+    (folder / "text.jpg").write_text("no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predictor(untrained):
+    return Predictor(untrained(0), engine="pplc", workers=2)
+
+
+@pytest.fixture(scope="module")
+def words(pictures, tmp_path_factory):
+    """A list that names the folder's files 75 times; no line can hold the name with a line's end."""
+    names = sorted(str(p) for p in pictures.iterdir() if "\n" not in p.name)
+    path = tmp_path_factory.mktemp("lists") / "many.txt"
+    path.write_text("\n".join(names * 75), encoding="utf-8")
+    return str(path)
+
+
+TWO = Layout(2)
+
+
+def record(predictor, path, words, layout=TWO, **how):
+    """A whole run in this process."""
+    recording = Recording(path, predictor, layout, **how)
+    answers = predictor.predict(recording.remaining(expand([words])), top_k=layout.top_k, many=True)
+    return list(recording.record(answers))
+
+
+def content(path):
+    """What must not depend on how often a run was stopped: a Parquet file's rows, else every byte."""
+    if path.suffix != ".parquet":
+        return path.read_bytes()
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path)
+
+
+def command(model, *words):
+    program = [sys.executable, "-m", "pplc_cli", "predict", "--model", str(model)]
+    return [*program, "--engine", "pplc", "--workers", "2", "--top-k", "2", *map(str, words)]
+
+
+def killed_after_progress(words, out):
+    """Start a process, and kill it once its file, or the folder with its parts, has grown; False: it had ended."""
+    parts = out.with_name(f"{out.name}.parts")
+
+    def size():
+        return sum(f.stat().st_size for f in (out, *parts.glob("*.parquet")) if f.exists())
+
+    before = size()
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+    while process.poll() is None and size() <= before:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_run_that_is_killed_goes_on_as_if_nothing_had_been(suffix, untrained, predictor, words, tmp_path):
+    whole, out = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}"
+    assert len(record(predictor, whole, words)) == 41 * 75
+    line = command(untrained(0), words, "--output", out, "--resume")
+    kills = 0
+    while kills < 3 and killed_after_progress(line, out):
+        kills += 1
+    assert kills, "it was never killed in the middle"
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 1 and "150 failed" in done.stderr, done.stderr
+    assert content(out) == content(whole)
+    again = subprocess.run(line, capture_output=True, text=True)
+    assert "0 pictures (3,075 of them before)" in again.stderr and content(out) == content(whole)
+    assert sorted(p.name for p in tmp_path.glob("out*")) == [f"out.{suffix}", f"out.{suffix}.state.json"]
+
+
+names = st.lists(st.text(st.characters(blacklist_characters="\0"), max_size=8).map("p{}".format), max_size=6)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["jsonl", "csv"]), names, st.integers(0, 999), st.binary(max_size=4))
+def test_a_torn_file_is_continued_to_the_same_bytes(predictor, tmp_path, suffix, paths, cut, rubbish):
+    out = tmp_path / f"torn.{suffix}"
+
+    def run(**how):
+        recording = Recording(out, predictor, Layout(2), **how)
+        sources = recording.remaining(Source(path) for path in paths)
+        answers = [Prediction(s.name, [("猫", 0.75), ("dog", 0.25)]) for s in sources]
+        answers = [a if len(a.path) % 3 else Prediction(a.path, error='is "broken"') for a in answers]
+        return list(recording.record(answers))
+
+    run(force=True)
+    whole = out.read_bytes()
+    kept = whole[: min(cut, len(whole))]
+    out.write_bytes(kept + rubbish.replace(b"\n", b"") if len(kept) < len(whole) else kept)
+    run(resume=True)
+    assert out.read_bytes() == whole
+
+
+def test_other_models_inputs_and_options_are_refused(untrained, predictor, pictures, tmp_path):
+    out = tmp_path / "out.csv"
+    before = record(predictor, out, str(pictures))
+    held = out.read_bytes()
+
+    def refused(telling, words=pictures, model=predictor, layout=TWO, **how):
+        with pytest.raises(PplcError, match=telling) as caught:
+            record(model, out, str(words), layout, **how)
+        assert "\n" not in str(caught.value) and out.read_bytes() == held
+
+    refused("is there already; --resume")
+    refused("top_k 2, not 1", layout=Layout(1), resume=True)
+    refused("another model", model=Predictor(untrained(1), engine="pplc"), resume=True)
+    refused("engine pplc, not paddle", model=Predictor(untrained(0), engine="paddle"), resume=True)
+    (tmp_path / "fewer").mkdir()
+    (tmp_path / "fewer" / "00.jpg").write_bytes((pictures / "00.jpg").read_bytes())
+    refused("answer 1 is of .*00.jpg", words=tmp_path / "fewer", resume=True)
+    refused("has no more pictures", words=pictures / "00.jpg", resume=True)
+    state = tmp_path / "out.csv.state.json"
+    kept = state.read_bytes()
+    state.write_text("{")
+    refused("state.json is damaged", resume=True)
+    state.unlink()
+    refused("is of no run that could go on", resume=True)
+    state.write_bytes(kept)
+    assert record(predictor, out, str(pictures), force=True) == before
+
+
+def test_two_processes_do_not_write_one_file(predictor, pictures, tmp_path):
+    out = tmp_path / "out.jsonl"
+    recording = Recording(out, predictor, Layout())
+    answers = recording.record(predictor.predict(recording.remaining(expand([str(pictures)])), many=True))
+    next(answers)
+    with pytest.raises(PplcError, match="another process is writing it"):
+        Recording(out, predictor, Layout(), resume=True)
+    assert len(list(answers)) == 41
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_lost(untrained, predictor, words, tmp_path):
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    record(predictor, whole, words)
+
+    def small_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    line = command(untrained(0), words, "--output", out)
+    full = subprocess.run(line, capture_output=True, text=True, preexec_fn=small_disk)
+    told = full.stderr.splitlines()[-1]
+    assert full.returncode == 1 and "Traceback" not in full.stderr
+    assert told.startswith("Error: cannot write ") and "--resume" in told
+    assert 50_000 < out.stat().st_size <= 100_000
+    subprocess.run([*line, "--resume"], capture_output=True)
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_ctrl_c_keeps_what_is_done(untrained, predictor, words, tmp_path):
+    out = tmp_path / "out.jsonl"
+    process = subprocess.Popen(command(untrained(0), words, "--output", out), stderr=subprocess.PIPE, text=True)
+    while not (out.exists() and out.stat().st_size):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    stderr = process.communicate(timeout=20)[1]
+    assert process.returncode == 1 and "Traceback" not in stderr
+    assert out.read_bytes().endswith(b"\n")
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_formats_say_the_same(suffix, predictor, pictures, tmp_path):
+    answers = record(predictor, tmp_path / f"out.{suffix}", str(pictures))
+    rows = read_rows(tmp_path / f"out.{suffix}")
+    assert [row["path"] for row in rows] == [a.path for a in answers] and len(rows) == 42
+    for answer, row in zip(answers, rows):
+        assert row["error"] == answer.error
+        if answer.error is None:
+            assert [row["label"], row["label_2"]] == [label for label, _ in answer.top]
+            assert np.allclose([row["score"], row["score_2"]], [score for _, score in answer.top], atol=6e-7)
+    assert sum(row["error"] is not None for row in rows) == 2
+
+
+def read_rows(path):
+    if path.suffix == ".parquet":
+        return content(path).to_pylist()
+    if path.suffix == ".csv":
+        import csv
+
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [{k: v or None for k, v in row.items()} for row in csv.DictReader(file)]
+        return [{k: float(v) if v and k.startswith("score") else v for k, v in row.items()} for row in rows]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    flat = [{"path": row["path"], "error": row.get("error")} for row in rows]
+    for row, one in zip(flat, rows):
+        for suffix, best in zip(("", "_2"), one.get("top", ())):
+            row.update({f"label{suffix}": best["label"], f"score{suffix}": best["score"]})
+    return flat
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_embeddings_are_written_to_the_last_bit(suffix, untrained, pictures, tmp_path):
+    embedder = Predictor(untrained(0), engine="pplc", features=True)
+    layout = Layout.of(embedder, 1)
+    answers = record(embedder, tmp_path / f"out.{suffix}", str(pictures), layout)
+    path = tmp_path / f"out.{suffix}"
+    rows = content(path).to_pylist() if suffix == "parquet" else map(json.loads, path.read_text("utf-8").splitlines())
+    vectors = [row.get("embedding") for row in rows]
+    assert layout.embedding == 1280 and sum(v is None for v in vectors) == 2
+    for answer, vector in zip(answers, vectors):
+        if answer.embedding is not None:
+            assert answer.embedding.dtype == np.float32 and (np.array(vector, np.float32) == answer.embedding).all()
+    with pytest.raises(PplcError, match="CSV has no place"):
+        Recording(tmp_path / "out.csv", embedder, layout)
+
+
+class Watched:
+    """An engine that notes how many pictures came together."""
+
+    def __init__(self, engine):
+        self.engine, self.name, self.precision, self.threads = engine, engine.name, engine.precision, 1
+        self.batches = []
+
+    def run(self, images):
+        self.batches.append(len(images))
+        return self.engine.run(images)
+
+    def single(self):
+        return self
+
+
+def test_batches_fill_across_files_that_cannot_be_used(untrained):
+    predictor = Predictor(untrained(0), engine="paddle", workers=2, batch_size=8)
+    predictor.engine = watched = Watched(predictor.engine)
+    mixed = [picture(i) if i % 3 == 0 else b"bad" for i in range(360)]
+    answers = list(predictor.predict(mixed, many=True))
+    assert [a.error is None for a in answers] == [i % 3 == 0 for i in range(360)]
+    # 120 pictures are 15 batches of 8; each worker's last one may be short, and is filled up.
+    assert set(watched.batches) == {8} and 15 <= len(watched.batches) <= 16
+    alone = [next(predictor.predict([p])).score for p in mixed[::3][:20]]
+    assert np.allclose(alone, [a.score for a in answers[::3][:20]], atol=1e-5)
+
+
+def test_an_answer_is_the_same_wherever_it_stands(predictor):
+    """What makes a run that was stopped equal to one that was not."""
+    images = [picture(i) for i in range(50)]
+    answers = [a.top for a in predictor.predict(images, many=True, top_k=5)]
+    for first in (1, 7, 33, 49):
+        assert [a.top for a in predictor.predict(images[first:], many=True, top_k=5)] == answers[first:]
+
+
+def workers():
+    return [t for t in threading.enumerate() if t.name.startswith("pplc-")]
+
+
+def test_whoever_stops_reading_leaves_no_threads(predictor):
+    reading = predictor.predict((picture(i % 9) for i in range(100_000)), many=True)
+    assert next(reading).label and len(workers()) == 2
+    reading.close()
+    assert not workers()
+
+
+def test_errors_end_all_threads_and_come_out(predictor, untrained):
+    def pictures():
+        yield from (picture(i) for i in range(30))
+        raise OSError("the drive is gone")
+
+    answers = []
+    with pytest.raises(OSError, match="the drive is gone"):
+        answers.extend(predictor.predict(pictures(), many=True))
+    assert not workers()
+    failing = Predictor(untrained(0), engine="paddle", workers=2)
+    failing.engine = broken = Watched(failing.engine)
+    broken.run = lambda images: np.zeros(0)[5]  # a fault of the engine, not of a picture
+    with pytest.raises(IndexError):
+        list(failing.predict(picture(i) for i in range(300)))
+    assert not workers()
+
+
+def test_everything_pillow_numpy_and_files_hold_is_taken(predictor, pictures):
+    from PIL import Image
+
+    path = pictures / "00.jpg"
+    opened = Image.open(path)
+    forms = [str(path), path, path.read_bytes(), np.asarray(opened), opened, Source(str(path))]
+    answers = list(predictor.predict(forms, top_k=3))
+    assert all(a.top == answers[0].top for a in answers)
+    odd = [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), 5, Image.new("L", (40, 50), 9)]
+    assert [a.error is None for a in predictor.predict(odd)] == [False, False, False, True]
+    with pytest.raises(ImageError):
+        Source("x", error="no").decode()
+
+
+MEMORY = """
+import sys
+from pplc_cli import Predictor
+def resident():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
+model, path, engine, total = *sys.argv[1:4], int(sys.argv[4])
+predictor = Predictor(model, engine=engine, workers=2)
+for number, answer in enumerate(predictor.predict(path for _ in range(total)), 1):
+    assert answer.label
+    if number == 5000:
+        before = resident()
+print(resident() - before)
+"""
+
+
+def growth(model, path, engine, total):
+    """KiB that a process grows by from its 5,000th picture on."""
+    line = [sys.executable, "-c", MEMORY, str(model), str(path), engine, str(total)]
+    return int(subprocess.run(line, check=True, capture_output=True, text=True).stdout)
+
+
+def test_memory_is_flat(untrained, pictures):
+    # A kept answer takes some 500 bytes: 7 MB in 15,000 of them; a kept picture takes 7 kB.
+    assert growth(untrained(0), pictures / "00.jpg", "pplc", 20_000) < 5_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["pplc", "paddle"])
+def test_memory_is_flat_for_a_day(untrained, pictures, engine):
+    assert growth(untrained(0), pictures / "00.jpg", engine, 200_000) < 5_000
+
+
+@pytest.mark.parametrize(
+    ("options", "telling"),
+    [
+        (["--resume"], "about the file of --output"),
+        (["--output", "x.jsonl", "--csv"], "leave out --csv"),
+        (["--output", "x.jsonl", "--resume", "--force"], "one of them"),
+        (["--output", "x.txt"], "expected a file of .jsonl"),
+        (["--embeddings", "--csv"], "--embeddings has no labels"),
+        (["--on", "ray"], "--on needs --output"),
+        (["--engine", "padle"], "did you mean paddle"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_line(pplc, untrained, pictures, options, telling):
+    done = pplc("predict", "--model", str(untrained(0)), str(pictures / "00.jpg"), *options, check=False)
+    assert done.returncode and telling in done.stderr and "Traceback" not in done.stderr
+    assert not list(pplc.cwd.iterdir())
+
+
+def test_a_wrong_word_does_not_cost_an_old_file(pplc, untrained):
+    (pplc.cwd / "out.csv").write_text("years of work")
+    (pplc.cwd / "empty").mkdir()
+    done = pplc("predict", "--model", str(untrained(0)), "empty", "--output", "out.csv", "--force", check=False)
+    assert "holds no pictures" in done.stderr and (pplc.cwd / "out.csv").read_text() == "years of work"
+
+
+def test_the_count_for_the_time_left(words, pictures):
+    stop = threading.Event()
+    assert count([words, str(pictures), "http://nowhere/x.jpg"], stop) == 41 * 75 + 42 + 1
+    assert count(["clip.mp4", words], stop) is None
+    stop.set()
+    assert count([words], stop) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_ray_gives_the_same_answers(suffix, untrained, predictor, pictures, tmp_path):
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'pplc[ray]'")
+    out = tmp_path / f"out.{suffix}"
+    line = command(untrained(0), *[str(pictures)] * 8, "--output", out, "--on", "ray")
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    rows = [json.loads(line) for f in out.glob("*.json") for line in f.read_text("utf-8").splitlines()]
+    rows += [row for f in out.glob("*.csv") for row in read_rows(f)]
+    rows += [row for f in out.glob("*.parquet") for row in read_rows(f)]
+    ours = list(predictor.predict([str(p) for p in sorted(pictures.iterdir())] * 8, top_k=2, many=True))
+    assert sorted((r["path"], r["label"] or "") for r in rows) == sorted((a.path, a.label or "") for a in ours)
+    assert os.environ.get("RAY_ADDRESS") is None
+    assert "is there already" in subprocess.run(line, capture_output=True, text=True, cwd=tmp_path).stderr
+
+
+def test_outputs_go_where_paths_are_chinese_and_new(predictor, pictures, tmp_path):
+    out = Path(tmp_path / "新 folder" / "答案.jsonl")
+    assert record(predictor, out, str(pictures / "猫.jpg"))[0].path.endswith("猫.jpg")
+    assert "猫.jpg" in out.read_text(encoding="utf-8")
