@@ -128,7 +128,10 @@ def test_reduction(first, size, expected):
 
 
 def test_evaluation_decodes_in_full():
-    assert Pipeline(EVAL, training=False).reduction(4000, 4000) == 1
+    pipeline = Pipeline(EVAL, training=False)
+    assert pipeline.reduction(4000, 4000) == 1
+    # Who asks for less all the same: the resize to 36 still makes the picture smaller.
+    assert [pipeline.largest_reduction(side, 4000) for side in (71, 72, 143, 144, 288)] == [1, 2, 2, 4, 8]
 
 
 @pytest.mark.parametrize("scaling", [[0.3, 1.0], [0.8, 0.9], [1.0, 1.0]])

@@ -159,12 +159,17 @@ class Pipeline:
         return out
 
     def reduction(self, height: int, width: int) -> int:
-        """By how much a picture of this size may be decoded smaller: 1, 2, 4 or 8.
+        """By how much a picture of this size is decoded smaller: 1, 2, 4 or 8; above 1 only in training.
 
-        Above 1 only in training, and only where the first resize would still never enlarge it, whatever it draws. It
-        must not depend on the draw: from the disk and from a cache the same pixels have to come.
+        Evaluation sees every pixel: its linear resize reads single pixels of a large picture, and a smaller one gives
+        it others (scripts/compare_decoding.py shows how many labels change).
         """
-        if not self.training:
-            return 1
+        return self.largest_reduction(height, width) if self.training else 1
+
+    def largest_reduction(self, height: int, width: int) -> int:
+        """1, 2, 4 or 8: the most with which the first resize would still never enlarge the picture, whatever it draws.
+
+        It must not depend on the draw: from the disk and from a cache the same pixels have to come.
+        """
         first = next(o for o in self.sample if not isinstance(o, (RandomHorizontalFlip, RandomVerticalFlip)))
         return next((r for r in (8, 4, 2) if r <= first.spare((height, width))), 1)
