@@ -13,7 +13,7 @@ from ..accelerator.memory import Buffer, Part, Slot
 from ..accelerator.team import Team
 from ..static.graph import Graph
 from .plan import How, Plan
-from .program import OPERATION, make_team
+from .program import OPERATION, team
 from .weights import Weights
 
 KEPT = 8  # plans; each is a few hundred kB of addresses
@@ -36,7 +36,7 @@ class Network:
         """
         self.graph, self.size, self.how = graph, size, how
         self.weights = weights if weights is not None else Weights()
-        self._team: Team = make_team(how.threads)
+        self._team: Team = team(how.threads)
         self._plans: OrderedDict[int, _Bound] = OrderedDict()
         self._arena = np.empty(0, np.uint8)
         self._lock = threading.Lock()

@@ -295,21 +295,22 @@ class Plan:
         channels, _, w_in = self.shapes[node.inputs[0]]
         _, ho, wo = self.shapes[node.output]
         geometry, source = self._geometry(node), self._read(node.inputs[0])
-        name, fields = self._absorb(node)
+        name, fields = self._behind(node)
         weight, bias = node.weights["weight"], node.weights.get("bias")
         addresses = self.weights.addresses(node, "taps", lambda: (taps(weight), shift(bias, channels)))
         fields.update(zip(("w", "bias"), addresses))
         lines = max(1, BLOCK_ROWS // wo)
         split = int(self.threads > 1 and ho < 8 * self.threads and padded(channels) // LANES >= 2 * self.threads)
         behind = self._only_reader(name, "conv")
-        if self.how.fused and not split and "more" not in fields and behind is not None and _is_pointwise(behind):
+        # Narrow results are stored as they leave the registers, where costly activations have not been applied yet.
+        fits = fields.get("act", 0) in CHEAP or self.how.precision == "float32"
+        fused = self.how.fused and fits and not split
+        if fused and behind is not None and _is_pointwise(behind):
             self._take(behind)
             name, more = self._absorb(behind)
-            more.update(self._factors(behind, self._kind(behind) if fields.get("act", 0) in CHEAP else FLOAT32))
+            more.update(self._factors(behind, self._kind(behind)))
             fields.update({key + "2" if key in ("act", "w", "bias") else key: value for key, value in more.items()})
             geometry["co"] = len(behind.weights["weight"])
-        elif "more" in fields:
-            raise Unsupported("a value added right behind a depthwise convolution")
         size = int(node.weights["weight"].shape[2])
         stride = node.options["stride"][0]
         pixel = padded(channels) * 4 + APART
@@ -410,7 +411,12 @@ class Plan:
         self._values[node.output] = source
 
     def _scale(self, node: Node) -> None:
-        raise Unsupported("a factor that no layer takes in")
+        source, channels = self._read(node.inputs[0]), self.shapes[node.output][0]
+        factor = np.full(channels, node.options["factor"], np.float32)
+        (more,) = self.weights.addresses(node, "factor", lambda: (shift(factor, channels),))
+        target = self._make(node.output)
+        n = self._pictures * source.rows
+        self._op(Code.SCALE, n=n, h_in=n, more=more, **self._row_fields(source, target))
 
     def _batch_norm(self, node: Node) -> None:
         raise Unsupported("batch norm; simplify the graph first")

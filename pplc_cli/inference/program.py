@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,11 @@ def is_ready() -> bool:
     return is_compiled(_work, OPERATION)
 
 
-def make_team(threads: int) -> Team:
-    """Threads that run these programs."""
+def team(threads: int) -> Team:
+    """Threads that run these programs; all networks share those of a number, but for one: then each has its own."""
+    return _team(threads) if threads > 1 else Team(1, _work, OPERATION)
+
+
+@functools.cache
+def _team(threads: int) -> Team:
     return Team(threads, _work, OPERATION)
