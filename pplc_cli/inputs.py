@@ -168,7 +168,8 @@ def _listed(lines: Iterable[bytes], folder: Path, where: str) -> Iterator[Source
         before, _, last = line.rpartition(" ")
         if last.isdecimal() and before:
             candidates.append(before)
-        found = (p for c in candidates for p in (folder / user_path(c), user_path(c)) if p.exists())
+        places = (place for c in candidates for place in (folder / user_path(c), user_path(c)))
+        found = (place for place in places if os.path.exists(place))  # noqa: PTH110 - pathlib's raises for long names
         yield Source(str(next(found, folder / user_path(candidates[-1]))))
     if empty:
         raise PredictError(f"{where}: lists no picture")

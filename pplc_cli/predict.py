@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Picture = Union[str, Path, bytes, np.ndarray, Image, Source]
 
 BATCH_SIZE = 16
-WINDOW = 4  # batches a worker whose answers have not been read
+WINDOW = 4  # batches a worker that are drawn and not answered
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,7 +241,8 @@ class Predictor:
             if not ready:
                 break
             answers = self._run(engine, ready, batch, asked)
-            stream.give((n, a, 0 if a.image is None else a.image.nbytes) for n, a in zip(numbers, answers))
+            held = (sum(a.nbytes for a in (one.image, one.embedding) if a is not None) for one in answers)
+            stream.give(zip(numbers, answers, held))
         with self._lock:
             self._idle.append(engine)
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from .errors import PplcError, PredictError
 from .files import PathLike, user_path, write_json
@@ -107,17 +107,17 @@ class Recording:
             PredictError: the answers that are there are of other pictures.
         """
         waiting = iter(sources)
-        with self._told():
-            for answer in self._output.done():
-                source = next(waiting, None)
-                if source is None or plain(source.name) != answer.path:
-                    now = "has no more pictures" if source is None else f"has {source.name} there"
-                    raise PredictError(
-                        f"{self.path}: answer {self.done + 1} is of {answer.path}, but the input now {now}; "
-                        "give the input it was begun with, or --force to start again"
-                    )
-                self.done += 1
-                self.failed += answer.failed
+        try:
+            with self._told():
+                for answer in self._output.done():
+                    source = next(waiting, None)
+                    if source is None or plain(source.name) != answer.path:
+                        raise PredictError(self._other(answer.path, source))
+                    self.done += 1
+                    self.failed += answer.failed
+        except BaseException:
+            self._output.close()
+            raise
         return waiting
 
     def record(self, answers: Iterable[Prediction]) -> Iterator[Prediction]:
@@ -147,6 +147,13 @@ class Recording:
             raise
         finally:
             self._output.close()
+
+    def _other(self, path: str, source: Optional[Source]) -> str:
+        now = "has no more pictures" if source is None else f"has {source.name} there"
+        return (
+            f"{self.path}: answer {self.done + 1} is of {path}, but the input now {now}; give the input it was begun "
+            "with, or --force to start again"
+        )
 
     def _belongs(self) -> bool:
         """Whether there are answers to go on after."""

@@ -11,6 +11,7 @@ Task = TypeVar("Task")
 Answer = TypeVar("Answer")
 
 MAX_BYTES = 256 << 20  # held by tasks that nobody has taken and by answers that nobody has read
+AHEAD = 16  # windows that others may be ahead of a task which takes long
 _POLL = 1.0  # seconds; on Windows nothing else lets Ctrl-C through
 
 
@@ -24,7 +25,7 @@ class Stream(Generic[Task, Answer]):
 
     def __init__(self, window: int, size_of: Callable[[Task], int]) -> None:
         """Args:
-        window: tasks drawn whose answers have not been read; bounds the memory.
+        window: tasks drawn that have no answer yet; more than all workers' batches together.
         size_of: bytes that a task holds.
         """
         self._window, self._size_of = window, size_of
@@ -32,7 +33,7 @@ class Stream(Generic[Task, Answer]):
         self._for_workers, self._for_reader = threading.Condition(lock), threading.Condition(lock)
         self._tasks: deque[tuple[int, Task]] = deque()
         self._answers: dict[int, tuple[Answer, int]] = {}
-        self._drawn = self._read = self._bytes = 0
+        self._drawn = self._answered = self._read = self._bytes = 0
         self._ended = self._closed = False
         self._error: Optional[BaseException] = None
 
@@ -57,6 +58,7 @@ class Stream(Generic[Task, Answer]):
         with self._for_reader:
             for number, answer, size in answers:
                 self._answers[number] = answer, size
+                self._answered += 1
                 self._bytes += size
             self._let_go()
             if self._read in self._answers:
@@ -113,7 +115,9 @@ class Stream(Generic[Task, Answer]):
                 self._for_reader.notify()
 
     def _full(self) -> bool:
-        return self._drawn - self._read >= self._window or self._bytes >= MAX_BYTES
+        """Whether a task more would be too much: to be worked on, to be put in order again, or to be held."""
+        waiting, unread = self._drawn - self._answered, self._drawn - self._read
+        return waiting >= self._window or unread >= AHEAD * self._window or self._bytes >= MAX_BYTES
 
     def _let_go(self) -> None:
         """Wake the workers that wait for the rest of their batches, where it cannot come."""

