@@ -9,11 +9,10 @@ from pathlib import Path
 from threading import Event
 from typing import Optional
 
-from .data.images import is_image_name
+from .data.images import is_image_name, walk
 from .errors import PplcError
 from .files import user_path
 from .inputs import ADDRESSES, LIST_SUFFIXES, TAR_SUFFIXES, VIDEO_SUFFIXES
-from .walking import walk
 
 
 def count(words: Iterable[str], stop: Event) -> Optional[int]:

@@ -14,10 +14,9 @@ from typing import BinaryIO, Optional
 
 import numpy as np
 
-from .data.images import decode_image, is_image_name, read_bytes
+from .data.images import decode_image, is_image_name, read_bytes, walk
 from .errors import DownloadError, ImageError, PredictError
 from .files import user_path
-from .walking import walk
 
 MAX_DOWNLOAD = 200 << 20
 LIST_SUFFIXES = (".txt", ".list", ".lst")

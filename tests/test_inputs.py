@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from pplc_cli.data.images import list_files
 from pplc_cli.errors import ImageError, PredictError
 from pplc_cli.inputs import expand
-from pplc_cli.walking import walk
 
 
 @pytest.fixture
@@ -51,8 +50,9 @@ def jpegs(tmp_path):
 
 
 def test_folders_are_walked_in_the_order_of_split(folder):
-    assert list(walk(str(folder))) == [str(path) for path in list_files(folder)]
-    assert names(folder) == [str(folder / name) for name in ("B.JPG", "a.jpg", "b/2.jpg", "b/猫 10.png")]
+    expected = [folder / name for name in ("B.JPG", "a.jpg", "b/2.jpg", "b/猫 10.png")]
+    assert names(folder) == [str(path) for path in expected]
+    assert [path for path in list_files(folder) if path.suffix != ".txt"] == expected
     (folder / "b" / "loop").symlink_to(folder)
     assert len(names(folder)) == 4
 

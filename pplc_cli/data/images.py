@@ -55,7 +55,14 @@ def is_image_name(name: Union[str, Path]) -> bool:
 
 
 def list_files(folder: Path) -> Iterator[Path]:
+    """What :func:`walk` gives, as paths."""
+    return map(Path, walk(str(folder)))
+
+
+def walk(folder: str) -> Iterator[str]:
     """All files below a folder in sorted order, without hidden ones and those of file managers.
+
+    There may be millions: only the names of one folder, and of those that it is in, are held at a time.
 
     Raises:
         DataError: a folder cannot be read.
@@ -63,22 +70,23 @@ def list_files(folder: Path) -> Iterator[Path]:
     yield from _walk(folder, ())
 
 
-def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
+def _walk(folder: str, above: tuple[str, ...]) -> Iterator[str]:
     real = os.path.realpath(folder)
     if real in above:  # a link back to a folder that this one is in
         return
     try:
-        entries = sorted(folder.iterdir(), key=lambda path: path.name)
+        names = sorted(os.listdir(folder))  # noqa: PTH208 - a Path takes ten times a text's memory
     except OSError as error:
         raise DataError(f"{folder}: the folder cannot be read: {error.strerror or error}") from None
-    for entry in entries:
-        if entry.name.startswith(".") or entry.name.lower() in IGNORED_FILES:
+    for name in names:
+        if name.startswith(".") or name.lower() in IGNORED_FILES:
             continue
+        path = name if folder == "." else os.path.join(folder, name)  # noqa: PTH118
         # A folder named x.jpg is given out like a file, to be refused by its name.
-        if not is_image_name(entry) and os.path.isdir(entry):  # noqa: PTH112 - pathlib's raises where access is denied
-            yield from _walk(entry, (*above, real))
+        if not is_image_name(name) and os.path.isdir(path):  # noqa: PTH112
+            yield from _walk(path, (*above, real))
         else:
-            yield entry
+            yield path
 
 
 def read_bytes(path: Path) -> bytes:
