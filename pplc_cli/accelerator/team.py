@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numba
@@ -70,8 +71,7 @@ class Team:
         self._scratch = np.zeros(0, np.uint8)
         self._memory: list[np.ndarray] = []  # what nobody works in now
         self._job: Any = None
-        self._start: list[threading.Semaphore] = []
-        self._done = threading.Semaphore(0)
+        self._start: list[SimpleQueue[None]] = []
         self._process = -1
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forked)
@@ -89,10 +89,8 @@ class Team:
             base = (self._scratch.ctypes.data + 63) // 64 * 64
             self._job = (ops, base, size)
             for start in self._start:
-                start.release()
-            self._part(0)
-            for _ in self._start:
-                self._done.acquire()
+                start.put(None)
+            self._part(0)  # which ends with a meeting: the others are through, too
 
     def borrow(self, size: int) -> np.ndarray:
         """At least so many bytes, to be given back. What is in them is left from others."""
@@ -118,8 +116,7 @@ class Team:
             return
         self._process = os.getpid()
         # In a forked child the old ones would wake threads of the parent.
-        self._start = [threading.Semaphore(0) for _ in range(self.threads - 1)]
-        self._done = threading.Semaphore(0)
+        self._start = [SimpleQueue() for _ in range(self.threads - 1)]
         self._meeting = np.zeros(8, np.int64)
         self._work(*_nothing(self._operation))  # compiled, or read from the cache, before threads need it
         for number in range(1, self.threads):
@@ -127,6 +124,5 @@ class Team:
 
     def _serve(self, thread: int) -> None:
         while True:
-            self._start[thread - 1].acquire()
+            self._start[thread - 1].get()
             self._part(thread)
-            self._done.release()
