@@ -18,6 +18,8 @@ from pplc_cli.engines.own import OwnEngine
 from pplc_cli.engines.paddle import PaddleEngine
 from pplc_cli.errors import PredictError
 from pplc_cli.inference.calibration import measure_spans, read_spans, write_spans
+from pplc_cli.inference.plan import How, Plan
+from pplc_cli.inference.weights import Weights
 from pplc_cli.static.graph import Graph, Node
 from pplc_cli.static.paddle_file import read_paddle
 from pplc_cli.static.simplify import simplify
@@ -118,8 +120,26 @@ def test_any_layers_follow_float64(seed, threads):
     graph = Graph("x", "f", nodes, {"x": (-1, 3, *size)})
     images = np.random.default_rng(n).standard_normal((n, 3, *size)).astype(np.float32)
     expected = evaluate(graph, images)
-    got = OwnEngine(graph, threads=threads).run(images)
+    engine = OwnEngine(graph, threads=threads)
+    got = engine.run(images)
     assert np.abs(got - expected).max() < ROUNDING * max(1.0, np.abs(expected).max())
+    network = engine._network(size, 0)
+    team, needed = network._team, Plan(graph, size, 1, How(threads), Weights()).scratch
+    team._scratch[:] = 0xA5
+    network.run(images[:1])
+    start = -team._scratch.ctypes.data % 64
+    part = (needed + 8191) // 4096 * 4096  # of each thread, with some bytes more than it asked for
+    for thread in range(threads):
+        assert (team._scratch[start + thread * part + needed : start + (thread + 1) * part] == 0xA5).all()
+
+
+@pytest.mark.parametrize("name", ["PPLCNet_x2_5", "FasterNet_T0"])
+def test_large_batches_are_many_small_ones(name, tmp_path):
+    engine = OwnEngine(simplify(exported_graph(name, tmp_path)), threads=1)
+    images = pictures(40)
+    one_by_one = np.concatenate([engine.run(images[i : i + 1]) for i in range(40)])
+    for n in (2, 15, 16, 17, 40):
+        assert np.array_equal(engine.run(images[:n]), one_by_one[:n]), n
 
 
 def test_the_next_batch_does_not_see_the_last_one(tmp_path):

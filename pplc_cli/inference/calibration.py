@@ -16,8 +16,9 @@ from .plan import How
 from .weights import Span
 
 FILE = "inference_int8.json"
-# Of the numbers of a picture, so many lie inside: a few far outside would make the steps of all the others coarse.
-SHARE = 0.9999
+# Pictures whose least and greatest numbers count together: those of all would make the steps of most pictures coarse,
+# those of each alone would cut half of the pictures off.
+TOGETHER = 8
 
 
 def measure_spans(graph: Graph, images: Iterable[np.ndarray]) -> dict[str, Span]:
@@ -28,18 +29,21 @@ def measure_spans(graph: Graph, images: Iterable[np.ndarray]) -> dict[str, Span]
         images: float32 (3, H, W), normalised.
 
     Returns:
-        By the names of the values, the mean over the pictures of what :data:`SHARE` of the numbers lie between.
+        By the names of the values, the mean over groups of :data:`TOGETHER` pictures of their least and greatest.
     """
     assert graph.size is not None
     network = Network(graph, graph.size, How(fused=False))
     found: dict[str, list[Span]] = {}
-    for image in images:
+    for number, image in enumerate(images):
         for name, values in network.inputs_of_products(image):
-            lowest, highest = np.quantile(values, [1 - SHARE, SHARE])
-            found.setdefault(name, []).append((float(lowest), float(highest)))
+            groups, span = found.setdefault(name, []), (float(values.min()), float(values.max()))
+            if number % TOGETHER == 0:
+                groups.append(span)
+            else:
+                groups[-1] = min(groups[-1][0], span[0]), max(groups[-1][1], span[1])
     return {
-        name: (float(np.mean([s[0] for s in spans])), float(np.mean([s[1] for s in spans])))
-        for name, spans in found.items()
+        name: (float(np.mean([low for low, _ in groups])), float(np.mean([high for _, high in groups])))
+        for name, groups in found.items()
     }
 
 

@@ -115,7 +115,9 @@ class Plan:
                 getattr(self, f"_{node.kind}")(node)
         self._steps, self._pictures = self.tail, n
         self._write_output()
-        self.arena = place([*self.body, *self.tail])
+        # What the tail reads is written picture by picture: the next one's body must not work in the same place.
+        kept = {name: self._values[name].address for name in self._crossing if name in self._values}
+        self.arena = place([kept, *self.body, *self.tail])
 
     def _is_map(self, name: str) -> bool:
         _, height, width = self.shapes[name]
@@ -258,8 +260,7 @@ class Plan:
             return
         if self._is_map(node.inputs[0]):
             self.products[len(self.body)] = node.inputs[0]
-        pointwise = weight.shape[2:] == (1, 1) and node.options["stride"] == (1, 1)
-        self._product(geometry, fields, source, target, k, gathered=not pointwise)
+        self._product(geometry, fields, source, target, k, gathered=not _is_pointwise(node))
 
     def _product(
         self, geometry: Fields, fields: Fields, source: Value, target: Value, k: int, *, gathered: bool = False
@@ -305,7 +306,7 @@ class Plan:
         # Narrow results are stored as they leave the registers, where costly activations have not been applied yet.
         fits = fields.get("act", 0) in CHEAP or self.how.precision == "float32"
         fused = self.how.fused and fits and not split
-        if fused and behind is not None and _is_pointwise(behind):
+        if fused and behind is not None and _is_pointwise(behind) and behind.options["groups"] == 1:
             self._take(behind)
             name, more = self._absorb(behind)
             more.update(self._factors(behind, self._kind(behind)))
@@ -438,6 +439,6 @@ class Plan:
 
 
 def _is_pointwise(node: Node) -> bool:
-    options = node.options
-    plain = options["groups"] == 1 and options["stride"] == (1, 1) and not any(options["padding"])
+    """Whether a convolution's patches are the pixels themselves."""
+    plain = node.options["stride"] == (1, 1) and not any(node.options["padding"])
     return plain and node.weights["weight"].shape[2:] == (1, 1)
