@@ -125,6 +125,7 @@ def test_any_layers_follow_float64(seed, threads):
     assert np.abs(got - expected).max() < ROUNDING * max(1.0, np.abs(expected).max())
     network = engine._network(size, 0)
     team, needed = network._team, Plan(graph, size, 1, How(threads), Weights()).scratch
+    network.run(images[:1])
     team._scratch[:] = 0xA5
     network.run(images[:1])
     start = -team._scratch.ctypes.data % 64
