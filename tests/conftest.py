@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from servers import Server, running
 
+from pplc_cli.run import Run
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -198,3 +200,17 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]
         return write_untrained(tmp_path_factory.mktemp("untrained") / "inference 模型", seed)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def calm(trained: Trained) -> Run:
+    """A run whose activations stay below 100; those of ``trained`` reach 40000, which 8 bits cannot tell apart."""
+    words = recipe(
+        trained.data,
+        epochs=20,
+        batch_size=16,
+        transforms="[{RandomCrop: {crop_size: 64, scaling: [0.7, 1.0]}}, RandomHorizontalFlip, Normalize]",
+    )
+    resize = "eval.transforms=[{Resize: {target_size: 64}}, Normalize]"
+    Pplc(trained.folder)("train", *words, "-o", resize, "--output", str(trained.folder / "calm"))
+    return Run(trained.folder / "calm")

@@ -156,10 +156,15 @@ def test_the_next_batch_does_not_see_the_last_one(tmp_path):
 
 def test_features_are_what_the_classifier_reads(tmp_path):
     graph = exported_graph("PPLCNet_x0_25", tmp_path)
-    images = pictures(2)
+    images = pictures(5)
     features = OwnEngine(simplify(graph.features()), threads=1).run(images)
-    assert features.shape == (2, 1280)
+    assert features.shape == (5, 1280)
     linear = graph.nodes[-1].weights
+    scaled = graph.features()
+    scaled.nodes.append(Node("scale", [scaled.output], "scaled", options={"factor": 0.8}))  # as dropout may leave it
+    scaled.output, scaled.shapes["scaled"] = "scaled", scaled.shapes[scaled.output]
+    for threads in (1, 2):
+        np.testing.assert_allclose(OwnEngine(simplify(scaled), threads=threads).run(images), 0.8 * features, rtol=1e-6)
     logits = features @ linear["weight"] + linear["bias"]
     assert np.abs(logits - evaluate(graph, images)).max() < 1e-3 * np.abs(logits).max()
 

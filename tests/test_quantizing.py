@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 
-import conftest
 import numpy as np
 import pytest
 
@@ -19,21 +18,6 @@ from pplc_cli.quantizing import choose_pictures
 from pplc_cli.run import Run
 
 LABELS = ["dog", "猫 cat"]
-SIZE = 64
-
-
-@pytest.fixture(scope="module")
-def calm(trained):
-    """A run whose activations stay below 100; those of ``trained`` reach 40000, which 8 bits cannot tell apart."""
-    recipe = conftest.recipe(
-        trained.data,
-        epochs=20,
-        batch_size=16,
-        transforms=f"[{{RandomCrop: {{crop_size: {SIZE}, scaling: [0.7, 1.0]}}}}, RandomHorizontalFlip, Normalize]",
-    )
-    resize = f"eval.transforms=[{{Resize: {{target_size: {SIZE}}}}}, Normalize]"
-    conftest.Pplc(trained.folder)("train", *recipe, "-o", resize, "--output", str(trained.folder / "calm"))
-    return Run(trained.folder / "calm")
 
 
 def config_of(run):
