@@ -417,7 +417,7 @@ class Plan:
         (more,) = self.weights.addresses(node, "factor", lambda: (shift(factor, channels),))
         target = self._make(node.output)
         n = self._pictures * source.rows
-        self._op(Code.SCALE, n=n, h_in=n, more=more, **self._row_fields(source, target))
+        self._op(Code.SCALE, n=1, h_in=n, more=more, **self._row_fields(source, target))
 
     def _batch_norm(self, node: Node) -> None:
         raise Unsupported("batch norm; simplify the graph first")
