@@ -73,12 +73,15 @@ def export(
     simplify: bool,
 ) -> None:  # fmt: skip
     """Write the model that PaddleX 3 and other engines load, and check it against the trained network."""
+    from .engines.own import to_be_compiled
     from .exporting import export as write
     from .find import find_trained
 
     trained, config = find_trained(
         run, config_option, dataset, overrides_of(overrides, export__max_accuracy_loss=max_loss)
     )
+    if note := to_be_compiled():
+        click.echo(note, err=True)
     done = write(
         trained,
         config,

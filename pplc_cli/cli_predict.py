@@ -71,6 +71,11 @@ def predict(
         failed = predict_on_ray(cluster, inputs, folder, settings, str(output), embeddings=embeddings, every=every,
                                 force=force)  # fmt: skip
         sys.exit(1 if failed else 0)
+    if values.get("predict.engine") in ("pplc", "auto"):
+        from .engines.own import to_be_compiled
+
+        if note := to_be_compiled():
+            click.echo(note, err=True)
     predictor, settings = find_predictor(model, run, config_option, dataset, values, features=embeddings)
     if predictor.note:
         click.echo(predictor.note, err=True)

@@ -102,6 +102,13 @@ def ready() -> bool:
     return is_ready()
 
 
+def to_be_compiled() -> Optional[str]:
+    """What to tell a user who is about to wait for the compiler; None where nobody will."""
+    if unsupported() is not None or ready():
+        return None
+    return "compiling pplc's kernels for this CPU, once; about ten seconds"
+
+
 def open_folder(folder: Path, *, precision: str, threads: Optional[int], features: bool) -> OwnEngine:
     """See :func:`pplc_cli.engines.open_engine`."""
     reason = unsupported()
