@@ -189,7 +189,7 @@ def write_own_spans(folder: Path, images: Iterable[np.ndarray]) -> None:
     if unsupported() is not None or not (folder / "inference.json").is_file():
         return
     from .inference.calibration import measure_spans, write_spans
-    from .inference.plan import Unsupported
+    from .inference.values import Unsupported
 
     with contextlib.suppress(ModelError, Unsupported):
         graph = simplify(read_paddle(folder))

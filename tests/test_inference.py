@@ -18,7 +18,8 @@ from pplc_cli.engines.own import OwnEngine
 from pplc_cli.engines.paddle import PaddleEngine
 from pplc_cli.errors import PredictError
 from pplc_cli.inference.calibration import measure_spans, read_spans, write_spans
-from pplc_cli.inference.plan import How, Plan
+from pplc_cli.inference.plan import Plan
+from pplc_cli.inference.values import How
 from pplc_cli.inference.weights import Weights
 from pplc_cli.static.graph import Graph, Node
 from pplc_cli.static.paddle_file import read_paddle
@@ -255,8 +256,8 @@ def test_narrow_products_are_those_of_rounded_factors(precision, seed):
     plain, expected = evaluate(graph, images), evaluate(graph, images, narrowed(graph, precision, spans))
     got = OwnEngine(graph, precision=precision, threads=threads, spans=spans).run(images)
     # float32 may fall to the other side of a step than float64, one number in some thousand: not as far off as float32
-    # products are.
-    assert np.abs(got - expected).mean() < 0.1 * np.abs(plain - expected).mean() + ROUNDING * np.abs(expected).max()
+    # products are. Networks whose every number is cut off give zeros.
+    assert np.abs(got - expected).mean() <= 0.1 * np.abs(plain - expected).mean() + ROUNDING * np.abs(expected).max()
 
 
 def test_spans_are_kept_beside_the_model(tmp_path):

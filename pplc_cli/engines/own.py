@@ -36,7 +36,7 @@ class OwnEngine:
         spans: Optional[Mapping[str, tuple[float, float]]] = None,
         of: Optional[OwnEngine] = None,
     ) -> None:
-        """Args: graph: simplified; spans: see :class:`pplc_cli.inference.plan.How`; of: an engine of the same graph,
+        """Args: graph: simplified; spans: see :class:`pplc_cli.inference.values.How`; of: an engine of the same graph,
         whose weights serve this one too.
 
         Raises:
@@ -79,7 +79,7 @@ class OwnEngine:
     def _network(self, size: Size, number: int) -> Network:
         """The network of all threads (0), or of one of them."""
         from ..inference.network import Network
-        from ..inference.plan import How, Unsupported
+        from ..inference.values import How, Unsupported
 
         with self._lock:
             if (size, number) not in self._networks:

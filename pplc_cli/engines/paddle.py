@@ -87,5 +87,5 @@ def open_folder(folder: Path, *, precision: str, threads: Optional[int], feature
     if features:
         raise PredictError("the engine paddle gives probabilities alone; pplc, onnxruntime and openvino give features")
     if precision == "int8":
-        raise PredictError("Paddle 3 runs float32 and bfloat16 on CPUs; onnxruntime and openvino run int8")
+        raise PredictError("Paddle 3 runs float32 and bfloat16 on CPUs; pplc, onnxruntime and openvino run int8")
     return PaddleEngine(folder, precision=precision, threads=threads)

@@ -12,7 +12,7 @@ from ..errors import PredictError
 from ..files import write_json
 from ..static.graph import Graph
 from .network import Network
-from .plan import How
+from .values import How
 from .weights import Span
 
 FILE = "inference_int8.json"

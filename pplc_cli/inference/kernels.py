@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..accelerator.activations import RELU6, activate
-from ..accelerator.blocks import clear, padded
-from ..accelerator.convolution import share
-from ..accelerator.llvm import AVX512, LANES
+from ..accelerator.activations import activate
+from ..accelerator.blocks import clear, padded, share
+from ..accelerator.llvm import LANES
 from ..accelerator.simd import (
     get_f32,
     kernel,
@@ -25,106 +24,18 @@ from ..accelerator.simd import (
     store,
     store_all,
 )
-from .tiles import BFLOAT16, FLOAT32, INT8, make_depthwise, make_tiles, store_narrow
+from .products import FULL, OTHER, PANEL, activate_rows, narrow, product, width
+from .tiles import FLOAT32, make_depthwise, make_tiles
 
-PANEL = 2 * LANES
 # Between pixels in scratch: numbers a power of two apart would share a few sets of the first cache and drive each other
 # out.
 APART = 64
-# Rows of tiles: as many as the registers hold, and a second size, since maps of 224, 112, 56, ... are multiples of 7.
-FULL, OTHER = (8, 7) if AVX512 else (6, 4)
-_full, _full_narrow = make_tiles(FULL)
-_other, _other_narrow = make_tiles(OTHER)
-_one, _one_narrow = make_tiles(1)
 _full_at, _full_at_narrow = make_tiles(FULL, indirect=True)
 _one_at, _one_at_narrow = make_tiles(1, indirect=True)
-_full_half, _full_half_narrow = make_tiles(FULL, BFLOAT16)
-_other_half, _other_half_narrow = make_tiles(OTHER, BFLOAT16)
-_one_half, _one_half_narrow = make_tiles(1, BFLOAT16)
-_full_byte, _full_byte_narrow = make_tiles(FULL, INT8)
-_other_byte, _other_byte_narrow = make_tiles(OTHER, INT8)
-_one_byte, _one_byte_narrow = make_tiles(1, INT8)
 _row3, _row5, _row7 = make_depthwise(3, 1), make_depthwise(5, 1), make_depthwise(7, 1)
 _row3s, _row5s, _row7s = make_depthwise(3, 2), make_depthwise(5, 2), make_depthwise(7, 2)
 _row1, _row1s = make_depthwise(1, 1), make_depthwise(1, 2)
 _zero = np.float32(0)
-
-
-def _make_product(full, full_narrow, other, other_narrow, one, one_narrow):  # type: ignore[no-untyped-def]
-    @kernel
-    def product(rows, low, high, columns, k, a, lda, b, factor, c, ldc, bias, act, more, ldm):  # type: ignore[no-untyped-def]
-        """C = act(A B + bias + more) for panels ``low`` to ``high`` of B; ``columns`` are stored."""
-        size = OTHER if rows % FULL and rows % OTHER == 0 else FULL
-        for panel in range(low, high):
-            j = panel * PANEL
-            left = columns - j
-            bp, cp, sp, mp = b + panel * k * PANEL * 4, c + 4 * j, bias + 4 * j, (more + 4 * j if more else 0)
-            i, fp = 0, factor + 4 * j
-            while i + size <= rows:
-                ai, ci, mi = a + i * lda, cp + i * ldc, (mp + i * ldm if more else 0)
-                if size == FULL:
-                    if left > LANES:
-                        full(ai, lda, fp, bp, ci, ldc, left, k, sp, act, mi, ldm)
-                    else:
-                        full_narrow(ai, lda, fp, bp, ci, ldc, left, k, sp, act, mi, ldm)
-                elif left > LANES:
-                    other(ai, lda, fp, bp, ci, ldc, left, k, sp, act, mi, ldm)
-                else:
-                    other_narrow(ai, lda, fp, bp, ci, ldc, left, k, sp, act, mi, ldm)
-                i += size
-            while i < rows:
-                ai, ci, mi = a + i * lda, cp + i * ldc, (mp + i * ldm if more else 0)
-                if left > LANES:
-                    one(ai, lda, fp, bp, ci, ldc, left, k, sp, act, mi, ldm)
-                else:
-                    one_narrow(ai, lda, fp, bp, ci, ldc, left, k, sp, act, mi, ldm)
-                i += 1
-
-    return product
-
-
-_product_float = _make_product(_full, _full_narrow, _other, _other_narrow, _one, _one_narrow)
-_product_half = _make_product(
-    *(_full_half, _full_half_narrow, _other_half, _other_half_narrow, _one_half, _one_half_narrow)
-)
-_product_byte = _make_product(
-    *(_full_byte, _full_byte_narrow, _other_byte, _other_byte_narrow, _one_byte, _one_byte_narrow)
-)
-
-
-@kernel
-def _product(kind, rows, low, high, columns, k, a, lda, b, factor, c, ldc, bias, act, more, ldm):  # type: ignore[no-untyped-def]
-    if kind == FLOAT32:
-        _product_float(rows, low, high, columns, k, a, lda, b, factor, c, ldc, bias, act, more, ldm)
-    elif kind == BFLOAT16:
-        _product_half(rows, low, high, columns, (k + 1) // 2, a, lda, b, factor, c, ldc, bias, act, more, ldm)
-    else:
-        _product_byte(rows, low, high, columns, (k + 3) // 4, a, lda, b, factor, c, ldc, bias, act, more, ldm)
-
-
-@kernel
-def _width(kind):  # type: ignore[no-untyped-def]
-    """Bytes of a number."""
-    return 4 if kind == FLOAT32 else 2 if kind == BFLOAT16 else 1
-
-
-@kernel
-def _narrow(x, ldx, rows, columns, out, ldo, kind, quant):  # type: ignore[no-untyped-def]
-    """Rows of float32 as rows of bfloat16 or bytes, whole vectors; what stands behind the columns becomes zero."""
-    for r in range(rows):
-        for j in range(0, columns, LANES):
-            store_narrow(load(x + r * ldx + 4 * j, columns - j), out + r * ldo + j * _width(kind), kind, quant)
-
-
-@kernel
-def _activate_rows(y, ld, rows, columns, act):  # type: ignore[no-untyped-def]
-    """The activations that tiles leave out, while the rows are in the cache."""
-    if act <= RELU6:  # see tiles.CHEAP
-        return
-    for r in range(rows):
-        for j in range(0, columns, LANES):
-            at = y + r * ld + 4 * j
-            store(activate(act, load(at, columns - j)), at, columns - j)
 
 
 @kernel
@@ -175,16 +86,16 @@ def dense(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
             a, lda = scratch, padded(k) * 4
             _gather(op, first, rows, a, lda)
         if op.kind != FLOAT32:
-            narrow, ldn = scratch + op.block * (0 if pointwise else lda), padded(k) * _width(op.kind) + APART
-            _narrow(a, lda, rows, k, narrow, ldn, op.kind, op.quant)
-            a, lda = narrow, ldn
+            short, ldn = scratch + op.block * (0 if pointwise else lda), padded(k) * width(op.kind) + APART
+            narrow(a, lda, rows, k, short, ldn, op.kind, op.quant)
+            a, lda = short, ldn
         y, more = op.y + first * op.ldy, (op.more + first * op.ldm if op.more else 0)
-        _product(
+        product(
             *(op.kind, rows, first_panel, last_panel, op.columns, k, a, lda, op.w, op.factor, y, op.ldy, op.bias),
             *(op.act, more, op.ldm),
         )
         columns = min(op.columns, last_panel * PANEL) - first_panel * PANEL
-        _activate_rows(y + first_panel * PANEL * 4, op.ldy, rows, columns, op.act)
+        activate_rows(y + first_panel * PANEL * 4, op.ldy, rows, columns, op.act)
 
 
 @kernel
@@ -242,7 +153,7 @@ def depthwise(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
         c_low, c_high = vectors[0] * LANES, vectors[1] * LANES
     else:
         low, high = share(op.n * op.ho, 1, thread, threads)
-    pixel, narrow = (c_high - c_low) * 4 + APART, (c_high - c_low) * _width(op.kind) + APART
+    pixel, short = (c_high - c_low) * 4 + APART, (c_high - c_low) * width(op.kind) + APART
     places = (op.block - 1) * stride + size
     row_bytes = max((op.wo - 1) * stride + size, op.pl + op.w_in) * pixel
     table = scratch
@@ -270,23 +181,23 @@ def depthwise(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
             inside = 0 <= top + i < op.h_in
             put_i64(ring + (top + i) % places * row_bytes if inside else blank, table + 8 * i)
         if op.w2:
-            y, ldy, columns = results, narrow, channels
+            y, ldy, columns = results, short, channels
         else:
             y, ldy, columns = op.y + first * op.wo * op.ldy + 4 * c_low, op.ldy, op.columns - c_low
         for c in range(0, c_high - c_low, LANES):
             at = 4 * (c_low + c)
             _lines(
                 *(size, stride, table, 4 * c, pixel, op.w + at, ldw, op.bias + at, op.act),
-                *(y + _width(op.kind) * c, ldy, lines, op.wo, columns - c, op.kind, op.quant),
+                *(y + width(op.kind) * c, ldy, lines, op.wo, columns - c, op.kind, op.quant),
             )
-        _activate_rows(y, ldy, lines * op.wo, min(columns, c_high - c_low), op.act)
+        activate_rows(y, ldy, lines * op.wo, min(columns, c_high - c_low), op.act)
         if op.w2:
             y, more = op.y + first * op.wo * op.ldy, (op.more + first * op.wo * op.ldm if op.more else 0)
-            _product(
-                *(op.kind, lines * op.wo, 0, panels, op.columns, op.ci, results, narrow, op.w2, op.factor, y, op.ldy),
+            product(
+                *(op.kind, lines * op.wo, 0, panels, op.columns, op.ci, results, short, op.w2, op.factor, y, op.ldy),
                 *(op.bias2, op.act2, more, op.ldm),
             )
-            _activate_rows(y, op.ldy, lines * op.wo, op.columns, op.act2)
+            activate_rows(y, op.ldy, lines * op.wo, op.columns, op.act2)
         first += lines
 
 
@@ -338,7 +249,7 @@ def planar(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
                     else:
                         _one_at_narrow(rows + i * step, step, table, b, y, op.ldy, left, k, bias, op.act, 0, 0)
                     i += 1
-        _activate_rows(op.y + line * op.wo * op.ldy, op.ldy, op.wo, op.columns, op.act)
+        activate_rows(op.y + line * op.wo * op.ldy, op.ldy, op.wo, op.columns, op.act)
 
 
 @kernel

@@ -12,8 +12,9 @@ import numpy as np
 from ..accelerator.memory import Buffer, Part, Slot
 from ..accelerator.team import Team
 from ..static.graph import Graph
-from .plan import How, Plan
+from .plan import Plan
 from .program import OPERATION, team
+from .values import How
 from .weights import Weights
 
 KEPT = 8  # plans; each is a few hundred kB of addresses
@@ -32,7 +33,7 @@ class Network:
         """Args: graph: simplified; weights: those of another network of the same graph, to be shared.
 
         Raises:
-            pplc_cli.inference.plan.Unsupported: the graph has a node that the kernels do not know.
+            pplc_cli.inference.values.Unsupported: the graph has a node that the kernels do not know.
         """
         self.graph, self.size, self.how = graph, size, how
         self.weights = weights if weights is not None else Weights()

@@ -9,75 +9,25 @@ so that its weights are read once.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Optional, Union
+from typing import Optional
 
 import numpy as np
 
 from ..accelerator.blocks import padded
 from ..accelerator.llvm import LANES
-from ..accelerator.memory import Buffer, Field, Part, Slot, place
+from ..accelerator.memory import Buffer, Field, Slot, place
 from ..static.graph import Graph, Node
 from .kernels import APART
 from .program import Code
-from .shapes import Shape, shapes_of
+from .shapes import shapes_of
 from .tiles import BFLOAT16, CHEAP, FLOAT32, INT8
-from .weights import ACTIVATION_CODES, Span, Weights, as_matrix, packed, shift, taps
+from .values import Fields, How, Unsupported, Value
+from .weights import ACTIVATION_CODES, Weights, as_matrix, packed, shift, taps
 
 BLOCK_ROWS = 64  # pixels whose products are computed together; their inputs stay in the second cache
 PLANAR_CHANNELS = 4
 KINDS = {"float32": FLOAT32, "bfloat16": BFLOAT16, "int8": INT8}
 DEPTHWISE_SIZES, DEPTHWISE_STRIDES = (1, 3, 5, 7), (1, 2)
-
-
-Fields = dict[str, Field]
-
-
-class Unsupported(Exception):
-    """A node that the kernels do not know; the text says which."""
-
-
-@dataclasses.dataclass(frozen=True)
-class How:
-    """How plans compute.
-
-    Attributes:
-        threads: of the team that runs them.
-        precision: of products over maps: float32, bfloat16 or int8.
-        spans: for int8, between which numbers the inputs of products lie, by the values' names; products of others stay
-            float32.
-        fused: whether a pointwise convolution runs inside the depthwise one before it.
-    """
-
-    threads: int = 1
-    precision: str = "float32"
-    spans: Mapping[str, Span] = dataclasses.field(default_factory=dict)
-    fused: bool = True
-
-
-@dataclasses.dataclass
-class Value:
-    """Where a value lies: ``rows`` pixels a picture, ``ld`` numbers apart, from number ``start`` of each on."""
-
-    buffer: Union[Buffer, Slot]
-    shape: Shape
-    ld: int
-    start: int = 0
-    picture: int = 0  # bytes to the same value of the next picture, where all pictures have their own
-
-    @property
-    def address(self) -> Field:
-        """For an operation on one picture, or on all in the tail."""
-        return self.buffer if isinstance(self.buffer, Slot) else Part(self.buffer, 4 * self.start, self.picture)
-
-    @property
-    def rows(self) -> int:
-        return self.shape[1] * self.shape[2]
-
-    @property
-    def columns(self) -> int:
-        """How many numbers of a row may be written: the padding too where the rows are this value's alone."""
-        return self.ld if self.start == 0 and self.ld == padded(self.shape[0]) else self.shape[0]
 
 
 class Plan:

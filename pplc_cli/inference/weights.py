@@ -9,7 +9,7 @@ import numpy as np
 
 from ..accelerator.blocks import padded
 from ..static.graph import Node
-from .kernels import PANEL
+from .products import PANEL
 from .tiles import BFLOAT16, FLOAT32, INT8
 
 ACTIVATION_CODES = {"relu": 1, "hardswish": 2, "relu6": 3, "hardsigmoid": 4, "sigmoid": 5, "swish": 6, "gelu": 7}
