@@ -231,7 +231,7 @@ def read_rows(path):
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
 def test_embeddings_are_written_to_the_last_bit(suffix, untrained, pictures, tmp_path):
-    embedder = Predictor(untrained(0), engine="onnxruntime", features=True)
+    embedder = Predictor(untrained(0), engine="pplc", features=True)
     layout = Layout.of(embedder, 1)
     answers = record(embedder, tmp_path / f"out.{suffix}", str(pictures), layout)
     path = tmp_path / f"out.{suffix}"
@@ -410,3 +410,41 @@ def test_outputs_go_where_paths_are_chinese_and_new(predictor, pictures, tmp_pat
     out = Path(tmp_path / "新 folder" / "答案.jsonl")
     assert record(predictor, out, str(pictures / "猫.jpg"))[0].path.endswith("猫.jpg")
     assert "猫.jpg" in out.read_text(encoding="utf-8")
+
+
+def test_the_engine_where_none_is_named(untrained, tmp_path):
+    from pplc_cli.engines import own
+    from pplc_cli.opening import default_engine
+
+    folder = untrained(0)
+    assert default_engine(folder, "float32", False) == "paddle"  # no export has checked another
+    assert default_engine(folder, "float32", True) == "pplc"
+    for files, expected in ((["inference.onnx"], "onnxruntime"), (["inference.xml"], "openvino"), ([], "paddle")):
+        place = tmp_path / expected
+        place.mkdir()
+        for name in files:
+            (place / name).touch()
+        assert default_engine(place, "float32", False) == expected
+    (place / "inference.json").touch()
+    checked = {"engines": {"pplc": {"float32": {}}, "openvino": {"int8": {}}}}
+    (place / "pplc.json").write_text(json.dumps(checked), encoding="utf-8")
+    assert default_engine(place, "float32", False) == ("pplc" if own.ready() else "paddle")
+    assert default_engine(place, "bfloat16", False) == "paddle"
+    assert default_engine(place, "int8", False) == "openvino"
+
+
+def test_a_terminal_shows_rate_and_time_left(untrained, words, tmp_path):
+    import pty
+
+    ours, theirs = pty.openpty()
+    line = command(untrained(0), words, "--output", tmp_path / "out.jsonl")
+    process = subprocess.Popen(line, stderr=theirs, env={**os.environ, "COLUMNS": "120", "TERM": "xterm"})
+    os.close(theirs)
+    told = b""
+    try:
+        while piece := os.read(ours, 1 << 16):
+            told += piece
+    except OSError:  # the other end is closed
+        pass
+    process.wait()
+    assert b"/3075" in told and b"images/s" in told and b"could not be used; the file names them" in told
