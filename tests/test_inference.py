@@ -179,6 +179,23 @@ def test_what_is_not_known_is_said_in_a_line(tmp_path):
         engine.run(np.zeros((1, 3, 65, 64), np.float32))
 
 
+@pytest.mark.parametrize(
+    "kind, name, array",
+    [
+        ("conv", "weight", np.zeros((8, 4, 3, 3), np.float32)),
+        ("conv", "weight", np.zeros((7, 3, 3), np.float32)),
+        ("conv", "bias", np.zeros(5, np.float32)),
+        ("linear", "weight", np.zeros((1281, 10), np.float32)),
+        ("linear", "bias", np.zeros((10, 1), np.float32)),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_before_kernels_read_them(kind, name, array, tmp_path):
+    graph = simplify(exported_graph("PPLCNet_x0_25", tmp_path))
+    next(node for node in graph.nodes if node.kind == kind).weights[name] = array
+    with pytest.raises(PredictError, match=f"{kind} .*does not fit what it reads"):
+        OwnEngine(graph, threads=1)
+
+
 needs_bytes = pytest.mark.skipif(not INT8, reason="the CPU has no AVX-512 VNNI")
 
 

@@ -88,6 +88,8 @@ class OwnEngine:
                 how = How(1 if number else self.threads, self.precision, self._spans)
                 try:
                     self._networks[size, number] = Network(self.graph, size, how, weights=self._weights)
+                except ModelError as error:
+                    raise PredictError(str(error)) from None
                 except Unsupported as reason:
                     raise PredictError(f"pplc's own kernels do not know {reason}; expected --engine paddle") from None
             return self._networks[size, number]

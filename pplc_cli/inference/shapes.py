@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..errors import ModelError
 from ..static.graph import Graph, Node
 
 Shape = tuple[int, int, int]  # channels, height, width; 1 x 1 of what is no map
@@ -13,11 +14,46 @@ def shapes_of(graph: Graph, size: tuple[int, int]) -> dict[str, Shape]:
     Args:
         graph: the network.
         size: height and width of the pictures.
+
+    Raises:
+        ModelError: the network's weights and values do not fit each other; kernels would read past their ends.
     """
     shapes: dict[str, Shape] = {graph.input: (graph.shapes[graph.input][1], *size)}
     for node in graph.nodes:
-        shapes[node.output] = _shape(node, [shapes[name] for name in node.inputs])
+        inputs = [shapes[name] for name in node.inputs]
+        if not _fits(node, inputs):
+            raise ModelError(
+                f"the network's {node.kind} {node.name or node.output} does not fit what it reads, {inputs}"
+            )
+        shapes[node.output] = _shape(node, inputs)
+        if min(shapes[node.output]) < 1:
+            raise ModelError(f"the network leaves nothing of pictures of {size[1]} x {size[0]} pixels")
     return shapes
+
+
+def _fits(node: Node, inputs: list[Shape]) -> bool:
+    """Whether a node can read these values."""
+    channels, options = inputs[0][0], node.options
+    weight, bias = node.weights.get("weight"), node.weights.get("bias")
+    if node.kind == "conv":
+        if weight is None or weight.ndim != 4 or min(*options["stride"], *options["dilation"], options["groups"]) < 1:
+            return False
+        outputs = len(weight)
+        if weight.shape[1] * options["groups"] != channels or outputs % options["groups"]:
+            return False
+    elif node.kind == "linear":
+        if weight is None or weight.ndim != 2 or weight.shape[0] != channels * inputs[0][1] * inputs[0][2]:
+            return False
+        outputs = weight.shape[1]
+    elif node.kind == "slice":
+        return 0 <= options["start"] < options["stop"] <= channels
+    elif node.kind == "shuffle":
+        return options["groups"] > 0 and channels % options["groups"] == 0
+    elif node.kind == "pool":
+        return min(*options["kernel"], *options["stride"]) > 0
+    else:
+        return node.kind != "concat" or len({shape[1:] for shape in inputs}) == 1
+    return bias is None or bias.shape == (outputs,)
 
 
 def _shape(node: Node, inputs: list[Shape]) -> Shape:
