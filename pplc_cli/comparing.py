@@ -67,8 +67,8 @@ def compare(
         ModelError: a target is not there, or does not take such pictures.
     """
     from .engines.paddle import PaddleEngine
-    from .exporting import save_graph
     from .files import user_path
+    from .formats import save_graph
     from .runtime import load_paddle
     from .targets import find_target
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import yaml
 from .data.transforms import Pipeline
 from .errors import PredictError
 from .files import PathLike, recover_directory, user_path
+
+SIDECAR = "pplc.json"  # what pplc export has to say that PaddleX has no place for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +55,14 @@ def describe(folder: PathLike) -> Description:
         return Description(folder, name, labels, Pipeline(transforms, training=False))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise PredictError(f"{path}: is not what PaddleX 3 writes: {type(error).__name__}: {error}") from None
+
+
+def read_sidecar(folder: Path) -> dict[str, Any]:
+    """What ``pplc export`` noted of a folder; nothing where it is PaddleX's, or damaged."""
+    try:
+        return dict(json.loads((folder / SIDECAR).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _to_transforms(step: dict[str, Any]) -> list[Any]:

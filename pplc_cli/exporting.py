@@ -11,7 +11,7 @@ from typing import Any, Optional, Union
 import numpy as np
 import yaml
 
-from .checkpoint import load_info, load_network
+from .checkpoint import load_network
 from .config import Config
 from .data.images import read_image
 from .data.lists import Sample, read_part
@@ -19,9 +19,9 @@ from .data.loader import Loader
 from .data.transforms import Pipeline
 from .engines import Engine, open_engine
 from .errors import ExportError, ImageError, PplcError, PredictError
+from .exported import SIDECAR
 from .files import PathLike, atomic_directory, user_path, write_json, write_text
 from .formats import ENGINE_OF, FORMATS, Form, write_formats
-from .formats import save_graph as save_graph
 from .models.registry import find_network
 from .paddlex_yml import at_size, describe
 from .quantizing import CALIBRATION_BATCH, INT8_FILE, Accuracy, choose_pictures, measure, quantize, write_own_spans
@@ -29,7 +29,6 @@ from .run import Run
 from .runtime import load_paddle
 from .schema import did_you_mean
 
-SIDECAR = "pplc.json"  # what PaddleX has no place for
 LOWER_PRECISIONS = ("bfloat16", "int8")
 ANY = "any"
 _PRECISE = ("paddle", "pplc", "onnxruntime", "openvino")  # engines that know lower precisions
@@ -145,17 +144,6 @@ def _first(error: Exception) -> str:
     """What Paddle's pages of stack say."""
     lines = [line.strip() for line in str(error).splitlines() if "Error:" in line or "Error]" in line]
     return (lines or [type(error).__name__])[-1][:200]
-
-
-def is_current(run: Run) -> bool:
-    """Whether the exported folder was made from the run's best weights of now."""
-    import json
-
-    try:
-        made_from = json.loads((run.exported / SIDECAR).read_text(encoding="utf-8"))["weights"]
-    except (OSError, ValueError, KeyError):
-        return False
-    return made_from == load_info(run.best, "model")["sha256"]["model"]
 
 
 def _check_images(config: Config, labels: Sequence[str], pipeline: Pipeline) -> np.ndarray:

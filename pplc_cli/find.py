@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
+from .checkpoint import load_info
 from .config import Config, PredictConfig, check_config, load_config
 from .errors import DataError, PredictError
-from .exporting import is_current
+from .exported import read_sidecar
 from .files import user_path
 from .predict import Predictor, load_predictor
 from .run import Run, find_run
@@ -125,6 +126,6 @@ def exported_folder(trained: Run) -> Path:
     folder = trained.exported
     if not folder.is_dir():
         raise PredictError(f"{trained.folder} is not exported yet; run: pplc export --run {trained.folder}")
-    if not is_current(trained):
+    if read_sidecar(folder).get("weights") != load_info(trained.best, "model")["sha256"]["model"]:
         raise PredictError(f"{folder} is older than the run's best weights; run: pplc export --run {trained.folder}")
     return folder

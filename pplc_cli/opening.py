@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Optional
 
 from .engines import Engine, open_engine
 from .errors import PredictError
+from .exported import read_sidecar
 
 
 def open_chosen(
@@ -58,7 +58,8 @@ def default_engine(folder: Path, precision: str, features: bool) -> str:
     ``pplc`` where the export was checked with it and its kernels are compiled here, else ``paddle``; another where
     these two lack the files, the precision or the embeddings.
     """
-    checked = _checked(folder)
+    found = read_sidecar(folder).get("engines")
+    checked: dict[str, Any] = found if isinstance(found, dict) else {}  # that the export compared, by their precisions
     if precision == "int8":
         return next((engine for engine, precisions in checked.items() if "int8" in precisions), "onnxruntime")
     if not any((folder / name).is_file() for name in ("inference.json", "inference.pdmodel")):
@@ -73,11 +74,3 @@ def default_engine(folder: Path, precision: str, features: bool) -> str:
 
         return "pplc" if own.ready() else "paddle"
     return "paddle"
-
-
-def _checked(folder: Path) -> dict[str, Any]:
-    """Engines and their precisions that ``pplc export`` compared with the trained network, with what it found."""
-    try:
-        return dict(json.loads((folder / "pplc.json").read_text(encoding="utf-8"))["engines"])
-    except (OSError, ValueError, KeyError, TypeError):  # PaddleX's folder, or an older one
-        return {}

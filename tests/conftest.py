@@ -203,7 +203,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]
 
 
 @pytest.fixture(scope="session")
-def calm(trained: Trained) -> Run:
+def calm(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run whose activations stay below 100; those of ``trained`` reach 40000, which 8 bits cannot tell apart."""
     words = recipe(
         trained.data,
@@ -212,5 +212,6 @@ def calm(trained: Trained) -> Run:
         transforms="[{RandomCrop: {crop_size: 64, scaling: [0.7, 1.0]}}, RandomHorizontalFlip, Normalize]",
     )
     resize = "eval.transforms=[{Resize: {target_size: 64}}, Normalize]"
-    Pplc(trained.folder)("train", *words, "-o", resize, "--output", str(trained.folder / "calm"))
-    return Run(trained.folder / "calm")
+    folder = tmp_path_factory.mktemp("calm")  # where it is the latest run, and not where ``trained`` is
+    Pplc(folder)("train", *words, "-o", resize, "--output", str(folder / "run"))
+    return Run(folder / "run")

@@ -7,10 +7,9 @@ import math
 from pathlib import Path
 from typing import Optional
 
-import numpy as np
-
-from ..static.graph import Graph, Node
+from ..static.graph import Graph
 from ..static.paddle_file import read_paddle
+from ..static.shapes import shapes_of
 from ..static.simplify import simplify
 from .machine import Rates
 
@@ -71,45 +70,15 @@ def cost_of(folder: Path, size: tuple[int, int]) -> Optional[Cost]:
 
 def cost(graph: Graph, size: tuple[int, int]) -> Cost:
     """Count a network that :func:`pplc_cli.static.simplify.simplify` has been through."""
-    shapes: dict[str, tuple[int, ...]] = {graph.input: (3, *size)}
+    shapes = shapes_of(graph, size)
     macs = weights = activations = 0
     for node in graph.nodes:
-        given = [shapes[name] for name in node.inputs]
-        made = shapes[node.output] = _made(node, given)
+        made = shapes[node.output]
         if node.kind == "conv":
             macs += math.prod(made) * math.prod(node.weights["weight"].shape[1:])
         elif node.kind == "linear":
             macs += math.prod(node.weights["weight"].shape)
         weights += sum(array.nbytes for array in node.weights.values())
         if node.kind not in _FREE:
-            activations += 4 * sum(math.prod(shape) for shape in (*given, made))
+            activations += 4 * sum(math.prod(shape) for shape in (*(shapes[name] for name in node.inputs), made))
     return Cost(macs, weights, activations)
-
-
-def _made(node: Node, given: list[tuple[int, ...]]) -> tuple[int, ...]:
-    """Shape of one picture's result, from those of the inputs: (channels, height, width) or (numbers,)."""
-    first, options = given[0], node.options
-    if node.kind == "conv":
-        weight = node.weights["weight"]
-        dilation = options["dilation"]
-        kernel = [(side - 1) * step + 1 for side, step in zip(weight.shape[2:], dilation)]
-        return (weight.shape[0], *_windows(first[1:], kernel, node, ceil=False))
-    if node.kind == "pool":
-        return (first[0], *_windows(first[1:], options["kernel"], node, ceil=options["ceil"]))
-    if node.kind == "mean":
-        return (first[0], 1, 1)
-    if node.kind == "concat":
-        return (sum(shape[0] for shape in given), *first[1:])
-    if node.kind == "slice":
-        return (options["stop"] - options["start"], *first[1:])
-    if node.kind == "flatten":
-        return (math.prod(first),)
-    if node.kind == "linear":
-        return (node.weights["weight"].shape[1],)
-    return np.broadcast_shapes(*given)
-
-
-def _windows(sides: tuple[int, ...], kernel: list[int], node: Node, *, ceil: bool) -> list[int]:
-    top, left, bottom, right = node.options["padding"]
-    spans = (sides[0] + top + bottom - kernel[0], sides[1] + left + right - kernel[1])
-    return [(-(-span // step) if ceil else span // step) + 1 for span, step in zip(spans, node.options["stride"])]

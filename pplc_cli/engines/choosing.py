@@ -114,6 +114,8 @@ def choose(
     Raises:
         PredictError: it is no exported folder, or no engine can run it; with each engine's reason.
     """
+    from ..bench.worker import pictures
+
     description = describe(folder)
     threads = threads or physical_cores()
     options = {"precision": precision, "threads": threads, "features": features}
@@ -121,7 +123,7 @@ def choose(
     known = _read(memory) if remember else None
     if known is not None:
         return Choice(known, batch_size, remembered=True, measured_now=False)
-    measured = _measure(description.folder, options, _pictures(description.pipeline.size))
+    measured = _measure(description.folder, options, pictures(BATCH, description.pipeline.size))
     if all(m.reason for m in measured):
         reasons = "; ".join(f"{m.engine}: {m.reason}" for m in measured)
         raise PredictError(f"no engine can run {description.folder} in {precision}: {reasons}")
@@ -198,15 +200,6 @@ def _difference(answer: np.ndarray, reference: Optional[np.ndarray], features: b
         return float("nan")
     difference = np.abs(answer.astype(np.float64) - reference).max()
     return float(difference / (np.abs(reference).max() or 1.0) if features else difference)
-
-
-def _pictures(size: tuple[int, int]) -> np.ndarray:
-    """Patches of colour with a little noise, as the network gets them: float32 (BATCH, 3, height, width)."""
-    rng = np.random.default_rng(0)
-    coarse = rng.standard_normal((BATCH, 3, 8, 8), np.float32)
-    rows, columns = (np.arange(side) * 8 // side for side in size)
-    fine = rng.standard_normal((BATCH, 3, *size), np.float32)
-    return coarse[:, :, rows][..., columns] + 0.1 * fine
 
 
 def _memory(folder: Path, options: Mapping[str, Any]) -> Path:

@@ -76,6 +76,6 @@ class OnnxRuntimeEngine:
 def open_folder(folder: Path, *, precision: str, threads: Optional[int], features: bool) -> OnnxRuntimeEngine:
     """See :func:`pplc_cli.engines.open_engine`."""
     if precision == "bfloat16":
-        raise PredictError("the engine onnxruntime runs float32 and int8; paddle and openvino run bfloat16")
+        raise PredictError("the engine onnxruntime runs float32 and int8; pplc, paddle and openvino run bfloat16")
     source = onnx_source(folder, precision=precision, features=features)
     return OnnxRuntimeEngine(source, precision=precision, threads=threads or physical_cores(), where=folder)

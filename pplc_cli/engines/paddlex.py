@@ -85,5 +85,5 @@ def open_folder(folder: Path, *, precision: str, threads: Optional[int], feature
     if features:
         raise PredictError("PaddleX gives probabilities alone; pplc, onnxruntime and openvino give features")
     if precision not in _RUN_MODES:
-        raise PredictError("PaddleX runs float32 and bfloat16 on CPUs; onnxruntime and openvino run int8")
+        raise PredictError("PaddleX runs float32 and bfloat16 on CPUs; pplc, onnxruntime and openvino run int8")
     return PaddleXEngine(folder, precision=precision, threads=threads or physical_cores())

@@ -208,7 +208,7 @@ def planar(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
     A row of output pixels at a time: the planes' rows it needs are copied with their padding, and the table says where
     each element of the first pixel's patch lies.
     """
-    k, low, high = op.kh * op.kw * op.ci, 0, 0
+    k = op.kh * op.kw * op.ci
     low, high = share(op.n * op.ho, 1, thread, threads)
     width = padded(op.w_in + 2 * op.pl + op.kw) * 4
     table, rows = scratch, scratch + padded(k) * 8

@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from ..accelerator.memory import Buffer, Part, Slot
+from ..accelerator.memory import Part, Slot
 from ..accelerator.team import Team
 from ..static.graph import Graph
 from .plan import Plan
@@ -125,8 +125,6 @@ def _records(steps: list[dict[str, Any]], base: int) -> np.ndarray:
         for name, value in step.items():
             if isinstance(value, Part):
                 record[name] = base + value.buffer.offset + value.offset
-            elif isinstance(value, Buffer):
-                record[name] = base + value.offset
             elif not isinstance(value, Slot):
                 record[name] = value
     return records

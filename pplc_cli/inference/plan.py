@@ -17,9 +17,9 @@ from ..accelerator.blocks import padded
 from ..accelerator.llvm import LANES
 from ..accelerator.memory import Buffer, Field, Slot, place
 from ..static.graph import Graph, Node
+from ..static.shapes import shapes_of
 from .kernels import APART
 from .program import Code
-from .shapes import shapes_of
 from .tiles import BFLOAT16, CHEAP, FLOAT32, INT8
 from .values import Fields, How, Unsupported, Value
 from .weights import ACTIVATION_CODES, Weights, as_matrix, packed, shift, taps
@@ -107,13 +107,13 @@ class Plan:
     def _concat_targets(self) -> dict[str, tuple[str, int]]:
         """Values that lie from the start where their only reader, a concatenation, wants them."""
         targets = {}
+        makers = {node.output: node.kind for node in self.graph.nodes}
         for node in self.graph.nodes:
             if node.kind != "concat":
                 continue
             start = 0
             for name in node.inputs:
-                maker = next((n for n in self.graph.nodes if n.output == name), None)
-                if self._readers[name] == 1 and maker is not None and maker.kind not in ("slice", "flatten", "concat"):
+                if self._readers[name] == 1 and makers.get(name, "slice") not in ("slice", "flatten", "concat"):
                     targets[name] = node.output, start
                 start += self.shapes[name][0]
         return targets
@@ -121,9 +121,8 @@ class Plan:
     def _only_reader(self, name: str, kind: str) -> Optional[Node]:
         """The one node that reads a value, where it is of this kind and in the same part of the network."""
         node = self._next.get(name)
-        if self._readers.get(name) != 1 or node is None or node.kind != kind or name == self.graph.output:
-            return None
-        return node if (name in self._crossing) is False else None
+        here = name not in self._crossing and name != self.graph.output
+        return node if here and node is not None and node.kind == kind and self._readers[name] == 1 else None
 
     def _absorb(self, node: Node) -> tuple[str, Fields]:
         """The value behind what a node's result goes through alone, and the fields that say what."""
@@ -136,11 +135,15 @@ class Plan:
                 more = self._read(other)
                 fields.update(more=more.address, ldm=4 * more.ld)
                 name = self._take(add)
+        name, behind = self._activated(name)
+        return name, {**fields, **behind}
+
+    def _activated(self, name: str) -> tuple[str, Fields]:
+        """The same for an activation alone."""
         activation = self._only_reader(name, "activation")
-        if activation is not None:
-            fields["act"] = ACTIVATION_CODES[activation.options["function"]]
-            name = self._take(activation)
-        return name, fields
+        if activation is None:
+            return name, {}
+        return self._take(activation), {"act": ACTIVATION_CODES[activation.options["function"]]}
 
     def _take(self, node: Node) -> str:
         self._done.add(node.output)
@@ -246,7 +249,7 @@ class Plan:
         channels, _, w_in = self.shapes[node.inputs[0]]
         _, ho, wo = self.shapes[node.output]
         geometry, source = self._geometry(node), self._read(node.inputs[0])
-        name, fields = self._behind(node)
+        name, fields = self._activated(node.output)
         weight, bias = node.weights["weight"], node.weights.get("bias")
         addresses = self.weights.addresses(node, "taps", lambda: (taps(weight), shift(bias, channels)))
         fields.update(zip(("w", "bias"), addresses))
@@ -295,18 +298,11 @@ class Plan:
         rows = one.rows if gate.rows < one.rows else 1
         if gate.rows not in (1, one.rows):
             raise Unsupported(f"a product of {one.shape} and {gate.shape}")
-        name, fields = self._behind(node)
+        name, fields = self._activated(node.output)
         target = self._make(name)
         n = self._pictures * one.rows // rows
         fields.update(more=gate.address, ldm=4 * gate.ld)
         self._op(Code.SCALE, n=n, h_in=rows, **fields, **self._row_fields(one, target))
-
-    def _behind(self, node: Node) -> tuple[str, Fields]:
-        """As :meth:`_absorb`, an activation alone."""
-        activation = self._only_reader(node.output, "activation")
-        if activation is None:
-            return node.output, {}
-        return self._take(activation), {"act": ACTIVATION_CODES[activation.options["function"]]}
 
     def _combine(self, sources: list[Value], target: Value, **fields: Field) -> None:
         if len(sources) > 1:
@@ -318,7 +314,7 @@ class Plan:
         sources = [self._read(name) for name in node.inputs]
         if sources[0].shape != sources[1].shape:
             raise Unsupported(f"a sum of {sources[0].shape} and {sources[1].shape}")
-        name, fields = self._behind(node)
+        name, fields = self._activated(node.output)
         self._combine(sources, self._make(name), **fields)
 
     def _activation(self, node: Node) -> None:

@@ -8,7 +8,7 @@ from typing import Union
 
 from ..accelerator.blocks import padded
 from ..accelerator.memory import Buffer, Field, Part, Slot
-from .shapes import Shape
+from ..static.shapes import Shape
 from .weights import Span
 
 Fields = dict[str, Field]

@@ -7,14 +7,13 @@ from typing import Callable, Optional
 
 import numpy as np
 
+from ..accelerator import activations
 from ..accelerator.blocks import padded
-from ..static.graph import Node
+from ..static.graph import ACTIVATIONS, Node
 from .products import PANEL
 from .tiles import BFLOAT16, FLOAT32, INT8
 
-ACTIVATION_CODES = {"relu": 1, "hardswish": 2, "relu6": 3, "hardsigmoid": 4, "sigmoid": 5, "swish": 6, "gelu": 7}
-
-
+ACTIVATION_CODES = {name: getattr(activations, name.upper()) for name in ACTIVATIONS}
 Span = tuple[float, float]  # the least and the largest
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import ModelError
-from ..static.graph import Graph, Node
+from .graph import Graph, Node
 
 Shape = tuple[int, int, int]  # channels, height, width; 1 x 1 of what is no map
 
@@ -16,7 +16,7 @@ def shapes_of(graph: Graph, size: tuple[int, int]) -> dict[str, Shape]:
         size: height and width of the pictures.
 
     Raises:
-        ModelError: the network's weights and values do not fit each other; kernels would read past their ends.
+        ModelError: the network's weights and values do not fit each other: kernels would read past their ends.
     """
     shapes: dict[str, Shape] = {graph.input: (graph.shapes[graph.input][1], *size)}
     for node in graph.nodes:
