@@ -54,7 +54,8 @@ def describe(folder: PathLike) -> Description:
         labels = [str(label) for label in labels or range(1000)]
         return Description(folder, name, labels, Pipeline(transforms, training=False))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise PredictError(f"{path}: is not what PaddleX 3 writes: {type(error).__name__}: {error}") from None
+        reason = " ".join(str(error).split())  # YAML's has lines
+        raise PredictError(f"{path}: is not what PaddleX 3 writes: {type(error).__name__}: {reason}") from None
 
 
 def read_sidecar(folder: Path) -> dict[str, Any]:

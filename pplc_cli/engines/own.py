@@ -126,15 +126,17 @@ def open_folder(folder: Path, *, precision: str, threads: Optional[int], feature
         from ..inference.calibration import read_spans
 
         spans = read_spans(folder)
-    from ..static.paddle_file import read_paddle
+    from ..static.paddle_file import UnknownOperation, read_paddle
     from ..static.simplify import simplify
 
     try:
         graph = read_paddle(folder)
         graph = simplify(graph.features() if features else graph)
         return OwnEngine(graph, precision=precision, threads=threads, spans=spans)
-    except (ModelError, ValueError) as error:
+    except UnknownOperation as error:
         raise PredictError(f"{error}; expected --engine paddle") from None
+    except (ModelError, ValueError) as error:
+        raise PredictError(str(error)) from None
 
 
 def _check_cpu(has: bool, precision: str, instructions: str) -> None:

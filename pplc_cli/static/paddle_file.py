@@ -26,20 +26,30 @@ def read_paddle(folder: Path) -> Graph:
     """The network of an exported folder.
 
     Raises:
-        ModelError: a file is missing or damaged, or the network has operations that are not known here; named.
+        UnknownOperation: the network has operations that are not known here; named.
+        ModelError: a file is missing or damaged.
     """
     program, weights = folder / "inference.json", folder / "inference.pdiparams"
+    read = program
     try:
         content = json.loads(program.read_bytes())
         ops = content["program"]["regions"][0]["blocks"][0]["ops"]
         names = sorted(op["A"][3] for op in ops if op["#"] == "p")
-        return _Reader(ops, _read_weights(weights, names)).graph()
+        read = weights
+        arrays = _read_weights(weights, names)
+        read = program
+        return _Reader(ops, arrays).graph()
     except _Unknown as error:
-        raise ModelError(f"{program}: has {error}, which pplc's own reader does not know") from None
+        raise UnknownOperation(f"{program}: has {error}, which pplc's own reader does not know") from None
     except OSError as error:
         raise ModelError(f"{error.filename}: {error.strerror}") from None
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, struct.error) as error:
-        raise ModelError(f"{program}: is not what Paddle 3 exports: {type(error).__name__}: {error}") from None
+        reason = f"is damaged, or not what Paddle 3 exports: {type(error).__name__}: {error}"
+        raise ModelError(f"{read}: {reason}; export it again") from None
+
+
+class UnknownOperation(ModelError):
+    """A network that is whole, but has operations that are not known here."""
 
 
 class _Unknown(Exception):
