@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -77,6 +78,19 @@ class Stream(Generic[Task, Answer]):
             for number in range(workers)
         ]
         failure: Optional[Exception] = None
+
+        def end() -> None:
+            with self._for_workers:
+                self._closed = True
+                self._tasks.clear()
+                self._for_workers.notify_all()
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
+
+        # Whoever leaves without closing this generator, by an error, say, must not let the interpreter end a thread
+        # that is inside C++: that ends the process with SIGABRT.
+        atexit.register(end)
         try:
             for thread in threads:
                 thread.start()
@@ -96,13 +110,8 @@ class Stream(Generic[Task, Answer]):
                 self._for_workers.notify_all()
             yield from self._ready()
         finally:
-            with self._for_workers:
-                self._closed = True
-                self._tasks.clear()
-                self._for_workers.notify_all()
-            for thread in threads:
-                if thread.ident is not None:
-                    thread.join()
+            end()
+            atexit.unregister(end)
         if failure is not None:
             raise failure
 

@@ -188,6 +188,24 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(untrained, predictor, words
     assert out.read_bytes() == whole.read_bytes()
 
 
+LEAVES = """
+import sys
+from pplc_cli import Predictor
+model, picture, engine = sys.argv[1:]
+answers = Predictor(model, engine=engine).predict([picture] * 10_000, many=True)
+print(next(answers).label)
+"""
+
+
+@pytest.mark.parametrize("engine", ["pplc", "paddle"])
+def test_a_program_may_end_in_the_middle(untrained, pictures, engine):
+    """Threads inside C++ when the interpreter ends them abort the process, every other time."""
+    line = [sys.executable, "-c", LEAVES, str(untrained(0)), str(pictures / "00.jpg"), engine]
+    for _ in range(3):
+        left = subprocess.run(line, capture_output=True, text=True)
+        assert (left.returncode, left.stderr) == (0, "") and left.stdout
+
+
 def test_ctrl_c_keeps_what_is_done(untrained, predictor, words, tmp_path):
     out = tmp_path / "out.jsonl"
     process = subprocess.Popen(command(untrained(0), words, "--output", out), stderr=subprocess.PIPE, text=True)
