@@ -17,6 +17,7 @@ from .data.images import decode_image
 from .engines import Engine, ImageEngine
 from .errors import ImageError
 from .exported import describe
+from .feeding import feed_for
 from .files import PathLike
 from .inputs import Source
 from .opening import open_chosen
@@ -110,6 +111,7 @@ class Predictor:
         labels: class names in the order of their ids.
         size: height and width of the network's input.
         engine: what runs the network for few pictures; for many, every worker has its own of one thread.
+        feed: how decoded pictures become what the engine takes.
         batch_size: pictures that run together.
         workers: threads for many pictures.
         features: whether answers are embeddings.
@@ -159,6 +161,7 @@ class Predictor:
             mkldnn=mkldnn,
             batch_size=self.batch_size,
         )
+        self.feed = feed_for(self.engine, self.pipeline)
         self.workers = workers or threads or physical_cores()
         self.time = InferenceTime()
         self._lock = threading.Lock()
@@ -222,8 +225,7 @@ class Predictor:
     def _work(self, stream: Stream[Picture, Prediction], asked: _Asked) -> None:
         """A worker's life: fill a batch across pictures that cannot be used, run it, until there are no more."""
         engine = self._borrow()
-        images = isinstance(engine, ImageEngine)
-        batch = None if images else np.zeros((self.batch_size, 3, *self.size), np.float32)
+        batch = None if isinstance(engine, ImageEngine) else self.feed.empty(self.batch_size)
         while True:
             numbers: list[int] = []
             ready: list[_Prepared] = []
@@ -261,7 +263,8 @@ class Predictor:
             image = pixels_of(picture)
             if isinstance(self.engine, ImageEngine):
                 return _Prepared(name, None, image, time.perf_counter() - began)
-            pixels = self.pipeline(image, _UNUSED, out)
+            pixels = self.feed.empty(1)[0] if out is None else out
+            self.feed.write(image, pixels)
         except ImageError as error:
             return _Prepared(name, error=str(error))
         return _Prepared(name, pixels, image if asked.keep_images else None, time.perf_counter() - began)
@@ -275,7 +278,7 @@ class Predictor:
             assert isinstance(engine, ImageEngine)
             rows = engine.run_images([p.image for p in ready if p.image is not None])
         else:
-            rows = engine.run(batch)[: len(ready)]
+            rows = self.feed.run(engine, batch)[: len(ready)]
         ran = time.perf_counter()
         images = [p.image if asked.keep_images else None for p in ready]
         if self.features:
@@ -304,9 +307,6 @@ def load_predictor(folder: PathLike, settings: PredictConfig, *, features: bool 
     return Predictor(folder, features=features, **values)
 
 
-_UNUSED = np.random.default_rng(0)  # evaluation transforms draw nothing
-
-
 @dataclasses.dataclass(frozen=True)
 class _Asked:
     top_k: int
@@ -316,7 +316,7 @@ class _Asked:
 @dataclasses.dataclass(frozen=True)
 class _Prepared:
     name: str
-    pixels: Optional[np.ndarray] = None  # float32 (3, H, W)
+    pixels: Optional[np.ndarray] = None  # as the feed wants them
     image: Optional[np.ndarray] = None
     seconds: float = 0.0
     error: Optional[str] = None

@@ -231,27 +231,24 @@ def _share(ready: Any) -> None:
 
 def _part(kind: str, contest: Contest, listing: Path, number: int, cores: int, count: int) -> float:
     """Seconds of one core's share."""
-    import numpy as np
-
     from pplc_cli import Predictor
     from pplc_cli.data.images import read_image
 
-    rng = np.random.default_rng(0)
     predictor = Predictor(contest.folder, threads=1, **contest.settings)
-    pipeline, engine = predictor.pipeline, predictor.engine
+    feed, engine = predictor.feed, predictor.engine
     files = listing.read_text(encoding="utf-8").splitlines()[number:count:cores][: count // cores]
-    out = np.empty((PART_BATCH, 3, *pipeline.size), np.float32)
+    out = feed.empty(PART_BATCH)
     for place in range(PART_BATCH):
-        pipeline(read_image(files[place % len(files)]), rng, out[place])
-    engine.run(out)
+        feed.write(read_image(files[place % len(files)]), out[place])
+    feed.run(engine, out)
     _ready.wait()
     began = time.perf_counter()
     if kind == "network":
         for begin in range(0, len(files), PART_BATCH):
-            engine.run(out[: len(files) - begin])
+            feed.run(engine, out[: len(files) - begin])
     else:
         for place, file in enumerate(files):
-            pipeline(read_image(file), rng, out[place % PART_BATCH])
+            feed.write(read_image(file), out[place % PART_BATCH])
     return time.perf_counter() - began
 
 

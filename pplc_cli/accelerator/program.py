@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import convolution, depthwise, operations
-from .team import Team, compiled, digest, is_compiled, meet
+from .team import Team, compiled, digest, is_compiled, meet, nothing
 
 # The fields of an operation, each int64: addresses, sizes and switches. Kernels say what they mean to them.
 FIELDS = """
@@ -110,7 +110,7 @@ _work = _compiled(digest(Path(__file__).parent))
 
 def is_ready() -> bool:
     """Whether the kernels for this CPU are in memory or in Numba's cache on disk."""
-    return is_compiled(_work, OPERATION)
+    return is_compiled(_work, *nothing(OPERATION))
 
 
 def make_team(threads: int) -> Team:

@@ -70,6 +70,17 @@ def load_all(context: Any, address: Any) -> Any:
 
 
 @intrinsic
+def load_bytes(context: Any, address: Any) -> Any:
+    """LANES unsigned bytes at an address as float32."""
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        kind = ir.VectorType(ir.IntType(8), LANES)
+        return builder.uitofp(builder.load(pointer(builder, values[0], kind), align=1), vec)
+
+    return vector(types.int64), codegen
+
+
+@intrinsic
 def store(context: Any, value: Any, address: Any, count: Any) -> Any:
     """Write the first ``count`` lanes."""
 
@@ -233,6 +244,7 @@ def _scalar(kind: Any, llvm: Any, align: int) -> tuple:
 get_f32, put_f32 = _scalar(types.float32, f32, 4)
 get_f64, put_f64 = _scalar(types.float64, ir.DoubleType(), 8)
 get_i64, put_i64 = _scalar(types.int64, i64, 8)
+get_u8, put_u8 = _scalar(types.uint8, ir.IntType(8), 1)
 
 
 @intrinsic

@@ -47,16 +47,17 @@ def compiled(work: Callable[..., None]) -> Any:
         return njit(nogil=True)(work)
 
 
-def is_compiled(work: Any, operation: np.dtype) -> bool:
-    """Whether the machine code for this CPU is in memory or in Numba's cache on disk."""
+def is_compiled(work: Any, *arguments: Any) -> bool:
+    """Whether the machine code for this CPU and such arguments is in memory or in Numba's cache on disk."""
     if work.signatures:
         return True
     # Numba has no public way to ask its cache without compiling on a miss.
-    types = tuple(numba.typeof(value) for value in _nothing(operation))
+    types = tuple(numba.typeof(value) for value in arguments)
     return work._cache.load_overload(types, work.targetctx) is not None
 
 
-def _nothing(operation: np.dtype) -> tuple:
+def nothing(operation: np.dtype) -> tuple:
+    """The arguments of a program that does nothing."""
     return np.zeros(0, operation), 0, 1, 0, 0
 
 
@@ -118,7 +119,7 @@ class Team:
         # In a forked child the old ones would wake threads of the parent.
         self._start = [SimpleQueue() for _ in range(self.threads - 1)]
         self._meeting = np.zeros(8, np.int64)
-        self._work(*_nothing(self._operation))  # compiled, or read from the cache, before threads need it
+        self._work(*nothing(self._operation))  # compiled, or read from the cache, before threads need it
         for number in range(1, self.threads):
             threading.Thread(target=self._serve, args=(number,), name=f"pplc-{number}", daemon=True).start()
 

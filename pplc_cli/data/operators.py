@@ -63,12 +63,16 @@ class Resize(Transform):
         target = self.target_size
         return (target, target) if isinstance(target, int) else (target[0], target[1])
 
+    def result(self, height: int, width: int) -> Size:
+        """Height and width of what a picture of this size becomes."""
+        wanted = self.size()
+        if not self.keep_ratio:
+            return wanted
+        scale = min(wanted[0] / height, wanted[1] / width)
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
-        height, width = self.size()
-        if self.keep_ratio:
-            scale = min(height / image.shape[0], width / image.shape[1])
-            height, width = round(image.shape[0] * scale), round(image.shape[1] * scale)
-        return resize(image, max(1, height), max(1, width), self.interp, rng)
+        return resize(image, self.result(*image.shape[:2]), self.interp, rng)
 
     def output_size(self, size: Optional[Size]) -> Optional[Size]:
         return None if self.keep_ratio else self.size()
@@ -92,10 +96,13 @@ class ResizeByShort(Transform):
             scale = self.max_size / max(height, width)
         return scale
 
-    def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
-        height, width = image.shape[:2]
+    def result(self, height: int, width: int) -> Size:
+        """Height and width of what a picture of this size becomes."""
         scale = self._scale(height, width)
-        return resize(image, max(1, round(height * scale)), max(1, round(width * scale)), self.interp, rng)
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
+        return resize(image, self.result(*image.shape[:2]), self.interp, rng)
 
     def output_size(self, size: Optional[Size]) -> Optional[Size]:
         return (self.short_size, self.short_size) if size and size[0] == size[1] and self.max_size < 1 else None
@@ -130,10 +137,13 @@ class ResizeByLong(Transform):
     long_size: int = option(256, at_least=1)
     interp: str = option("LINEAR", choices=_INTERP)
 
-    def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
-        height, width = image.shape[:2]
+    def result(self, height: int, width: int) -> Size:
+        """Height and width of what a picture of this size becomes."""
         scale = self.long_size / max(height, width)
-        return resize(image, max(1, round(height * scale)), max(1, round(width * scale)), self.interp, rng)
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
+        return resize(image, self.result(*image.shape[:2]), self.interp, rng)
 
     def output_size(self, size: Optional[Size]) -> Optional[Size]:
         return None
@@ -148,12 +158,19 @@ class CenterCrop(Transform):
 
     crop_size: int = option(224, at_least=1)
 
-    def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
-        height, width = image.shape[:2]
+    def first(self, height: int, width: int) -> tuple[int, int]:
+        """The row and column of a picture of this size where the square begins.
+
+        Raises:
+            ImageError: it is smaller than the square.
+        """
         side = self.crop_size
         if min(height, width) < side:
             raise ImageError(f"is {width} x {height} pixels where CenterCrop needs {side}; put ResizeByShort before it")
-        top, left = (height - side) // 2, (width - side) // 2
+        return (height - side) // 2, (width - side) // 2
+
+    def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
+        (top, left), side = self.first(*image.shape[:2]), self.crop_size
         return image[top : top + side, left : left + side]
 
     def output_size(self, size: Optional[Size]) -> Optional[Size]:
@@ -276,13 +293,16 @@ class Normalize(Transform):
         self.write(image, planes)
         return planes.transpose(1, 2, 0)
 
-    def write(self, image: np.ndarray, planes: np.ndarray) -> None:
-        """Write the values into ``planes``, float32 (3, H, W), the layout of networks."""
+    def factors(self) -> tuple[np.ndarray, np.ndarray]:
+        """What a pixel is multiplied with, and what is added then, as PaddleX 3 does it: float32 (3,) both."""
         low = np.asarray(self.min_val) if self.is_scale else np.zeros(3)
         span = np.asarray(self.max_val) - low if self.is_scale else np.ones(3)
-        # One multiplication and one addition a value, as PaddleX 3 does it.
-        factor = (1 / (span * self.std)).astype(np.float32)
-        offset = (-(low / span + self.mean) / self.std).astype(np.float32)
+        factor, offset = 1 / (span * self.std), -(low / span + self.mean) / self.std
+        return factor.astype(np.float32), offset.astype(np.float32)
+
+    def write(self, image: np.ndarray, planes: np.ndarray) -> None:
+        """Write the values into ``planes``, float32 (3, H, W), the layout of networks."""
+        factor, offset = self.factors()
         # A plane of 224 x 224 stays in the core's cache, and its contiguous values go through whole registers: eight
         # times faster than on (H, W, 3), which would need a transposed copy as well.
         for plane, channel, times, plus in zip(planes, cv2.split(contiguous(image)), factor, offset):
@@ -291,9 +311,9 @@ class Normalize(Transform):
             plane += plus
 
 
-def resize(image: np.ndarray, height: int, width: int, interp: str, rng: Rng) -> np.ndarray:
-    """Resize with one of :data:`INTERPOLATIONS`, or a random one for ``RANDOM``."""
-    if image.shape[:2] == (height, width):
+def resize(image: np.ndarray, size: Size, interp: str, rng: Rng) -> np.ndarray:
+    """Resize to height and width with one of :data:`INTERPOLATIONS`, or a random one for ``RANDOM``."""
+    if image.shape[:2] == size:
         return image
     name = list(INTERPOLATIONS)[rng.integers(len(INTERPOLATIONS))] if interp == "RANDOM" else interp
-    return cv2.resize(image, (width, height), interpolation=INTERPOLATIONS[name])
+    return cv2.resize(image, size[::-1], interpolation=INTERPOLATIONS[name])

@@ -10,11 +10,14 @@ import importlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Optional, Protocol, runtime_checkable
 
 import numpy as np
 
 from ..errors import PredictError
+
+if TYPE_CHECKING:
+    from ..data.operators import Normalize
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 _MODULES = {
@@ -57,6 +60,15 @@ class Engine(Protocol):
 
         Paddle's engines cannot run side by side in a process, so theirs take turns with all their threads.
         """
+        ...
+
+
+@runtime_checkable
+class PixelEngine(Engine, Protocol):
+    """An engine that also takes pixels of pictures that have their size, and normalises them as it reads them."""
+
+    def run_pixels(self, images: np.ndarray, normalize: Normalize) -> np.ndarray:
+        """uint8 RGB (N, H, W, 3) to what :meth:`run` would give of the same pictures normalised, to the last bit."""
         ...
 
 

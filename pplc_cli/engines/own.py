@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
@@ -16,6 +16,7 @@ from ..runtime import physical_cores
 from ..static.graph import Graph
 
 if TYPE_CHECKING:
+    from ..data.operators import Normalize
     from ..inference.network import Network
     from ..inference.weights import Weights
 
@@ -42,6 +43,7 @@ class OwnEngine:
         Raises:
             PredictError: the graph has a node that the kernels do not know; named.
         """
+        from ..inference.pixels import like_opencv
         from ..inference.weights import Weights
 
         self.graph, self.precision = graph, precision
@@ -49,32 +51,51 @@ class OwnEngine:
         self._weights: Weights = Weights() if of is None else of._weights
         self._spans = spans or {}
         self._networks: dict[tuple[Size, int], Network] = {}
+        self._normalized: Optional[tuple[Normalize, np.ndarray]] = None
         self._lock = threading.Lock()
+        like_opencv()  # compiled, or read from the cache, along with the network's kernels
         if graph.size is not None:
             self._network(graph.size, 0)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """See :meth:`pplc_cli.engines.Engine.run`."""
-        size = self._size(images)
+        return self._run(images, self._size(images.shape), lambda network, part: network.run(part))
+
+    def run_pixels(self, images: np.ndarray, normalize: Normalize) -> np.ndarray:
+        """See :meth:`pplc_cli.engines.PixelEngine.run_pixels`."""
+        n, height, width, channels = images.shape
+        how = self._normalization(normalize)
+        size = self._size((n, channels, height, width))
+        return self._run(images, size, lambda network, part: network.run_pixels(part, how))
+
+    def _run(self, images: np.ndarray, size: Size, run: Callable[[Network, np.ndarray], np.ndarray]) -> np.ndarray:
         if self.threads == 1 or len(images) < self.threads:
-            return self._network(size, 0).run(images)
+            return run(self._network(size, 0), images)
         # Whole pictures for each thread: nobody waits for anybody.
         parts = np.array_split(images, self.threads)
         networks = [self._network(size, number + 1) for number in range(self.threads)]
         with ThreadPoolExecutor(self.threads, thread_name_prefix="pplc-engine") as pool:
-            return np.concatenate(list(pool.map(lambda network, part: network.run(part), networks, parts)))
+            return np.concatenate(list(pool.map(run, networks, parts)))
 
     def single(self) -> OwnEngine:
         """See :meth:`pplc_cli.engines.Engine.single`."""
         return OwnEngine(self.graph, precision=self.precision, threads=1, spans=self._spans, of=self)
 
-    def _size(self, images: np.ndarray) -> Size:
+    def _size(self, shape: tuple[int, ...]) -> Size:
         expected = self.graph.size
         channels = self.graph.shapes[self.graph.input][1]
-        if images.ndim != 4 or images.shape[1] != channels or expected not in (None, images.shape[2:]):
+        if len(shape) != 4 or shape[1] != channels or expected not in (None, shape[2:]):
             height, width = expected or ("H", "W")
-            raise PredictError(f"expected pictures (N, {channels}, {height}, {width}), got {tuple(images.shape)}")
-        return images.shape[2], images.shape[3]
+            raise PredictError(f"expected pictures (N, {channels}, {height}, {width}), got {tuple(shape)}")
+        return shape[2], shape[3]
+
+    def _normalization(self, normalize: Normalize) -> np.ndarray:
+        from ..inference.network import normalization
+
+        known = self._normalized
+        if known is None or known[0] != normalize:
+            known = self._normalized = normalize, normalization(*normalize.factors())
+        return known[1]
 
     def _network(self, size: Size, number: int) -> Network:
         """The network of all threads (0), or of one of them."""
@@ -99,9 +120,9 @@ def ready() -> bool:
     """Whether this CPU can run the kernels and they are compiled; else their first use takes some ten seconds."""
     if unsupported() is not None:
         return False
-    from ..inference.program import is_ready
+    from ..inference import pixels, program
 
-    return is_ready()
+    return program.is_ready() and pixels.is_ready()
 
 
 def to_be_compiled() -> Optional[str]:

@@ -8,15 +8,18 @@ name says so (``ld``, ``x``, ``y``, ``w``), else in numbers.
 from __future__ import annotations
 
 import numpy as np
+from numba.extending import register_jitable
 
 from ..accelerator.activations import activate
 from ..accelerator.blocks import clear, padded, share
 from ..accelerator.llvm import LANES
 from ..accelerator.simd import (
     get_f32,
+    get_u8,
     kernel,
     load,
     load_all,
+    load_bytes,
     maximum,
     put_f32,
     put_i64,
@@ -201,37 +204,66 @@ def depthwise(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
         first += lines
 
 
+@register_jitable  # also for the plan, which lays out the scratch
+def planar_width(pixels, values):  # type: ignore[no-untyped-def]
+    """Bytes of a row of pixels of so many float32 in the scratch of :func:`planar`."""
+    return padded(pixels * values) * 4
+
+
+@kernel
+def _normalize(source, count, how, target):  # type: ignore[no-untyped-def]
+    """Bytes of three channels as float32: a multiplication, then an addition, each rounded, as data.Normalize does.
+
+    ``how``: 3 * LANES factors, then as many to add.
+    """
+    more, done = how + 3 * LANES * 4, 0
+    while done + 3 * LANES <= count:
+        for v in range(3):
+            at = 4 * v * LANES
+            value = load_bytes(source + done + v * LANES) * load_all(how + at)
+            store_all(value + load_all(more + at), target + 4 * done + at)
+        done += 3 * LANES
+    for i in range(done, count):
+        value = np.float32(get_u8(source + i)) * get_f32(how + 4 * (i - done))
+        put_f32(value + get_f32(more + 4 * (i - done)), target + 4 * i)
+
+
 @kernel
 def planar(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
-    """A convolution of few channels that lie as planes, as pictures do: x (n, ci, h_in, w_in).
+    """A convolution of few channels that lie as planes, x (n, ci, h_in, w_in), or of bytes, x (n, h_in, w_in, 3).
 
     A row of output pixels at a time: the planes' rows it needs are copied with their padding, and the table says where
-    each element of the first pixel's patch lies.
+    each element of the first pixel's patch lies. ``quant``: x holds bytes; the address of what normalises them, see
+    :func:`_normalize`. Their rows keep their order.
     """
     k = op.kh * op.kw * op.ci
     low, high = share(op.n * op.ho, 1, thread, threads)
-    width = padded(op.w_in + 2 * op.pl + op.kw) * 4
+    planes, apart = (1, 4 * op.ci) if op.quant else (op.ci, 4)  # rows of values a row of pixels; bytes between pixels
+    width = planar_width(op.w_in + 2 * op.pl + op.kw, op.ci // planes)
     table, rows = scratch, scratch + padded(k) * 8
-    clear(rows, op.kh * op.ci * width)
+    clear(rows, op.kh * planes * width)
     index = 0
     for c in range(op.ci):
         for i in range(op.kh):
             for j in range(op.kw):
-                put_i64((c * op.kh + i) * width + j * op.dw * 4, table + 8 * index)
+                row, within = (i, 4 * c) if op.quant else (c * op.kh + i, 0)
+                put_i64(row * width + within + j * op.dw * apart, table + 8 * index)
                 index += 1
     panels = (op.co + PANEL - 1) // PANEL
     for line in range(low, high):
         image, top = line // op.ho, line % op.ho * op.sh - op.pt
-        for c in range(op.ci):
+        for c in range(planes):
             for i in range(op.kh):
-                row, y = rows + (c * op.kh + i) * width + 4 * op.pl, top + i * op.dh
+                row, y = rows + (c * op.kh + i) * width + op.pl * apart, top + i * op.dh
                 if y < 0 or y >= op.h_in:
-                    clear(row, op.w_in * 4)
-                    continue
-                source = op.x + ((image * op.ci + c) * op.h_in + y) * op.w_in * 4
-                for j in range(0, op.w_in, LANES):
-                    store(load(source + 4 * j, op.w_in - j), row + 4 * j, op.w_in - j)
-        step = op.sw * 4
+                    clear(row, op.w_in * apart)
+                elif op.quant:
+                    _normalize(op.x + (image * op.h_in + y) * op.w_in * 3, op.w_in * 3, op.quant, row)
+                else:
+                    source = op.x + ((image * op.ci + c) * op.h_in + y) * op.w_in * 4
+                    for j in range(0, op.w_in, LANES):
+                        store(load(source + 4 * j, op.w_in - j), row + 4 * j, op.w_in - j)
+        step = op.sw * apart
         for panel in range(panels):
             left, b, bias = op.columns - panel * PANEL, op.w + panel * k * PANEL * 4, op.bias + panel * PANEL * 4
             i = 0

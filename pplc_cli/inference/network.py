@@ -9,13 +9,14 @@ from typing import Any, Optional
 
 import numpy as np
 
+from ..accelerator.llvm import LANES
 from ..accelerator.memory import Part, Slot
 from ..accelerator.team import Team
 from ..static.graph import Graph
 from .plan import Plan
 from .program import OPERATION, team
 from .values import How
-from .weights import Weights
+from .weights import Weights, aligned
 
 KEPT = 8  # plans; each is a few hundred kB of addresses
 
@@ -45,12 +46,20 @@ class Network:
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """float32 (N, 3, H, W) to float32 (N, outputs)."""
-        images = np.ascontiguousarray(images, np.float32)
+        return self._run(np.ascontiguousarray(images, np.float32), None)
+
+    def run_pixels(self, images: np.ndarray, normalization: np.ndarray) -> np.ndarray:
+        """The same of uint8 (N, H, W, 3), to be normalised as :func:`normalization` has put it."""
+        return self._run(np.ascontiguousarray(images, np.uint8), normalization)
+
+    def _run(self, images: np.ndarray, normalization: Optional[np.ndarray]) -> np.ndarray:
         result = np.empty((len(images), self.outputs), np.float32)
         if len(images):
+            how = 0 if normalization is None else normalization.ctypes.data
             with self._lock:
                 bound = self._bound(len(images))
-                self._team.run(bound.at(images.ctypes.data, result.ctypes.data), bound.plan.scratch)
+                ops = bound.at(images.ctypes.data, result.ctypes.data, images[0].nbytes, how)
+                self._team.run(ops, bound.plan.scratch)
         return result
 
     def inputs_of_products(self, image: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -62,7 +71,7 @@ class Network:
         image, result = np.ascontiguousarray(image, np.float32), np.empty((1, self.outputs), np.float32)
         with self._lock:
             bound = self._bound(1)
-            ops = bound.at(image.ctypes.data, result.ctypes.data)
+            ops = bound.at(image.ctypes.data, result.ctypes.data, image.nbytes)
             for index in range(len(ops)):
                 op = ops[index]
                 if index in bound.plan.products:
@@ -97,7 +106,6 @@ class _Bound:
         self.ops[len(body) * plan.n :] = _records(plan.tail, base)
         self._inputs: list[tuple[int, str, int]] = []
         self._outputs: list[tuple[int, str]] = []
-        channels, height, width = plan.shapes[plan.graph.input]
         for number in range(plan.n):
             first = number * len(body)
             self.ops[first : first + len(body)] = body
@@ -106,17 +114,26 @@ class _Bound:
                     if isinstance(value, Part):
                         self.ops[name][first + index] += number * value.picture
                     elif isinstance(value, Slot):
-                        self._inputs.append((first + index, name, number * channels * height * width * 4))
+                        self._inputs.append((first + index, name, number))
         for index, step in enumerate(plan.tail, len(body) * plan.n):
             self._outputs += [(index, name) for name, value in step.items() if isinstance(value, Slot)]
 
-    def at(self, images: int, result: int) -> np.ndarray:
-        """The operations on pictures at an address, with their result at another."""
-        for index, name, offset in self._inputs:
-            self.ops[name][index] = images + offset
+    def at(self, images: int, result: int, picture: int, normalization: int = 0) -> np.ndarray:
+        """The operations on pictures of so many bytes at an address, with their result at another.
+
+        ``normalization``: the address of how bytes are normalised; 0: the pictures are float32 planes.
+        """
+        for index, name, number in self._inputs:
+            self.ops[name][index] = images + number * picture
+            self.ops["quant"][index] = normalization
         for index, name in self._outputs:
             self.ops[name][index] = result
         return self.ops
+
+
+def normalization(factor: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """``pixel * factor + offset``, three of each, as the kernels read it."""
+    return aligned(np.concatenate([np.tile(np.asarray(each, np.float32), LANES) for each in (factor, offset)]))
 
 
 def _records(steps: list[dict[str, Any]], base: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from ..accelerator.llvm import LANES
 from ..accelerator.memory import Buffer, Field, Slot, place
 from ..static.graph import Graph, Node
 from ..static.shapes import shapes_of
-from .kernels import APART
+from .kernels import APART, planar_width
 from .program import Code
 from .tiles import BFLOAT16, CHEAP, FLOAT32, INT8
 from .values import Fields, How, Unsupported, Value
@@ -207,8 +207,9 @@ class Plan:
         target = self._make(name)
         if planar:
             _, _, w_in = self.shapes[node.inputs[0]]
-            rows = weight.shape[2] * ci * padded(w_in + 2 * node.options["padding"][1] + weight.shape[3])
-            self._needs(padded(k) * 8 + rows * 4)
+            pixels = w_in + 2 * node.options["padding"][1] + weight.shape[3]
+            row = max(ci * planar_width(pixels, 1), planar_width(pixels, ci))
+            self._needs(padded(k) * 8 + weight.shape[2] * row)
             self._op(Code.PLANAR, **geometry, **fields, n=1, x=Slot("input"), **self._out(target))
             return
         if self._is_map(node.inputs[0]):

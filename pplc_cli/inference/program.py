@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..accelerator.team import Team, compiled, digest, is_compiled, meet
+from ..accelerator.team import Team, compiled, digest, is_compiled, meet, nothing
 from . import kernels
 
 # The fields of an operation, each int64: addresses, sizes and switches. Kernels say what they mean to them.
@@ -69,7 +69,7 @@ _work = _compiled(digest(Path(__file__).parent, Path(__file__).parents[1] / "acc
 
 def is_ready() -> bool:
     """Whether the kernels for this CPU are in memory or in Numba's cache on disk."""
-    return is_compiled(_work, OPERATION)
+    return is_compiled(_work, *nothing(OPERATION))
 
 
 def team(threads: int) -> Team:

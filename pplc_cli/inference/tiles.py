@@ -19,7 +19,6 @@ from ..accelerator.llvm import INT8 as has_int8
 from ..accelerator.llvm import (
     LANES,
     broadcast,
-    call,
     dot_bytes,
     dot_pairs,
     f32,
@@ -90,11 +89,12 @@ def _as_bfloat16(builder: Any, value: Any, address: Any) -> None:
 
 def _as_bytes(builder: Any, value: Any, steps: Any, zero: Any, address: Any) -> None:
     """Store lanes as unsigned bytes, ``value * steps + zero`` rounded to the nearest; NaN becomes 0."""
-    scaled = multiply_add(builder, value, steps, zero)
-    inside = _minimum(builder, _maximum(builder, scaled, _number(0.0)), _number(255.0))
-    whole = builder.fptosi(call(builder, f"llvm.rint.v{LANES}f32", vec, [inside]), ir.VectorType(ir.IntType(32), LANES))
-    lanes = ir.VectorType(ir.IntType(8), LANES)
-    builder.store(builder.trunc(whole, lanes), pointer(builder, address, lanes), align=1)
+    whole, lanes = ir.VectorType(ir.IntType(32), LANES), ir.VectorType(ir.IntType(8), LANES)
+    above = _maximum(builder, multiply_add(builder, value, steps, zero), _number(0.0))
+    # What is too large for int32 becomes its least, which unsigned is large: 255 as well.
+    rounded = builder.call(ir.InlineAsm(ir.FunctionType(whole, [vec]), "vcvtps2dq $1, $0", "=v,v"), [above])
+    bits = builder.call(ir.InlineAsm(ir.FunctionType(lanes, [whole]), "vpmovusdb $1, $0", "=v,v"), [rounded])
+    builder.store(bits, pointer(builder, address, lanes), align=1)
 
 
 def _store_narrow(builder: Any, kind: Any, values: list, places: list, quant: Any) -> Any:
