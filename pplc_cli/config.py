@@ -36,6 +36,7 @@ class DataConfig:
     val_list: Optional[str] = option(None)
     test_list: Optional[str] = option(None)
     labels: Optional[str] = option(None)
+    unlabelled: Optional[str] = option(None)  # more pictures, for distillation
     cache_mb: Optional[int] = option(None, at_least=0)  # decoded pictures in memory; null: half of what is free
     workers: Optional[int] = option(None, at_least=1)  # decoding threads; null: one a core
 
@@ -98,6 +99,21 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class DistillConfig:
+    """What the network learns from another one, on the training list and on ``data.unlabelled`` together."""
+
+    teacher: Optional[str] = option(None)  # a run, an exported folder, an ONNX file, a network; null: no distillation
+    weights: Optional[str] = option(None)  # of a network, as model.pretrained; null: its best official ones
+    divergence: str = option("js", choices=("js", "kl"))
+    temperature: float = option(1.0, more_than=0)
+    soft: float = option(1.0, at_least=0)  # weight of the teacher's labels
+    features: float = option(0.0, at_least=0)  # weight of what its classifier reads
+    hard: float = option(0.0, at_least=0)  # weight of the lists' own labels
+    views: int = option(4, at_least=1)  # augmented versions of each picture that the teacher sees
+    cache: Optional[str] = option(None)  # the folder of its answers; null: in the run's
+
+
+@dataclasses.dataclass(frozen=True)
 class EvalConfig:
     """How a trained network is measured."""
 
@@ -140,6 +156,7 @@ class Config:
     split: SplitConfig = option(SplitConfig())
     model: ModelConfig = option(ModelConfig())
     train: TrainConfig = option(TrainConfig())
+    distill: DistillConfig = option(DistillConfig())
     eval: EvalConfig = option(EvalConfig())
     export: ExportConfig = option(ExportConfig())
     predict: PredictConfig = option(PredictConfig())
@@ -318,7 +335,8 @@ def _hint_elsewhere(fault: str) -> str:
         return fault
     leaf = key.rpartition(".")[2]
     sections = {"data": DataConfig, "split": SplitConfig, "model": ModelConfig, "train": TrainConfig,
-                "eval": EvalConfig, "export": ExportConfig, "predict": PredictConfig}  # fmt: skip
+                "distill": DistillConfig, "eval": EvalConfig, "export": ExportConfig,
+                "predict": PredictConfig}  # fmt: skip
     homes = [f"{name}.{leaf}" for name, cls in sections.items() if leaf in {f.name for f in dataclasses.fields(cls)}]
     return f"{key}: unknown key; did you mean {' or '.join(homes)}?" if homes else fault
 
@@ -363,6 +381,10 @@ def _check_meaning(config: Config, faults: list[str]) -> None:
         faults.append("train.precision: bfloat16 is a matter of the fast kernels; it needs train.accelerate: true")
     if train.progressive_from and train.freeze:
         faults.append("train.freeze: features are computed once, at one size; leave out train.progressive_from")
+    if config.distill.teacher is not None:
+        _check_distillation(config, faults)
+    elif config.data.unlabelled is not None:
+        faults.append("data.unlabelled: pictures without labels need distill.teacher")
     if train.warmup_epochs > train.epochs:
         faults.append(
             f"train.warmup_epochs: expected at most train.epochs ({train.epochs}), got {train.warmup_epochs:g}"
@@ -372,6 +394,23 @@ def _check_meaning(config: Config, faults: list[str]) -> None:
             re.compile(split.group)
         except (re.error, OverflowError, RecursionError) as error:
             faults.append(f"split.group: expected a regular expression, got {split.group!r} ({error})")
+
+
+def _check_distillation(config: Config, faults: list[str]) -> None:
+    distill = config.distill
+    if not distill.soft + distill.features + distill.hard:
+        faults.append("distill: soft, features and hard are all 0; nothing would be learnt")
+    if config.train.freeze is not None:
+        faults.append("distill.teacher: train.freeze trains on features of its own; leave one of them out")
+    if config.train.class_weights is not None:
+        faults.append("distill.teacher: train.class_weights weighs labels, not a teacher's; leave one of them out")
+    mixing = [name for name in ("Mixup", "CutMix") if any(_is_operator(t, name) for t in config.train.transforms)]
+    if mixing:
+        faults.append(f"train.transforms: {mixing[0]} mixes pictures that the teacher has seen whole; leave it out")
+
+
+def _is_operator(transform: Any, name: str) -> bool:
+    return transform == name or (isinstance(transform, Mapping) and name in transform)
 
 
 def _check_paths(config: Config, must_exist: Sequence[str], faults: list[str]) -> None:
@@ -384,6 +423,9 @@ def _check_paths(config: Config, must_exist: Sequence[str], faults: list[str]) -
             value = getattr(config.data, name)
             if value is not None and not os.path.isfile(user_path(value)):  # noqa: PTH113
                 faults.append(f"data.{name}: no such file {value!r}")
+        unlabelled = config.data.unlabelled
+        if unlabelled is not None and not os.path.isdir(user_path(unlabelled)):  # noqa: PTH112
+            faults.append(f"data.unlabelled: no such folder {unlabelled!r}")
     if "model.pretrained" in must_exist:
         from .models.weights import SOURCES
 

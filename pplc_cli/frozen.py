@@ -121,7 +121,8 @@ class FeatureLoader:
         features, targets = self._views[view]
         for share in self.loader.shares(epoch):
             labels = np.array([self.samples[i].label for i in share.indices], np.int64)
-            yield Batch(features[share.indices], labels, targets[share.indices], share.total, share.weight)
+            rows = share.indices
+            yield Batch(features[rows], labels, targets[rows], rows, share.total, share.weight)
 
     def _compute(self, view: int) -> tuple[np.ndarray, np.ndarray]:
         """Features and targets of every picture, float32, in the order of the list."""

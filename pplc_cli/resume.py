@@ -20,6 +20,7 @@ from .run import Run
 # What may change between the parts of a resumed run without changing its result.
 _FREE_KEYS = {
     "data": {"cache_mb", "workers"},
+    "distill": {"cache"},
     "train": {"log_interval_steps", "visualdl", "epochs"},
     "eval": {"split", "worst"},
 }

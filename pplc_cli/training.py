@@ -14,7 +14,7 @@ import numpy as np
 
 from . import __version__, checkpoint
 from .config import Config
-from .data.lists import count_by_class, read_labels, require_part
+from .data.lists import Sample, count_by_class, read_labels, read_part, require_part
 from .data.loader import Batch, ImageCache, Loader
 from .data.resizing import scaled, side_at
 from .data.transforms import Pipeline
@@ -31,6 +31,7 @@ from .run import Run
 from .runtime import as_tensor, load_paddle
 
 if TYPE_CHECKING:
+    from .distillation import Distillation
     from .frozen import FrozenPart
 
 
@@ -69,7 +70,7 @@ class _Training:
         self.began = time.perf_counter()
         self.run = Run(user_path(config.output))
         self.labels = read_labels(config.data)
-        self.train_samples = require_part(config.data, "train", self.labels)
+        self.train_samples = self._samples()
         self.val_samples = require_part(config.data, "val", self.labels)
         self.fingerprint = fingerprint_of(self.labels, self.train_samples, self.val_samples)
         state = None
@@ -99,7 +100,9 @@ class _Training:
             )
         self.frozen: Optional[FrozenPart] = None
         self.trained = self._freeze()
-        self.optimizer = build_optimizer(self.network, config.train)
+        self.distillation = self._distil()
+        self.learners = self.network if self.distillation is None else self.distillation.learners(self.network)
+        self.optimizer = build_optimizer(self.learners, config.train)
         self.average = MovingAverage(self.network, config.train.ema_decay) if config.train.ema_decay else None
         self.progress = _Progress() if state is None else self._restore(state)
         self._accelerate()
@@ -111,6 +114,26 @@ class _Training:
         self.interrupts = Interrupts()
 
     # -- before the first step ---------------------------------------------------------------------------------------
+
+    def _samples(self) -> list[Sample]:
+        """What is learnt from; pictures without labels have -1."""
+        data = self.config.data
+        if data.unlabelled is None:
+            return require_part(data, "train", self.labels)
+        from .data.lists import unlabelled
+
+        return [*(read_part(data, "train", self.labels) or []), *unlabelled(user_path(data.unlabelled))]
+
+    def _distil(self) -> Optional[Distillation]:
+        """What the teacher says of all pictures, and the loss that follows from it."""
+        if self.config.distill.teacher is None:
+            return None
+        if self.world.size > 1:
+            raise TrainError("distill.teacher: distillation runs in one process; leave out --nproc and --nnodes")
+        from .distillation import distil
+
+        folder = user_path(self.config.distill.cache or self.run.folder / "teacher")
+        return distil(self.config, self.network, self.labels, self.train_loader, folder, self.reporter)
 
     def _agree(self, state: Optional[dict[str, Any]]) -> Optional[dict[str, Any]]:
         """What process 0 starts from, known to all; each reads the checkpoint itself."""
@@ -177,8 +200,9 @@ class _Training:
         if bfloat16 and not has_bfloat16():
             self.reporter.note("this CPU has no bfloat16 products; training in float32")
         accelerate(self.trained, self.config.train.threads, self.world.sum if synced else None, bfloat16)
-        if self.frozen is not None:
-            accelerate(self.frozen.front, self.config.train.threads, bfloat16=bfloat16)
+        for front in (self.frozen and self.frozen.front, self.distillation and self.distillation.front):
+            if front is not None:
+                accelerate(front, self.config.train.threads, bfloat16=bfloat16)
 
     def _restore(self, state: dict[str, Any]) -> _Progress:
         from .models.weights import fit_weights
@@ -191,7 +215,12 @@ class _Training:
         if weights is None or optimizer is None or (self.average is not None and averaged is None):
             raise CheckpointError(f"{last} is not whole; start anew with --force")
         fit_weights(self.network, weights, str(last))
-        restore_optimizer(self.optimizer, self.network, optimizer)
+        if self.distillation is not None and self.distillation.map is not None:
+            mapped = checkpoint.load_arrays(last, "distill")
+            if mapped is None:
+                raise CheckpointError(f"{last} is not whole; start anew with --force")
+            fit_weights(self.distillation.map, mapped, str(last))
+        restore_optimizer(self.optimizer, self.learners, optimizer)
         if self.average is not None and averaged is not None:
             self.average.values = {key: self.paddle.to_tensor(value) for key, value in averaged.items()}
         self.reporter.note(f"going on after epoch {state['epoch']}")
@@ -301,13 +330,16 @@ class _Training:
         self._choose_size(epoch)
         self.network.train()
         began = time.perf_counter()
-        seen, right, loss_sum, rate = 0, 0.0, 0.0, 0.0
+        seen, labelled, right, loss_sum, rate = 0, 0.0, 0.0, 0.0, 0.0
         for index, batch in enumerate(self.train_loader.epoch(epoch)):
             step = (epoch - 1) * steps + index
             rate = learning_rate(config, step, steps)
             self.optimizer.set_lr(rate)
-            logits = self.trained(as_tensor(batch.images))
-            loss = self._loss(logits, batch)
+            if self.distillation is None:
+                logits = self.trained(as_tensor(batch.images))
+                loss = self._loss(logits, batch)
+            else:
+                logits, loss = self.distillation(self.trained, as_tensor(batch.images), batch, epoch)
             hits = float((logits.numpy().argmax(1) == batch.labels).mean())
             value, hits = world.sum(np.array([float(loss), hits * batch.weight]))
             if not math.isfinite(value):
@@ -320,14 +352,16 @@ class _Training:
             if self.average is not None:
                 self.average.update(self.network, step)
             right += hits * batch.total
+            labelled += float((batch.labels >= 0).mean()) * batch.total
             seen += batch.total
             loss_sum += value * batch.total
             self.interrupts.check()
-            self._report_step(epoch, index, rate, loss_sum / seen, right / seen, seen / (time.perf_counter() - began))
+            top1 = right / max(labelled, 1)
+            self._report_step(epoch, index, rate, loss_sum / seen, top1, seen / (time.perf_counter() - began))
         return {
             "learning_rate": rate,
             "train_loss": loss_sum / seen,
-            "train_top1": right / seen,
+            "train_top1": right / max(labelled, 1),
             "images_per_second": round(seen / (time.perf_counter() - began), 2),
             "data_wait": round(self.train_loader.wait, 3),
         }
@@ -427,13 +461,16 @@ class _Training:
         from .optim import optimizer_arrays
 
         averaged = {k: v.numpy() for k, v in self.average.values.items()} if self.average is not None else None
+        learnt = self.distillation.map if self.distillation is not None else None
+        mapped = checkpoint.network_arrays(learnt) if learnt is not None else None
         info = {**self._model_info(), **dataclasses.asdict(self.progress)}
         checkpoint.save(
             self.run.last,
             {**info, "fingerprint": self.fingerprint, "config": self.config.to_dict()},
             model=checkpoint.network_arrays(self.network),
-            optimizer=optimizer_arrays(self.optimizer, self.network),
+            optimizer=optimizer_arrays(self.optimizer, self.learners),
             ema=averaged,
+            distill=mapped,
         )
 
     def _log(self, record: dict[str, Any], sync: bool = False) -> None:

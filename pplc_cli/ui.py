@@ -55,6 +55,9 @@ class TrainProgress(Reporter):
         of = f" of {total / 1e6:.1f}" if total else ""
         self._live.update(Text(f"downloading weights: {done / 1e6:.1f}{of} MB"))
 
+    def teacher(self, done: int, total: int) -> None:
+        self._live.update(Text(f"asking the teacher: {done:,} of {total:,} pictures"))
+
     def step(self, record: dict[str, Any]) -> None:
         self._live.update(
             Text(

@@ -149,6 +149,20 @@ def require_part(data: DataConfig, part: str, labels: Sequence[str]) -> list[Sam
     return samples
 
 
+def unlabelled(folder: Path) -> list[Sample]:
+    """All pictures below a folder, with -1 for a label.
+
+    Raises:
+        DataError: there is none.
+    """
+    from .images import is_image_name
+
+    samples = [Sample(f, -1, f.relative_to(folder).as_posix()) for f in list_files(folder) if is_image_name(f)]
+    if not samples:
+        raise DataError(f"{folder}: holds no pictures")
+    return samples
+
+
 def read_class_folders(folder: Path, labels: Sequence[str]) -> list[Sample]:
     """The pictures of a folder with one folder a class, matched to the labels by name, never by position.
 

@@ -31,8 +31,9 @@ class Batch:
 
     Attributes:
         images: float32, (N, 3, H, W).
-        labels: int64, (N,): the true classes, before any mixing.
-        targets: float32, (N, classes): what to learn, each row summing to 1.
+        labels: int64, (N,): the true classes, before any mixing; -1: nobody said.
+        targets: float32, (N, classes): what to learn, each row summing to 1, or to 0 without a label.
+        indices: int64, (N,): numbers in the list.
         total: pictures in the whole batch, of which this process may have a share.
         weight: what the mean over these pictures counts in the mean over the whole batch.
     """
@@ -40,6 +41,7 @@ class Batch:
     images: np.ndarray
     labels: np.ndarray
     targets: np.ndarray
+    indices: np.ndarray
     total: int
     weight: float = 1.0
 
@@ -149,6 +151,7 @@ class Loader:
         pipeline: what is done to the pictures; another one may take its place between epochs.
         reduction: how much smaller JPEGs are decoded. It stays that of the first pipeline, so that the cached pictures
             serve its smaller successors too.
+        views: each picture has so many augmented versions, and epochs take them in turn; 0: every epoch has its own.
         wait: seconds that the last epoch's consumer waited for batches.
         buffers: memory of the batches.
     """
@@ -179,6 +182,7 @@ class Loader:
         self.seed = seed
         self.label_smoothing = label_smoothing
         self.share = share
+        self.views = 0
         self.wait = 0.0
         self.buffers = Buffers()
 
@@ -215,6 +219,7 @@ class Loader:
         """
         self.wait = 0.0
         shares = self.shares(epoch)
+        epoch = epoch % self.views if self.views else epoch  # the order is still the epoch's own
         with ThreadPoolExecutor(self.workers, thread_name_prefix="pplc-data") as pool:
             pending: deque[list[Future[Optional[Batch]]]] = deque()
 
@@ -261,7 +266,8 @@ class Loader:
         targets = np.zeros((len(labels), self.classes), np.float32)
         targets[np.arange(len(labels)), labels] = 1
         targets = targets * np.float32(1 - self.label_smoothing) + np.float32(self.label_smoothing / self.classes)
+        targets[labels < 0] = 0
         rng = np.random.default_rng([self.seed, epoch, len(self.samples) + share.start])  # no sample has this number
         for operator in self.pipeline.batch:
             images, targets = operator(images, targets, rng)
-        return Batch(images, labels, targets, share.total, share.weight)
+        return Batch(images, labels, targets, share.indices, share.total, share.weight)

@@ -29,6 +29,7 @@ _PADDLEX = "PaddleX 3, image_classification.en.md (accuracy alone)"
 _FASTERNET = "FasterNet, the authors' README"
 _SQUEEZENEXT = "SqueezeNext, authors' prototxt at 227 x 227; top-1 second-hand"
 _SQUEEZENEXT_TOP1 = "SqueezeNext, arXiv:1803.10615, recalled (accuracy alone)"
+_LITE = "EfficientNet-Lite, the authors' README"
 _NARROWER = "nothing published: Paddle's has 1024 channels before the classifier, PaddleClas's 1280"
 _LIST = "PaddleClas, ImageNet_models_en.md"
 
@@ -56,6 +57,7 @@ PUBLISHED = {
     "FasterNet_S": Published("31.1", "4.55 G", 81.3, _FASTERNET, "weights"),
     "FasterNet_M": Published("53.5", "8.72 G", 83.0, _FASTERNET, "weights"),
     "FasterNet_L": Published("93.4", "15.49 G", 83.5, _FASTERNET, "weights"),
+    "EfficientNet_Lite0": Published("4.7", "407 M", 75.1, _LITE),
     "MobileNetV1_x1_0": Published("4.25", "578.88 M", 70.99, _LIST),
     "MobileNetV2_x1_0": Published("3.54", "327.84 M", 72.15, _LIST),
     "MobileNetV3_small_x1_0": Published(None, None, None, _NARROWER),

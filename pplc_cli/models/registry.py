@@ -27,6 +27,7 @@ class NetworkSpec:
         weights: ``imagenet`` or ``imagenet_ssld`` to the official address.
         classifier: the layer that depends on the number of classes.
         pretrained: the weights that the name itself asks for (PaddleX 2's PPLCNet_ssld).
+        normalization: mean and deviation of the pictures that its published weights were trained with.
     """
 
     name: str
@@ -35,6 +36,10 @@ class NetworkSpec:
     weights: dict[str, str]
     classifier: str = "fc"
     pretrained: Optional[str] = None
+    normalization: tuple[tuple[float, float, float], tuple[float, float, float]] = (
+        (0.485, 0.456, 0.406),
+        (0.229, 0.224, 0.225),
+    )
 
     @property
     def published(self) -> Published:
@@ -68,6 +73,13 @@ _ALL = [
         for kind in ("23", "23v5")
     ),
     *(_fasternet(f"FasterNet_{size}") for size in ("T0", "T1", "T2", "S", "M", "L")),
+    NetworkSpec(
+        "EfficientNet_Lite0",
+        "efficientnet_lite",
+        None,
+        {},
+        normalization=((127 / 255,) * 3, (128 / 255,) * 3),
+    ),
     _compared("MobileNetV1_x1_0", True, "fc", f"{_HAPI}/mobilenetv1_1.0.pdparams"),
     _compared("MobileNetV2_x1_0", True, "classifier.1", f"{_HAPI}/mobilenet_v2_x1.0.pdparams"),
     _compared("MobileNetV3_small_x1_0", True, "classifier.3", f"{_HAPI}/mobilenet_v3_small_x1.0.pdparams"),

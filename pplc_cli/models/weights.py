@@ -17,7 +17,8 @@ from ..errors import ModelError
 from ..files import user_path
 from .registry import NetworkSpec
 
-SOURCES = ("none", "imagenet", "imagenet_ssld")
+SOURCES = ("none", "imagenet", "imagenet_ssld", "builtin")
+TORCH_SUFFIXES = (".pth", ".pt")
 Progress = Callable[[int, Optional[int]], None]
 
 
@@ -34,8 +35,8 @@ def load_pretrained(
     Args:
         network: a layer whose state dict has PaddleClas's names.
         spec: what network it is.
-        source: ``imagenet``, ``imagenet_ssld``, or a .pdparams or .safetensors file, or a folder with
-            model.safetensors.
+        source: ``imagenet``, ``imagenet_ssld``, ``builtin``, or a .pdparams, .safetensors or .pth file, or a folder
+            with model.safetensors.
         progress: called with bytes done and bytes in all while downloading.
         note: called with what a person should know and need not act on.
 
@@ -46,14 +47,26 @@ def load_pretrained(
         ModelError: the file is no weights file or does not fit.
         DownloadError: the weights are not there and cannot be fetched.
     """
+    from .builtin import read_builtin
     from .cache import check_recorded, fetch_official  # the cache reads what it fetches, so it imports this module
 
+    if source == "builtin":
+        weights = read_builtin(spec)
+        own = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
+        classifier = [key for key in own if key.rpartition(".")[0] == spec.classifier]
+        fit_weights(network, {**weights, **{key: own[key] for key in classifier}}, "built-in weights", spec.classifier)
+        return f"the built-in weights of {spec.name}", sorted(classifier)
     if source in SOURCES:
         path = fetch_official(spec, source, progress=progress, note=note)
     else:
         path = user_path(source)
         check_recorded(path)
-    return str(path), fit_weights(network, read_weights(path), str(path), spec.classifier)
+    weights = read_weights(path)
+    if path.suffix in TORCH_SUFFIXES and spec.family == "efficientnet_lite":
+        from .efficientnet_lite import from_torch
+
+        weights = from_torch(weights)
+    return str(path), fit_weights(network, weights, str(path), spec.classifier)
 
 
 def fit_weights(network: Any, weights: dict[str, np.ndarray], where: str, classifier: str = "fc") -> list[str]:
@@ -121,7 +134,7 @@ def _other_classes(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
 
 
 def read_weights(path: Path, called: Optional[str] = None) -> dict[str, np.ndarray]:
-    """The arrays of a .pdparams or .safetensors file, or of the model.safetensors in a folder.
+    """The arrays of a .pdparams, .safetensors, .pth or .pt file, or of the model.safetensors in a folder.
 
     Args:
         path: the file or folder.
@@ -151,13 +164,17 @@ def read_weights(path: Path, called: Optional[str] = None) -> dict[str, np.ndarr
             raise ModelError(f"{where} holds numbers that NumPy does not know ({error}); save as float32") from None
     try:
         data = path.read_bytes()
+        if path.suffix in TORCH_SUFFIXES:
+            from .torch_file import read_torch
+
+            return read_torch(data, _check_memo)
         _check_memo(data)
         content = _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
     except ModelError as error:
         raise ModelError(f"{where} {error}") from None
     except Exception as error:  # a damaged pickle raises nearly anything
         raise ModelError(
-            f"{where} is no readable .pdparams file ({type(error).__name__}); is the download whole?"
+            f"{where} is no readable {path.suffix} file ({type(error).__name__}); is the download whole?"
         ) from None
     if not isinstance(content, dict):
         raise ModelError(f"{where}: expected a dictionary of arrays, got {type(content).__name__}")

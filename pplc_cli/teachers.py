@@ -1,0 +1,233 @@
+"""Teachers: trained networks, frozen, from a run, an exported folder, an ONNX file, or the zoo."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from .data.operators import Normalize
+from .errors import ModelError, PplcError, PredictError, TrainError
+from .files import user_path
+
+Size = tuple[int, int]
+Run = Callable[[np.ndarray], tuple[np.ndarray, Optional[np.ndarray]]]
+
+
+class Teacher:
+    """A network that says what it sees, and what its classifier reads.
+
+    Attributes:
+        name: for people.
+        digest: of all that its answers depend on.
+        labels: its classes; None where nobody named them.
+        classes: how many there are.
+        features: numbers that its classifier reads; 0: they cannot be had.
+        normalize: what its pictures go through.
+        size: height and width that its pictures must have; None: any.
+    """
+
+    def __init__(
+        self, name: str, digest: str, run: Run, normalize: Normalize, labels: Optional[list[str]], size: Optional[Size]
+    ) -> None:
+        """Args: run: float32 (N, 3, H, W), normalised, to logits or log-probabilities and to features or None."""
+        self.name, self.digest, self.normalize, self.labels, self.size = name, digest, normalize, labels, size
+        self._run = run
+        logits, features = run(np.zeros((1, 3, *(size or (64, 64))), np.float32))
+        self.classes, self.features = logits.shape[1], 0 if features is None else features.shape[1]
+
+    def answers(self, images: np.ndarray, normalize: Normalize) -> tuple[np.ndarray, Optional[np.ndarray]]:
+        """Log-probabilities, float32 (N, classes), and features, float32 (N, features) or None.
+
+        Args:
+            images: float32 (N, 3, H, W), as a student gets them.
+            normalize: what the student's pictures went through.
+        """
+        (theirs, more), (mine, add) = normalize.factors(), self.normalize.factors()
+        # From the student's numbers to pixels, and to the teacher's.
+        factor = (mine / theirs)[:, None, None]
+        images = images * factor + (add[:, None, None] - more[:, None, None] * factor)
+        if self.size is not None and images.shape[2:] != self.size:
+            images = _resized(images, self.size)
+        logits, features = self._run(np.ascontiguousarray(images, np.float32))
+        logits = logits - logits.max(axis=1, keepdims=True)
+        return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)), features
+
+
+def _resized(images: np.ndarray, size: Size) -> np.ndarray:
+    import cv2
+
+    return np.stack([cv2.resize(one.transpose(1, 2, 0), size[::-1]).transpose(2, 0, 1) for one in images])
+
+
+def open_teacher(source: str, weights: Optional[str], size: Size, *, threads: Optional[int] = None) -> Teacher:
+    """A teacher by what a person calls it.
+
+    Args:
+        source: the folder of a run or of an exported model, an ONNX file that lies beside its inference.yml, or a
+            network of the zoo.
+        weights: of a network of the zoo: as ``model.pretrained``; None: the best official ones.
+        size: height and width of the student's pictures.
+        threads: None: physical cores.
+
+    Raises:
+        PplcError: it is none of these, or cannot be loaded.
+    """
+    path = user_path(source)
+    if (path / "best_model").is_dir():
+        return _of_run(path, size, threads)
+    if path.suffix.lower() == ".onnx":
+        return _of_onnx(path, threads)
+    if (path / "inference.yml").is_file():
+        return _of_export(path, threads)
+    if path.exists():
+        raise TrainError(
+            f"distill.teacher: {source} is no run, no exported folder (inference.yml), and no ONNX file with its "
+            "inference.yml beside it"
+        )
+    return _of_zoo(source, weights, size, threads)
+
+
+def _of_run(folder: Path, size: Size, threads: Optional[int]) -> Teacher:
+    from .checkpoint import load_network
+    from .data.transforms import Pipeline
+
+    best = folder / "best_model"
+    network, info = load_network(best)
+    *_, normalize = Pipeline(info["transforms"], training=False).sample
+    digest = str(info["sha256"]["model"])
+    return _of_network(f"{info['network']} of {folder}", digest, network, normalize, info["labels"], size, threads)
+
+
+def _of_zoo(name: str, weights: Optional[str], size: Size, threads: Optional[int]) -> Teacher:
+    from .models.registry import build_network, find_network
+    from .models.weights import load_pretrained
+
+    try:
+        spec = find_network(name)
+    except ModelError as error:
+        raise TrainError(
+            f"distill.teacher: {name!r} is no folder of a run or an exported model, no ONNX file, and {error}"
+        ) from None
+    classes = 1000
+    network = build_network(spec.name, classes)
+    source = weights or ("imagenet_ssld" if "imagenet_ssld" in spec.weights else "imagenet")
+    where, replaced = load_pretrained(network, spec, source)
+    if replaced:
+        raise TrainError(f"distill.weights: {where} has other classes than ImageNet's {classes}; name its run instead")
+    network.eval()
+    mean, std = spec.normalization
+    normalize = Normalize(mean, std)
+    hasher = hashlib.sha256(spec.name.encode())
+    for key, value in sorted(network.state_dict().items()):
+        hasher.update(key.encode() + value.numpy().tobytes())
+    return _of_network(spec.name, hasher.hexdigest(), network, normalize, None, size, threads)
+
+
+def _of_network(
+    name: str,
+    digest: str,
+    network: Any,
+    normalize: Any,
+    labels: Optional[list[str]],
+    size: Size,
+    threads: Optional[int],
+) -> Teacher:
+    """Through the kernels of inference where they know the network, else as it is."""
+    from .formats import save_graph
+    from .runtime import load_paddle
+
+    paddle = load_paddle(threads)
+    with tempfile.TemporaryDirectory() as scratch:
+        save_graph(paddle, network, size, Path(scratch))
+        try:
+            return Teacher(name, digest, _graph_run(Path(scratch), threads), normalize, labels, size)
+        except PredictError:
+            pass
+
+    def run(images: np.ndarray) -> tuple[np.ndarray, Optional[np.ndarray]]:
+        with paddle.no_grad():
+            x = paddle.to_tensor(images)
+            if not hasattr(network, "parts"):
+                return network(x).numpy(), None
+            features = network.features(x)
+            return network.parts()[-1][1](features).numpy(), features.numpy()
+
+    return Teacher(name, digest, run, normalize, labels, None)
+
+
+def _graph_run(folder: Path, threads: Optional[int]) -> Run:
+    """An exported folder through our own kernels.
+
+    Raises:
+        PredictError: they do not know it, or cannot run here.
+    """
+    from .accelerator import unsupported
+    from .engines.own import OwnEngine
+    from .static.paddle_file import UnknownOperation, read_paddle
+    from .static.simplify import simplify
+
+    if unsupported() is not None:
+        raise PredictError(str(unsupported()))
+    try:
+        graph = simplify(read_paddle(folder))
+        features = graph.features()
+    except (UnknownOperation, ModelError, ValueError) as error:
+        raise PredictError(str(error)) from None
+    last = next(node for node in reversed(graph.nodes) if node.kind == "linear")
+    weight, bias = last.weights["weight"], last.weights.get("bias", np.float32(0))
+    engine = OwnEngine(features, threads=threads)
+
+    def run(images: np.ndarray) -> tuple[np.ndarray, Optional[np.ndarray]]:
+        seen = engine.run(images)
+        return seen @ weight + bias, seen
+
+    return run
+
+
+def _of_export(folder: Path, threads: Optional[int]) -> Teacher:
+    from .exported import describe
+    from .opening import open_chosen
+    from .resuming import hash_model
+
+    description = describe(folder)
+    *_, normalize = description.pipeline.sample
+    facts = f"{description.name} of {folder}", hash_model(folder)
+    try:
+        run = _graph_run(folder, threads)
+    except PplcError:
+        engine, _ = open_chosen(folder, threads=threads)
+        run = _probabilities(engine)
+    return Teacher(*facts, run, _checked(normalize, folder), description.labels, description.pipeline.size)
+
+
+def _of_onnx(file: Path, threads: Optional[int]) -> Teacher:
+    from .engines.onnxruntime import OnnxRuntimeEngine
+    from .exported import describe
+    from .runtime import physical_cores
+
+    if not file.is_file():
+        raise TrainError(f"distill.teacher: {file}: no such file")
+    description = describe(file.parent)
+    *_, normalize = description.pipeline.sample
+    engine = OnnxRuntimeEngine(file, precision="float32", threads=threads or physical_cores(), where=file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    run = _probabilities(engine)
+    return Teacher(str(file), digest, run, _checked(normalize, file), description.labels, description.pipeline.size)
+
+
+def _checked(normalize: Any, where: Path) -> Normalize:
+    if not isinstance(normalize, Normalize):
+        raise TrainError(f"distill.teacher: {where}: expected transforms that end with Normalize")
+    return normalize
+
+
+def _probabilities(engine: Any) -> Run:
+    def run(images: np.ndarray) -> tuple[np.ndarray, Optional[np.ndarray]]:
+        return np.log(np.maximum(engine.run(images), 1e-12)), None
+
+    return run

