@@ -13,6 +13,7 @@ from .cli_export import export
 from .cli_networks import compare, models, profile
 from .cli_options import common, overrides_of, run_option
 from .cli_predict import predict
+from .cli_train import distill, train
 from .cli_weights import weights
 
 
@@ -122,83 +123,6 @@ def preview(
     click.echo(f"{draw(config, output or Path(config.output) / 'preview.png', images=images, seed=abs(seed))} written")
 
 
-@cli.command()
-@click.argument("config_argument", metavar="[CONFIG]", required=False)
-@common
-@click.option("--resume", is_flag=True, help="Go on after the last whole epoch.")
-@click.option("--force", is_flag=True, help="Replace a run that is there.")
-@click.option("--output", metavar="FOLDER", help="The run's folder.")
-@click.option("--model", metavar="NAME", help="The network, as in PPLCNet_x0_5.")
-@click.option("--pretrained", metavar="WHAT", help="none, imagenet, imagenet_ssld or a weights file.")
-@click.option("--epochs", type=int, help="Passes over the training list.")
-@click.option("--batch-size", type=int, help="Pictures a step.")
-@click.option("--learning-rate", type=float, help="Before warm-up and decay.")
-@click.option("--seed", type=int, help="Another seed gives another run.")
-@click.option("--threads", type=int, help="Default: physical cores.")
-@click.option("--device", metavar="WHERE", help="cpu, auto, gpu:0, or gpu:0,1 for a process on each.")
-@click.option("--nproc", type=click.IntRange(1), help="Training processes on this machine, sharing each batch.")
-@click.option("--nnodes", type=click.IntRange(1), default=1, help="Machines; start the same command on each.")
-@click.option("--master", metavar="HOST:PORT", help="The first machine, the same on all.")
-@click.option("--node", type=click.IntRange(0), default=0, help="This machine's number, 0 for the first.")
-def train(
-    config_argument: Optional[str],
-    config_option: Optional[str],
-    dataset: Optional[str],
-    overrides: tuple[str, ...],
-    resume: bool,
-    force: bool,
-    output: Optional[str],
-    model: Optional[str],
-    pretrained: Optional[str],
-    epochs: Optional[int],
-    batch_size: Optional[int],
-    learning_rate: Optional[float],
-    seed: Optional[int],
-    threads: Optional[int],
-    device: Optional[str],
-    nproc: Optional[int],
-    nnodes: int,
-    master: Optional[str],
-    node: int,
-) -> None:
-    """Train the network that CONFIG describes."""
-    from . import ui
-    from .find import find_config
-
-    flags = overrides_of(
-        overrides,
-        output=output,
-        model__name=model,
-        model__pretrained=pretrained,
-        train__epochs=epochs,
-        train__batch_size=batch_size,
-        train__learning_rate=learning_rate,
-        train__seed=seed,
-        train__threads=threads,
-        train__device=device,
-    )
-    file = config_argument or config_option
-    config = find_config(file, dataset, flags, must_exist=("data.dir", "model.pretrained"))
-    from .launch import Hosts, launch
-    from .training import train as run_training
-
-    hosts = Hosts(nproc or config.train.device.count(",") + 1, nnodes, master, node)
-    with ui.TrainProgress() as reporter:
-        try:
-            if hosts.nproc * hosts.nnodes == 1:
-                result = run_training(config, resume=resume, force=force, reporter=reporter)
-            else:
-                launched = launch(config, hosts, resume=resume, force=force, reporter=reporter)
-                if launched is None:
-                    print(f"done; the run is on the first machine, {master}")
-                    return
-                result = launched
-        except KeyboardInterrupt:
-            reporter.note("interrupted; the same command with --resume goes on after the last whole epoch")
-            sys.exit(130)
-    ui.print_trained(result)
-
-
 @cli.command(name="eval")
 @common
 @run_option
@@ -227,7 +151,7 @@ def evaluate(
     ui.print_evaluation(found, as_json)
 
 
-for _command in (export, predict, bench, models, profile, compare, weights):
+for _command in (train, distill, export, predict, bench, models, profile, compare, weights):
     cli.add_command(_command)
 
 
