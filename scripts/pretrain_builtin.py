@@ -31,13 +31,13 @@ from pplc_cli.files import atomic_file, write_json, write_text
 TEACHER = "EfficientNet_Lite0"
 CLASSES = 1000
 HELD_OUT = 500
-SIDE = 160  # of the last epochs' pictures; the pool's are 136 at their short side
+SIDE = 144  # of the last epochs' pictures; the pool's are 136 at their short side
 FIRST_SIDE = 96
 ALIKE = 4  # bits of 64 in which two hashes of one picture may differ
 CORRELATED = 0.9  # small versions of one picture are; two pictures whose hashes are alike by chance are not
 # Steps of AdamW, which the batch and the pictures' size hardly change.
 RECIPE = {"optimizer": "adamw", "schedule": "cosine", "learning_rate": 3e-3, "weight_decay": 0.02, "batch_size": 128,
-          "warmup_epochs": 1.0, "clip_grad_norm": 5.0}  # fmt: skip
+          "warmup_epochs": 1.0, "clip_grad_norm": 5.0, "precision": "bfloat16"}  # fmt: skip
 
 
 def unpack(pool: Path, target: Path) -> int:
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="for pictures, the teacher's answers, checkpoints")
     parser.add_argument("--network", default="PPLCNet_x1_0")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=36)
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--prepare", action="store_true", help="end before the training")
     parser.add_argument("--apart", type=Path, nargs="*", default=[], help="folders whose pictures must not be in it")
