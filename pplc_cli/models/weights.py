@@ -162,6 +162,7 @@ def read_weights(path: Path, called: Optional[str] = None) -> dict[str, np.ndarr
             raise ModelError(f"{where} is no readable safetensors file: {error}") from None
         except (AttributeError, KeyError, TypeError) as error:  # NumPy has no bfloat16 and no 8-bit floats
             raise ModelError(f"{where} holds numbers that NumPy does not know ({error}); save as float32") from None
+    kind = path.suffix if path.suffix in TORCH_SUFFIXES else ".pdparams"
     try:
         data = path.read_bytes()
         if path.suffix in TORCH_SUFFIXES:
@@ -174,7 +175,7 @@ def read_weights(path: Path, called: Optional[str] = None) -> dict[str, np.ndarr
         raise ModelError(f"{where} {error}") from None
     except Exception as error:  # a damaged pickle raises nearly anything
         raise ModelError(
-            f"{where} is no readable {path.suffix} file ({type(error).__name__}); is the download whole?"
+            f"{where} is no readable {kind} file ({type(error).__name__}); is the download whole?"
         ) from None
     if not isinstance(content, dict):
         raise ModelError(f"{where}: expected a dictionary of arrays, got {type(content).__name__}")
