@@ -10,6 +10,7 @@ import click
 from . import __version__
 from .cli_bench import bench
 from .cli_export import export
+from .cli_label import label
 from .cli_networks import compare, models, profile
 from .cli_options import common, overrides_of, run_option
 from .cli_predict import predict
@@ -151,7 +152,7 @@ def evaluate(
     ui.print_evaluation(found, as_json)
 
 
-for _command in (train, distill, export, predict, bench, models, profile, compare, weights):
+for _command in (train, distill, label, export, predict, bench, models, profile, compare, weights):
     cli.add_command(_command)
 
 

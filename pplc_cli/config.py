@@ -36,6 +36,7 @@ class DataConfig:
     val_list: Optional[str] = option(None)
     test_list: Optional[str] = option(None)
     labels: Optional[str] = option(None)
+    extra_list: Optional[str] = option(None)  # a list to train on as well, as pplc label writes it
     unlabelled: Optional[str] = option(None)  # more pictures, for distillation
     cache_mb: Optional[int] = option(None, at_least=0)  # decoded pictures in memory; null: half of what is free
     workers: Optional[int] = option(None, at_least=1)  # decoding threads; null: one a core
@@ -419,7 +420,7 @@ def _check_paths(config: Config, must_exist: Sequence[str], faults: list[str]) -
             f"data.dir: no such folder {config.data.dir!r} (looked for {user_path(config.data.dir).absolute()})"
         )
     if "data.dir" in must_exist:
-        for name in ("train_list", "val_list", "test_list", "labels"):
+        for name in ("train_list", "val_list", "test_list", "labels", "extra_list"):
             value = getattr(config.data, name)
             if value is not None and not os.path.isfile(user_path(value)):  # noqa: PTH113
                 faults.append(f"data.{name}: no such file {value!r}")

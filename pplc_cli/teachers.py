@@ -11,10 +11,12 @@ from typing import Any, Optional
 import numpy as np
 
 from .data.operators import Normalize
+from .data.transforms import Pipeline
 from .errors import ModelError, PplcError, PredictError, TrainError
 from .files import user_path
 
 Size = tuple[int, int]
+_PUBLISHED = [{"ResizeByShort": {"short_size": 256}}, {"CenterCrop": {"crop_size": 224}}]  # of published weights
 Run = Callable[[np.ndarray], tuple[np.ndarray, Optional[np.ndarray]]]
 
 
@@ -27,18 +29,30 @@ class Teacher:
         labels: its classes; None where nobody named them.
         classes: how many there are.
         features: numbers that its classifier reads; 0: they cannot be had.
-        normalize: what its pictures go through.
+        pipeline: what its own pictures go through.
+        normalize: the end of that.
         size: height and width that its pictures must have; None: any.
     """
 
     def __init__(
-        self, name: str, digest: str, run: Run, normalize: Normalize, labels: Optional[list[str]], size: Optional[Size]
+        self, name: str, digest: str, run: Run, pipeline: Pipeline, labels: Optional[list[str]], size: Optional[Size]
     ) -> None:
-        """Args: run: float32 (N, 3, H, W), normalised, to logits or log-probabilities and to features or None."""
-        self.name, self.digest, self.normalize, self.labels, self.size = name, digest, normalize, labels, size
-        self._run = run
+        """Args: run: float32 (N, 3, H, W), normalised, to logits or log-probabilities and to features or None.
+
+        Raises:
+            TrainError: its pipeline does not end as a student's does.
+        """
+        last = pipeline.sample[-1]
+        if not isinstance(last, Normalize):
+            raise TrainError(f"{name}: expected transforms that end with Normalize")
+        self.name, self.digest, self.pipeline, self.labels, self.size = name, digest, pipeline, labels, size
+        self.normalize, self._run = last, run
         logits, features = run(np.zeros((1, 3, *(size or (64, 64))), np.float32))
         self.classes, self.features = logits.shape[1], 0 if features is None else features.shape[1]
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """A decoded picture, uint8 RGB (H, W, 3), as :meth:`answers` takes it, normalised as :attr:`normalize` does."""
+        return self.pipeline(image, _UNUSED)
 
     def answers(self, images: np.ndarray, normalize: Normalize) -> tuple[np.ndarray, Optional[np.ndarray]]:
         """Log-probabilities, float32 (N, classes), and features, float32 (N, features) or None.
@@ -58,20 +72,25 @@ class Teacher:
         return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)), features
 
 
+_UNUSED = np.random.default_rng(0)  # evaluation transforms draw nothing
+
+
 def _resized(images: np.ndarray, size: Size) -> np.ndarray:
     import cv2
 
     return np.stack([cv2.resize(one.transpose(1, 2, 0), size[::-1]).transpose(2, 0, 1) for one in images])
 
 
-def open_teacher(source: str, weights: Optional[str], size: Size, *, threads: Optional[int] = None) -> Teacher:
+def open_teacher(
+    source: str, weights: Optional[str] = None, size: Optional[Size] = None, *, threads: Optional[int] = None
+) -> Teacher:
     """A teacher by what a person calls it.
 
     Args:
         source: the folder of a run or of an exported model, an ONNX file that lies beside its inference.yml, or a
             network of the zoo.
         weights: of a network of the zoo: as ``model.pretrained``; None: the best official ones.
-        size: height and width of the student's pictures.
+        size: height and width of the student's pictures; None: its own.
         threads: None: physical cores.
 
     Raises:
@@ -86,33 +105,32 @@ def open_teacher(source: str, weights: Optional[str], size: Size, *, threads: Op
         return _of_export(path, threads)
     if path.exists():
         raise TrainError(
-            f"distill.teacher: {source} is no run, no exported folder (inference.yml), and no ONNX file with its "
-            "inference.yml beside it"
+            f"{source} is no run, no exported folder (inference.yml), and no ONNX file with its inference.yml beside it"
         )
     return _of_zoo(source, weights, size, threads)
 
 
-def _of_run(folder: Path, size: Size, threads: Optional[int]) -> Teacher:
+def _of_run(folder: Path, size: Optional[Size], threads: Optional[int]) -> Teacher:
     from .checkpoint import load_network
-    from .data.transforms import Pipeline
+    from .runtime import load_paddle
 
+    load_paddle(threads)
     best = folder / "best_model"
     network, info = load_network(best)
-    *_, normalize = Pipeline(info["transforms"], training=False).sample
-    digest = str(info["sha256"]["model"])
-    return _of_network(f"{info['network']} of {folder}", digest, network, normalize, info["labels"], size, threads)
+    pipeline, digest = Pipeline(info["transforms"], training=False), str(info["sha256"]["model"])
+    return _of_network(f"{info['network']} of {folder}", digest, network, pipeline, info["labels"], size, threads)
 
 
-def _of_zoo(name: str, weights: Optional[str], size: Size, threads: Optional[int]) -> Teacher:
+def _of_zoo(name: str, weights: Optional[str], size: Optional[Size], threads: Optional[int]) -> Teacher:
     from .models.registry import build_network, find_network
     from .models.weights import load_pretrained
+    from .runtime import load_paddle
 
+    load_paddle(threads)
     try:
         spec = find_network(name)
     except ModelError as error:
-        raise TrainError(
-            f"distill.teacher: {name!r} is no folder of a run or an exported model, no ONNX file, and {error}"
-        ) from None
+        raise TrainError(f"{name!r} is no folder of a run or an exported model, no ONNX file, and {error}") from None
     classes = 1000
     network = build_network(spec.name, classes)
     source = weights or ("imagenet_ssld" if "imagenet_ssld" in spec.weights else "imagenet")
@@ -120,32 +138,32 @@ def _of_zoo(name: str, weights: Optional[str], size: Size, threads: Optional[int
     if replaced:
         raise TrainError(f"distill.weights: {where} has other classes than ImageNet's {classes}; name its run instead")
     network.eval()
-    mean, std = spec.normalization
-    normalize = Normalize(mean, std)
+    mean, std = (list(values) for values in spec.normalization)
+    pipeline = Pipeline([*_PUBLISHED, {"Normalize": {"mean": mean, "std": std}}], training=False)
     hasher = hashlib.sha256(spec.name.encode())
     for key, value in sorted(network.state_dict().items()):
         hasher.update(key.encode() + value.numpy().tobytes())
-    return _of_network(spec.name, hasher.hexdigest(), network, normalize, None, size, threads)
+    return _of_network(spec.name, hasher.hexdigest(), network, pipeline, None, size, threads)
 
 
 def _of_network(
     name: str,
     digest: str,
     network: Any,
-    normalize: Any,
+    pipeline: Pipeline,
     labels: Optional[list[str]],
-    size: Size,
+    size: Optional[Size],
     threads: Optional[int],
 ) -> Teacher:
     """Through the kernels of inference where they know the network, else as it is."""
     from .formats import save_graph
     from .runtime import load_paddle
 
-    paddle = load_paddle(threads)
+    paddle, size = load_paddle(threads), size or pipeline.size
     with tempfile.TemporaryDirectory() as scratch:
         save_graph(paddle, network, size, Path(scratch))
         try:
-            return Teacher(name, digest, _graph_run(Path(scratch), threads), normalize, labels, size)
+            return Teacher(name, digest, _graph_run(Path(scratch), threads), pipeline, labels, size)
         except PredictError:
             pass
 
@@ -157,7 +175,7 @@ def _of_network(
             features = network.features(x)
             return network.parts()[-1][1](features).numpy(), features.numpy()
 
-    return Teacher(name, digest, run, normalize, labels, None)
+    return Teacher(name, digest, run, pipeline, labels, None)
 
 
 def _graph_run(folder: Path, threads: Optional[int]) -> Run:
@@ -195,14 +213,13 @@ def _of_export(folder: Path, threads: Optional[int]) -> Teacher:
     from .resuming import hash_model
 
     description = describe(folder)
-    *_, normalize = description.pipeline.sample
     facts = f"{description.name} of {folder}", hash_model(folder)
     try:
         run = _graph_run(folder, threads)
     except PplcError:
         engine, _ = open_chosen(folder, threads=threads)
         run = _probabilities(engine)
-    return Teacher(*facts, run, _checked(normalize, folder), description.labels, description.pipeline.size)
+    return Teacher(*facts, run, description.pipeline, description.labels, description.pipeline.size)
 
 
 def _of_onnx(file: Path, threads: Optional[int]) -> Teacher:
@@ -211,19 +228,12 @@ def _of_onnx(file: Path, threads: Optional[int]) -> Teacher:
     from .runtime import physical_cores
 
     if not file.is_file():
-        raise TrainError(f"distill.teacher: {file}: no such file")
+        raise TrainError(f"{file}: no such file")
     description = describe(file.parent)
-    *_, normalize = description.pipeline.sample
     engine = OnnxRuntimeEngine(file, precision="float32", threads=threads or physical_cores(), where=file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    run = _probabilities(engine)
-    return Teacher(str(file), digest, run, _checked(normalize, file), description.labels, description.pipeline.size)
-
-
-def _checked(normalize: Any, where: Path) -> Normalize:
-    if not isinstance(normalize, Normalize):
-        raise TrainError(f"distill.teacher: {where}: expected transforms that end with Normalize")
-    return normalize
+    pipeline = description.pipeline
+    return Teacher(str(file), digest, _probabilities(engine), pipeline, description.labels, pipeline.size)
 
 
 def _probabilities(engine: Any) -> Run:

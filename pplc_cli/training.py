@@ -14,7 +14,7 @@ import numpy as np
 
 from . import __version__, checkpoint
 from .config import Config
-from .data.lists import Sample, count_by_class, read_labels, read_part, require_part
+from .data.lists import Sample, count_by_class, read_extra, read_labels, read_part, require_part, unlabelled
 from .data.loader import Batch, ImageCache, Loader
 from .data.resizing import scaled, side_at
 from .data.transforms import Pipeline
@@ -118,11 +118,13 @@ class _Training:
     def _samples(self) -> list[Sample]:
         """What is learnt from; pictures without labels have -1."""
         data = self.config.data
-        if data.unlabelled is None:
-            return require_part(data, "train", self.labels)
-        from .data.lists import unlabelled
-
-        return [*(read_part(data, "train", self.labels) or []), *unlabelled(user_path(data.unlabelled))]
+        read = require_part if data.unlabelled is None else read_part
+        samples = list(read(data, "train", self.labels) or [])
+        if data.extra_list is not None:
+            samples += read_extra(user_path(data.extra_list), self.labels)
+        if data.unlabelled is not None:
+            samples += unlabelled(user_path(data.unlabelled))
+        return samples
 
     def _distil(self) -> Optional[Distillation]:
         """What the teacher says of all pictures, and the loss that follows from it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from rich.console import Console
 from rich.live import Live
@@ -15,7 +15,11 @@ from rich.text import Text
 
 from .data.split import PARTS, SplitReport
 from .evaluation import Evaluation
+from .files import quoted
 from .reporter import Reporter, TrainResult
+
+if TYPE_CHECKING:
+    from .labelling import Labelling
 
 SHOWN = 20  # files named one by one before the rest is counted
 
@@ -129,6 +133,29 @@ def print_evaluation(found: Evaluation, as_json: bool) -> None:
         f"calibration error {metrics['calibration_error']:.3f}"
     )
     print(f"report in {found.folder}: {', '.join(sorted(path.name for path in found.folder.iterdir()))}")
+
+
+def print_labelling(found: Labelling) -> None:
+    """What was kept of each class, and where it went."""
+    table = Table("class", "kept", "not sure")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for label, kept, unsure in zip(found.labels, found.counts(), found.unsure):
+        if kept or unsure:
+            table.add_row(Text(label), f"{kept:,}", f"{unsure:,}")
+    Console(highlight=False).print(table)
+    for path, reason in found.failed[:SHOWN]:
+        print(f"{path}: {reason}")
+    if len(found.failed) > SHOWN:
+        print(f"{len(found.failed) - SHOWN:,} more could not be used")
+    if found.known:
+        print(f"left out: {found.known:,} that are on the model's own lists")
+    if not found.kept:
+        print(f"no picture is on {found.file}; try a lower --threshold")
+        return
+    sheet = found.file.with_suffix(".png").name
+    print(f"{len(found.kept):,} pictures on {found.file}; look at {sheet} beside it, then")
+    print(f"  pplc train CONFIG -o data.extra_list={quoted(str(found.file))}")
 
 
 def duration(seconds: float) -> str:

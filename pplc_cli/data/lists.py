@@ -114,7 +114,25 @@ def read_part(data: DataConfig, part: str, labels: Sequence[str]) -> Optional[li
     path = user_path(explicit) if explicit else _find(data, [f.parts[part] for f in FORMATS.values()])
     if path is None:
         return None
-    folder = user_path(data.dir)
+    samples = _parse(path, user_path(data.dir), labels)
+    if not samples:
+        raise DataError(f"{path}: lists no picture; run: pplc split --dataset {quoted(data.dir)} --force")
+    return samples
+
+
+def read_extra(path: Path, labels: Sequence[str]) -> list[Sample]:
+    """The pictures of ``data.extra_list``, whose paths are relative to the list itself.
+
+    Raises:
+        DataError: as :func:`read_part`.
+    """
+    samples = _parse(path, path.parent, labels)
+    if not samples:
+        raise DataError(f"{path}: lists no picture; leave out data.extra_list")
+    return samples
+
+
+def _parse(path: Path, folder: Path, labels: Sequence[str]) -> list[Sample]:
     samples = []
     for number, line in enumerate(_read_text(path).splitlines(), 1):
         if not line.strip():
@@ -136,8 +154,6 @@ def read_part(data: DataConfig, part: str, labels: Sequence[str]) -> Optional[li
             name = name.replace("\\", "/")
             file = folder / name
         samples.append(Sample(file, int(label), name))
-    if not samples:
-        raise DataError(f"{path}: lists no picture; run: pplc split --dataset {quoted(data.dir)} --force")
     return samples
 
 
