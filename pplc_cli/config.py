@@ -92,6 +92,7 @@ class TrainConfig:
     sync_batch_norm: bool = option(False)
     progressive_from: Optional[int] = option(None, at_least=32)
     progressive_share: float = option(0.75, more_than=0, at_most=1)
+    transfer: str = option("full", choices=("full", "stages", "head", "auto"))  # how pretrained weights are fitted
     freeze: Optional[str] = option(None)
     freeze_views: int = option(4, at_least=1)
     log_interval_steps: int = option(10, at_least=1)
@@ -380,6 +381,10 @@ def _check_meaning(config: Config, faults: list[str]) -> None:
         faults.append(f"train.device: expected cpu, auto, gpu:0 or gpu:0,1, got {train.device!r}")
     if train.precision == "bfloat16" and not train.accelerate:
         faults.append("train.precision: bfloat16 is a matter of the fast kernels; it needs train.accelerate: true")
+    if train.freeze is not None and train.transfer != "full":
+        faults.append(f"train.transfer: {train.transfer} says itself what is frozen; leave out train.freeze")
+    if train.progressive_from and train.transfer == "head":
+        faults.append("train.transfer: head computes features once, at one size; leave out train.progressive_from")
     if train.progressive_from and train.freeze:
         faults.append("train.freeze: features are computed once, at one size; leave out train.progressive_from")
     if config.distill.teacher is not None:
@@ -403,6 +408,8 @@ def _check_distillation(config: Config, faults: list[str]) -> None:
         faults.append("distill: soft, features and hard are all 0; nothing would be learnt")
     if config.train.freeze is not None:
         faults.append("distill.teacher: train.freeze trains on features of its own; leave one of them out")
+    if config.train.transfer != "full":
+        faults.append("distill.teacher: train.transfer is for learning from labels; leave one of them out")
     if config.train.class_weights is not None:
         faults.append("distill.teacher: train.class_weights weighs labels, not a teacher's; leave one of them out")
     mixing = [name for name in ("Mixup", "CutMix") if any(_is_operator(t, name) for t in config.train.transforms)]

@@ -14,6 +14,7 @@ from .files import write_failure
 
 TIMEOUT_SECONDS = 30
 ATTEMPTS = 3
+QUICK_SECONDS = 5  # to connect, where there is something else to go on with
 # Besides its own errors httpx raises plain ones for a proxy variable that it cannot use.
 _UNUSABLE = (httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError)
 
@@ -24,6 +25,7 @@ def fetch(
     *,
     progress: Optional[Callable[[int, Optional[int]], None]] = None,
     check: Optional[Callable[[Path], None]] = None,
+    quick: bool = False,
 ) -> None:
     """Download to ``path`` by way of ``path.part``, going on where an earlier attempt stopped.
 
@@ -34,6 +36,7 @@ def fetch(
         path: where the whole file goes.
         progress: called with bytes done and, where the server tells, bytes in all.
         check: called with the whole ``path.part``; what it raises removes that file.
+        quick: try once, and give up soon where nobody answers.
 
     Raises:
         DownloadError: no connection, an error status, or fewer bytes than announced.
@@ -42,14 +45,16 @@ def fetch(
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for attempt in range(ATTEMPTS):
+        attempts = 1 if quick else ATTEMPTS
+        timeout = httpx.Timeout(TIMEOUT_SECONDS, connect=QUICK_SECONDS if quick else TIMEOUT_SECONDS)
+        for attempt in range(attempts):
             try:
-                _fetch_once(url, part, progress)
+                _fetch_once(url, part, progress, timeout)
                 break
             except (httpx.TransportError, _Incomplete) as error:
-                if attempt == ATTEMPTS - 1:
-                    reason = str(error) or type(error).__name__
-                    raise DownloadError(f"{url}: {reason} ({ATTEMPTS} attempts)") from None
+                if attempt == attempts - 1:
+                    reason, more = str(error) or type(error).__name__, "" if quick else f" ({attempts} attempts)"
+                    raise DownloadError(f"{url}: {reason}{more}") from None
         if check:
             try:
                 check(part)
@@ -67,10 +72,12 @@ class _Incomplete(Exception):
     """The connection ended before the announced length."""
 
 
-def _fetch_once(url: str, part: Path, progress: Optional[Callable[[int, Optional[int]], None]]) -> None:
+def _fetch_once(
+    url: str, part: Path, progress: Optional[Callable[[int, Optional[int]], None]], timeout: httpx.Timeout
+) -> None:
     start = part.stat().st_size if part.exists() else 0
     headers = {"Range": f"bytes={start}-", "Accept-Encoding": "identity"} if start else {"Accept-Encoding": "identity"}
-    with httpx.stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS, follow_redirects=True) as response:
+    with httpx.stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response:
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink()  # what lies there is no beginning of this file
             raise _Incomplete("the server's file has changed")

@@ -91,21 +91,25 @@ class _Training:
         if state is None and self.world.rank == 0:
             self._load_pretrained()
         self.world.share_tensors(self.network.state_dict().values())
-        self.train_loader, self.val_loader = self._loaders()
+        self.train_loader, self.val_loader = self.train_pictures, self.val_pictures = self._loaders()
         self.full_size = self.train_loader.pipeline.size
         if config.train.progressive_from is not None and config.train.progressive_from >= min(self.full_size):
             raise TrainError(
                 f"train.progressive_from: {config.train.progressive_from} is not smaller than the pictures that "
                 f"train.transforms make, {self.full_size[1]} x {self.full_size[0]}"
             )
+        self.transfer = self._choose_transfer()
         self.frozen: Optional[FrozenPart] = None
-        self.trained = self._freeze()
+        self.trained = self._freeze("head" if self.transfer == "head" else config.train.freeze)
+        if self.transfer == "stages":
+            self._slow_early_layers()
         self.distillation = self._distil()
         self.learners = self.network if self.distillation is None else self.distillation.learners(self.network)
         self.optimizer = build_optimizer(self.learners, config.train)
         self.average = MovingAverage(self.network, config.train.ema_decay) if config.train.ema_decay else None
         self.progress = _Progress() if state is None else self._restore(state)
         self._accelerate()
+        self.probed = state is None and self.transfer in ("stages", "head") and self._probe()
         self.class_weights = self._class_weights()
         open_visualdl = self._visualdl()
         if self.world.rank == 0:  # nothing is wrong: the run that was there may go
@@ -168,14 +172,72 @@ class _Training:
         remark = f"; its classifier is replaced by a new one for {len(self.labels)} classes" if replaced else ""
         self.reporter.note(f"starting from {path}{remark}")
 
-    def _freeze(self) -> Any:
+    def _choose_transfer(self) -> str:
+        """How the weights that it starts from are fitted to the pictures."""
+        wanted = self.config.train.transfer
+        if wanted != "auto":
+            return wanted
+        from .transfer import choose
+
+        pretrained = self.config.model.pretrained != "none" and hasattr(self.network, "parts")
+        chosen, why = choose(len(self.train_samples), len(self.labels), pretrained)
+        if chosen == "head" and self.config.train.progressive_from:
+            chosen, why = "stages", "train.progressive_from needs stages that learn"
+        self.reporter.note(f"train.transfer: {chosen}, since {why}")
+        return chosen
+
+    def _slow_early_layers(self) -> None:
+        from .transfer import rate_factors
+
+        if not hasattr(self.network, "parts"):
+            raise TrainError(f"train.transfer: {self.spec.name} has no stages to tell apart; set it to full")
+        factors = rate_factors(self.network, self.full_size)
+        for parameter in self.network.parameters():
+            parameter.optimize_attr["learning_rate"] = factors.get(parameter.name, 1.0)
+
+    def _probe(self) -> bool:
+        """Fit the classifier to the features of the weights that it starts from; whether that was possible."""
+        from .accelerator import accelerate
+        from .frozen import Stages
+        from .transfer import PROBE_VIEWS, probe
+
+        if self.frozen is not None:
+            front = self.frozen.front
+        else:
+            front = Stages(self.network, 0, len(self.network.parts()) - 1)
+            if self.config.train.accelerate and self.paddle.get_device() == "cpu":
+                accelerate(front, self.config.train.threads)
+        layer = self.network
+        for name in self.spec.classifier.split("."):
+            layer = getattr(layer, name)
+        plain = Loader(
+            self.train_samples,
+            Pipeline(self.config.eval.transforms, training=False),
+            self.config.eval.batch_size,
+            len(self.labels),
+            cache=self.val_pictures.cache,
+            workers=self.config.data.workers,
+        )
+        loaders = [plain, *[self.train_pictures.in_order()] * (PROBE_VIEWS - 1)]
+        reason = probe(self.network, front, layer, (b for view, each in enumerate(loaders) for b in each.epoch(view)))
+        if reason is not None:
+            self.reporter.note(f"no linear probe: {reason}")
+            return False
+        self.world.share_tensors(layer.parameters())
+        if self.average is not None:
+            from .optim import MovingAverage
+
+            self.average = MovingAverage(self.network, self.average.decay)
+        return True
+
+    def _freeze(self, last: Optional[str]) -> Any:
         """The network that learns: the whole one, or its late stages, with loaders of features before them."""
         config = self.config.train
-        if config.freeze is None:
+        if last is None:
             return self.network
         from .frozen import FeatureLoader, FrozenPart
 
-        part = FrozenPart(self.network, config.freeze, self.spec.name, self.train_loader.pipeline.size)
+        part = FrozenPart(self.network, last, self.spec.name, self.train_loader.pipeline.size)
         cache = self.train_loader.cache  # features and pictures share its budget
         validation = FeatureLoader(self.val_loader, part, 1, cache.budget)
         cache.budget -= validation.bytes
@@ -283,6 +345,8 @@ class _Training:
         config, progress = self.config.train, self.progress
         try:
             with self.interrupts:
+                if self.probed:
+                    self._validate_probe()
                 while progress.epoch < config.epochs and not self._stops_early():
                     self._one_epoch(progress.epoch + 1)
         finally:
@@ -292,6 +356,14 @@ class _Training:
                 self.visualdl.close()
         assert progress.best is not None
         return TrainResult(self.run, progress.epoch, progress.best, time.perf_counter() - self.began)
+
+    def _validate_probe(self) -> None:
+        record: dict[str, Any] = {"event": "probe", "epoch": 0}
+        self._validate(record)
+        self.progress.stale_epochs = 0
+        if self.world.rank == 0:
+            self._log(record, sync=True)
+            self.reporter.note(f"linear probe of the weights as they are: val top-1 {record['val_top1']:.1%}")
 
     def _stops_early(self) -> bool:
         return self.config.train.early_stop and self.progress.stale_epochs >= self.config.train.early_stop_patience

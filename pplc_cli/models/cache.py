@@ -231,6 +231,7 @@ def fetch_official(
     source: str,
     *,
     force: bool = False,
+    quick: bool = False,
     progress: Optional[Progress] = None,
     note: Optional[Note] = None,
 ) -> Path:
@@ -240,6 +241,7 @@ def fetch_official(
         spec: the network.
         source: ``imagenet`` or ``imagenet_ssld``.
         force: fetch also where the file is there, and record what comes in place of what was recorded.
+        quick: give up soon, since there are other weights to go on with.
         progress: called with bytes done and bytes in all while downloading.
         note: called with what a person should know and need not act on.
 
@@ -260,7 +262,7 @@ def fetch_official(
             path.parent.mkdir(parents=True, exist_ok=True)
             with locked(path.with_name(f".{name}.lock")):  # another process may be fetching it
                 if not path.is_file() or force:
-                    _fetch(cache, spec, source, url, path, force, progress, note)
+                    _fetch(cache, spec, source, url, path, force, quick, progress, note)
                     return path
         except OSError as error:
             raise write_failure(path, error) from error
@@ -277,6 +279,7 @@ def _fetch(
     url: str,
     path: Path,
     force: bool,
+    quick: bool,
     progress: Optional[Progress],
     note: Note,
 ) -> None:
@@ -297,7 +300,7 @@ def _fetch(
     failures: list[str] = []
     for number, address in enumerate(addresses, 1):
         try:
-            fetch(address, path, progress=progress, check=check)
+            fetch(address, path, progress=progress, check=check, quick=quick)
             break
         except DownloadError as error:
             failures.append(str(error))

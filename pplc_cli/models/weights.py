@@ -13,11 +13,11 @@ from typing import Any, ClassVar, Optional
 
 import numpy as np
 
-from ..errors import ModelError
+from ..errors import ModelError, PplcError
 from ..files import user_path
 from .registry import NetworkSpec
 
-SOURCES = ("none", "imagenet", "imagenet_ssld", "builtin")
+SOURCES = ("none", "auto", "imagenet", "imagenet_ssld", "builtin")
 TORCH_SUFFIXES = (".pth", ".pt")
 Progress = Callable[[int, Optional[int]], None]
 
@@ -35,8 +35,8 @@ def load_pretrained(
     Args:
         network: a layer whose state dict has PaddleClas's names.
         spec: what network it is.
-        source: ``imagenet``, ``imagenet_ssld``, ``builtin``, or a .pdparams, .safetensors or .pth file, or a folder
-            with model.safetensors.
+        source: ``imagenet``, ``imagenet_ssld``, ``builtin``, ``auto`` (the best official ones where they can be had,
+            else the built-in ones), or a .pdparams, .safetensors or .pth file, or a folder with model.safetensors.
         progress: called with bytes done and bytes in all while downloading.
         note: called with what a person should know and need not act on.
 
@@ -47,15 +47,14 @@ def load_pretrained(
         ModelError: the file is no weights file or does not fit.
         DownloadError: the weights are not there and cannot be fetched.
     """
-    from .builtin import read_builtin
     from .cache import check_recorded, fetch_official  # the cache reads what it fetches, so it imports this module
 
+    if source == "auto":
+        source, found = _best(spec, progress, note)
+        if found is not None:
+            return str(found), fit_weights(network, read_weights(found), str(found), spec.classifier)
     if source == "builtin":
-        weights = read_builtin(spec)
-        own = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
-        classifier = [key for key in own if key.rpartition(".")[0] == spec.classifier]
-        fit_weights(network, {**weights, **{key: own[key] for key in classifier}}, "built-in weights", spec.classifier)
-        return f"the built-in weights of {spec.name}", sorted(classifier)
+        return _load_builtin(network, spec)
     if source in SOURCES:
         path = fetch_official(spec, source, progress=progress, note=note)
     else:
@@ -67,6 +66,37 @@ def load_pretrained(
 
         weights = from_torch(weights)
     return str(path), fit_weights(network, weights, str(path), spec.classifier)
+
+
+def _best(
+    spec: NetworkSpec, progress: Optional[Progress], note: Optional[Callable[[str], None]]
+) -> tuple[str, Optional[Path]]:
+    """The best source there is, and its file where it is official."""
+    from .builtin import builtin_names
+    from .cache import best_source, fetch_official
+
+    if spec.name not in builtin_names():
+        return best_source(spec), None
+    if not spec.weights:
+        return "builtin", None
+    source = best_source(spec)
+    try:
+        return source, fetch_official(spec, source, quick=True, progress=progress, note=note)
+    except PplcError as error:
+        if note is not None:
+            reason = str(error).partition(" To go on:")[0]
+            note(f"{reason} Taking the built-in weights instead.")
+        return "builtin", None
+
+
+def _load_builtin(network: Any, spec: NetworkSpec) -> tuple[str, list[str]]:
+    from .builtin import read_builtin
+
+    weights = read_builtin(spec)
+    own = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
+    classifier = [key for key in own if key.rpartition(".")[0] == spec.classifier]
+    fit_weights(network, {**weights, **{key: own[key] for key in classifier}}, "built-in weights", spec.classifier)
+    return f"the built-in weights of {spec.name}", sorted(classifier)
 
 
 def fit_weights(network: Any, weights: dict[str, np.ndarray], where: str, classifier: str = "fc") -> list[str]:
