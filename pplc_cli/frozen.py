@@ -30,6 +30,35 @@ class Stages(nn.Layer):
         return x
 
 
+def place_parameters(network: Any, image_size: tuple[int, int]) -> dict[str, int]:
+    """The number of the part that each parameter belongs to, by the parameter's name.
+
+    It shows by trial: parts are not always layers of their own, and in evaluation some networks leave layers out.
+
+    Args:
+        network: with ``parts``; it stays as it is.
+        image_size: height and width of its pictures.
+    """
+    training = network.training
+    places: dict[str, int] = {}
+    kept = [(buffer, buffer.clone()) for buffer in network.state_dict().values() if buffer.stop_gradient]
+    network.train()
+    x = paddle.ones([2, 3, *image_size])
+    for number, (_, part) in enumerate(network.parts()):
+        y = part(x)
+        y.sum().backward()
+        for parameter in network.parameters():
+            if parameter.grad is not None:
+                places.setdefault(parameter.name, number)
+            parameter.clear_gradient(False)
+        x = y.detach()
+    for buffer, value in kept:  # batch norm's statistics
+        buffer.set_value(value)
+    if not training:
+        network.eval()
+    return places
+
+
 class FrozenPart:
     """The stages up to a named one: their weights stay, batch norm uses its running statistics.
 
@@ -57,13 +86,9 @@ class FrozenPart:
         count = len(names) - 1 if last == HEAD else names.index(last) + 1
         self.network = network
         self.front, self.tail = Stages(network, 0, count), Stages(network, count, len(names))
-        features = self.features(np.zeros((1, 3, *image_size), np.float32))
-        # Which parameters the tail uses shows by trial: stages are not always layers of their own.
-        network.eval()
-        self.tail(paddle.to_tensor(features)).sum().backward()
+        places = place_parameters(network, image_size)
         for parameter in network.parameters():
-            parameter.stop_gradient = parameter.stop_gradient or parameter.grad is None
-        network.clear_gradients()
+            parameter.stop_gradient = parameter.stop_gradient or places.get(parameter.name, 0) < count
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """What the frozen stages make of a batch, float32."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Optional
 
 import numpy as np
 import paddle
@@ -34,8 +34,15 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
     return config.learning_rate
 
 
-def build_optimizer(network: nn.Layer, config: TrainConfig) -> Any:
-    """The optimiser of a recipe; batch norm is not decayed."""
+def build_optimizer(network: nn.Layer, config: TrainConfig, factors: Optional[Mapping[str, float]] = None) -> Any:
+    """The optimiser of a recipe; batch norm is not decayed.
+
+    Args:
+        network: all that learns.
+        config: the recipe.
+        factors: of the learning rate, by parameter name; 1 where nothing is said.
+    """
+    factors = factors or {}
     norms = {id(p) for layer in network.sublayers() if isinstance(layer, nn.BatchNorm2D) for p in layer.parameters()}
     decayed = [p for p in network.parameters() if id(p) not in norms]
     normal = [p for p in network.parameters() if id(p) in norms]
@@ -43,6 +50,8 @@ def build_optimizer(network: nn.Layer, config: TrainConfig) -> Any:
     common: dict[str, Any] = {"learning_rate": config.learning_rate, "grad_clip": clip}
     if config.optimizer == "adamw":
         names = {p.name for p in decayed}
+        for parameter in network.parameters():
+            parameter.optimize_attr["learning_rate"] = factors.get(parameter.name, 1.0)
         return paddle.optimizer.AdamW(
             parameters=network.parameters(),
             weight_decay=config.weight_decay,
@@ -50,8 +59,13 @@ def build_optimizer(network: nn.Layer, config: TrainConfig) -> Any:
             **common,
         )
     common["parameters"] = [
-        {"params": decayed, "weight_decay": paddle.regularizer.L2Decay(config.weight_decay)},
-        {"params": normal, "weight_decay": paddle.regularizer.L2Decay(0.0)},
+        {
+            "params": [p for p in each if factors.get(p.name, 1.0) == factor],
+            "weight_decay": paddle.regularizer.L2Decay(decay),
+            "learning_rate": factor,
+        }
+        for each, decay in ((decayed, config.weight_decay), (normal, 0.0))
+        for factor in sorted({factors.get(p.name, 1.0) for p in each})
     ]
     if config.optimizer == "momentum":
         return paddle.optimizer.Momentum(momentum=config.momentum, **common)

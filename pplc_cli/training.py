@@ -101,11 +101,9 @@ class _Training:
         self.transfer = self._choose_transfer()
         self.frozen: Optional[FrozenPart] = None
         self.trained = self._freeze("head" if self.transfer == "head" else config.train.freeze)
-        if self.transfer == "stages":
-            self._slow_early_layers()
         self.distillation = self._distil()
         self.learners = self.network if self.distillation is None else self.distillation.learners(self.network)
-        self.optimizer = build_optimizer(self.learners, config.train)
+        self.optimizer = build_optimizer(self.learners, config.train, self._rate_factors())
         self.average = MovingAverage(self.network, config.train.ema_decay) if config.train.ema_decay else None
         self.progress = _Progress() if state is None else self._restore(state)
         self._accelerate()
@@ -186,14 +184,15 @@ class _Training:
         self.reporter.note(f"train.transfer: {chosen}, since {why}")
         return chosen
 
-    def _slow_early_layers(self) -> None:
+    def _rate_factors(self) -> dict[str, float]:
+        """Of the learning rate, by parameter name, where layers learn at different rates."""
+        if self.transfer != "stages":
+            return {}
         from .transfer import rate_factors
 
         if not hasattr(self.network, "parts"):
             raise TrainError(f"train.transfer: {self.spec.name} has no stages to tell apart; set it to full")
-        factors = rate_factors(self.network, self.full_size)
-        for parameter in self.network.parameters():
-            parameter.optimize_attr["learning_rate"] = factors.get(parameter.name, 1.0)
+        return rate_factors(self.network, self.full_size)
 
     def _probe(self) -> bool:
         """Fit the classifier to the features of the weights that it starts from; whether that was possible."""

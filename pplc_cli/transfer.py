@@ -13,6 +13,7 @@ import numpy as np
 import paddle
 
 from .data.loader import Batch
+from .frozen import place_parameters
 from .runtime import as_tensor
 
 DECAY = 0.7  # of the learning rate from a part of the network to the one before it
@@ -45,23 +46,8 @@ def rate_factors(network: Any, size: tuple[int, int], decay: float = DECAY) -> d
         size: height and width of its pictures.
         decay: from a part to the one before it.
     """
-    parts = network.parts()
-    found: dict[str, float] = {}
-    training = network.training
-    network.eval()
-    x = paddle.zeros([1, 3, *size])
-    for number, (_, part) in enumerate(parts):
-        # Which parameters a part uses shows by trial: parts are not always layers of their own.
-        y = part(x)
-        y.sum().backward()
-        for parameter in network.parameters():
-            if parameter.grad is not None:
-                found.setdefault(parameter.name, decay ** (len(parts) - 1 - number))
-        network.clear_gradients()
-        x = y.detach()
-    if training:
-        network.train()
-    return found
+    last = len(network.parts()) - 1
+    return {name: decay ** (last - number) for name, number in place_parameters(network, size).items()}
 
 
 def probe(network: Any, front: Any, classifier: Any, batches: Iterable[Batch]) -> Optional[str]:
