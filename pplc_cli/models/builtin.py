@@ -62,7 +62,8 @@ def write_builtin(name: str, weights: dict[str, np.ndarray], folder: Optional[Pa
     short: dict[str, Any] = {}
     for key, value in weights.items():
         if key.rpartition(".")[0] != spec.classifier:
-            short[key] = value.astype(np.float16)
+            with np.errstate(over="ignore"):  # which is an error below
+                short[key] = value.astype(np.float16)
             if not np.isfinite(short[key]).all():
                 raise ModelError(f"{name}: {key} has numbers that float16 cannot hold")
     path = (folder or FOLDER) / f"{spec.name}.safetensors"
