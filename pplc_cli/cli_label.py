@@ -45,10 +45,13 @@ def label(
     pplc train takes the list with -o data.extra_list=FILE. Look at the contact sheet first.
     """
     from . import ui
+    from .files import user_path
     from .find import find_run
     from .labelling import ZOOMS, label_pictures
 
     named = models or (str(find_run().folder),)
+    if output is None and not (user_path(named[0]) / "best_model").is_dir():
+        raise click.UsageError("--output: expected a file, since the first model is no run")
     with ui.counter("labelling") as progress:
         found = label_pictures(
             folder,

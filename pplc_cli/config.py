@@ -89,6 +89,7 @@ class TrainConfig:
     device: str = option("cpu")
     accelerate: bool = option(True)
     precision: str = option("float32", choices=("float32", "bfloat16"))
+    batch_norm: str = option("batch", choices=("batch", "frozen"))  # frozen: as the pretrained weights have it
     sync_batch_norm: bool = option(False)
     progressive_from: Optional[int] = option(None, at_least=32)
     progressive_share: float = option(0.75, more_than=0, at_most=1)
@@ -381,6 +382,8 @@ def _check_meaning(config: Config, faults: list[str]) -> None:
         faults.append(f"train.device: expected cpu, auto, gpu:0 or gpu:0,1, got {train.device!r}")
     if train.precision == "bfloat16" and not train.accelerate:
         faults.append("train.precision: bfloat16 is a matter of the fast kernels; it needs train.accelerate: true")
+    if train.batch_norm == "frozen" and config.model.pretrained == "none":
+        faults.append("train.batch_norm: random weights have no statistics that could stay; leave it at batch")
     if train.freeze is not None and train.transfer != "full":
         faults.append(f"train.transfer: {train.transfer} says itself what is frozen; leave out train.freeze")
     if train.progressive_from and train.transfer == "head":

@@ -23,7 +23,7 @@ from .data.loader import Batch, Loader
 from .data.operators import Normalize
 from .errors import TrainError
 from .files import atomic_file
-from .frozen import Stages
+from .frozen import Stages, evaluating
 from .reporter import Reporter
 from .teachers import Teacher
 
@@ -111,7 +111,8 @@ def _shifted(progress: Progress, before: int, total: int, done: int) -> None:
 def _key(teacher: Teacher, loader: Loader) -> str:
     """What a teacher's answers depend on."""
     operators = [repr(operator) for operator in loader.pipeline.sample]
-    facts = [teacher.digest, loader.seed, operators, [sample.name for sample in loader.samples]]
+    files = [(sample.name, sample.path.stat()) for sample in loader.samples]
+    facts = [teacher.digest, loader.seed, operators, [(name, of.st_size, of.st_mtime_ns) for name, of in files]]
     return hashlib.sha256(json.dumps(facts).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
@@ -132,7 +133,7 @@ class Distillation:
             self.front = Stages(network, 0, len(network.parts()) - 1)
             self._classify = Stages(network, len(network.parts()) - 1, len(network.parts()))
             size = min(outputs.size), min(outputs.size)
-            with paddle.no_grad():
+            with evaluating(network), paddle.no_grad():
                 width = int(network.features(paddle.zeros([2, 3, *size])).shape[1])
             self.map = nn.Linear(width, outputs.teacher.features)
 
@@ -206,6 +207,9 @@ def distil(
         raise TrainError("train.transforms: a teacher needs pictures as Normalize leaves them; put it last")
     loader.views = wanted.views
     outputs = TeacherOutputs(teacher, loader, wanted.views, folder, reporter.teacher, columns)
+    if loader.unusable:
+        (first, *_), more = sorted(loader.unusable), len(loader.unusable) - 1
+        reporter.note(f"{first}{f' and {more} more' if more else ''} cannot be used; nothing is learnt from them")
     reporter.note(f"learning from {teacher.name}, {len(loader.samples):,} pictures in {wanted.views} views")
     return Distillation(wanted, outputs, network)
 

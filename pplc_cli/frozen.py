@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +29,20 @@ class Stages(nn.Layer):
         for _, stage in self.network.parts()[self.first : self.end]:
             x = stage(x)
         return x
+
+
+@contextlib.contextmanager
+def evaluating(network: Any) -> Iterator[None]:
+    """The network in evaluation for the time of the block; then each layer is as it was."""
+    kept = [(layer, layer.training) for layer in network.sublayers(include_self=True)]
+    network.eval()
+    try:
+        yield
+    finally:
+        if kept[0][1]:  # what a layer does on its way back
+            network.train()
+        for layer, training in kept:
+            layer.training = training
 
 
 def place_parameters(network: Any, image_size: tuple[int, int]) -> dict[str, int]:
@@ -79,7 +94,7 @@ class FrozenPart:
             TrainError: the network has no such stage, or none at all.
         """
         if not hasattr(network, "parts"):
-            raise TrainError(f"train.freeze: {name} has no stages that could be frozen; set train.freeze: null")
+            raise TrainError(f"{name} has no stages that could be frozen; set train.freeze: null, train.transfer: full")
         names = [stage for stage, _ in network.parts()]
         if last != HEAD and last not in names[:-1]:
             raise TrainError(f"train.freeze: {name} has no stage {last!r}; there are {', '.join([*names[:-1], HEAD])}")
@@ -92,13 +107,8 @@ class FrozenPart:
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """What the frozen stages make of a batch, float32."""
-        training = self.network.training
-        self.network.eval()
-        with paddle.no_grad():
-            features = self.front(as_tensor(images)).numpy()
-        if training:
-            self.network.train()
-        return features
+        with evaluating(self.network), paddle.no_grad():
+            return self.front(as_tensor(images)).numpy()
 
 
 class FeatureLoader:
@@ -129,7 +139,7 @@ class FeatureLoader:
         if self.bytes > budget:
             what = f"{views} views of {len(loader.samples)}" if views > 1 else f"{len(loader.samples)}"
             raise TrainError(
-                f"train.freeze: the features of {what} pictures need {self.bytes / (1 << 20):.3g} MB, and "
+                f"the features of {what} pictures need {self.bytes / (1 << 20):.3g} MB, and "
                 f"{budget / (1 << 20):.3g} MB are left; raise data.cache_mb, freeze a later stage, or lower "
                 "train.freeze_views"
             )

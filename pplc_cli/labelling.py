@@ -12,18 +12,20 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import numpy as np
 
 from .data.images import decode_image, is_image_name, list_files, read_bytes
 from .errors import ImageError, PplcError, TrainError
 from .files import PathLike, user_path, write_json, write_text
+from .outputs import plain
 from .runtime import physical_cores
 from .teachers import Teacher, open_teacher
 
 BATCH = 16  # pictures; each has several views
 SHOWN = 6  # pictures of a class on the contact sheet, those that were nearly left out
+TILE = 352  # pixels, twice what the sheet has
 ROWS = 40  # classes on it
 ZOOMS = (1.0, 1.15)
 
@@ -49,6 +51,7 @@ class Labelling:
         kept: pictures on the list, the surest first.
         unsure: how many of each label were not sure enough, or beyond the largest number.
         known: pictures that the models' own lists have; those to measure on must not be learnt from.
+        unchecked: models whose lists could not be read, so that such pictures may be among those kept.
         failed: files that are no pictures that can be used, and why.
     """
 
@@ -57,6 +60,7 @@ class Labelling:
     kept: list[Labelled]
     unsure: list[int]
     known: int
+    unchecked: list[str]
     failed: list[tuple[str, str]]
 
     def counts(self) -> list[int]:
@@ -96,11 +100,16 @@ def label_pictures(
         PplcError: there are no pictures, or the models know different classes.
     """
     folder, output = user_path(folder), user_path(output)
+    if output.suffix.lower() in (".json", ".png") or output.is_dir() or not output.parent.is_dir():
+        raise TrainError(
+            f"{output}: expected a file to be written in a folder that is there, and no .json or .png: a report and a "
+            "contact sheet get these names"
+        )
     files = [file for file in list_files(folder) if is_image_name(file)]
     if not files:
         raise TrainError(f"{folder}: holds no pictures")
     committee = _Committee([open_teacher(model, threads=threads) for model in models], zooms, flip)
-    listed = _on_lists(models)
+    listed, unchecked = _on_lists(models)
     kept: list[Labelled] = []
     unsure, known, failed, done = [0] * len(committee.labels), 0, [], 0
     for group in _groups(files):
@@ -115,8 +124,10 @@ def label_pictures(
             else:
                 usable.append((file, image))
         if usable:
-            scores = committee.probabilities([image for _, image in usable])
-            for (file, _), row in zip(usable, scores):
+            for (file, _), row in zip(usable, committee.probabilities([image for _, image in usable])):
+                if isinstance(row, str):
+                    failed.append((str(file), row))
+                    continue
                 one = Labelled(file, int(row.argmax()), float(row.max()))
                 if one.score >= threshold:
                     kept.append(one)
@@ -127,7 +138,7 @@ def label_pictures(
     kept.sort(key=lambda one: -one.score)
     if per_class is not None:
         kept = _at_most(kept, per_class, unsure)
-    found = Labelling(output, committee.labels, kept, unsure, known, failed)
+    found = Labelling(output, committee.labels, kept, unsure, known, unchecked, failed)
     _write(found, threshold, models)
     return found
 
@@ -144,18 +155,25 @@ class _Committee:
             if sorted(model.labels or []) != sorted(first.labels):
                 raise TrainError(f"{model.name} and {first.name} know different classes")
 
-    def probabilities(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """float32 (N, classes) of pictures, uint8 RGB (H, W, 3)."""
+    def probabilities(self, images: Sequence[np.ndarray]) -> list[Union[np.ndarray, str]]:
+        """Of pictures, uint8 RGB (H, W, 3): float32 (classes,), or why one of the models cannot use it."""
         total, count = np.zeros((len(images), len(self.labels)), np.float64), 0
+        reasons: dict[int, str] = {}
         for model in self._models:
             order = [(model.labels or []).index(label) for label in self.labels]
             for zoom in self._zooms:
-                batch = np.stack([model.prepare(_middle(image, zoom)) for image in images])
+                batch = np.zeros((len(images), 3, *model.pipeline.size), np.float32)
+                for number, image in enumerate(images):
+                    try:
+                        batch[number] = model.prepare(_middle(image, zoom))
+                    except ImageError as error:
+                        reasons[number] = str(error)
                 for view in (batch, batch[..., ::-1]) if self._flip else (batch,):
                     said, _ = model.answers(view, model.normalize)
                     total += np.exp(said[:, order])
                     count += 1
-        return (total / count).astype(np.float32)
+        means = (total / count).astype(np.float32)
+        return [reasons.get(number, mean) for number, mean in enumerate(means)]
 
 
 def _middle(image: np.ndarray, zoom: float) -> np.ndarray:
@@ -173,34 +191,36 @@ def _groups(files: Sequence[Path]) -> Iterator[list[Path]]:
 def _read(file: Path) -> tuple[Any, str]:
     """The picture, or why it cannot be used; and the hash of its bytes."""
     try:
-        data = read_bytes(file)
-        if any(mark in str(file) for mark in "\r\n"):
+        data, name = read_bytes(file), str(file)
+        if len(name.splitlines()) > 1 or "\t" in name or name != name.strip() or plain(name) != name:
             raise ImageError("has a name that no list can hold")
         return decode_image(data), hashlib.sha256(data).hexdigest()
     except ImageError as error:
         return str(error), ""
 
 
-def _on_lists(models: Sequence[str]) -> set[str]:
-    """Hashes of the pictures that the models' runs learnt from, or are measured on."""
+def _on_lists(models: Sequence[str]) -> tuple[set[str], list[str]]:
+    """Hashes of the pictures that the models' runs learnt from, or are measured on; and models that do not tell."""
     from .data.lists import read_labels, read_part
     from .run import Run
 
     found: set[str] = set()
+    unchecked: list[str] = []
     for model in models:
-        run = Run(user_path(model))
-        if not run.config_file.is_file():
-            continue
+        path = user_path(model)
+        places = [path, path.parent, path.parent.parent]  # an exported folder lies in its run's
+        run = next((Run(place) for place in places if Run(place).config_file.is_file()), Run(path))
         try:
             data = run.load_config().data
             labels = read_labels(data)
             samples = [s for part in ("train", "val", "test") for s in read_part(data, part, labels) or []]
-        except PplcError:  # the data set has been moved away
+        except PplcError:  # no run of ours, or the data set is not where it was
+            unchecked.append(model)
             continue
         for sample in samples:
             if sample.path.is_file():
                 found.add(hashlib.sha256(sample.path.read_bytes()).hexdigest())
-    return found
+    return found, unchecked
 
 
 def _at_most(kept: Sequence[Labelled], number: int, unsure: list[int]) -> list[Labelled]:
@@ -232,16 +252,37 @@ def _write(found: Labelling, threshold: float, models: Sequence[str]) -> None:
             for one in found.kept
         ],
     }
-    lines = (f"{Path(os.path.relpath(one.path, output.parent)).as_posix()} {one.label}\n" for one in found.kept)
+    write_json(output.with_suffix(".json"), report)
+    write_text(output, "".join(f"{_relative(one.path, output.parent)} {one.label}\n" for one in found.kept))
     if found.kept:
         _draw(found, threshold)
-    write_json(output.with_suffix(".json"), report)
-    write_text(output, "".join(lines))
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """How the list calls a file."""
+    path, folder = path.resolve(), folder.resolve()
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # another drive of Windows
+        return path.as_posix()
+
+
+def _small(path: Path) -> np.ndarray:
+    """A picture no larger than a tile shows."""
+    import cv2
+
+    from .data.images import read_image
+
+    image = read_image(path)
+    scale = TILE / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def _draw(found: Labelling, threshold: float) -> None:
     """A row a class of the pictures that were nearly left out."""
-    from .data.images import read_image
     from .pictures import contact_sheet
 
     tiles = []
@@ -249,7 +290,7 @@ def _draw(found: Labelling, threshold: float) -> None:
     for number in chosen[:ROWS]:
         label = found.labels[number]
         least = [one for one in found.kept if one.label == number][-SHOWN:][::-1]
-        tiles += [(read_image(one.path), [label, f"{one.score:.3f}", one.path.name]) for one in least]
+        tiles += [(_small(one.path), [label, f"{one.score:.3f}", one.path.name]) for one in least]
         tiles += [(np.full((8, 8, 3), 255, np.uint8), [""])] * (SHOWN - len(least))
     title = f"the least sure of {len(found.kept)} pictures at or above {threshold:g}"
     contact_sheet(found.file.with_suffix(".png"), tiles, columns=SHOWN, title=title)

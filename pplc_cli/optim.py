@@ -46,8 +46,7 @@ def build_optimizer(network: nn.Layer, config: TrainConfig, factors: Optional[Ma
     norms = {id(p) for layer in network.sublayers() if isinstance(layer, nn.BatchNorm2D) for p in layer.parameters()}
     decayed = [p for p in network.parameters() if id(p) not in norms]
     normal = [p for p in network.parameters() if id(p) in norms]
-    clip = nn.ClipGradByGlobalNorm(config.clip_grad_norm) if config.clip_grad_norm else None
-    common: dict[str, Any] = {"learning_rate": config.learning_rate, "grad_clip": clip}
+    common: dict[str, Any] = {"learning_rate": config.learning_rate}
     if config.optimizer == "adamw":
         names = {p.name for p in decayed}
         for parameter in network.parameters():

@@ -11,16 +11,24 @@ import numpy as np
 
 from . import checkpoint
 from .config import Config
-from .data.lists import Sample, count_by_class, read_extra, read_labels, read_part, require_part, unlabelled
+from .data.lists import (
+    Sample,
+    count_by_class,
+    read_extra,
+    read_labels,
+    read_part,
+    require_part,
+    unlabelled,
+    without_copies,
+)
 from .data.loader import ImageCache, Loader
 from .data.transforms import Pipeline
 from .distributed import is_first, join, set_device
 from .errors import CheckpointError, DataError, TrainError
 from .files import user_path
 from .interrupts import Interrupts
-from .models.builtin import builtin_names
 from .models.registry import build_network, find_network
-from .models.weights import SOURCES, load_pretrained
+from .models.weights import has_weights, load_pretrained
 from .reporter import Reporter
 from .resume import check_folder, clear_folder, fingerprint_of, read_state
 from .run import Run
@@ -55,6 +63,7 @@ class Preparation:
         learners: all whose parameters change.
         distillation: a teacher's part in it; None: there is no teacher.
         frozen: the stages that stay as they are; None: all learn.
+        fixed_norms: layers that stay in evaluation.
         probed: whether the classifier was fitted to the features of the weights that the network started from.
         progress: where the run stands.
     """
@@ -65,8 +74,8 @@ class Preparation:
         self.began = time.perf_counter()
         self.run = Run(user_path(config.output))
         self.labels = read_labels(config.data)
-        self.train_samples = self._samples()
         self.val_samples = require_part(config.data, "val", self.labels)
+        self.train_samples = self._samples()
         self.fingerprint = fingerprint_of(self.labels, self.train_samples, self.val_samples)
         state = None
         if is_first():  # before Paddle is loaded: what is wrong shows at once
@@ -95,15 +104,22 @@ class Preparation:
             )
         self.transfer = self._choose_transfer()
         self.frozen: Optional[FrozenPart] = None
-        self.trained = self._freeze("head" if self.transfer == "head" else config.train.freeze)
+        try:
+            self.trained = self._freeze("head" if self.transfer == "head" else config.train.freeze)
+        except TrainError as error:
+            if config.train.transfer != "auto":
+                raise
+            self.transfer, self.trained = "stages", self.network
+            self.reporter.note(f"train.transfer: stages after all: {error}")
+        self.fixed_norms = self._fix_norms()
         self.distillation = self._distil()
         self.learners = self.network if self.distillation is None else self.distillation.learners(self.network)
         self.optimizer = build_optimizer(self.learners, config.train, self._rate_factors())
         self.average = MovingAverage(self.network, config.train.ema_decay) if config.train.ema_decay else None
         self.progress = Progress() if state is None else self._restore(state)
         self._accelerate()
-        self.probed = state is None and self.transfer in ("stages", "head") and self._probe()
         self.class_weights = self._class_weights()
+        self.probed = state is None and self.transfer in ("stages", "head") and self._probe()
         open_visualdl = self._visualdl()
         if self.world.rank == 0:  # nothing is wrong: the run that was there may go
             clear_folder(self.run, config, state)
@@ -115,11 +131,19 @@ class Preparation:
         data = self.config.data
         read = require_part if data.unlabelled is None else read_part
         samples = list(read(data, "train", self.labels) or [])
+        more: list[Sample] = []
         if data.extra_list is not None:
-            samples += read_extra(user_path(data.extra_list), self.labels)
+            more += read_extra(user_path(data.extra_list), self.labels)
         if data.unlabelled is not None:
-            samples += unlabelled(user_path(data.unlabelled))
-        return samples
+            more += unlabelled(user_path(data.unlabelled))
+        if not more:
+            return samples
+        # What is measured on must not be learnt from, and what is learnt from counts once.
+        listed = [*samples, *self.val_samples, *(read_part(data, "test", self.labels) or [])]
+        new = without_copies(more, listed)
+        if len(new) < len(more) and is_first():
+            self.reporter.note(f"{len(more) - len(new):,} pictures are left out: the data set's own lists have them")
+        return samples + new
 
     def _distil(self) -> Optional[Distillation]:
         """What the teacher says of all pictures, and the loss that follows from it."""
@@ -155,9 +179,9 @@ class Preparation:
             if self.spec.pretrained:
                 self.reporter.note(f"{self.config.model.name} asks for SSLD weights, but model.pretrained is none")
             return
-        if source in SOURCES:
+        if source == "imagenet":
             source = self.spec.pretrained or source
-        if source == "auto" and not self.spec.weights and self.spec.name not in builtin_names():
+        if not has_weights(self.spec, source):
             self.reporter.note(f"there are no weights of {self.spec.name}; starting from random ones")
             return
         path, replaced = load_pretrained(
@@ -168,17 +192,31 @@ class Preparation:
 
     def _choose_transfer(self) -> str:
         """How the weights that it starts from are fitted to the pictures."""
-        wanted = self.config.train.transfer
-        if wanted != "auto":
-            return wanted
         from .transfer import choose
 
-        pretrained = self.config.model.pretrained != "none" and hasattr(self.network, "parts")
-        chosen, why = choose(len(self.train_samples), len(self.labels), pretrained)
+        wanted = self.config.train.transfer
+        pretrained = has_weights(self.spec, self.config.model.pretrained)
+        if not pretrained and (wanted in ("head", "stages") or self.config.train.batch_norm == "frozen"):
+            key = f"transfer: {wanted}" if wanted in ("head", "stages") else "batch_norm: frozen"
+            raise TrainError(f"train.{key} needs weights that know something, and {self.spec.name} starts from none")
+        if wanted != "auto":
+            return wanted
+        known = pretrained and hasattr(self.network, "parts")
+        chosen, why = choose(len(self.train_samples), len(self.labels), known)
         if chosen == "head" and self.config.train.progressive_from:
             chosen, why = "stages", "train.progressive_from needs stages that learn"
         self.reporter.note(f"train.transfer: {chosen}, since {why}")
         return chosen
+
+    def _fix_norms(self) -> list[Any]:
+        """Batch norms that keep the statistics, and the scales that belong to them, of the pretrained weights."""
+        if self.config.train.batch_norm == "batch":
+            return []
+        layers = [layer for layer in self.network.sublayers() if isinstance(layer, self.paddle.nn.BatchNorm2D)]
+        for layer in layers:
+            for parameter in layer.parameters():
+                parameter.stop_gradient = True
+        return layers
 
     def _rate_factors(self) -> dict[str, float]:
         """Of the learning rate, by parameter name, where layers learn at different rates."""
@@ -192,29 +230,14 @@ class Preparation:
 
     def _probe(self) -> bool:
         """Fit the classifier to the features of the weights that it starts from; whether that was possible."""
-        from .accelerator import accelerate
-        from .frozen import Stages
-        from .transfer import PROBE_VIEWS, probe
+        from .transfer import Probe
 
-        if self.frozen is not None:
-            front = self.frozen.front
-        else:
-            front = Stages(self.network, 0, len(self.network.parts()) - 1)
-            if self.config.train.accelerate and self.paddle.get_device() == "cpu":
-                accelerate(front, self.config.train.threads)
         layer = self.network
         for name in self.spec.classifier.split("."):
             layer = getattr(layer, name)
-        plain = Loader(
-            self.train_samples,
-            Pipeline(self.config.eval.transforms, training=False),
-            self.config.eval.batch_size,
-            len(self.labels),
-            cache=self.val_pictures.cache,
-            workers=self.config.data.workers,
-        )
-        loaders = [plain, *[self.train_pictures.in_order()] * (PROBE_VIEWS - 1)]
-        reason = probe(self.network, front, layer, (b for view, each in enumerate(loaders) for b in each.epoch(view)))
+        # One process does it for all: they have the same pictures.
+        reason = Probe(self.config, self.network, layer, self.frozen).fit(self.train_pictures, self.class_weights)
+        (reason,) = self.world.tell([reason])
         if reason is not None:
             self.reporter.note(f"no linear probe: {reason}")
             return False

@@ -20,6 +20,7 @@ from .run import Run
 # What may change between the parts of a resumed run without changing its result.
 _FREE_KEYS = {
     "data": {"cache_mb", "workers"},
+    "model": {"pretrained"},
     "distill": {"cache"},
     "train": {"log_interval_steps", "visualdl", "epochs"},
     "eval": {"split", "worst"},
@@ -87,10 +88,11 @@ def fingerprint_of(labels: Sequence[str], *lists: Sequence[Sample]) -> str:
 def _check_resumable(run: Run, config: Config, fingerprint: str, state: dict[str, Any]) -> None:
     old, new = state["config"], config.to_dict()
     changed = []
-    for section in ("data", "model", "train", "eval"):
+    for section in ("data", "model", "train", "distill", "eval"):
         for key, now in new[section].items():
             # A key that the run's version of pplc did not have was what its default says.
-            then = old[section][key] if key in old[section] else _default(getattr(config, section), key)
+            before = old.get(section, {})
+            then = before[key] if key in before else _default(getattr(config, section), key)
             if key not in _FREE_KEYS.get(section, ()) and json.dumps(then) != json.dumps(now):
                 changed.append(f"{section}.{key}: {then!r} then, {now!r} now")
     if (config.train.schedule == "cosine" or config.train.progressive_from) and (

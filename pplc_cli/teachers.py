@@ -231,7 +231,7 @@ def _of_onnx(file: Path, threads: Optional[int]) -> Teacher:
         raise TrainError(f"{file}: no such file")
     description = describe(file.parent)
     engine = OnnxRuntimeEngine(file, precision="float32", threads=threads or physical_cores(), where=file)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = hashlib.sha256(file.read_bytes() + (file.parent / "inference.yml").read_bytes()).hexdigest()
     pipeline = description.pipeline
     return Teacher(str(file), digest, _probabilities(engine), pipeline, description.labels, pipeline.size)
 

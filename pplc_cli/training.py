@@ -109,6 +109,8 @@ class _Training(Preparation):
         paddle.seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         self._choose_size(epoch)
         self.network.train()
+        for layer in self.fixed_norms:
+            layer.eval()
         began = time.perf_counter()
         seen, labelled, right, loss_sum, rate = 0, 0.0, 0.0, 0.0, 0.0
         for index, batch in enumerate(self.train_loader.epoch(epoch)):
@@ -127,6 +129,8 @@ class _Training(Preparation):
             loss.backward()
             if world.size > 1:
                 world.add_gradients(self.network.parameters())
+            if config.clip_grad_norm:
+                self._clip(config.clip_grad_norm)
             self.optimizer.step()
             self.optimizer.clear_grad()
             if self.average is not None:
@@ -145,6 +149,11 @@ class _Training(Preparation):
             "images_per_second": round(seen / (time.perf_counter() - began), 2),
             "data_wait": round(self.train_loader.wait, 3),
         }
+
+    def _clip(self, limit: float) -> None:
+        """Shorten the gradients of everything together; an optimiser would do it for each of its groups."""
+        learnt = [p for p in self.learners.parameters() if p.grad is not None and not p.stop_gradient]
+        self.paddle.nn.utils.clip_grad_norm_(learnt, limit)
 
     def _diverged(self, value: float, epoch: int, index: int, rate: float) -> None:
         where = f"the loss became {value} at epoch {epoch}, step {index + 1} of {len(self.train_loader)}, "
@@ -263,7 +272,7 @@ class _Training(Preparation):
         except OSError as error:
             raise TrainError(f"cannot write {self.run.log}: {error.strerror}; free some space, then --resume") from None
         if self.visualdl is not None:
-            name = "epoch" if record["event"] == "epoch" else "step"
+            name = "step" if record["event"] == "step" else "epoch"
             step = record["epoch"] if name == "epoch" else (record["epoch"] - 1) * record["steps"] + record["step"]
             for key in record.keys() & {
                 "loss",

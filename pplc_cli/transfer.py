@@ -6,18 +6,26 @@ A linear probe first and fine-tuning then keeps features that a random classifie
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Sequence
 from typing import Any, Optional
 
 import numpy as np
 import paddle
+from paddle import nn
 
-from .data.loader import Batch
-from .frozen import place_parameters
+from .accelerator import accelerate
+from .config import Config
+from .data.lists import Sample
+from .data.loader import Loader
+from .data.transforms import Pipeline
+from .frozen import FrozenPart, Stages, evaluating, place_parameters
 from .runtime import as_tensor
 
 DECAY = 0.7  # of the learning rate from a part of the network to the one before it
 FEW = 30  # pictures a class; see scripts/benchmark_transfer.py
+PROBE_PICTURES = 10_000  # whose features take some 100 MB
+BATCH = 32
 PROBE_VIEWS = 2  # augmented versions of each picture that the probe sees
 PROBE_C = 1.0  # how far scikit-learn's logistic regression may go, on features of unit variance
 
@@ -50,48 +58,123 @@ def rate_factors(network: Any, size: tuple[int, int], decay: float = DECAY) -> d
     return {name: decay ** (last - number) for name, number in place_parameters(network, size).items()}
 
 
-def probe(network: Any, front: Any, classifier: Any, batches: Iterable[Batch]) -> Optional[str]:
-    """Fit the classifier to the features as they are, by logistic regression.
+class Probe:
+    """A linear probe of a network as it is."""
+
+    def __init__(self, config: Config, network: Any, classifier: Any, frozen: Optional[FrozenPart] = None) -> None:
+        """
+        Args:
+            config: of the run: how pictures are prepared.
+            network: with ``parts``.
+            classifier: the layer in the last part that depends on the number of classes.
+            frozen: where the network is cut already.
+        """
+        self._config, self._network, self._classifier = config, network, classifier
+        self._front: Optional[Stages] = frozen.front if frozen is not None else None
+        if frozen is None and hasattr(network, "parts"):
+            self._front = Stages(network, 0, len(network.parts()) - 1)
+            if config.train.accelerate and paddle.get_device() == "cpu":
+                accelerate(self._front, config.train.threads)
+
+    def fit(self, loader: Loader, class_weights: Optional[np.ndarray] = None) -> Optional[str]:
+        """Fit the classifier by logistic regression.
+
+        Args:
+            loader: of the pictures to train on; of very many, some of each class are taken.
+            class_weights: float32 (classes,), or None.
+
+        Returns:
+            Why the classifier stays as it is; None: it was fitted.
+        """
+        if self._front is None:
+            return "the network has no parts"
+        front = self._front
+        if not isinstance(self._classifier, nn.Linear):
+            return "its classifier is no linear layer"
+        samples = _evenly(loader.samples, PROBE_PICTURES)
+        labels = np.array([sample.label for sample in samples], np.int64)
+        if len(np.unique(labels)) < 2:
+            return "its pictures are all of one class"
+        features = self._features(front, loader, samples)
+        targets = np.tile(labels, PROBE_VIEWS)
+        weights = None if class_weights is None else class_weights[targets]
+        weight, bias = fit_linear(features, targets, self._classifier.weight.shape[1], weights)
+        self._classifier.weight.set_value(weight)
+        self._classifier.bias.set_value(bias)
+        return None
+
+    def _features(self, front: Stages, loader: Loader, samples: list[Sample]) -> np.ndarray:
+        """Of all samples as evaluation sees them, then of augmented views, float32 (views * samples, features)."""
+        evaluation = Pipeline(self._config.eval.transforms, training=False)
+        augmented = copy.copy(loader.pipeline)
+        augmented.batch = []  # a blend of two pictures has no one label
+        found: Optional[np.ndarray] = None
+        done = 0
+        with evaluating(self._network), paddle.no_grad():
+            part = self._scale()
+            for view, pipeline in enumerate([evaluation, *[augmented] * (PROBE_VIEWS - 1)]):
+                # No cache: it would keep whole pictures that training never asks for.
+                each = Loader(samples, pipeline, BATCH, loader.classes, workers=loader.workers, seed=loader.seed)
+                for batch in each.epoch(view):
+                    rows = front(as_tensor(batch.images)).numpy() * part
+                    if found is None:
+                        found = np.empty((PROBE_VIEWS * len(samples), rows.shape[1]), np.float32)
+                    found[done : done + len(rows)] = rows
+                    done += len(rows)
+        assert found is not None
+        return found
+
+    def _scale(self) -> float:
+        """What dropout multiplies the features with in evaluation, before the classifier."""
+        layer = self._classifier
+        kept = layer.weight.clone(), layer.bias.clone()
+        layer.weight.set_value(paddle.ones_like(layer.weight))
+        layer.bias.set_value(paddle.zeros_like(layer.bias))
+        one = paddle.ones([1, layer.weight.shape[0]])
+        part = float(self._network.parts()[-1][1](one).sum() / layer(one).sum())
+        for parameter, value in zip((layer.weight, layer.bias), kept):
+            parameter.set_value(value)
+        return part
+
+
+def fit_linear(
+    features: np.ndarray, targets: np.ndarray, classes: int, weights: Optional[np.ndarray] = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logistic regression as a linear layer's weight, float32 (features, classes), and bias, float32 (classes,).
 
     Args:
-        network: with ``parts``.
-        front: all of it but its last part, images to features.
-        classifier: the linear layer in the last part.
-        batches: of pictures to train on.
-
-    Returns:
-        Why it stays as it is; None: it was fitted.
+        features: float32 (N, features).
+        targets: int64 (N,); classes without a picture become ones that are never the answer.
+        classes: of the layer.
+        weights: of the pictures, (N,), or None.
     """
-    if not isinstance(classifier, paddle.nn.Linear):
-        return "its classifier is no linear layer"
-    training, seen, labels = network.training, [], []
-    network.eval()
-    with paddle.no_grad():
-        for batch in batches:
-            seen.append(front(as_tensor(batch.images)).numpy())
-            labels.append(batch.labels)
-        # Dropout may scale what comes before the classifier, also in evaluation.
-        one = paddle.ones([1, seen[0].shape[1]])
-        part = float(((network.parts()[-1][1](one) - classifier.bias) / (classifier(one) - classifier.bias)).mean())
-    if training:
-        network.train()
-    features, targets = np.concatenate(seen) * part, np.concatenate(labels)
-    known = targets >= 0
-    features, targets = features[known].astype(np.float64), targets[known]
-    classes = np.unique(targets)
-    if len(classes) < 2:
-        return "its pictures are all of one class"
     from sklearn.linear_model import LogisticRegression
 
-    mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
-    fitted = LogisticRegression(C=PROBE_C / len(features), max_iter=300).fit((features - mean) / deviation, targets)
-    rows, bias = fitted.coef_, fitted.intercept_
-    if len(classes) == 2:  # one row stands for both
+    there = np.unique(targets)
+    mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64) + 1e-6
+    scaled = ((features - mean) / deviation).astype(np.float32)
+    fitted = LogisticRegression(C=PROBE_C / len(features), max_iter=300).fit(scaled, targets, weights)
+    rows, bias = fitted.coef_.astype(np.float64), fitted.intercept_.astype(np.float64)
+    if len(there) == 2:  # one row stands for both
         rows, bias = np.stack([-rows[0] / 2, rows[0] / 2]), np.array([-bias[0] / 2, bias[0] / 2])
-    weight = np.zeros((features.shape[1], classifier.weight.shape[1]))
-    shift = np.full(classifier.weight.shape[1], bias.min() - 10.0)  # classes without a picture are never the answer
-    weight[:, classes] = (rows / deviation).T
-    shift[classes] = bias - (rows / deviation) @ mean
-    classifier.weight.set_value(weight.astype(np.float32))
-    classifier.bias.set_value(shift.astype(np.float32))
-    return None
+    weight, shift = np.zeros((features.shape[1], classes)), np.full(classes, bias.min() - 10.0)
+    weight[:, there] = (rows / deviation).T
+    shift[there] = bias - (rows / deviation) @ mean
+    never = np.setdiff1d(np.arange(classes), there)
+    # Below all others wherever the pictures lie, not only at their mean.
+    shift[never] = (features @ weight[:, there] + shift[there]).min() - 10.0
+    return weight.astype(np.float32), shift.astype(np.float32)
+
+
+def _evenly(samples: Sequence[Sample], most: int) -> list[Sample]:
+    """At most so many, in their order, of small classes all."""
+    labelled = [sample for sample in samples if sample.label >= 0]
+    if len(labelled) <= most:
+        return labelled
+    by_class: dict[int, list[int]] = {}
+    for number, sample in enumerate(labelled):
+        by_class.setdefault(sample.label, []).append(number)
+    each = max(1, most // len(by_class))
+    # Spread over each class: lists are often sorted.
+    taken = {numbers[i * len(numbers) // each] for numbers in by_class.values() for i in range(each)}
+    return [sample for number, sample in enumerate(labelled) if number in taken]

@@ -150,6 +150,8 @@ def print_labelling(found: Labelling) -> None:
         print(f"{len(found.failed) - SHOWN:,} more could not be used")
     if found.known:
         print(f"left out: {found.known:,} that are on the model's own lists")
+    for model in found.unchecked:
+        print(f"the lists of {model} could not be read; pictures that it is measured on may be among these")
     if not found.kept:
         print(f"no picture is on {found.file}; try a lower --threshold")
         return

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -86,6 +87,7 @@ def accuracy(options: Sequence[str], folder: Path, *more: str, command: str = "t
 def seconds_to(options: Sequence[str], folder: Path, *more: str) -> float:
     """From the start of ``pplc train`` until validation has enough; infinite where it never has."""
     dataset = ["--dataset", next(o for o in options if o.startswith("data.dir=")).partition("=")[2]]
+    shutil.rmtree(folder, ignore_errors=True)
     began = time.perf_counter()
     line = [sys.executable, "-m", "pplc_cli", "train", *dataset, *words(options), *more, "--output", str(folder)]
     process = subprocess.Popen([*line, "--force"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -16,7 +16,7 @@ from pplc_cli.data.images import read_image
 from pplc_cli.data.lists import read_labels, require_part, unlabelled
 from pplc_cli.data.loader import Batch, Loader
 from pplc_cli.data.transforms import Pipeline
-from pplc_cli.errors import ConfigError, TrainError
+from pplc_cli.errors import CheckpointError, ConfigError, TrainError
 from pplc_cli.reporter import Reporter
 from pplc_cli.runtime import load_paddle
 from pplc_cli.teachers import open_teacher
@@ -274,3 +274,43 @@ def test_the_command(pplc, trained, loose):
     assert told[-1].startswith("Error: ") and "name it with --teacher" in told[-1]
     told = pplc("distill", *recipe(trained.data), "--teacher", str(trained.run), "--unlabelled", "nowhere", check=False)
     assert told.returncode == 1 and "no such folder 'nowhere'" in told.stderr and "Traceback" not in told.stderr
+
+
+def test_what_is_measured_on_is_not_learnt_from(configured, trained, tmp_path):
+    """The obvious folder to name holds the data set's own pictures, those of validation and test among them."""
+
+    class Noting(Reporter):
+        notes: list = []
+
+        def note(self, text):
+            self.notes.append(text)
+
+    config = configured({"views": 1}, {"epochs": 1}, unlabelled=str(trained.data))
+    run = train(config, reporter=Noting()).run
+    log = [json.loads(line) for line in run.log.read_text(encoding="utf-8").splitlines()]
+    own = require_part(config.data, "train", read_labels(config.data))
+    assert {r["steps"] for r in log if r["event"] == "step"} <= {-(-len(own) // 8)}
+    assert "80 pictures are left out: the data set's own lists have them" in Noting.notes
+
+
+def test_broken_pictures_without_labels_do_not_stop_it(configured, loose, tmp_path):
+    folder = tmp_path / "mixed"
+    shutil.copytree(loose, folder)
+    (folder / "broken.jpg").write_bytes((folder / "1.jpg").read_bytes()[:200])
+    (folder / "text.jpg").write_text("no picture")
+    counting = Counting()
+    train(configured({"views": 1}, {"epochs": 1}, unlabelled=str(folder)), reporter=counting)
+    (note,) = [note for note in counting.notes if "cannot be used" in note]
+    assert "broken.jpg is broken" in note and "and 1 more cannot be used" in note
+
+
+def test_a_run_goes_on_with_the_teacher_that_it_began_with(configured, trained, untrained):
+    config = configured({"features": 1.0})
+    with pytest.raises(InterruptedError):
+        train(config, reporter=StopAfter(1))
+    for other in ({"features": 0.0}, {"soft": 0.5, "features": 1.0}, {"teacher": str(trained.folder), "features": 1.0}):
+        with pytest.raises(CheckpointError, match="cannot be resumed with another recipe .*distill"):
+            train(configured(other), resume=True)
+    plain = check_config(config.to_dict(), {"distill.teacher": None, "data.unlabelled": None})
+    with pytest.raises(CheckpointError, match="cannot be resumed with another recipe"):
+        train(plain, resume=True)

@@ -41,6 +41,7 @@ def middle(image, zoom):
 
 def test_the_sure_ones_are_listed_with_the_mean_over_views(trained, loose, tmp_path):
     output = tmp_path / "lists" / "extra.txt"
+    output.parent.mkdir()
     found = label_pictures(loose, [str(trained.run)], output, threshold=0.9, zooms=(1.0, 1.5))
     teacher = open_teacher(str(trained.run))
     expected = {}
@@ -109,3 +110,30 @@ def test_nothing_sure_is_said(trained, pplc):
     write_picture(pplc.cwd / "noise" / "x.png", picture(7000) // 2)
     done = pplc("label", "noise", "--model", str(trained.run), "--threshold", "1", "--output", "sure.txt")
     assert "try a lower --threshold" in done.stdout and (pplc.cwd / "sure.txt").read_text() == ""
+
+
+def test_classes_are_matched_by_name(trained, loose, tmp_path):
+    """A class that came later moves the ids of the others."""
+    output = tmp_path / "x.txt"
+    found = label_pictures(loose, [str(trained.run)], output, threshold=0.5)
+    ids = {one.label for one in found.kept}
+    assert ids == {0, 1}
+    moved = read_extra(output, ["ant", *found.labels])
+    assert [sample.label for sample in moved] == [one.label + 1 for one in found.kept]
+    with pytest.raises(PplcError, match=r"has pictures of '猫 cat', which is no class here: dog, cow"):
+        read_extra(output, ["dog", "cow"])
+
+
+def test_an_exported_folder_knows_its_runs_lists_and_others_are_named(trained, loose, tmp_path, untrained):
+    inside = label_pictures(loose, [str(trained.run / "inference_model")], tmp_path / "x.txt")
+    assert inside.known == 6 and not inside.unchecked
+    alone = label_pictures(loose, [str(untrained(0))], tmp_path / "y.txt", threshold=0.0)
+    assert alone.known == 0 and alone.unchecked == [str(untrained(0))]
+
+
+def test_wrong_outputs_are_refused_before_the_work(trained, loose, tmp_path, pplc):
+    for output in (tmp_path / "x.json", tmp_path, tmp_path / "nowhere" / "x.txt"):
+        with pytest.raises(TrainError, match="expected a file to be written"):
+            label_pictures(loose, [str(trained.run)], output)
+    done = pplc("label", str(loose), "--model", str(trained.run / "inference_model"), check=False)
+    assert done.returncode == 2 and "--output: expected a file" in done.stderr

@@ -5,18 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from conftest import recipe
+from sklearn.linear_model import LogisticRegression
 
 from pplc_cli.config import check_config
-from pplc_cli.data.loader import Batch
+from pplc_cli.data.lists import read_labels, require_part
+from pplc_cli.data.loader import Loader
+from pplc_cli.data.transforms import Pipeline
 from pplc_cli.runtime import load_paddle
 
 paddle = load_paddle()
 
+from pplc_cli import transfer  # noqa: E402
 from pplc_cli.checkpoint import load_arrays, load_network  # noqa: E402
-from pplc_cli.frozen import Stages  # noqa: E402
 from pplc_cli.models.registry import build_network  # noqa: E402
 from pplc_cli.optim import build_optimizer  # noqa: E402
-from pplc_cli.transfer import DECAY, FEW, choose, probe, rate_factors  # noqa: E402
+from pplc_cli.transfer import DECAY, FEW, PROBE_C, Probe, choose, fit_linear, rate_factors  # noqa: E402
+
+FIXED = [{"ResizeByShort": {"short_size": 36}}, {"CenterCrop": {"crop_size": 32}}, "Normalize"]
+RANDOM = [{"RandomCrop": {"crop_size": 32, "scaling": [0.7, 1.0]}}, "RandomHorizontalFlip", "Normalize"]
 
 
 @pytest.mark.parametrize("name", ["PPLCNet_x0_25", "FasterNet_T0", "PPLCNetV2_small"])
@@ -52,33 +58,73 @@ def test_a_step_is_as_long_as_the_factor_says(optimizer):
         np.testing.assert_allclose(moved[1][key], factor * moved[0][key], rtol=0.01, atol=1e-6)
 
 
-@pytest.mark.parametrize("classes", [2, 5])
-def test_the_probe_separates_what_can_be_separated(classes):
-    """Also behind PP-LCNet's dropout, which scales in evaluation; a class without pictures is never the answer."""
-    rng = np.random.default_rng(0)
-    network = build_network("PPLCNet_x0_25", classes + 1)
+@pytest.mark.parametrize("there", [[0, 1], [0, 2, 3, 5]])
+def test_the_linear_layer_is_the_logistic_regression(there):
+    """Against scikit-learn's own answers on new pictures; a class without pictures is never the answer."""
+    rng, classes = np.random.default_rng(), 6
+    targets = np.array(there)[np.arange(90) % len(there)]
+    centres = rng.normal(size=(classes, 40))
+    features = (centres[targets] + rng.normal(size=(90, 40)) * 2 + 5).astype(np.float32)
+    weight, bias = fit_linear(features, targets, classes)
+    logits = features @ weight + bias
+    scaled = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-6)
+    model = LogisticRegression(C=PROBE_C / 90, max_iter=300).fit(scaled, targets)
+    ours = np.exp(logits[:, there] - logits[:, there].max(axis=1, keepdims=True))
+    np.testing.assert_allclose(ours / ours.sum(axis=1, keepdims=True), model.predict_proba(scaled), atol=1e-4)
+    never = [number for number in range(classes) if number not in there]
+    assert (logits[:, never] < logits[:, there].min(axis=1, keepdims=True)).all()
+
+
+def probed(trained, network, **values):
+    config = check_config(
+        {"data": {"dir": str(trained.data)}, "eval": {"transforms": FIXED}, "train": {"transforms": RANDOM, **values}}
+    )
+    labels = read_labels(config.data)
+    loader = Loader(require_part(config.data, "train", labels), Pipeline(RANDOM, training=True), 8, len(labels))
+    return Probe(config, network, network.fc).fit(loader), loader
+
+
+@pytest.mark.parametrize("accelerate", [False, True])
+def test_the_probe_fits_what_the_classifier_reads(trained, accelerate):
+    """PP-LCNet's dropout scales in evaluation, too; statistics and modes of the layers stay."""
+    network, _ = load_network(trained.run / "best_model")
+    network.fc.weight.set_value(paddle.zeros_like(network.fc.weight))  # as a probe leaves classes without pictures
+    network.train()
+    network.blocks3.eval()
+    before = {key: value.numpy() for key, value in network.state_dict().items() if not key.startswith("fc.")}
+    reason, loader = probed(trained, network, accelerate=accelerate)
+    assert reason is None and network.training and not network.blocks3.training and network.blocks2.training
+    assert all(np.array_equal(network.state_dict()[key].numpy(), value) for key, value in before.items())
     network.eval()
-    front = Stages(network, 0, len(network.parts()) - 1)
-    labels = np.arange(60) % classes
-    images = rng.normal(size=(60, 3, 32, 32)).astype(np.float32) * 0.1
-    images += rng.normal(size=(classes, 3, 32, 32)).astype(np.float32)[labels]
-    batches = [
-        Batch(images[i : i + 16], labels[i : i + 16], np.zeros((16, classes + 1), np.float32), np.arange(16), 16)
-        for i in range(0, 60, 16)
-    ]
-    assert probe(network, front, network.fc, batches) is None
+    pipelines = [Pipeline(FIXED, training=False), loader.pipeline]
+    batches = [b for view, pipeline in enumerate(pipelines) for b in
+               Loader(loader.samples, pipeline, 32, 2).epoch(view)]  # fmt: skip
     with paddle.no_grad():
-        logits = network(paddle.to_tensor(images)).numpy()
-    assert (logits.argmax(axis=1) == labels).all() and (logits[:, classes] < logits[:, :classes].min(axis=1)).all()
+        features = np.concatenate([network.features(paddle.to_tensor(b.images)).numpy() for b in batches])
+        logits = np.concatenate([network(paddle.to_tensor(b.images)).numpy() for b in batches])
+    weight, bias = fit_linear(features * np.float32(0.8), np.concatenate([b.labels for b in batches]), 2)
+    np.testing.assert_allclose(logits, 0.8 * features @ weight + bias, rtol=1e-3, atol=1e-3)
 
 
-def test_pictures_of_one_class_leave_the_classifier_as_it_is():
+def test_mixed_pictures_and_many_are_no_part_of_it(trained, monkeypatch):
+    network, _ = load_network(trained.run / "best_model")
+    seen = []
+    monkeypatch.setattr(transfer, "fit_linear", lambda f, t, c, w: seen.append(t) or fit_linear(f, t, c, w))
+    monkeypatch.setattr(transfer, "PROBE_PICTURES", 10)
+    assert probed(trained, network)[0] is None
+    (targets,) = seen
+    assert len(targets) == 20 and targets.sum() == 10  # two views of five pictures of each class
+
+
+def test_what_has_no_linear_classifier_stays(trained):
     network = build_network("PPLCNet_x0_25", 2)
-    before = network.fc.weight.numpy()
-    front = Stages(network, 0, len(network.parts()) - 1)
-    batch = Batch(np.zeros((4, 3, 32, 32), np.float32), np.zeros(4, int), np.zeros((4, 2)), np.arange(4), 4)
-    assert "all of one class" in probe(network, front, network.fc, [batch])
-    assert np.array_equal(network.fc.weight.numpy(), before)
+    config = check_config({"data": {"dir": str(trained.data)}})
+    labels = read_labels(config.data)
+    loader = Loader(require_part(config.data, "train", labels), Pipeline(FIXED, training=True), 8, 2)
+    assert "no linear layer" in Probe(config, network, network.last_conv).fit(loader)
+    loader.samples = [sample for sample in loader.samples if sample.label == 1]
+    assert "all of one class" in Probe(config, network, network.fc).fit(loader)
+    assert "no parts" in Probe(config, build_network("ResNet18", 2), network.fc).fit(loader)
 
 
 def test_auto_goes_by_the_number_of_pictures():
@@ -100,3 +146,39 @@ def test_a_run_from_weights_of_its_own_is_good_at_once(pplc, trained, mode):
     after = load_arrays(pplc.cwd / "run" / "last", "model")
     same = np.array_equal(before["conv1.conv.weight"], after["conv1.conv.weight"])
     assert same == (mode == "head" or "train.transfer: head" in done.stderr)
+
+
+def test_weights_that_know_nothing_are_not_frozen(pplc, trained):
+    words = recipe(trained.data, epochs=1)
+    for option in ("train.transfer=head", "train.transfer=stages", "train.batch_norm=frozen"):
+        done = pplc("train", *words, "-o", option, check=False)
+        assert done.returncode == 1 and "Traceback" not in done.stderr and "Error: " in done.stderr
+    done = pplc("train", *words, "-o", "train.transfer=auto")
+    assert "train.transfer: full, since random weights have to learn everything" in done.stderr
+
+
+def test_features_beyond_the_memory_make_auto_learn_all(pplc, trained):
+    words = recipe(trained.data, epochs=1)
+    words[words.index("--pretrained") + 1] = str(trained.run / "best_model")
+    lines = (trained.data / "train_list.txt").read_text(encoding="utf-8").splitlines()
+    (pplc.cwd / "few.txt").write_text("".join(f"{line}\n" for line in lines[:8] + lines[-8:]), encoding="utf-8")
+    few = ["-o", "data.train_list=few.txt", "-o", "data.cache_mb=0", "-o", "train.transfer=auto"]
+    done = pplc("train", *words, *few)
+    assert "train.transfer: head, since 8 pictures a class are few" in done.stderr
+    assert "train.transfer: stages after all: the features of" in done.stderr
+
+
+def test_the_probe_is_in_visualdls_log(pplc, trained):
+    words = recipe(trained.data, epochs=1, visualdl=True)
+    words[words.index("--pretrained") + 1] = str(trained.run / "best_model")
+    pplc("train", *words, "-o", "train.transfer=head", "--output", "run")
+    assert any((pplc.cwd / "run" / "visualdl").iterdir())
+
+
+def test_frozen_batch_norm_keeps_its_numbers(pplc, trained):
+    words = recipe(trained.data, epochs=2, batch_norm="frozen", learning_rate=0.001)
+    words[words.index("--pretrained") + 1] = str(trained.run / "best_model")
+    pplc("train", *words, "--output", "run")
+    before, after = (load_arrays(where, "model") for where in (trained.run / "best_model", pplc.cwd / "run" / "last"))
+    same = {key for key, value in before.items() if np.array_equal(value, after[key])}
+    assert same == {key for key in before if ".bn." in key}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -123,13 +125,29 @@ def read_part(data: DataConfig, part: str, labels: Sequence[str]) -> Optional[li
 def read_extra(path: Path, labels: Sequence[str]) -> list[Sample]:
     """The pictures of ``data.extra_list``, whose paths are relative to the list itself.
 
+    Its ids are those of the model that made it; the report beside it, where there is one, has the names of the classes.
+
     Raises:
-        DataError: as :func:`read_part`.
+        DataError: as :func:`read_part`; or the list has pictures of a class that the data set has not.
     """
-    samples = _parse(path, path.parent, labels)
+    theirs = _reported_labels(path.with_suffix(".json")) or list(labels)
+    samples = _parse(path, path.parent, theirs)
     if not samples:
         raise DataError(f"{path}: lists no picture; leave out data.extra_list")
-    return samples
+    unknown = sorted({theirs[sample.label] for sample in samples} - set(labels))
+    if unknown:
+        raise DataError(
+            f"{path}: has pictures of {unknown[0]!r}, which is no class of the data set: {', '.join(labels)}"
+        )
+    places = {label: number for number, label in enumerate(labels)}
+    return [dataclasses.replace(sample, label=places[theirs[sample.label]]) for sample in samples]
+
+
+def _reported_labels(report: Path) -> Optional[list[str]]:
+    try:
+        return [str(row["label"]) for row in json.loads(report.read_text(encoding="utf-8"))["classes"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _parse(path: Path, folder: Path, labels: Sequence[str]) -> list[Sample]:
@@ -163,6 +181,28 @@ def require_part(data: DataConfig, part: str, labels: Sequence[str]) -> list[Sam
     if samples is None:
         raise DataError(f"{data.dir}: no list for {part}; run: pplc split --dataset {quoted(data.dir)}")
     return samples
+
+
+def without_copies(samples: Sequence[Sample], others: Sequence[Sample]) -> list[Sample]:
+    """The pictures whose files are no copies of others, by their bytes."""
+    sizes: dict[int, list[Path]] = {}
+    for other in others:
+        with contextlib.suppress(OSError):
+            sizes.setdefault(other.path.stat().st_size, []).append(other.path)
+    hashes: dict[int, set[bytes]] = {}
+    result = []
+    for sample in samples:
+        try:
+            size = sample.path.stat().st_size
+            if size in sizes:  # few have the size of another, so few are read
+                if size not in hashes:
+                    hashes[size] = {hashlib.sha256(path.read_bytes()).digest() for path in sizes[size]}
+                if hashlib.sha256(sample.path.read_bytes()).digest() in hashes[size]:
+                    continue
+        except OSError:
+            pass  # whoever reads it will say so
+        result.append(sample)
+    return result
 
 
 def unlabelled(folder: Path) -> list[Sample]:

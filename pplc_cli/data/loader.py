@@ -152,6 +152,7 @@ class Loader:
         reduction: how much smaller JPEGs are decoded. It stays that of the first pipeline, so that the cached pictures
             serve its smaller successors too.
         views: each picture has so many augmented versions, and epochs take them in turn; 0: every epoch has its own.
+        unusable: what is wrong with pictures without labels that cannot be read; black ones stand for them.
         wait: seconds that the last epoch's consumer waited for batches.
         buffers: memory of the batches.
     """
@@ -183,6 +184,7 @@ class Loader:
         self.label_smoothing = label_smoothing
         self.share = share
         self.views = 0
+        self.unusable: set[str] = set()
         self.wait = 0.0
         self.buffers = Buffers()
 
@@ -254,7 +256,14 @@ class Loader:
         for slot in part:
             index = int(making.share.indices[slot])
             sample = self.samples[index]
-            image = self.cache.get(sample, self.reduction)
+            try:
+                image = self.cache.get(sample, self.reduction)
+            except DataError as error:
+                if sample.label >= 0:
+                    raise
+                # Nobody has looked through pictures without labels. Black ones teach nothing and keep all numbers.
+                self.unusable.add(str(error).partition("; run")[0])
+                image = np.zeros((*self.pipeline.size, 3), np.uint8)
             try:
                 self.pipeline(image, np.random.default_rng([self.seed, epoch, index]), making.images[slot])
             except ImageError as error:

@@ -68,6 +68,13 @@ def load_pretrained(
     return str(path), fit_weights(network, weights, str(path), spec.classifier)
 
 
+def has_weights(spec: NetworkSpec, source: str) -> bool:
+    """Whether a network that starts from a source starts from weights that know something."""
+    from .builtin import builtin_names
+
+    return bool(spec.weights) or spec.name in builtin_names() if source == "auto" else source != "none"
+
+
 def _best(
     spec: NetworkSpec, progress: Optional[Progress], note: Optional[Callable[[str], None]]
 ) -> tuple[str, Optional[Path]]:
