@@ -279,18 +279,12 @@ def test_the_command(pplc, trained, loose):
 def test_what_is_measured_on_is_not_learnt_from(configured, trained, tmp_path):
     """The obvious folder to name holds the data set's own pictures, those of validation and test among them."""
 
-    class Noting(Reporter):
-        notes: list = []
-
-        def note(self, text):
-            self.notes.append(text)
-
-    config = configured({"views": 1}, {"epochs": 1}, unlabelled=str(trained.data))
-    run = train(config, reporter=Noting()).run
+    config, noting = configured({"views": 1}, {"epochs": 1}, unlabelled=str(trained.data)), Counting()
+    run = train(config, reporter=noting).run
     log = [json.loads(line) for line in run.log.read_text(encoding="utf-8").splitlines()]
     own = require_part(config.data, "train", read_labels(config.data))
     assert {r["steps"] for r in log if r["event"] == "step"} <= {-(-len(own) // 8)}
-    assert "80 pictures are left out: the data set's own lists have them" in Noting.notes
+    assert "80 pictures are left out: the data set's own lists have them" in noting.notes
 
 
 def test_broken_pictures_without_labels_do_not_stop_it(configured, loose, tmp_path):
@@ -309,7 +303,7 @@ def test_a_run_goes_on_with_the_teacher_that_it_began_with(configured, trained, 
     with pytest.raises(InterruptedError):
         train(config, reporter=StopAfter(1))
     for other in ({"features": 0.0}, {"soft": 0.5, "features": 1.0}, {"teacher": str(trained.folder), "features": 1.0}):
-        with pytest.raises(CheckpointError, match="cannot be resumed with another recipe .*distill"):
+        with pytest.raises(CheckpointError, match=r"cannot be resumed with another recipe .*distill"):
             train(configured(other), resume=True)
     plain = check_config(config.to_dict(), {"distill.teacher": None, "data.unlabelled": None})
     with pytest.raises(CheckpointError, match="cannot be resumed with another recipe"):
