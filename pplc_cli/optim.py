@@ -73,6 +73,15 @@ def build_optimizer(network: nn.Layer, config: TrainConfig, factors: Optional[Ma
     return paddle.optimizer.SGD(**common)
 
 
+def clip_gradients(network: nn.Layer, limit: float) -> None:
+    """Shorten the gradients of all that learns together to a norm of at most ``limit``.
+
+    An optimiser of Paddle's would do it for each of its groups of parameters alone.
+    """
+    learnt = [p for p in network.parameters() if p.grad is not None and not p.stop_gradient]
+    paddle.nn.utils.clip_grad_norm_(learnt, limit)
+
+
 def optimizer_arrays(optimizer: Any, network: nn.Layer) -> dict[str, np.ndarray]:
     """The optimiser's state as ``structured parameter name/state name`` to array.
 

@@ -101,7 +101,7 @@ class _Training(Preparation):
         self.world.share_mean([values[key] for values in (state, averaged) for key in keys if key in values])
 
     def _train_epoch(self, epoch: int) -> dict[str, Any]:
-        from .optim import learning_rate
+        from .optim import clip_gradients, learning_rate
 
         config, paddle, world, steps = self.config.train, self.paddle, self.world, len(self.train_loader)
         # Dropout draws from here; a seed an epoch, so that a resumed run draws the same.
@@ -130,7 +130,7 @@ class _Training(Preparation):
             if world.size > 1:
                 world.add_gradients(self.network.parameters())
             if config.clip_grad_norm:
-                self._clip(config.clip_grad_norm)
+                clip_gradients(self.learners, config.clip_grad_norm)
             self.optimizer.step()
             self.optimizer.clear_grad()
             if self.average is not None:
@@ -149,11 +149,6 @@ class _Training(Preparation):
             "images_per_second": round(seen / (time.perf_counter() - began), 2),
             "data_wait": round(self.train_loader.wait, 3),
         }
-
-    def _clip(self, limit: float) -> None:
-        """Shorten the gradients of everything together; an optimiser would do it for each of its groups."""
-        learnt = [p for p in self.learners.parameters() if p.grad is not None and not p.stop_gradient]
-        self.paddle.nn.utils.clip_grad_norm_(learnt, limit)
 
     def _diverged(self, value: float, epoch: int, index: int, rate: float) -> None:
         where = f"the loss became {value} at epoch {epoch}, step {index + 1} of {len(self.train_loader)}, "

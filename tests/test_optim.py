@@ -15,6 +15,7 @@ paddle = load_paddle()
 from pplc_cli.optim import (  # noqa: E402 - it imports Paddle
     MovingAverage,
     build_optimizer,
+    clip_gradients,
     learning_rate,
     optimizer_arrays,
     restore_optimizer,
@@ -151,14 +152,16 @@ def test_momentum_by_hand():
 
 
 def test_gradients_are_clipped_together():
+    """Also those that the optimiser has in groups of their own: batch norm's are not decayed."""
     network = Net()
-    optimizer = build_optimizer(
-        network, TrainConfig(optimizer="sgd", learning_rate=1.0, weight_decay=0.0, clip_grad_norm=0.5)
-    )
-    before = arrays(network)
-    (network.fc.bias * paddle.to_tensor([3.0, 4.0])).sum().backward()
+    optimizer = build_optimizer(network, TrainConfig(optimizer="sgd", learning_rate=1.0, weight_decay=0.0))
+    norm = next(layer for layer in network.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D))
+    before, shift = arrays(network), norm.bias.numpy()
+    ((network.fc.bias * paddle.to_tensor([3.0, 0.0])).sum() + 4 * norm.bias[0]).backward()
+    clip_gradients(network, 0.5)
     optimizer.step()
-    np.testing.assert_allclose(before["fc.bias"] - network.fc.bias.numpy(), [0.3, 0.4], atol=1e-6)
+    np.testing.assert_allclose(before["fc.bias"] - network.fc.bias.numpy(), [0.3, 0.0], atol=1e-6)
+    np.testing.assert_allclose((shift - norm.bias.numpy())[0], 0.4, atol=1e-6)
 
 
 def test_moving_average():
