@@ -123,6 +123,36 @@ def evaluation(side: int) -> list[Any]:
     return [{"ResizeByShort": {"short_size": side}}, {"CenterCrop": {"crop_size": side}}, "Normalize"]
 
 
+def configuration(work: Path, weights: str, network: str, epochs: int, views: int) -> dict[str, Any]:
+    """As a YAML would have it; ``weights``: the teacher's file."""
+    return {
+        "data": {"dir": str(work), "unlabelled": str(work / "pool"), "cache_mb": 0},
+        "output": str(work / network),
+        "model": {"name": network, "pretrained": "none", "dropout": 0.0},
+        "train": {
+            **RECIPE,
+            "epochs": epochs,
+            "progressive_from": FIRST_SIDE,
+            "progressive_share": 0.8,
+            "ema_decay": 0.999,
+            "transforms": [
+                {"RandomCrop": {"crop_size": SIDE, "scaling": [0.59, 1.0], "aspect_ratio": [0.75, 1.33]}},
+                "RandomHorizontalFlip",
+                "Normalize",
+            ],
+        },
+        "eval": {"transforms": evaluation(SIDE), "batch_size": 100},
+        "distill": {
+            "teacher": TEACHER,
+            "weights": weights,
+            "divergence": "kl",
+            "features": 4.0,
+            "views": views,
+            "cache": str(work / "teacher"),
+        },
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pool", type=Path, required=True)
@@ -153,32 +183,7 @@ def main() -> None:
             sys.exit(f"these are in the pool: {found['alike'][:5]}")
     if arguments.prepare:
         return
-    raw = {
-        "data": {"dir": str(work), "unlabelled": str(work / "pool"), "cache_mb": 0},
-        "output": str(work / arguments.network),
-        "model": {"name": arguments.network, "pretrained": "none", "dropout": 0.0},
-        "train": {
-            **RECIPE,
-            "epochs": arguments.epochs,
-            "progressive_from": FIRST_SIDE,
-            "progressive_share": 0.8,
-            "ema_decay": 0.999,
-            "transforms": [
-                {"RandomCrop": {"crop_size": SIDE, "scaling": [0.59, 1.0], "aspect_ratio": [0.75, 1.33]}},
-                "RandomHorizontalFlip",
-                "Normalize",
-            ],
-        },
-        "eval": {"transforms": evaluation(SIDE), "batch_size": 100},
-        "distill": {
-            "teacher": TEACHER,
-            "weights": weights,
-            "divergence": "kl",
-            "features": 4.0,
-            "views": arguments.views,
-            "cache": str(work / "teacher"),
-        },
-    }
+    raw = configuration(work, weights, arguments.network, arguments.epochs, arguments.views)
     config = check_config(raw, source="the script")
     began = time.time()
     with TrainProgress() as reporter:

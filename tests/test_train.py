@@ -189,7 +189,8 @@ def test_weights_that_cannot_be_had_are_an_error(pplc, recipe_args, class_folder
     folder = class_folders((12, 12))
     pplc("split", "--dataset", str(folder))
     environment = {"PPLC_OFFLINE": "1", "PPLC_CACHE": str(pplc.cwd / "cache")}
-    result = pplc("train", "--dataset", str(folder), "--output", "run", check=False, env=environment)
+    words = ["--dataset", str(folder), "--pretrained", "imagenet_ssld", "--output", "run"]
+    result = pplc("train", *words, check=False, env=environment)
     assert result.returncode == 1
     assert "PPLC_OFFLINE" in result.stderr and "--pretrained none" in result.stderr
     assert not (pplc.cwd / "run" / "last").exists()
