@@ -39,9 +39,9 @@ class Photographs:
     """A folder of classes, cut anew by every seed."""
 
     def __init__(self, folder: Path, scratch: Path) -> None:
-        self.folder, self.scratch = folder.absolute(), scratch
-        self.labels = [path.name for path in class_folders(folder)]
-        self.files = [[f for f in list_files(path) if is_image_name(f)] for path in class_folders(folder)]
+        self.folder, self.scratch = folder.resolve(), scratch
+        self.labels = [path.name for path in class_folders(self.folder)]
+        self.files = [[f for f in list_files(path) if is_image_name(f)] for path in class_folders(self.folder)]
 
     def cut(self, seed: int, few: Optional[int] = None) -> list[str]:
         """Options that name the lists; ``few``: at most so many of a class are left to train on."""
