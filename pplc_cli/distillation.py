@@ -132,9 +132,8 @@ class Distillation:
         if config.features:
             self.front = Stages(network, 0, len(network.parts()) - 1)
             self._classify = Stages(network, len(network.parts()) - 1, len(network.parts()))
-            size = min(outputs.size), min(outputs.size)
             with evaluating(network), paddle.no_grad():
-                width = int(network.features(paddle.zeros([2, 3, *size])).shape[1])
+                width = int(network.features(paddle.zeros([1, 3, *outputs.size])).shape[1])
             self.map = nn.Linear(width, outputs.teacher.features)
 
     def learners(self, network: Any) -> Any:

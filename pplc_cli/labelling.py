@@ -6,17 +6,17 @@ Radosavovic et al., 2017, arXiv:1712.04440: the mean over several views of a pic
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Optional, Union
 
 import numpy as np
 
 from .data.images import decode_image, is_image_name, list_files, read_bytes
+from .data.lists import find_copies, read_labels, read_part
 from .errors import ImageError, PplcError, TrainError
 from .files import PathLike, user_path, write_json, write_text
 from .outputs import plain
@@ -110,20 +110,17 @@ def label_pictures(
         raise TrainError(f"{folder}: holds no pictures")
     committee = _Committee([open_teacher(model, threads=threads) for model in models], zooms, flip)
     listed, unchecked = _on_lists(models)
+    copies = find_copies(files, listed)
     kept: list[Labelled] = []
-    unsure, known, failed, done = [0] * len(committee.labels), 0, [], 0
-    for group in _groups(files):
-        with ThreadPoolExecutor(threads or physical_cores()) as pool:
-            read = list(pool.map(_read, group))
-        usable = []
-        for file, (image, digest) in zip(group, read):
-            if isinstance(image, str):
-                failed.append((str(file), image))
-            elif digest in listed:
-                known += 1
-            else:
-                usable.append((file, image))
-        if usable:
+    unsure, failed, done = [0] * len(committee.labels), [], len(copies)
+    with ThreadPoolExecutor(threads or physical_cores()) as pool:
+        for group in _groups([file for file in files if file not in copies]):
+            usable = []
+            for file, image in zip(group, pool.map(_read, group)):
+                if isinstance(image, str):
+                    failed.append((str(file), image))
+                else:
+                    usable.append((file, image))
             for (file, _), row in zip(usable, committee.probabilities([image for _, image in usable])):
                 if isinstance(row, str):
                     failed.append((str(file), row))
@@ -133,12 +130,12 @@ def label_pictures(
                     kept.append(one)
                 else:
                     unsure[one.label] += 1
-        done += len(group)
-        progress(done, len(files))
+            done += len(group)
+            progress(done, len(files))
     kept.sort(key=lambda one: -one.score)
     if per_class is not None:
         kept = _at_most(kept, per_class, unsure)
-    found = Labelling(output, committee.labels, kept, unsure, known, unchecked, failed)
+    found = Labelling(output, committee.labels, kept, unsure, len(copies), unchecked, failed)
     _write(found, threshold, models)
     return found
 
@@ -157,6 +154,8 @@ class _Committee:
 
     def probabilities(self, images: Sequence[np.ndarray]) -> list[Union[np.ndarray, str]]:
         """Of pictures, uint8 RGB (H, W, 3): float32 (classes,), or why one of the models cannot use it."""
+        if not images:
+            return []
         total, count = np.zeros((len(images), len(self.labels)), np.float64), 0
         reasons: dict[int, str] = {}
         for model in self._models:
@@ -188,23 +187,22 @@ def _groups(files: Sequence[Path]) -> Iterator[list[Path]]:
         yield group
 
 
-def _read(file: Path) -> tuple[Any, str]:
-    """The picture, or why it cannot be used; and the hash of its bytes."""
+def _read(file: Path) -> Union[np.ndarray, str]:
+    """The picture, or why it cannot be used."""
     try:
         data, name = read_bytes(file), str(file)
         if len(name.splitlines()) > 1 or "\t" in name or name != name.strip() or plain(name) != name:
             raise ImageError("has a name that no list can hold")
-        return decode_image(data), hashlib.sha256(data).hexdigest()
+        return decode_image(data)
     except ImageError as error:
-        return str(error), ""
+        return str(error)
 
 
-def _on_lists(models: Sequence[str]) -> tuple[set[str], list[str]]:
-    """Hashes of the pictures that the models' runs learnt from, or are measured on; and models that do not tell."""
-    from .data.lists import read_labels, read_part
+def _on_lists(models: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The pictures that the models' runs learnt from, or are measured on; and models that do not tell."""
     from .run import Run
 
-    found: set[str] = set()
+    found: list[Path] = []
     unchecked: list[str] = []
     for model in models:
         path = user_path(model)
@@ -213,13 +211,9 @@ def _on_lists(models: Sequence[str]) -> tuple[set[str], list[str]]:
         try:
             data = run.load_config().data
             labels = read_labels(data)
-            samples = [s for part in ("train", "val", "test") for s in read_part(data, part, labels) or []]
+            found += [s.path for part in ("train", "val", "test") for s in read_part(data, part, labels) or []]
         except PplcError:  # no run of ours, or the data set is not where it was
             unchecked.append(model)
-            continue
-        for sample in samples:
-            if sample.path.is_file():
-                found.add(hashlib.sha256(sample.path.read_bytes()).hexdigest())
     return found, unchecked
 
 

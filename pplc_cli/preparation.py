@@ -14,12 +14,12 @@ from .config import Config
 from .data.lists import (
     Sample,
     count_by_class,
+    find_copies,
     read_extra,
     read_labels,
     read_part,
     require_part,
     unlabelled,
-    without_copies,
 )
 from .data.loader import ImageCache, Loader
 from .data.transforms import Pipeline
@@ -140,7 +140,8 @@ class Preparation:
             return samples
         # What is measured on must not be learnt from, and what is learnt from counts once.
         listed = [*samples, *self.val_samples, *(read_part(data, "test", self.labels) or [])]
-        new = without_copies(more, listed)
+        copies = find_copies((sample.path for sample in more), (sample.path for sample in listed))
+        new = [sample for sample in more if sample.path not in copies]
         if len(new) < len(more) and is_first():
             self.reporter.note(f"{len(more) - len(new):,} pictures are left out: the data set's own lists have them")
         return samples + new

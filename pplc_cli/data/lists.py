@@ -183,26 +183,24 @@ def require_part(data: DataConfig, part: str, labels: Sequence[str]) -> list[Sam
     return samples
 
 
-def without_copies(samples: Sequence[Sample], others: Sequence[Sample]) -> list[Sample]:
-    """The pictures whose files are no copies of others, by their bytes."""
-    sizes: dict[int, list[Path]] = {}
+def find_copies(files: Iterable[Path], others: Iterable[Path]) -> set[Path]:
+    """Which files have the bytes of one of the others; what cannot be read has nobody's."""
+    by_size: dict[int, list[Path]] = {}
     for other in others:
         with contextlib.suppress(OSError):
-            sizes.setdefault(other.path.stat().st_size, []).append(other.path)
-    hashes: dict[int, set[bytes]] = {}
-    result = []
-    for sample in samples:
-        try:
-            size = sample.path.stat().st_size
-            if size in sizes:  # few have the size of another, so few are read
-                if size not in hashes:
-                    hashes[size] = {hashlib.sha256(path.read_bytes()).digest() for path in sizes[size]}
-                if hashlib.sha256(sample.path.read_bytes()).digest() in hashes[size]:
-                    continue
-        except OSError:
-            pass  # whoever reads it will say so
-        result.append(sample)
-    return result
+            by_size.setdefault(other.stat().st_size, []).append(other)
+    digests: dict[int, set[bytes]] = {}
+    found = set()
+    for file in files:
+        with contextlib.suppress(OSError):
+            size = file.stat().st_size
+            if size not in by_size:  # few have the size of another, so few are read
+                continue
+            if size not in digests:
+                digests[size] = {hashlib.sha256(path.read_bytes()).digest() for path in by_size[size]}
+            if hashlib.sha256(file.read_bytes()).digest() in digests[size]:
+                found.add(file)
+    return found
 
 
 def unlabelled(folder: Path) -> list[Sample]:
