@@ -14,6 +14,7 @@ from .data.operators import Normalize
 from .data.transforms import Pipeline
 from .errors import ModelError, PplcError, PredictError, TrainError
 from .files import user_path
+from .schema import did_you_mean
 
 Size = tuple[int, int]
 _PUBLISHED = [{"ResizeByShort": {"short_size": 256}}, {"CenterCrop": {"crop_size": 224}}]  # of published weights
@@ -122,15 +123,19 @@ def _of_run(folder: Path, size: Optional[Size], threads: Optional[int]) -> Teach
 
 
 def _of_zoo(name: str, weights: Optional[str], size: Optional[Size], threads: Optional[int]) -> Teacher:
-    from .models.registry import build_network, find_network
+    from .models.registry import build_network, find_network, network_names
     from .models.weights import load_pretrained
     from .runtime import load_paddle
 
     load_paddle(threads)
     try:
         spec = find_network(name)
-    except ModelError as error:
-        raise TrainError(f"{name!r} is no folder of a run or an exported model, no ONNX file, and {error}") from None
+    except ModelError:
+        nearest = did_you_mean(name, network_names())
+        raise TrainError(
+            f"{name!r} is no folder of a run or an exported model, no ONNX file, and no network of the zoo"
+            f"{nearest if 'mean' in nearest else ' (pplc models lists them)'}"
+        ) from None
     classes = 1000
     network = build_network(spec.name, classes)
     source = weights or ("imagenet_ssld" if "imagenet_ssld" in spec.weights else "imagenet")

@@ -153,7 +153,8 @@ def print_labelling(found: Labelling) -> None:
     for model in found.unchecked:
         print(f"the lists of {model} could not be read; pictures that it is measured on may be among these")
     if not found.kept:
-        print(f"no picture is on {found.file}; try a lower --threshold")
+        advice = "; try a lower --threshold" if any(found.unsure) else ": none was left to be labelled"
+        print(f"no picture is on {found.file}{advice}")
         return
     sheet = found.file.with_suffix(".png").name
     print(f"{len(found.kept):,} pictures on {found.file}; look at {sheet} beside it, then")
