@@ -24,6 +24,7 @@ from .data.operators import Normalize
 from .errors import TrainError
 from .files import atomic_file
 from .frozen import Stages, evaluating
+from .losses import cross_entropy, divergence
 from .reporter import Reporter
 from .teachers import Teacher
 
@@ -157,22 +158,23 @@ class Distillation:
         return logits, self._loss(logits, features, batch, self.outputs.of(epoch % self.outputs.views))
 
     def _loss(self, logits: Any, features: Any, batch: Batch, said: dict[str, np.ndarray]) -> Any:
-        functional, config = nn.functional, self.config
+        config = self.config
         total = paddle.zeros([])
         if config.soft:
             rows = paddle.to_tensor(said["log_probabilities"][batch.indices].astype(np.float32))
             heat = config.temperature
-            theirs, mine = (functional.log_softmax(each / heat, axis=1) for each in (rows, logits))
             # Times the temperature's square, so that gradients keep their size.
-            total = total + config.soft * heat**2 * _divergence(config.divergence, theirs, mine).mean()
+            total = total + config.soft * heat**2 * divergence(config.divergence, rows / heat, logits / heat).mean()
         if self.map is not None:
             seen = (said["features"][batch.indices] - self.outputs.mean) / self.outputs.deviation
-            alike = functional.cosine_similarity(self.map(features), paddle.to_tensor(seen.astype(np.float32)), axis=1)
+            theirs = paddle.to_tensor(seen.astype(np.float32))
+            alike = nn.functional.cosine_similarity(self.map(features), theirs, axis=1)
             total = total + config.features * (1 - alike).mean()
-        labelled = batch.labels >= 0
-        if config.hard and labelled.any():  # the targets of the others are zero
-            losses = -(functional.log_softmax(logits, axis=1) * paddle.to_tensor(batch.targets)).sum(axis=1)
-            total = total + config.hard * losses.sum() / float(labelled.sum())
+        labelled = np.flatnonzero(batch.labels >= 0)
+        if config.hard and len(labelled):
+            known = paddle.to_tensor(labelled)
+            losses = cross_entropy(logits.index_select(known), paddle.to_tensor(batch.targets[labelled]))
+            total = total + config.hard * losses.mean()
         return total
 
 
@@ -232,12 +234,3 @@ def _columns(teacher: Teacher, labels: Sequence[str]) -> Optional[list[int]]:
             "distill.soft: 0 and distill.features: 1 it teaches what it sees"
         )
     return None
-
-
-def _divergence(kind: str, theirs: Any, mine: Any) -> Any:
-    """Between rows of log-probabilities, (N,): Kullback-Leibler of the student from the teacher, or Jensen-Shannon."""
-    p, q = theirs.exp(), mine.exp()
-    if kind == "kl":
-        return (p * (theirs - mine)).sum(axis=1)
-    middle = ((p + q) / 2).clip(min=1e-12).log()
-    return ((p * (theirs - middle)).sum(axis=1) + (q * (mine - middle)).sum(axis=1)) / 2

@@ -73,13 +73,18 @@ def build_optimizer(network: nn.Layer, config: TrainConfig, factors: Optional[Ma
     return paddle.optimizer.SGD(**common)
 
 
+@paddle.no_grad()
 def clip_gradients(network: nn.Layer, limit: float) -> None:
     """Shorten the gradients of all that learns together to a norm of at most ``limit``.
 
     An optimiser of Paddle's would do it for each of its groups of parameters alone.
     """
-    learnt = [p for p in network.parameters() if p.grad is not None and not p.stop_gradient]
-    paddle.nn.utils.clip_grad_norm_(learnt, limit)
+    gradients = [p.grad for p in network.parameters() if p.grad is not None and not p.stop_gradient]
+    # A product with itself, in MKL; Paddle's norm takes 50 times as long on a CPU.
+    norm = math.sqrt(sum(float(paddle.matmul(flat, flat)) for flat in (each.flatten() for each in gradients)))
+    if norm > limit:
+        for each in gradients:
+            each.scale_(limit / norm)
 
 
 def optimizer_arrays(optimizer: Any, network: nn.Layer) -> dict[str, np.ndarray]:

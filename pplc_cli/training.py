@@ -170,8 +170,9 @@ class _Training(Preparation):
 
     def _loss(self, logits: Any, batch: Batch) -> Any:
         """Cross-entropy with soft targets, weighted by class where the recipe says so; this process's part of it."""
-        functional = self.paddle.nn.functional
-        losses = -(functional.log_softmax(logits, axis=1) * self.paddle.to_tensor(batch.targets)).sum(axis=1)
+        from .losses import cross_entropy
+
+        losses = cross_entropy(logits, self.paddle.to_tensor(batch.targets))
         if self.class_weights is None:
             return losses.mean() * batch.weight if batch.weight != 1 else losses.mean()
         weights = batch.targets @ self.class_weights
