@@ -19,7 +19,7 @@ from pplc_cli import transfer  # noqa: E402
 from pplc_cli.checkpoint import load_arrays, load_network  # noqa: E402
 from pplc_cli.models.registry import build_network  # noqa: E402
 from pplc_cli.optim import build_optimizer  # noqa: E402
-from pplc_cli.transfer import DECAY, FEW, PROBE_C, SMALL_BATCH, Probe, choose, choose_norm, fit_linear, rate_factors  # noqa: E402, choose_norm
+from pplc_cli.transfer import DECAY, FEW, PROBE_C, SMALL_BATCH, Probe, choose, choose_norm, fit_linear, rate_factors  # noqa: E402
 
 FIXED = [{"ResizeByShort": {"short_size": 36}}, {"CenterCrop": {"crop_size": 32}}, "Normalize"]
 RANDOM = [{"RandomCrop": {"crop_size": 32, "scaling": [0.7, 1.0]}}, "RandomHorizontalFlip", "Normalize"]
