@@ -242,6 +242,10 @@ def measure(arguments: argparse.Namespace, pandas: Photographs, flowers: Photogr
     if "original" in arguments.only:
         tops = series(pandas, ORIGINAL, "builtin", "pandas and tigers, built-in")
         report("pandatiger, original recipe, held out", "97 %", "99 %", f"{spread(tops)} %")
+        tops = series(pandas, [*ORIGINAL, "train.transfer=auto"], "builtin", "pandas and tigers, auto")
+        report("the same, transfer auto", "97 %", "99 %", f"{spread(tops)} %")
+        tops = series(pandas, [*ORIGINAL, "train.batch_norm=batch"], "builtin", "pandas and tigers, batch norm")
+        report("the same, transfer full, batch norm of the four pictures", "", "", f"{spread(tops)} %")
         tops = series(pandas, ORIGINAL, "none", "pandas and tigers, random")
         report("the same from random weights", "", "", f"{spread(tops)} %")
     if "few" in arguments.only:
@@ -256,6 +260,11 @@ def measure(arguments: argparse.Namespace, pandas: Photographs, flowers: Photogr
         report("flowers5, 10 epochs, against random", "+ 25", "+ 40", f"{spread(gain)} points: {detail}")
         tops = series(flowers, [*FLOWERS, "train.transfer=auto"], "builtin", "flowers, auto")
         report("the same, transfer auto", "", "", f"{spread(tops)} %")
+        for norm in ("frozen", "batch"):
+            tops = series(
+                flowers, [*FLOWERS, "train.batch_size=8", f"train.batch_norm={norm}"], "builtin", f"flowers, {norm}"
+            )
+            report(f"the same, transfer full, batch 8, batch norm {norm}", "", "", f"{spread(tops)} %")
     if "probe" in arguments.only:
         of = probes(flowers)
         for name in of:
