@@ -89,7 +89,7 @@ class TrainConfig:
     device: str = option("cpu")
     accelerate: bool = option(True)
     precision: str = option("float32", choices=("float32", "bfloat16"))
-    batch_norm: str = option("auto", choices=("batch", "frozen", "auto"))  # frozen: as the pretrained weights have it
+    batch_norm: str = option("auto", choices=("batch", "frozen", "auto"))  # frozen: as the weights have it
     sync_batch_norm: bool = option(False)
     progressive_from: Optional[int] = option(None, at_least=32)
     progressive_share: float = option(0.75, more_than=0, at_most=1)

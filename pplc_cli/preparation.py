@@ -214,22 +214,19 @@ class Preparation:
 
     def _fix_norms(self) -> list[Any]:
         """Batch norms that keep the statistics, and the scales that belong to them, of the pretrained weights."""
-        from .transfer import choose_norm
+        from .transfer import slow_statistics
 
         wanted = self.config.train.batch_norm
-        if wanted == "auto":
-            together = self.world.size if not self.config.train.sync_batch_norm else 1
-            pictures, pretrained = self.config.train.batch_size // together, self._pretrained()
-            wanted = choose_norm(pictures, pretrained)
-            if wanted == "frozen" and self.transfer != "head":  # whose features are fixed anyway
-                self.reporter.note(f"train.batch_norm: frozen, since {pictures} pictures a batch have no statistics")
-        if wanted == "batch":
-            return []
         layers = [layer for layer in self.network.sublayers() if isinstance(layer, self.paddle.nn.BatchNorm2D)]
-        for layer in layers:
-            for parameter in layer.parameters():
-                parameter.stop_gradient = True
-        return layers
+        if wanted == "frozen":
+            for layer in layers:
+                for parameter in layer.parameters():
+                    parameter.stop_gradient = True
+            return layers
+        if wanted == "auto" and self._pretrained():
+            together = 1 if self.config.train.sync_batch_norm else self.world.size
+            slow_statistics(layers, self.config.train.batch_size // together)
+        return []
 
     def _rate_factors(self) -> dict[str, float]:
         """Of the learning rate, by parameter name, where layers learn at different rates."""

@@ -24,7 +24,7 @@ from .runtime import as_tensor
 
 DECAY = 0.7  # of the learning rate from a part of the network to the one before it
 FEW = 30  # pictures a class: of 20 the head alone gave the most, of 88 more did (docs/builtin_weights.md)
-SMALL_BATCH = 16  # below it statistics of a batch do more harm than good (docs/builtin_weights.md)
+FULL_BATCH = 32  # whose statistics are good enough for running averages over the last ten or so
 PROBE_PICTURES = 10_000  # whose features take some 100 MB
 BATCH = 32
 PROBE_VIEWS = 2  # augmented versions of each picture that the probe sees
@@ -47,14 +47,17 @@ def choose(pictures: int, classes: int, pretrained: bool) -> tuple[str, str]:
     return "stages", f"{each:.0f} pictures a class are enough to fit the features too"
 
 
-def choose_norm(batch: int, pretrained: bool) -> str:
-    """What ``train.batch_norm: auto`` takes.
+def slow_statistics(layers: Sequence[Any], batch: int) -> None:
+    """Let running statistics average over as many pictures as they would with batches of :data:`FULL_BATCH`.
+
+    Small batches would otherwise replace the statistics of weights that know something by those of a few pictures.
 
     Args:
-        batch: pictures whose statistics batch norm would take together.
-        pretrained: whether the network starts from weights, with statistics of many pictures.
+        layers: of batch norm, not yet accelerated.
+        batch: pictures that are normalised together.
     """
-    return "frozen" if pretrained and batch < SMALL_BATCH else "batch"
+    for layer in layers:
+        layer._momentum **= min(1.0, max(1, batch) / FULL_BATCH)
 
 
 def rate_factors(network: Any, size: tuple[int, int], decay: float = DECAY) -> dict[str, float]:

@@ -55,8 +55,8 @@ class Stage:
 # Two stages of PPLCNet_x1_0, since the first one was still getting better when it ended.
 STAGES = {
     "PPLCNet_x1_0": (Stage(36, 96, 144, 0.59, 8, 3e-3), Stage(20, 128, 160, 0.5, 6, 2e-3)),
-    "PPLCNet_x0_5": (Stage(20, 96, 160, 0.5, 6, 3e-3),),
-    "PPLCNet_x0_25": (Stage(20, 96, 160, 0.5, 6, 3e-3),),
+    "PPLCNet_x0_5": (Stage(16, 96, 160, 0.5, 6, 3e-3),),
+    "PPLCNet_x0_25": (Stage(16, 96, 160, 0.5, 6, 3e-3),),
 }
 
 

@@ -19,7 +19,7 @@ from pplc_cli import transfer  # noqa: E402
 from pplc_cli.checkpoint import load_arrays, load_network  # noqa: E402
 from pplc_cli.models.registry import build_network  # noqa: E402
 from pplc_cli.optim import build_optimizer  # noqa: E402
-from pplc_cli.transfer import DECAY, FEW, PROBE_C, SMALL_BATCH, Probe, choose, choose_norm, fit_linear, rate_factors  # noqa: E402
+from pplc_cli.transfer import DECAY, FEW, PROBE_C, Probe, choose, fit_linear, rate_factors, slow_statistics  # noqa: E402
 
 FIXED = [{"ResizeByShort": {"short_size": 36}}, {"CenterCrop": {"crop_size": 32}}, "Normalize"]
 RANDOM = [{"RandomCrop": {"crop_size": 32, "scaling": [0.7, 1.0]}}, "RandomHorizontalFlip", "Normalize"]
@@ -135,20 +135,33 @@ def test_auto_goes_by_the_number_of_pictures():
     assert choose(2 * FEW, 2, pretrained=True)[0] == "stages"
 
 
-def test_batch_norm_goes_by_the_pictures_of_a_batch():
-    assert choose_norm(SMALL_BATCH - 1, pretrained=True) == "frozen"
-    assert choose_norm(SMALL_BATCH, pretrained=True) == "batch"
-    assert choose_norm(1, pretrained=False) == "batch"
+@pytest.mark.parametrize("batch", [1, 4, 16, 32, 200])
+def test_running_statistics_average_over_as_many_pictures(batch):
+    """The part of the old that is left after 320 pictures is that of ten batches of 32."""
+    layer = paddle.nn.BatchNorm2D(3)
+    slow_statistics([layer], batch)
+    left = 1.0
+    layer.train()
+    layer._variance.set_value(paddle.zeros([3]))
+    for _ in range(max(1, 320 // batch)):
+        layer(paddle.zeros([batch, 3, 4, 4]) + 5.0)
+        left = float(1 - layer._mean[0] / 5.0)
+    assert left == pytest.approx(0.9 ** (10 if batch <= 32 else 320 // batch), rel=1e-3)
 
 
-@pytest.mark.parametrize("batch", [4, 16])
-def test_small_batches_keep_the_statistics_of_the_weights(pplc, trained, batch):
-    words = recipe(trained.data, epochs=1, batch_size=batch, learning_rate=0.001)
+def test_only_weights_that_know_something_keep_their_statistics_longer(pplc, trained):
+    """One step of four pictures: by a tenth, or by what slow statistics take of it."""
+    lines = (trained.data / "train_list.txt").read_text(encoding="utf-8").splitlines()
+    (pplc.cwd / "few.txt").write_text("".join(f"{line}\n" for line in lines[:4]), encoding="utf-8")
+    words = [*recipe(trained.data, epochs=1, batch_size=4, learning_rate=1e-9), "-o", "data.train_list=few.txt"]
     words[words.index("--pretrained") + 1] = str(trained.run / "best_model")
-    done = pplc("train", *words, "--output", "run")
-    assert ("train.batch_norm: frozen, since 4 pictures a batch" in done.stderr) == (batch == 4)
-    before, after = (load_arrays(where, "model") for where in (trained.run / "best_model", pplc.cwd / "run" / "last"))
-    assert np.array_equal(before["conv1.bn._mean"], after["conv1.bn._mean"]) == (batch == 4)
+    moved = {}
+    before = load_arrays(trained.run / "best_model", "model")["conv1.bn._mean"]
+    for norm in ("batch", "auto", "frozen"):
+        pplc("train", *words, "-o", f"train.batch_norm={norm}", "--output", norm)
+        moved[norm] = load_arrays(pplc.cwd / norm / "last", "model")["conv1.bn._mean"] - before
+    assert np.abs(moved["batch"]).max() > 1e-3 and not moved["frozen"].any()
+    np.testing.assert_allclose(moved["auto"], moved["batch"] * (1 - 0.9 ** (4 / 32)) / 0.1, rtol=1e-2, atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["head", "stages", "auto"])
