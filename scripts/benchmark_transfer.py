@@ -260,11 +260,6 @@ def measure(arguments: argparse.Namespace, pandas: Photographs, flowers: Photogr
         report("flowers5, 10 epochs, against random", "+ 25", "+ 40", f"{spread(gain)} points: {detail}")
         tops = series(flowers, [*FLOWERS, "train.transfer=auto"], "builtin", "flowers, auto")
         report("the same, transfer auto", "", "", f"{spread(tops)} %")
-        for norm in ("frozen", "batch"):
-            tops = series(
-                flowers, [*FLOWERS, "train.batch_size=8", f"train.batch_norm={norm}"], "builtin", f"flowers, {norm}"
-            )
-            report(f"the same, transfer full, batch 8, batch norm {norm}", "", "", f"{spread(tops)} %")
     if "probe" in arguments.only:
         of = probes(flowers)
         for name in of:
