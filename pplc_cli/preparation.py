@@ -213,7 +213,7 @@ class Preparation:
         return has_weights(self.spec, self.config.model.pretrained)
 
     def _fix_norms(self) -> list[Any]:
-        """Batch norms that keep the statistics, and the scales that belong to them, of the pretrained weights."""
+        """Batch norms whose statistics and scales stay those of the pretrained weights; others may change slowly."""
         from .transfer import slow_statistics
 
         wanted = self.config.train.batch_norm
