@@ -182,25 +182,23 @@ def learn(work: Path, weights: str, network: str, stages: Sequence[Stage]) -> tu
 
     start, facts, classifier = "none", [], find_network(network).classifier
     for number, stage in enumerate(stages, 1):
-        output, result_file = work / f"{network}-{number}", work / f"{network}-{number}.safetensors"
-        if not result_file.exists():
+        output = work / f"{network}-{number}"
+        arrays, done = (output.with_name(output.name + ending) for ending in (".safetensors", ".json"))
+        if not done.exists():
             config = check_config(configuration(work, weights, network, stage, output, start), source="the script")
             began = time.time()
             with TrainProgress() as reporter:
                 result = train(config, resume=(output / "last").exists(), reporter=reporter)
-            seconds, agreement = round(time.time() - began), result.best["val_top1"]
-            write_json(
-                output.with_suffix(".json"), {**dataclasses.asdict(stage), "seconds": seconds, "agreement": agreement}
-            )
             learnt = load_arrays(result.run.best, "model")
             assert learnt is not None
             # The next stage starts with a classifier that says nothing and spoils nothing.
             rest = {key: value * (key.rpartition(".")[0] != classifier) for key, value in learnt.items()}
-            with atomic_file(result_file) as temporary:
+            with atomic_file(arrays) as temporary:
                 temporary.write_bytes(save(rest))
-        if output.with_suffix(".json").exists():
-            facts.append(json.loads(output.with_suffix(".json").read_text(encoding="utf-8")))
-        start = str(result_file)
+            came_to = {"seconds": round(time.time() - began), "agreement": result.best["val_top1"]}
+            write_json(done, {**dataclasses.asdict(stage), **came_to})
+        facts.append(json.loads(done.read_text(encoding="utf-8")))
+        start = str(arrays)
     return load_file(start), facts
 
 
