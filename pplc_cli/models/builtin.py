@@ -11,8 +11,6 @@ from ..errors import ModelError
 from ..files import atomic_file
 from .registry import NetworkSpec, find_network
 
-LENGTH = 3.0  # of the kernels, as docs/builtin_weights.md measures it
-EPSILON = 1e-5  # of batch norm
 FOLDER = Path(__file__).with_name("builtin_weights")
 
 
@@ -47,29 +45,8 @@ def read_builtin(spec: NetworkSpec) -> dict[str, np.ndarray]:
     return {key: value.astype(np.float32) for key, value in read_weights(builtin_file(spec)).items()}
 
 
-def lengthen(weights: dict[str, np.ndarray], factor: float = LENGTH) -> dict[str, np.ndarray]:
-    """The same network with longer kernels where batch norm, which divides by their length, comes next.
-
-    A gradient shrinks as its kernel grows, so the same learning rate moves these kernels ``factor ** 2`` times less
-    (van Laarhoven, 2017, arXiv:1706.05350): recipes with high rates keep what was learnt.
-
-    Args:
-        weights: of a network whose layers are named as in :class:`pplc_cli.models.layers.ConvBNAct`.
-        factor: how much longer.
-    """
-    longer = dict(weights)
-    for key in weights:
-        before, found, _ = key.rpartition(".conv.weight")
-        if found and f"{before}.bn._mean" in weights:
-            longer[key] = weights[key] * factor
-            longer[f"{before}.bn._mean"] = weights[f"{before}.bn._mean"] * factor
-            # What is divided by is the square root of variance + epsilon.
-            longer[f"{before}.bn._variance"] = (weights[f"{before}.bn._variance"] + EPSILON) * factor**2 - EPSILON
-    return longer
-
-
 def write_builtin(name: str, weights: dict[str, np.ndarray], folder: Optional[Path] = None) -> Path:
-    """Put a trained network into the package, with longer kernels: :func:`lengthen`.
+    """Put a trained network into the package.
 
     Args:
         name: of the network.
@@ -83,7 +60,7 @@ def write_builtin(name: str, weights: dict[str, np.ndarray], folder: Optional[Pa
 
     spec = find_network(name)
     short: dict[str, Any] = {}
-    for key, value in lengthen(weights).items():
+    for key, value in weights.items():
         if key.rpartition(".")[0] != spec.classifier:
             with np.errstate(over="ignore"):  # which is an error below
                 short[key] = value.astype(np.float16)
