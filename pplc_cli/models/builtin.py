@@ -27,8 +27,9 @@ def builtin_file(spec: NetworkSpec) -> Path:
     """
     path = FOLDER / f"{spec.name}.safetensors"
     if not path.is_file():
+        names = builtin_names() or ["no network"]
         raise ModelError(
-            f"{spec.name} has no built-in weights; {', '.join(builtin_names()) or 'no network'} has; "
+            f"{spec.name} has no built-in weights; {', '.join(names)} {'has' if len(names) == 1 else 'have'}; "
             "try model.pretrained: none, or a file"
         )
     return path
