@@ -411,17 +411,10 @@ def _check_distillation(config: Config, faults: list[str]) -> None:
         faults.append("distill: soft, features and hard are all 0; nothing would be learnt")
     if config.train.freeze is not None:
         faults.append("distill.teacher: train.freeze trains on features of its own; leave one of them out")
-    if config.train.transfer != "full":
+    if config.train.transfer in ("stages", "head"):
         faults.append("distill.teacher: train.transfer is for learning from labels; leave one of them out")
     if config.train.class_weights is not None:
         faults.append("distill.teacher: train.class_weights weighs labels, not a teacher's; leave one of them out")
-    mixing = [name for name in ("Mixup", "CutMix") if any(_is_operator(t, name) for t in config.train.transforms)]
-    if mixing:
-        faults.append(f"train.transforms: {mixing[0]} mixes pictures that the teacher has seen whole; leave it out")
-
-
-def _is_operator(transform: Any, name: str) -> bool:
-    return transform == name or (isinstance(transform, Mapping) and name in transform)
 
 
 def _check_paths(config: Config, must_exist: Sequence[str], faults: list[str]) -> None:

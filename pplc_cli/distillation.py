@@ -24,7 +24,7 @@ from .data.operators import Normalize
 from .errors import TrainError
 from .files import atomic_file
 from .frozen import Stages, evaluating
-from .losses import cross_entropy, divergence
+from .losses import TINY, cross_entropy, divergence
 from .reporter import Reporter
 from .teachers import Teacher
 
@@ -95,7 +95,7 @@ class TeacherOutputs:
         if teacher.features:
             arrays["features"] = np.empty((count, teacher.features), np.float16)
         *_, normalize = loader.pipeline.sample
-        for batch in loader.in_order().epoch(view):
+        for batch in loader.unmixed().epoch(view):
             said, seen = teacher.answers(batch.images, normalize)  # type: ignore[arg-type]
             arrays["log_probabilities"][batch.indices] = np.maximum(said, -60000)
             if seen is not None:
@@ -159,22 +159,30 @@ class Distillation:
 
     def _loss(self, logits: Any, features: Any, batch: Batch, said: dict[str, np.ndarray]) -> Any:
         config = self.config
+        # What a teacher says of a blend is taken as the blend of what it says of the two.
+        mixing = None if batch.mixing is None else paddle.to_tensor(batch.mixing)
         total = paddle.zeros([])
         if config.soft:
-            rows = paddle.to_tensor(said["log_probabilities"][batch.indices].astype(np.float32))
             heat = config.temperature
+            theirs = paddle.to_tensor(said["log_probabilities"][batch.indices].astype(np.float32)) / heat
+            if mixing is not None:
+                theirs = (mixing @ nn.functional.softmax(theirs, axis=1)).clip(min=TINY).log()
             # Times the temperature's square, so that gradients keep their size.
-            total = total + config.soft * heat**2 * divergence(config.divergence, rows / heat, logits / heat).mean()
+            total = total + config.soft * heat**2 * divergence(config.divergence, theirs, logits / heat).mean()
         if self.map is not None:
             seen = (said["features"][batch.indices] - self.outputs.mean) / self.outputs.deviation
             theirs = paddle.to_tensor(seen.astype(np.float32))
+            if mixing is not None:
+                theirs = mixing @ theirs
             alike = nn.functional.cosine_similarity(self.map(features), theirs, axis=1)
             total = total + config.features * (1 - alike).mean()
-        labelled = np.flatnonzero(batch.labels >= 0)
-        if config.hard and len(labelled):
-            known = paddle.to_tensor(labelled)
-            losses = cross_entropy(logits.index_select(known), paddle.to_tensor(batch.targets[labelled]))
-            total = total + config.hard * losses.mean()
+        labelled = batch.targets.sum(axis=1)  # how much of a picture has a label
+        known = np.flatnonzero(labelled)
+        if config.hard and len(known):
+            shares = labelled[known]
+            targets = paddle.to_tensor(batch.targets[known] / shares[:, None])
+            losses = cross_entropy(logits.index_select(paddle.to_tensor(known)), targets)
+            total = total + config.hard * (losses * paddle.to_tensor(shares)).sum() / float(shares.sum())
         return total
 
 

@@ -202,6 +202,8 @@ class Preparation:
             raise TrainError(f"train.{key} needs weights that know something, and {self.spec.name} starts from none")
         if wanted != "auto":
             return wanted
+        if self.config.distill.teacher is not None:
+            return "full"  # what a teacher says is enough to learn from
         known = pretrained and hasattr(self.network, "parts")
         chosen, why = choose(len(self.train_samples), len(self.labels), known)
         if chosen == "head" and self.config.train.progressive_from:

@@ -85,7 +85,8 @@ class Kept:
 
 @pytest.mark.parametrize("divergence", ["kl", "js"])
 @pytest.mark.parametrize("heat", [1.0, 3.0])
-def test_the_loss_is_what_it_says(divergence, heat):
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_loss_is_what_it_says(divergence, heat, mixed):
     """Against float64, on random logits, features and labels."""
     rng = np.random.default_rng()
     n, classes, width = 12, 7, 1280
@@ -102,10 +103,13 @@ def test_the_loss_is_what_it_says(divergence, heat):
     network = build_network("PPLCNet_x0_25", classes)
     distillation = Distillation(config, kept, network)
     features = rng.normal(size=(n, width)).astype(np.float32)
-    batch = Batch(np.zeros((n, 3, 1, 1), np.float32), labels, targets.astype(np.float32), indices, n)
+    mixing = rng.dirichlet(np.ones(n), n).astype(np.float32) if mixed else np.eye(n, dtype=np.float32)
+    targets = mixing @ targets.astype(np.float32)
+    batch = Batch(np.zeros((n, 3, 1, 1), np.float32), labels, targets, indices, n, mixing=mixing if mixed else None)
     got = float(distillation._loss(paddle.to_tensor(logits), paddle.to_tensor(features), batch, kept.of(0)))
 
     theirs = log_softmax(kept.kept["log_probabilities"][indices].astype(np.float64) / heat)
+    theirs = np.log(mixing @ np.exp(theirs))
     mine = log_softmax(logits / heat)
     p, q = np.exp(theirs), np.exp(mine)
     if divergence == "kl":
@@ -114,10 +118,10 @@ def test_the_loss_is_what_it_says(divergence, heat):
         middle = np.log((p + q) / 2)
         soft = ((p * (theirs - middle)).sum(axis=1) + (q * (mine - middle)).sum(axis=1)) / 2
     a = features.astype(np.float64) @ distillation.map.weight.numpy() + distillation.map.bias.numpy()
-    b = (kept.kept["features"][indices].astype(np.float64) - kept.mean) / kept.deviation
+    b = mixing @ ((kept.kept["features"][indices].astype(np.float64) - kept.mean) / kept.deviation)
     cosine = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    known = labels >= 0
-    hard = -log_softmax(logits)[known, labels[known]].mean()
+    # A picture that is labelled in part counts in part.
+    hard = -(targets * log_softmax(logits)).sum() / targets.sum()
     expected = 0.7 * heat**2 * soft.mean() + 2.0 * (1 - cosine).mean() + 0.3 * hard
     assert got == pytest.approx(expected, rel=1e-5)
 
@@ -169,6 +173,32 @@ def test_the_teacher_is_asked_once_and_of_what_the_student_sees(configured, trai
     assert not again.asked
     distil(config, network, read_labels(config.data), loader_of(config, seed=1), tmp_path / "kept", again)
     assert again.asked
+
+
+@pytest.mark.parametrize("operator", ["Mixup", "CutMix"])
+def test_the_teacher_sees_whole_pictures_and_the_student_blends(configured, tmp_path, operator):
+    """What is kept does not depend on the blending, so that it can be tried and left without asking again."""
+    labels = read_labels(configured().data)
+    plain, blending = configured(), configured(train={"transforms": [*RANDOM, operator]})
+    network, asked = build_network("PPLCNet_x0_25", len(labels)), Counting()
+    distil(plain, network, labels, loader_of(plain), tmp_path / "kept", Counting())
+    loader = loader_of(blending)
+    outputs = distil(blending, network, labels, loader, tmp_path / "kept", asked).outputs
+    assert not asked.asked and len(list((tmp_path / "kept").iterdir())) == 1
+    blended = 0
+    for batch in loader.epoch(1):
+        whole = {int(i): image for b in loader.unmixed().epoch(1) for i, image in zip(b.indices, np.array(b.images))}
+        images = np.stack([whole[i] for i in batch.indices])
+        blended += not np.allclose(batch.images, images)
+        assert np.allclose(batch.mixing.sum(axis=1), 1)
+        if operator == "Mixup":
+            np.testing.assert_allclose(batch.images, np.tensordot(batch.mixing, images, 1), atol=1e-5)
+        else:  # every pixel is of the picture or of the one that is pasted into it, in the shares that are told
+            own = np.isclose(batch.images, images).all(axis=1).mean(axis=(1, 2))
+            assert (own >= batch.mixing.diagonal() - 1e-6).all()
+    assert blended
+    logits, loss = Distillation(blending.distill, outputs, network)(network, paddle.to_tensor(batch.images), batch, 1)
+    assert np.isfinite(float(loss)) and logits.shape == [len(batch.labels), len(labels)]
 
 
 def test_answers_that_were_interrupted_are_asked_for_again(configured, tmp_path):
@@ -254,7 +284,6 @@ def test_what_does_not_fit_is_one_line(configured, trained, untrained, tmp_path)
     refused("is no run, no exported folder", distill={"teacher": str(tmp_path / "junk")})
     refused("no pictures", kind=Exception, unlabelled=str(tmp_path / "junk"))
     for telling, how in {
-        "CutMix mixes pictures": {"train": {"transforms": [*RANDOM, "CutMix"]}},
         "train.freeze trains on features": {"train": {"freeze": "head"}},
         "nothing would be learnt": {"distill": {"soft": 0.0}},
         "train.class_weights weighs labels": {"train": {"class_weights": "balanced"}},

@@ -120,7 +120,7 @@ class BatchTransform:
     """An operator on a whole training batch; it stands in the same list, after all others."""
 
     def __call__(self, images: np.ndarray, targets: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
-        """Change images, float32 (N, 3, H, W), and targets, float32 (N, classes) summing to 1."""
+        """Change images, float32 (N, 3, H, W), and mix the rows of targets, float32 (N, any), in the same shares."""
         raise NotImplementedError
 
 

@@ -36,6 +36,7 @@ class Batch:
         indices: int64, (N,): numbers in the list.
         total: pictures in the whole batch, of which this process may have a share.
         weight: what the mean over these pictures counts in the mean over the whole batch.
+        mixing: float32, (N, N): how much of each picture, along a row, is in one of ``images``; None: nothing is mixed.
     """
 
     images: np.ndarray
@@ -44,6 +45,7 @@ class Batch:
     indices: np.ndarray
     total: int
     weight: float = 1.0
+    mixing: Optional[np.ndarray] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,6 +200,13 @@ class Loader:
         loader.shuffle, loader.share = False, (0, 1)
         return loader
 
+    def unmixed(self) -> Loader:
+        """As :meth:`in_order`, and no picture is mixed with others."""
+        loader = self.in_order()
+        loader.pipeline = copy.copy(self.pipeline)
+        loader.pipeline.batch = []
+        return loader
+
     def shares(self, epoch: int) -> Iterator[Share]:
         """Which pictures make the batches of an epoch."""
         order = np.arange(len(self.samples))
@@ -277,6 +286,10 @@ class Loader:
         targets = targets * np.float32(1 - self.label_smoothing) + np.float32(self.label_smoothing / self.classes)
         targets[labels < 0] = 0
         rng = np.random.default_rng([self.seed, epoch, len(self.samples) + share.start])  # no sample has this number
-        for operator in self.pipeline.batch:
-            images, targets = operator(images, targets, rng)
-        return Batch(images, labels, targets, share.indices, share.total, share.weight)
+        mixing = None
+        if self.pipeline.batch:
+            mixing = np.eye(len(labels), dtype=np.float32)
+            for operator in self.pipeline.batch:
+                images, mixing = operator(images, mixing, rng)
+            targets = mixing @ targets
+        return Batch(images, labels, targets, share.indices, share.total, share.weight, mixing)
