@@ -196,6 +196,14 @@ def test_weights_that_do_not_fit_are_refused_before_kernels_read_them(kind, name
         OwnEngine(graph, threads=1)
 
 
+@pytest.mark.parametrize("precision, has", [("bfloat16", BFLOAT16), ("int8", INT8)])
+def test_precisions_this_cpu_lacks_are_refused(precision, has, tmp_path):
+    if has:
+        pytest.skip(f"the CPU has {precision}")
+    with pytest.raises(PredictError, match=f"runs {precision} on CPUs with AVX-512"):
+        OwnEngine(simplify(exported_graph("PPLCNet_x0_25", tmp_path)), precision=precision)
+
+
 needs_bytes = pytest.mark.skipif(not INT8, reason="the CPU has no AVX-512 VNNI")
 
 

@@ -41,11 +41,13 @@ class OwnEngine:
         whose weights serve this one too.
 
         Raises:
-            PredictError: the graph has a node that the kernels do not know; named.
+            PredictError: the graph has a node that the kernels do not know, named; or this CPU lacks the instructions
+                of the precision.
         """
         from ..inference.pixels import like_opencv
         from ..inference.weights import Weights
 
+        _check_cpu(precision)
         self.graph, self.precision = graph, precision
         self.threads = threads or physical_cores()
         self._weights: Weights = Weights() if of is None else of._weights
@@ -137,13 +139,9 @@ def open_folder(folder: Path, *, precision: str, threads: Optional[int], feature
     reason = unsupported()
     if reason is not None:
         raise PredictError(f"the engine pplc cannot run here: {reason}; expected --engine paddle")
-    from ..accelerator.llvm import BFLOAT16, INT8
-
+    _check_cpu(precision)
     spans = None
-    if precision == "bfloat16":
-        _check_cpu(BFLOAT16, precision, "AVX-512 BF16")
-    elif precision == "int8":
-        _check_cpu(INT8, precision, "AVX-512 VNNI")
+    if precision == "int8":
         from ..inference.calibration import read_spans
 
         spans = read_spans(folder)
@@ -160,6 +158,10 @@ def open_folder(folder: Path, *, precision: str, threads: Optional[int], feature
         raise PredictError(str(error)) from None
 
 
-def _check_cpu(has: bool, precision: str, instructions: str) -> None:
+def _check_cpu(precision: str) -> None:
+    from ..accelerator.llvm import BFLOAT16, INT8
+
+    needed = {"bfloat16": (BFLOAT16, "AVX-512 BF16"), "int8": (INT8, "AVX-512 VNNI")}
+    has, instructions = needed.get(precision, (True, ""))
     if not has:
         raise PredictError(f"the engine pplc runs {precision} on CPUs with {instructions} alone; expected float32")
