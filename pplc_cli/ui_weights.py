@@ -22,16 +22,15 @@ def print_list(files: list[Listed], folder: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps([dataclasses.asdict(file) for file in files], ensure_ascii=False, indent=2))
         return
-    table = Table("network", "source", "file", "MB", "cached", "SHA-256")
-    for column in table.columns:
-        column.overflow = "fold"  # a name that is cut short is of no use
-    table.columns[3].justify = "right"
+    table = Table("network", "source", "cached", "file")
+    for column in table.columns[:3]:
+        column.no_wrap = True
+    table.columns[3].overflow = "fold"  # a name that is cut short is of no use
     for file in files:
-        size = "" if file.size is None else f"{file.size / 1e6:.1f}"
-        cached, digits = "yes" if file.cached else "no", (file.sha256 or "")[:12]
-        table.add_row(file.network, file.source, Text(file.file), size, cached, digits)
+        size = "yes" if file.size is None else f"{file.size / 1e6:.1f} MB"
+        table.add_row(file.network, file.source, size if file.cached else "no", Text(file.file))
     Console(highlight=False).print(table)
-    print(f"{sum(file.cached for file in files)} files in {folder}")
+    print(f"{_files(sum(file.cached for file in files))} in {folder}")
 
 
 def print_verified(files: Iterable[Checked], folder: Path) -> int:
@@ -45,8 +44,12 @@ def print_verified(files: Iterable[Checked], folder: Path) -> int:
         print(f"{file.state}: {file.remark or file.file}", flush=True)
         states.append(file.good)
     bad = states.count(False)
-    print(f"{len(states)} files of {folder} checked: {bad or 'none'} damaged or missing")
+    print(f"{_files(len(states))} of {folder} checked: {bad or 'none'} damaged or missing")
     return bad
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
 
 
 def print_imported(imported: Imported, path: Path) -> None:
