@@ -93,7 +93,7 @@ def killed_after_progress(words, out):
     return process.wait() == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", pytest.param("csv", marks=pytest.mark.slow)])
 def test_a_run_that_is_killed_goes_on_as_if_nothing_had_been(suffix, untrained, predictor, words, tmp_path):
     whole, out = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}"
     assert len(record(predictor, whole, words)) == 41 * 75

@@ -216,7 +216,7 @@ def test_answers_that_were_interrupted_are_asked_for_again(configured, tmp_path)
     assert counting.asked[0][0] > len(loader_of(config).samples)
 
 
-@pytest.mark.parametrize("features", [0.0, 1.0])
+@pytest.mark.parametrize("features", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
 def test_a_student_stopped_and_resumed_ends_with_the_same_bits(configured, tmp_path, features):
     """A kill between two epochs; the map from features to the teacher's goes on as well."""
     config = configured({"features": features, "hard": 0.5, "divergence": "kl"}, {"ema_decay": 0.9})

@@ -64,7 +64,7 @@ def test_two_processes_follow_one(pplc, recipe_args, class_folders):
     assert found == sorted(path.name for path in (pplc.cwd / "one").iterdir())
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_dead_worker_ends_the_run_and_the_run_goes_on(which, pplc, recipe_args, class_folders):
     folder = class_folders((12, 12))
     pplc("split", "--dataset", str(folder))
@@ -159,7 +159,7 @@ def test_what_cannot_be_started_says_why(pplc, recipe_args, class_folders, words
     "number, status",
     [
         (signal.SIGINT, 130),
-        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
         pytest.param(signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.slow),
     ],
 )
@@ -187,6 +187,7 @@ def test_a_stopped_run_leaves_no_process_behind(pplc, recipe_args, class_folders
     assert load_info(pplc.cwd / "run" / "last", "model")["epoch"] >= 1
 
 
+@pytest.mark.slow
 def test_more_processes_than_pictures(pplc, recipe_args, class_folders):
     """Three for batches and a validation list of two, a relative Chinese path, variables of another job."""
     folder = class_folders((6, 6), names=("狗 dog", "猫"), folder="数据 集")

@@ -13,7 +13,8 @@ from exports import export_network, pictures
 from pplc_cli.engines import installed, open_engine
 from pplc_cli.engines.choosing import choose
 
-SMALL = ["PPLCNet_x0_25", "PPLCNetV2_small", "SqueezeNext_1_0_23v5", "FasterNet_T0", "MobileNetV3_small_x1_0"]
+SMALL = ["PPLCNet_x0_25", "PPLCNetV2_small", "FasterNet_T0", "MobileNetV3_small_x1_0",
+         pytest.param("SqueezeNext_1_0_23v5", marks=pytest.mark.slow)]  # fmt: skip
 ENGINES = ["paddle", "pplc", "onnxruntime", "openvino"]
 
 

@@ -20,7 +20,7 @@ def link(shared: Path, name: str, folder: Path, per_class: int) -> Path:
     return folder / name
 
 
-@pytest.mark.parametrize("name", ["pandatiger", "flowers5"])
+@pytest.mark.parametrize("name", ["pandatiger", pytest.param("flowers5", marks=pytest.mark.slow)])
 def test_the_five_commands(pplc: Pplc, shared: Path, tmp_path: Path, name: str) -> None:
     data = link(shared, name, tmp_path, 20)
     pplc("split", "--dataset", str(data))

@@ -20,7 +20,7 @@ from pplc_cli.targets import find_target
 paddle = load_paddle()
 nn = paddle.nn
 
-IN_SHORT = ["PPLCNet_x0_25", "PPLCNetV2_small", "SqueezeNext_1_0_23v5", "FasterNet_T0", "ShuffleNetV2_x1_0"]
+IN_SHORT = ["PPLCNet_x0_25", "PPLCNetV2_small", "FasterNet_T0", "ShuffleNetV2_x1_0"]
 
 
 @pytest.mark.parametrize(

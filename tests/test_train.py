@@ -28,7 +28,10 @@ def test_a_run_writes_what_it_promises(trained):
     assert (run / "curves.png").is_file() and (run / "config.yaml").is_file()
 
 
-@pytest.mark.parametrize("recipe", [{"optimizer": "momentum", "ema_decay": 0.9}, {"optimizer": "adamw"}])
+@pytest.mark.parametrize(
+    "recipe",
+    [{"optimizer": "momentum", "ema_decay": 0.9}, pytest.param({"optimizer": "adamw"}, marks=pytest.mark.slow)],
+)
 def test_resume_gives_the_same_bits(pplc, recipe_args, class_folders, recipe):
     """A run cut after its second epoch, resumed by another process, against one that never stopped."""
     folder = class_folders((12, 12))
@@ -89,9 +92,9 @@ def test_an_existing_run_is_safe_and_another_recipe_is_not_resumed(pplc, trained
 @pytest.mark.parametrize(
     "wrong",
     [
-        ["-o", "train.freeze=blocks9"],
-        ["-o", "train.progressive_from=4096"],
-        ["-o", "train.class_weights={nobody: 2}"],
+        pytest.param(["-o", "train.freeze=blocks9"], marks=pytest.mark.slow),
+        pytest.param(["-o", "train.progressive_from=4096"], marks=pytest.mark.slow),
+        pytest.param(["-o", "train.class_weights={nobody: 2}"], marks=pytest.mark.slow),
         ["--pretrained", "damaged.safetensors"],
     ],
 )

@@ -164,7 +164,7 @@ def test_only_weights_that_know_something_keep_their_statistics_longer(pplc, tra
     np.testing.assert_allclose(moved["auto"], moved["batch"] * (1 - 0.9 ** (4 / 32)) / 0.1, rtol=1e-2, atol=1e-6)
 
 
-@pytest.mark.parametrize("mode", ["head", "stages", "auto"])
+@pytest.mark.parametrize("mode", [pytest.param("head", marks=pytest.mark.slow), "stages", "auto"])
 def test_a_run_from_weights_of_its_own_is_good_at_once(pplc, trained, mode):
     """The probe counts as epoch 0, and is kept where training makes nothing better."""
     words = recipe(trained.data, epochs=2, learning_rate=1e-6)
