@@ -77,6 +77,7 @@ def train(
 @click.option("--weights", metavar="WHAT", help="Of a network of the zoo, as --pretrained.")
 @click.option("--unlabelled", metavar="FOLDER", help="More pictures to learn from, without labels.")
 @click.option("--divergence", metavar="NAME", help="js (Jensen-Shannon) or kl (Kullback-Leibler).")
+@click.option("--temperature", type=float, help="Above 1, the unlikely classes count more (1).")
 @click.option("--soft", type=float, help="Weight of the teacher's labels (1).")
 @click.option("--features", type=float, help="Weight of what the teacher's classifier reads (0).")
 @click.option("--hard", type=float, help="Weight of the lists' own labels (0).")
@@ -91,6 +92,7 @@ def distill(
     weights: Optional[str],
     unlabelled: Optional[str],
     divergence: Optional[str],
+    temperature: Optional[float],
     soft: Optional[float],
     features: Optional[float],
     hard: Optional[float],
@@ -113,6 +115,7 @@ def distill(
         distill__teacher=teacher,
         distill__weights=weights,
         distill__divergence=divergence,
+        distill__temperature=temperature,
         distill__soft=soft,
         distill__features=features,
         distill__hard=hard,

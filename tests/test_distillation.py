@@ -11,7 +11,7 @@ from conftest import picture, recipe, write_picture
 from runs import arrays, assert_same
 from test_frozen import StopAfter
 
-from pplc_cli.config import check_config
+from pplc_cli.config import check_config, load_config
 from pplc_cli.data.images import read_image
 from pplc_cli.data.lists import read_labels, require_part, unlabelled
 from pplc_cli.data.loader import Batch, Loader
@@ -296,8 +296,9 @@ def test_what_does_not_fit_is_one_line(configured, trained, untrained, tmp_path)
 
 def test_the_command(pplc, trained, loose):
     done = pplc("distill", *recipe(trained.data, epochs=1), "--teacher", str(trained.run), "--unlabelled", str(loose),
-                "--hard", "0.5", "--views", "1", "--output", "small")  # fmt: skip
+                "--hard", "0.5", "--views", "1", "--temperature", "2", "--output", "small")  # fmt: skip
     assert "learning from PPLCNet_x0_25 of" in done.stderr and (pplc.cwd / "small" / "best_model").is_dir()
+    assert load_config(pplc.cwd / "small" / "config.yaml").distill.temperature == 2
     assert pplc("eval").returncode == 0
     told = pplc("distill", *recipe(trained.data), check=False).stderr.splitlines()
     assert told[-1].startswith("Error: ") and "name it with --teacher" in told[-1]
