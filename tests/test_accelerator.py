@@ -154,17 +154,23 @@ class Geometry(NamedTuple):
     padding: tuple[int, int] = (0, 0)
     dilation: int = 1
     bias: bool = False
+    after: Optional[tuple[int, int]] = None  # padding at bottom and right, where it is another one
+
+    @property
+    def paddings(self) -> list[tuple[int, int]]:
+        return list(zip(self.padding, self.after or self.padding))
 
     @property
     def result(self) -> list[int]:
         return [
-            (a + 2 * p - self.dilation * (k - 1) - 1) // s + 1
-            for a, p, k, s in zip(self.size, self.padding, self.kernel, self.stride)
+            (a + sum(p) - self.dilation * (k - 1) - 1) // s + 1
+            for a, p, k, s in zip(self.size, self.paddings, self.kernel, self.stride)
         ]
 
     def layer(self) -> Any:
+        padding: Any = self.padding if self.after is None else list(itertools.chain(*self.paddings))
         return nn.Conv2D(
-            *(self.inputs, self.outputs or self.inputs, self.kernel, self.stride, self.padding, self.dilation),
+            *(self.inputs, self.outputs or self.inputs, self.kernel, self.stride, padding, self.dilation),
             groups=1 if self.outputs else self.inputs,
             bias_attr=None if self.bias else False,
         )
@@ -176,7 +182,7 @@ def convolve(
     """Result and gradients in float64, tap by tap."""
     (height, width), (rows, columns) = geometry.size, geometry.result
     (top, left), (sh, sw) = geometry.padding, geometry.stride
-    padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (top, top), (left, left)))
+    padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), *geometry.paddings))
     spread, dw = np.zeros_like(padded), np.zeros(w.shape)
     y = np.zeros(g.shape) + b[:, None, None]
     terms = ("nchw,oc->nohw", "nohw,nchw->oc", "nohw,oc->nchw") if geometry.outputs else (
@@ -236,6 +242,8 @@ def check_convolution(geometry: Geometry, rng: np.random.Generator) -> None:
         Geometry(5, 48, 33, (1, 1), (1, 1), bias=True),
         Geometry(2, 17, 5, (6, 6), (5, 5), (3, 3), (4, 4)),
         Geometry(1, 1, 3, (40, 41), (3, 3), padding=(1, 1)),
+        Geometry(2, 3, 17, (8, 10), (3, 3), (2, 2), (0, 0), after=(1, 1)),
+        Geometry(1, 5, 8, (4, 3), (5, 5), padding=(3, 0), bias=True, after=(1, 6)),
     ],
     ids=str,
 )
@@ -249,11 +257,15 @@ def test_any_dense_convolution(data, seed):
     kernel = data.draw(st.sampled_from([(1, 1), (3, 3), (5, 5), (1, 3), (3, 1), (2, 2)]))
     dilation = data.draw(st.sampled_from([1, 1, 2]))
     padding = data.draw(st.tuples(st.integers(0, 4), st.integers(0, 4)))
-    size = tuple(data.draw(st.integers(max(1, dilation * (k - 1) + 1 - 2 * p), 13)) for k, p in zip(kernel, padding))
+    after = data.draw(st.tuples(st.integers(0, 4), st.integers(0, 4)))
+    size = tuple(
+        data.draw(st.integers(max(1, dilation * (k - 1) + 1 - p - q), 13)) for k, p, q in zip(kernel, padding, after)
+    )
     channels = st.sampled_from([1, 3, 5, 8, 17, 33, 48])
     geometry = Geometry(
         *(data.draw(st.integers(1, 3)), data.draw(channels), data.draw(channels), size, kernel),
         *(data.draw(st.sampled_from([(1, 1), (2, 2), (1, 2)])), padding, dilation, data.draw(st.booleans())),
+        after=after,
     )
     check_convolution(geometry, np.random.default_rng(seed))
 
@@ -275,11 +287,12 @@ def test_depthwise_convolution(kernel, stride, padding, rng):
 @given(data=st.data(), seed=SEEDS)
 def test_any_depthwise_convolution(data, seed):
     kernel, stride = data.draw(st.sampled_from([1, 3, 5, 7])), data.draw(st.sampled_from([1, 2]))
-    padding = data.draw(st.integers(0, kernel - 1))
-    side = st.integers(max(1, kernel - 2 * padding), 17)
+    padding, bottom, right = (data.draw(st.integers(0, kernel - 1)) for _ in range(3))
+    height, width = (data.draw(st.integers(max(1, kernel - padding - after), 17)) for after in (bottom, right))
     geometry = Geometry(
-        *(data.draw(st.integers(1, 3)), data.draw(st.integers(2, 40)), 0, (data.draw(side), data.draw(side))),
+        *(data.draw(st.integers(1, 3)), data.draw(st.integers(2, 40)), 0, (height, width)),
         *((kernel, kernel), (stride, stride), (padding, padding)),
+        after=(bottom, right),
     )
     check_convolution(geometry, np.random.default_rng(seed))
 

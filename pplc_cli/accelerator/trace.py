@@ -151,6 +151,14 @@ def _window(value: Any) -> tuple[int, int]:
     return pair[0], pair[1]
 
 
+def _sides(padding: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Padding at top and left, and at bottom and right."""
+    if isinstance(padding, (list, tuple)) and len(padding) == 4:
+        return _window(padding[::2]), _window(padding[1::2])
+    both = _window(padding)
+    return both, both
+
+
 def _mean(x: Any, output_size: Any, data_format: str = "NCHW", name: Any = None) -> Stand:
     n, c, _, _ = _node(x).shape
     _require(data_format == "NCHW" and output_size in (1, (1, 1), [1, 1]), "adaptive pooling to more than one pixel")
@@ -208,14 +216,17 @@ def _conv(layer: Any, x: Any) -> Stand:
     n, c, h, w = _node(x).shape
     _require(not x._flat and layer._data_format == "NCHW" and layer._padding_mode == "zeros", "Conv2D")
     outputs, _, *kernel = layer.weight.shape
-    stride, pad, dilation = _window(layer._stride), _window(layer._padding), _window(layer._dilation)
-    size = [(a + 2 * p - d * (k - 1) - 1) // s + 1 for a, k, s, p, d in zip((h, w), kernel, stride, pad, dilation)]
+    stride, (pad, after), dilation = _window(layer._stride), _sides(layer._padding), _window(layer._dilation)
+    # The kernels know the padding after the last pixel by the size of what comes out.
+    whole = [a + p + q for a, p, q in zip((h, w), pad, after)]
+    size = [(a - d * (k - 1) - 1) // s + 1 for a, k, s, d in zip(whole, kernel, stride, dilation)]
     _require(min(size) > 0 and dilation[0] == dilation[1], "Conv2D")
     if layer._groups == c == outputs and c > 1:
         _require(
             kernel[0] == kernel[1] and kernel[0] in SIZES and stride[0] == stride[1] and stride[0] in STRIDES, "Conv2D"
         )
-        _require(pad[0] == pad[1] and pad[0] < kernel[0] and dilation == (1, 1) and layer.bias is None, "Conv2D")
+        _require(pad[0] == pad[1] and max(pad + after) < kernel[0], "Conv2D")
+        _require(dilation == (1, 1) and layer.bias is None, "Conv2D")
         kind = "depthwise"
     else:
         _require(layer._groups == 1, "a convolution in groups")
