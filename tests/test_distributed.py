@@ -116,6 +116,7 @@ def test_a_worker_that_finds_a_fault_says_it(pplc, recipe_args, class_folders):
     assert Path(gone).name in done.stderr and "no such file" in done.stderr
 
 
+@pytest.mark.slow
 def test_two_machines(pplc, recipe_args, class_folders, tmp_path):
     """Two commands that meet at an address, as on two hosts."""
     folder = class_folders((12, 12))

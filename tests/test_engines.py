@@ -262,6 +262,7 @@ def test_the_fastest_engine_is_measured_once_and_remembered(copied, cache):
     assert len(list(cache.rglob("*.json"))) == 1
 
 
+@pytest.mark.slow
 def test_a_memory_serves_only_what_it_was_made_for(copied, cache):
     choose(copied, threads=1)
     assert choose(copied, threads=2).measured_now
