@@ -102,17 +102,15 @@ def assert_close(actual: Passed, expected: Passed, tolerance: float) -> None:
     """Every number within ``tolerance`` of its tensor's largest.
 
     A gradient that is nothing but rounding, as that of a bias before batch norm, is held against the largest of all; a
-    mean that happens to be near zero against the deviation of what it is the mean of.
+    mean that happens to be near zero against its own layer's deviation.
     """
     peak = max([np.abs(value).max() for value in expected.gradients.values() if value is not None], default=0)
     assert actual.gradients.keys() == expected.gradients.keys() and actual.buffers.keys() == expected.buffers.keys()
     pairs = [("output", actual.output, expected.output, 0)]
     pairs += [(name, actual.gradients[name], value, 0.1 * peak) for name, value in expected.gradients.items()]
-    deviation = max(
-        [np.sqrt(value.max()) for name, value in expected.buffers.items() if name.endswith("_variance")], default=0
-    )
-    floors = {name: 0.1 * deviation * name.endswith("_mean") for name in expected.buffers}
-    pairs += [(name, actual.buffers[name], value, floors[name]) for name, value in expected.buffers.items()]
+    for name, value in expected.buffers.items():
+        variance = expected.buffers[name.removesuffix("_mean") + "_variance"] if name.endswith("_mean") else np.zeros(1)
+        pairs.append((name, actual.buffers[name], value, 0.1 * np.sqrt(variance.max())))
     for name, one, other, floor in pairs:
         assert (one is None) == (other is None), f"{name}: only one has a gradient"
         if one is None:
