@@ -12,35 +12,35 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "PplcError": "errors",
-    "Config": "config",
-    "load_config": "config",
+    "PplcError": "base.errors",
+    "Config": "config.sections",
+    "load_config": "config.sections",
     "split_dataset": "data.split",
-    "train": "training",
-    "evaluate": "evaluation",
-    "export": "exporting",
-    "Predictor": "predict",
-    "Prediction": "predict",
-    "decode_image": "data.images",
-    "read_image": "data.images",
+    "train": "training.train",
+    "evaluate": "training.evaluation.evaluate",
+    "export": "export.export",
+    "Predictor": "predict.predictor",
+    "Prediction": "predict.predictor",
+    "decode_image": "data.decode",
+    "read_image": "data.decode",
     "build_network": "models.registry",
 }
 
 __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:  # what type checkers and editors see
-    from .config import Config as Config
-    from .config import load_config as load_config
-    from .data.images import decode_image as decode_image
-    from .data.images import read_image as read_image
-    from .data.split import split_dataset as split_dataset
-    from .errors import PplcError as PplcError
-    from .evaluation import evaluate as evaluate
-    from .exporting import export as export
-    from .models.registry import build_network as build_network
-    from .predict import Prediction as Prediction
-    from .predict import Predictor as Predictor
-    from .training import train as train
+    from pplc_cli.base.errors import PplcError as PplcError
+    from pplc_cli.config.sections import Config as Config
+    from pplc_cli.config.sections import load_config as load_config
+    from pplc_cli.data.decode import decode_image as decode_image
+    from pplc_cli.data.decode import read_image as read_image
+    from pplc_cli.data.split import split_dataset as split_dataset
+    from pplc_cli.export.export import export as export
+    from pplc_cli.models.registry import build_network as build_network
+    from pplc_cli.predict.predictor import Prediction as Prediction
+    from pplc_cli.predict.predictor import Predictor as Predictor
+    from pplc_cli.training.evaluation.evaluate import evaluate as evaluate
+    from pplc_cli.training.train import train as train
 
 
 def __getattr__(name: str) -> Any:

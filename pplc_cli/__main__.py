@@ -1,6 +1,6 @@
 """``python -m pplc_cli`` is ``pplc``."""
 
-from .cli import main
+from pplc_cli.cli.main import main
 
 if __name__ == "__main__":
     main()

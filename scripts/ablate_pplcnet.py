@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pplc_cli.comparing import compare
-from pplc_cli.run import Run
+from pplc_cli.benchmark.compare import compare
+from pplc_cli.training.runs.run_folder import Run
 
 FIRST, MIDDLE, ALL = [1, 2], [6, 7], list(range(1, 14))
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -26,11 +26,11 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Optional
 
-from pplc_cli.bench.machine import facts
-from pplc_cli.bench.measure import bench
-from pplc_cli.data.images import is_image_name, list_files
-from pplc_cli.exported import describe
-from pplc_cli.runtime import physical_cores
+from pplc_cli.base.paddle import physical_cores
+from pplc_cli.benchmark.bench import bench
+from pplc_cli.benchmark.roofline import facts
+from pplc_cli.data.decode import is_image_name, list_files
+from pplc_cli.predict.exported_model import describe
 
 PARTS = ("latency", "folder", "start", "memory")
 OTHERS = ("paddle", "onnxruntime", "openvino")
@@ -232,7 +232,7 @@ def _share(ready: Any) -> None:
 def _part(kind: str, contest: Contest, listing: Path, number: int, cores: int, count: int) -> float:
     """Seconds of one core's share."""
     from pplc_cli import Predictor
-    from pplc_cli.data.images import read_image
+    from pplc_cli.data.decode import read_image
 
     predictor = Predictor(contest.folder, threads=1, **contest.settings)
     feed, engine = predictor.feed, predictor.engine

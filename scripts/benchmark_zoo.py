@@ -15,11 +15,11 @@ from typing import Any, Optional
 
 from benchmark_training import Contender, machine
 
-from pplc_cli.comparing import compare
-from pplc_cli.costs import as_printed
+from pplc_cli.benchmark.compare import compare
+from pplc_cli.benchmark.macs import as_printed
+from pplc_cli.models.catalog import list_networks
 from pplc_cli.models.published import PUBLISHED
 from pplc_cli.models.registry import network_names
-from pplc_cli.models.zoo import list_networks
 
 BATCH, STEPS = 16, 3
 

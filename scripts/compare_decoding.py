@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 from pplc_cli import Predictor
-from pplc_cli.data.images import decode_image, jpeg_size, list_files
-from pplc_cli.data.operators import Resize, ResizeByShort
-from pplc_cli.data.transforms import Pipeline
+from pplc_cli.data.decode import decode_image, jpeg_size, list_files
+from pplc_cli.data.transforms.basic import Resize, ResizeByShort
+from pplc_cli.data.transforms.pipeline import Pipeline
 
 BATCH = 16
 _UNUSED = np.random.default_rng(0)

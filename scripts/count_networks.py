@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 
-from pplc_cli.runtime import load_paddle
+from pplc_cli.base.paddle import load_paddle
 
 
 def counts(name: str) -> dict[str, int]:
     """The figures of ``pplc models``."""
-    from pplc_cli.costs import count
-    from pplc_cli.graph import operations
+    from pplc_cli.benchmark.macs import count
+    from pplc_cli.benchmark.operations import operations
     from pplc_cli.models.registry import build_network, find_network
 
     network = build_network(name, 1000)
@@ -26,8 +26,8 @@ def counts(name: str) -> dict[str, int]:
 
 def main() -> None:
     load_paddle()
+    from pplc_cli.models.catalog import COUNTS
     from pplc_cli.models.registry import network_names
-    from pplc_cli.models.zoo import COUNTS
 
     COUNTS.write_text(json.dumps({name: counts(name) for name in network_names()}, indent=1) + "\n", encoding="utf-8")
     print(f"{COUNTS} written")

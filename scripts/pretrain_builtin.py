@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from pplc_cli.checkpoint import load_arrays
-from pplc_cli.config import check_config
-from pplc_cli.data.images import decode_image, is_image_name, list_files, read_image
-from pplc_cli.errors import ImageError
-from pplc_cli.files import atomic_file, write_json, write_text
+from pplc_cli.base.errors import ImageError
+from pplc_cli.base.files import atomic_file, write_json, write_text
+from pplc_cli.config.sections import check_config
+from pplc_cli.data.decode import decode_image, is_image_name, list_files, read_image
+from pplc_cli.training.runs.checkpoint import load_arrays
 
 TEACHER = "EfficientNet_Lite0"
 CLASSES = 1000
@@ -118,8 +118,8 @@ def check_apart(pool: Path, others: list[Path]) -> dict[str, Any]:
 
 def make_lists(folder: Path, teacher_weights: str) -> None:
     """Held-out pictures with the teacher's first choice; the others carry no label."""
-    from pplc_cli.data.transforms import Pipeline
-    from pplc_cli.teachers import open_teacher
+    from pplc_cli.data.transforms.pipeline import Pipeline
+    from pplc_cli.training.distill.teacher import open_teacher
 
     files = [file for file in list_files(folder / "pool") if is_image_name(file)]
     held = np.random.default_rng(0).permutation(len(files))[:HELD_OUT]
@@ -176,9 +176,9 @@ def learn(work: Path, weights: str, network: str, stages: Sequence[Stage]) -> tu
     """All stages that are left; the weights, float32, and what each stage came to."""
     from safetensors.numpy import load_file, save
 
+    from pplc_cli.cli.console.results import TrainProgress
     from pplc_cli.models.registry import find_network
-    from pplc_cli.training import train
-    from pplc_cli.ui import TrainProgress
+    from pplc_cli.training.train import train
 
     start, facts, classifier = "none", [], find_network(network).classifier
     for number, stage in enumerate(stages, 1):
@@ -227,7 +227,7 @@ def main() -> None:
             sys.exit(f"these are in the pool: {found['alike'][:5]}")
     if arguments.prepare:
         return
-    from pplc_cli.models.builtin import write_builtin
+    from pplc_cli.models.weights.builtin import write_builtin
 
     learnt, facts = learn(work, weights, arguments.network, STAGES[arguments.network])
     path = write_builtin(arguments.network, learnt, arguments.output)

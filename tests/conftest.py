@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
 
-import cv2
-import numpy as np
 import pytest
-from servers import Server, running
 
-from pplc_cli.run import Run
-
-ROOT = Path(__file__).resolve().parents[1]
+from helpers.commands import ROOT, Pplc, Trained, recipe
+from helpers.images import picture, write_picture
+from helpers.servers import Server, running
+from pplc_cli.training.runs.run_folder import Run
 
 
 @pytest.fixture(scope="session")
@@ -28,27 +22,6 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no photographs: {folder / 'data'} is not there (set PPLC_SHARED)")
     return folder
-
-
-def picture(seed: int, size: tuple[int, int] = (48, 48)) -> np.ndarray:
-    """Smooth random colours with a shape and a little noise: uint8 RGB, shape (height, width, 3)."""
-    rng = np.random.default_rng(seed)
-    height, width = size
-    coarse = rng.integers(30, 226, (4, 4, 3)).astype(np.float32)
-    image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    centre = (int(rng.integers(width)), int(rng.integers(height)))
-    colour = tuple(int(value) for value in rng.integers(0, 256, 3))
-    cv2.circle(image, centre, max(1, min(size) // 5), colour, -1)
-    image += rng.normal(0, 4, image.shape)
-    return np.clip(image, 0, 255).astype(np.uint8)
-
-
-def write_picture(path: Path, image: np.ndarray) -> None:
-    """Write RGB in the format of the suffix."""
-    done, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    assert done
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data.tobytes())
 
 
 @pytest.fixture
@@ -75,39 +48,6 @@ def class_folders(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-class Pplc:
-    """Runs ``pplc`` as a process of its own.
-
-    Attributes:
-        cwd: the folder it runs in.
-    """
-
-    def __init__(self, cwd: Path) -> None:
-        self.cwd = cwd
-
-    def __call__(
-        self,
-        *words: str,
-        check: bool = True,
-        cwd: Optional[Path] = None,
-        stdin: Optional[bytes] = None,
-        env: Optional[dict[str, str]] = None,
-        **options: Any,
-    ) -> subprocess.CompletedProcess[str]:
-        """Run to the end; with ``check``, a failure fails the test and shows what was printed."""
-        done = subprocess.run(
-            [sys.executable, "-m", "pplc_cli", *words],
-            cwd=cwd or self.cwd,
-            input=stdin,
-            env={**os.environ, "COLUMNS": "120", **(env or {})},
-            capture_output=True,
-            **{"timeout": 600, **options},
-        )
-        out, err = done.stdout.decode("utf-8"), done.stderr.decode("utf-8")
-        assert not check or done.returncode == 0, f"pplc {' '.join(words)}: {done.returncode}\n{out}\n{err}"
-        return subprocess.CompletedProcess(done.args, done.returncode, out, err)
-
-
 @pytest.fixture
 def pplc(tmp_path: Path) -> Pplc:
     """``pplc`` in an empty folder."""
@@ -132,43 +72,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def recipe(folder: Path, **train: Any) -> list[str]:
-    """Words for a short training run of the smallest network on pictures of 32 x 32."""
-    values: dict[str, Any] = {
-        "batch_size": 8,
-        "learning_rate": 0.002 if train.get("optimizer") == "adamw" else 0.02,
-        "schedule": "constant",
-        "transforms": "[{RandomCrop: {crop_size: 32, scaling: [0.7, 1.0]}}, RandomHorizontalFlip, Normalize]",
-        **train,
-    }
-    words = ["--dataset", str(folder), "--model", "PPLCNet_x0_25", "--pretrained", "none"]
-    words += ["-o", "eval.transforms=[{ResizeByShort: {short_size: 36}}, {CenterCrop: {crop_size: 32}}, Normalize]"]
-    for key, value in values.items():
-        text = value if isinstance(value, str) else json.dumps(value)
-        words += ["-o", f"train.{key}={text}"]
-    return words
-
-
 @pytest.fixture
 def recipe_args() -> Callable[..., list[str]]:
     """:func:`recipe`."""
     return recipe
-
-
-class Trained(NamedTuple):
-    """A finished run.
-
-    Attributes:
-        folder: where the commands were run.
-        data: the data set.
-        run: the run's folder.
-        args: the words that trained it.
-    """
-
-    folder: Path
-    data: Path
-    run: Path
-    args: list[str]
 
 
 @pytest.fixture(scope="session")
@@ -195,7 +102,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]
 
     @functools.cache
     def make(seed: int) -> Path:
-        from untrained import write_untrained
+        from helpers.untrained import write_untrained
 
         return write_untrained(tmp_path_factory.mktemp("untrained") / "inference 模型", seed)
 

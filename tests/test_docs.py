@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 import pplc_cli
-from pplc_cli.cli import cli
-from pplc_cli.config import check_config
-from pplc_cli.data.transforms import OPERATORS
+from pplc_cli.cli.main import cli
+from pplc_cli.config.sections import check_config
+from pplc_cli.data.transforms.pipeline import OPERATORS
 from pplc_cli.models.registry import network_names
 
 ROOT = Path(__file__).parent.parent

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Pplc, recipe
+
+from helpers.commands import ROOT, Pplc, recipe
 
 pytestmark = pytest.mark.photographs
 

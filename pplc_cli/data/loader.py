@@ -15,11 +15,11 @@ from typing import Callable, Optional
 
 import numpy as np
 
-from ..errors import DataError, ImageError
-from ..runtime import available_memory, physical_cores
-from .images import decode_image, jpeg_size, read_bytes
-from .lists import Sample
-from .transforms import Pipeline
+from pplc_cli.base.errors import DataError, ImageError
+from pplc_cli.base.paddle import available_memory, physical_cores
+from pplc_cli.data.decode import decode_image, jpeg_size, read_bytes
+from pplc_cli.data.lists import Sample
+from pplc_cli.data.transforms.pipeline import Pipeline
 
 PREFETCH_BATCHES = 4
 TASK_IMAGES = 8  # pictures a task: enough to make its cost small, few enough to end soon when training stops

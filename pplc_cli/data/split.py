@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Optional
 
-from ..config import SplitConfig
-from ..errors import DataError, ImageError
-from ..files import PathLike, user_path
-from ..runtime import physical_cores
-from .images import SUFFIXES, inspect_image, is_image_name, list_files, read_bytes
-from .lists import FORMATS, class_folders, existing_lists, write_lists
+from pplc_cli.base.errors import DataError, ImageError
+from pplc_cli.base.files import PathLike, user_path
+from pplc_cli.base.paddle import physical_cores
+from pplc_cli.config.sections import SplitConfig
+from pplc_cli.data.decode import SUFFIXES, inspect_image, is_image_name, list_files, read_bytes
+from pplc_cli.data.lists import FORMATS, class_folders, existing_lists, write_lists
 
 PARTS = ("train", "val", "test")
 

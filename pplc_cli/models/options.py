@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Optional
 
-from ..schema import option
+from pplc_cli.base.schema import option
 
 
 @dataclasses.dataclass(frozen=True)

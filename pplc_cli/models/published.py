@@ -13,7 +13,7 @@ class Published(NamedTuple):
         macs: multiply-adds with their unit, M or G, as printed.
         top1: percent on ImageNet's validation set.
         source: where they stand.
-        rule: how the source counts, see :mod:`pplc_cli.costs`.
+        rule: how the source counts, see :mod:`pplc_cli.benchmark.macs`.
     """
 
     params: Optional[str]

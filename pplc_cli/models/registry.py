@@ -6,10 +6,10 @@ import dataclasses
 import importlib
 from typing import Any, Optional
 
-from ..errors import ModelError
-from ..schema import did_you_mean
-from .options import AS_KNOWN, ModelOptions
-from .published import PUBLISHED, Published
+from pplc_cli.base.errors import ModelError
+from pplc_cli.base.schema import did_you_mean
+from pplc_cli.models.options import AS_KNOWN, ModelOptions
+from pplc_cli.models.published import PUBLISHED, Published
 
 _CLAS = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph"
 _HAPI = "https://paddle-hapi.bj.bcebos.com/models"
@@ -138,5 +138,5 @@ def build_network(
     spec = find_network(name)
     if spec.family != "pplcnet" and options != AS_KNOWN:
         raise ModelError(f"model.options: {spec.name} has none; PP-LCNet has")
-    family = importlib.import_module(f".{spec.family}", __package__)
+    family = importlib.import_module(f"pplc_cli.models.families.{spec.family}")
     return family.build(spec.name, num_classes, dropout, options=options)

@@ -1,0 +1,126 @@
+"""Fetching a file: resumable, and never under its name before it is whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Optional
+
+import httpx
+
+from pplc_cli.base.errors import DownloadError, PplcError
+from pplc_cli.base.files import write_failure
+
+TIMEOUT_SECONDS = 30
+ATTEMPTS = 3
+QUICK_SECONDS = 5  # to connect, where there is something else to go on with
+# Besides its own errors httpx raises plain ones for a proxy variable that it cannot use.
+_UNUSABLE = (httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError)
+
+
+def fetch(
+    url: str,
+    path: Path,
+    *,
+    progress: Optional[Callable[[int, Optional[int]], None]] = None,
+    check: Optional[Callable[[Path], None]] = None,
+    quick: bool = False,
+) -> None:
+    """Download to ``path`` by way of ``path.part``, going on where an earlier attempt stopped.
+
+    Proxies are taken from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.
+
+    Args:
+        url: an http or https address.
+        path: where the whole file goes.
+        progress: called with bytes done and, where the server tells, bytes in all.
+        check: called with the whole ``path.part``; what it raises removes that file.
+        quick: try once, and give up soon where nobody answers.
+
+    Raises:
+        DownloadError: no connection, an error status, or fewer bytes than announced.
+        PplcError: what ``check`` raises.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        attempts = 1 if quick else ATTEMPTS
+        timeout = httpx.Timeout(TIMEOUT_SECONDS, connect=QUICK_SECONDS if quick else TIMEOUT_SECONDS)
+        for attempt in range(attempts):
+            try:
+                _fetch_once(url, part, progress, timeout)
+                break
+            except (httpx.TransportError, _Incomplete) as error:
+                if attempt == attempts - 1:
+                    reason, more = str(error) or type(error).__name__, "" if quick else f" ({attempts} attempts)"
+                    raise DownloadError(f"{url}: {reason}{more}") from None
+        if check:
+            try:
+                check(part)
+            except PplcError:
+                part.unlink()
+                raise
+        part.replace(path)
+    except _UNUSABLE as error:
+        raise DownloadError(f"{url}: {_words(error)}") from None
+    except OSError as error:
+        raise write_failure(path, error) from error
+
+
+class _Incomplete(Exception):
+    """The connection ended before the announced length."""
+
+
+def _fetch_once(
+    url: str, part: Path, progress: Optional[Callable[[int, Optional[int]], None]], timeout: httpx.Timeout
+) -> None:
+    start = part.stat().st_size if part.exists() else 0
+    headers = {"Range": f"bytes={start}-", "Accept-Encoding": "identity"} if start else {"Accept-Encoding": "identity"}
+    with httpx.stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response:
+        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            part.unlink()  # what lies there is no beginning of this file
+            raise _Incomplete("the server's file has changed")
+        if response.status_code >= 400:
+            raise DownloadError(f"{url}: the server answers {response.status_code} {response.reason_phrase}")
+        resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
+        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            part.unlink()
+            raise _Incomplete("the server sent another part than asked for")
+        done = start if resumed else 0
+        length = response.headers.get("Content-Length", "")
+        total = done + int(length) if length.isdecimal() else None
+        with part.open("ab" if resumed else "wb") as file:
+            for chunk in response.iter_bytes():  # as it comes: what is kept back would be lost with the connection
+                file.write(chunk)
+                done += len(chunk)
+                if progress:
+                    progress(done, total)
+            file.flush()
+            os.fsync(file.fileno())
+    if total is not None and done != total:
+        raise _Incomplete(f"{done} of {total} bytes came")
+
+
+def read_url(url: str, limit: int) -> bytes:
+    """The body of an address.
+
+    Raises:
+        DownloadError: no connection, an error status, or more than ``limit`` bytes.
+    """
+    chunks: list[bytes] = []
+    try:
+        with httpx.stream("GET", url, timeout=TIMEOUT_SECONDS, follow_redirects=True) as response:
+            if response.status_code >= 400:
+                raise DownloadError(f"the server answers {response.status_code} {response.reason_phrase}")
+            for chunk in response.iter_bytes(1 << 16):
+                chunks.append(chunk)
+                if sum(map(len, chunks)) > limit:
+                    raise DownloadError(f"is larger than {limit >> 20} MB")
+    except _UNUSABLE as error:
+        raise DownloadError(f"cannot be fetched: {_words(error)}") from None
+    return b"".join(chunks)
+
+
+def _words(error: Any) -> str:
+    return str(error) or type(error).__name__

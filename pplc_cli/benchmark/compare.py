@@ -1,0 +1,131 @@
+"""Several networks on this machine: latency and throughput, measured in turn."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from pplc_cli.base.errors import ModelError
+from pplc_cli.benchmark.macs import count
+
+ROUNDS = 5
+TURN_SECONDS = 0.3
+
+
+@dataclasses.dataclass
+class Compared:
+    """One of several networks.
+
+    Attributes:
+        name: as it was asked for.
+        params: numbers that are learnt.
+        macs: multiply-adds of convolutions and linear layers for one picture.
+        latency: milliseconds of one picture, median.
+        quartiles: of the latency, milliseconds.
+        images_per_second: in batches.
+        top1: percent: of a run on its validation list; else published, on ImageNet; None where nothing is known.
+        source: where ``top1`` comes from.
+        measured: whether ``top1`` is a run's.
+    """
+
+    name: str
+    params: int
+    macs: int
+    latency: float = 0.0
+    quartiles: tuple[float, float] = (0.0, 0.0)
+    images_per_second: float = 0.0
+    top1: Optional[float] = None
+    source: str = ""
+    measured: bool = False
+
+
+def compare(
+    targets: Sequence[str],
+    *,
+    size: tuple[int, int] = (224, 224),
+    batch: int = 16,
+    threads: Optional[int] = None,
+    rounds: int = ROUNDS,
+) -> list[Compared]:
+    """Measure networks with Paddle Inference and oneDNN, turn by turn, so that a slow moment of the machine meets all.
+
+    Args:
+        targets: as :func:`pplc_cli.benchmark.targets.find_target` takes them.
+        size: height and width.
+        batch: pictures at a time for the throughput; latency is that of one.
+        threads: None: :func:`pplc_cli.base.paddle.physical_cores`.
+        rounds: turns of each.
+
+    Raises:
+        ModelError: a target is not there, or does not take such pictures.
+    """
+    from pplc_cli.base.files import user_path
+    from pplc_cli.base.paddle import load_paddle
+    from pplc_cli.benchmark.targets import find_target
+    from pplc_cli.export.formats import save_graph
+    from pplc_cli.predict.engines.paddle import PaddleEngine
+
+    paddle = load_paddle(threads)
+    found: list[Compared] = []
+    engines: list[Any] = []
+    with tempfile.TemporaryDirectory(prefix="pplc-") as folder:
+        for number, text in enumerate(targets):
+            name, network = find_target(text)
+            try:
+                params, macs = count(network, size=size)
+                place = Path(folder) / str(number)
+                save_graph(paddle, network, size, place)
+            except (RuntimeError, ValueError, TypeError) as error:
+                raise ModelError(f"{name} does not take pictures of {size[1]} x {size[0]}: {error}") from None
+            top1, source = _accuracy(text, name)
+            measured = user_path(text).is_dir()
+            found.append(Compared(name, params, macs, top1=top1, source=source, measured=measured))
+            engines.append(PaddleEngine(place, threads=threads))
+            del network
+        for pictures in dict.fromkeys((1, batch)):
+            times = _in_turn(engines, pictures, size, rounds)
+            for each, seconds in zip(found, times):
+                if pictures == 1:
+                    low, each.latency, high = (1e3 * s for s in statistics.quantiles(seconds, n=4))
+                    each.quartiles = (low, high)
+                if pictures == batch:
+                    each.images_per_second = batch / statistics.median(seconds)
+    return found
+
+
+def _in_turn(engines: Sequence[Any], pictures: int, size: tuple[int, int], rounds: int) -> list[list[float]]:
+    """Seconds of each run of each engine."""
+    images = np.random.default_rng(0).standard_normal((pictures, 3, *size)).astype(np.float32)
+    times: list[list[float]] = [[] for _ in engines]
+    for engine in engines:
+        for _ in range(3):  # kernels are made in the first
+            engine.run(images)
+    for _ in range(rounds):
+        for engine, mine in zip(engines, times):
+            ends = time.perf_counter() + TURN_SECONDS
+            while time.perf_counter() < ends or len(mine) < 2:
+                began = time.perf_counter()
+                engine.run(images)
+                mine.append(time.perf_counter() - began)
+    return times
+
+
+def _accuracy(text: str, name: str) -> tuple[Optional[float], str]:
+    from pplc_cli.base.files import user_path
+    from pplc_cli.models.published import PUBLISHED
+    from pplc_cli.training.runs.checkpoint import load_info
+    from pplc_cli.training.runs.run_folder import Run
+
+    folder = user_path(text)
+    if folder.is_dir():
+        top1 = load_info(Run(folder).best, "model").get("val_top1")
+        return (100 * top1 if top1 is not None else None), f"validation list of {folder.name}"
+    published = PUBLISHED.get(name)
+    return (published.top1, published.source) if published else (None, "")

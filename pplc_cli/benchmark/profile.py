@@ -1,0 +1,231 @@
+"""Where a network's time goes: every operation of its graph, timed as Paddle Inference with oneDNN runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import math
+import os
+import re
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from pplc_cli.base.errors import ModelError
+from pplc_cli.benchmark.operations import Operation, operations
+
+RUNS = 20  # timed runs of the whole network, and as many with each operation's time written down
+_CONVOLUTION = re.compile(
+    r"(?:g(\d+))?mb\d+_ic(\d+)oc(\d+)_ih(\d+)oh(\d+)kh(\d+)sh(\d+)\w*_iw(\d+)ow(\d+)kw(\d+)sw(\d+)", re.ASCII
+)
+_POOLING = re.compile(r"mb\d+ic(\d+)_ih(\d+)oh(\d+)kh\d+sh\d+\w*_iw(\d+)ow(\d+)", re.ASCII)
+_PRODUCTS = {"inner_product": r"ic(\d+)\D*oc(\d+)", "matmul": r"(\d+):[\dx]*x(\d+)"}
+_KINDS = {  # oneDNN's primitives, and the operations that they may be
+    "concat": ("concat",),
+    "shuffle": ("transpose",),
+    "binary_mul": ("multiply",),
+    "binary_add": ("add",),
+}
+
+
+@dataclasses.dataclass
+class Profile:
+    """What :func:`profile` found.
+
+    Attributes:
+        name: of the network.
+        size: height and width of the pictures.
+        batch: pictures at a time.
+        threads: of the CPU kernels.
+        operations: in the order they run, with their times.
+        other: milliseconds of what oneDNN does besides, changes of memory layout above all, by kind.
+        milliseconds: the whole network, median.
+    """
+
+    name: str
+    size: tuple[int, int]
+    batch: int
+    threads: int
+    operations: list[Operation]
+    other: dict[str, float]
+    milliseconds: float
+
+    @property
+    def params(self) -> int:
+        """Numbers that are learnt."""
+        return sum(operation.params for operation in self.operations)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of convolutions and products, for the whole batch."""
+        return sum(operation.macs for operation in self.operations)
+
+    @property
+    def overhead(self) -> float:
+        """Milliseconds outside oneDNN: the executor, and operators of Paddle's own."""
+        inside = sum(operation.milliseconds or 0 for operation in self.operations) + sum(self.other.values())
+        return max(0.0, self.milliseconds - inside)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        rows = []
+        for operation in self.operations:
+            row = dataclasses.asdict(operation)
+            row.update(intensity=round(operation.intensity, 3), gflops=operation.gflops)
+            row["share"] = (operation.milliseconds or 0) / self.milliseconds
+            rows.append(row)
+        whole = {key: getattr(self, key) for key in ("name", "size", "batch", "threads", "params", "macs")}
+        times = {"milliseconds": self.milliseconds, "other": self.other, "overhead": self.overhead}
+        return {**whole, **times, "operations": rows}
+
+
+def profile(
+    network: Any, name: str, *, size: tuple[int, int] = (224, 224), batch: int = 1, threads: Optional[int] = None
+) -> Profile:
+    """Run a network in evaluation mode, and see what each of its operations costs on this CPU.
+
+    Args:
+        network: a :class:`paddle.nn.Layer`, images (N, 3, H, W) to (N, classes).
+        name: what to call it.
+        size: height and width.
+        batch: pictures at a time.
+        threads: None: :func:`pplc_cli.base.paddle.physical_cores`.
+
+    Raises:
+        ModelError: it cannot be turned into a static graph, or does not take such pictures.
+    """
+    import paddle
+
+    from pplc_cli.predict.engines.paddle import PaddleEngine
+
+    with tempfile.TemporaryDirectory(prefix="pplc-") as folder:
+        try:
+            static, found = operations(network, size, batch)
+            paddle.jit.save(static, str(Path(folder) / "inference"))
+        except Exception as error:  # what a network of the user's may raise
+            raise ModelError(f"{name} cannot be made a static graph: {_last_line(error)}") from None
+        engine = PaddleEngine(Path(folder), threads=threads)
+        images = np.random.default_rng(0).standard_normal((batch, 3, *size)).astype(np.float32)
+        times = []
+        for number in range(RUNS + 3):
+            began = time.perf_counter()
+            engine.run(images)
+            if number >= 3:  # the first ones make the kernels
+                times.append((time.perf_counter() - began) * 1e3)
+        with tempfile.TemporaryFile() as log:
+            with _written_down(log.fileno()):
+                for _ in range(RUNS):
+                    engine.run(images)
+            log.seek(0)
+            runs = _runs(log.read().decode("utf-8", "replace"), RUNS)
+    return Profile(name, size, batch, engine.threads, found, _assign(found, runs), statistics.median(times))
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[-1][:300]
+
+
+@contextlib.contextmanager
+def _written_down(target: int) -> Iterator[None]:
+    """Have oneDNN write a line for each primitive it runs, with its time, to a file instead of standard output."""
+    import paddle
+
+    names = ("libdnnl.so.3", "mkldnn.dll", "libdnnl.3.dylib")
+    folder = Path(paddle.__file__).parent / "libs"
+    library = next((folder / name for name in names if (folder / name).exists()), None)
+    if library is None:
+        yield
+        return
+    onednn = ctypes.CDLL(str(library))
+    kept = os.dup(1)
+    try:
+        os.dup2(target, 1)
+        onednn.dnnl_set_verbose(1)
+        yield
+    finally:
+        onednn.dnnl_set_verbose(0)
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Primitive:
+    """A line of oneDNN's log: ``kind``, with the algorithm for binary ones; ``problem``: its dimensions."""
+
+    kind: str
+    problem: str
+    milliseconds: float
+
+
+def _runs(log: str, count: int) -> list[_Primitive]:
+    """The primitives of one run, each with its median time."""
+    found = []
+    for line in log.splitlines():
+        fields = line.split(",")
+        if len(fields) > 10 and fields[0] == "onednn_verbose" and fields[3] == "exec":
+            kind = fields[5]
+            if kind == "binary":
+                kind = re.sub(r".*alg:(\w+).*", r"\1", line)
+            found.append(_Primitive(kind, fields[-2], float(fields[-1])))
+    size = len(found) // count
+    if not size or len(found) != size * count:
+        return []
+    return [
+        dataclasses.replace(found[i], milliseconds=statistics.median(p.milliseconds for p in found[i::size]))
+        for i in range(size)
+    ]
+
+
+def _assign(found: list[Operation], primitives: list[_Primitive]) -> dict[str, float]:
+    """Give each operation the time of its primitive; what is left over is returned by kind."""
+    waiting: dict[Any, list[Operation]] = {}
+    for operation in found:
+        waiting.setdefault(_key(operation), []).append(operation)
+    other: dict[str, float] = {}
+    for primitive in primitives:
+        mine = next((waiting[key].pop(0) for key in _keys(primitive) if waiting.get(key)), None)
+        if mine is not None:
+            mine.milliseconds = primitive.milliseconds
+        else:
+            other[primitive.kind] = other.get(primitive.kind, 0) + primitive.milliseconds
+    return other
+
+
+def _key(operation: Operation) -> Any:
+    given = operation.given[0]
+    if operation.weight is not None and operation.kind != "matmul":
+        made, weight = operation.made, operation.weight
+        return "convolution", operation.groups, given[1], made[1], given[2:], made[2:], weight[2:]
+    if operation.kind == "pool2d":
+        return "pooling", given[1], given[2:], operation.made[2:]
+    if operation.kind == "matmul":
+        return "matmul", given[-1], operation.made[-1]
+    return operation.kind, math.prod(operation.made)
+
+
+def _keys(primitive: _Primitive) -> Iterator[Any]:
+    """What :func:`_key` may have said of the operation behind a primitive."""
+    problem = primitive.problem
+    if primitive.kind == "convolution" and (match := _CONVOLUTION.search(problem)):
+        groups, inputs, outputs, ih, oh, kh, _, iw, ow, kw, _ = (int(n or 1) for n in match.groups())
+        yield "convolution", groups, inputs, outputs, (ih, iw), (oh, ow), (kh, kw)
+    elif primitive.kind == "pooling" and (match := _POOLING.search(problem)):
+        channels, ih, oh, iw, ow = map(int, match.groups())
+        yield "pooling", channels, (ih, iw), (oh, ow)
+    elif primitive.kind in _PRODUCTS and (match := re.search(_PRODUCTS[primitive.kind], problem)):
+        yield "matmul", int(match[1]), int(match[2])
+    elif primitive.kind in _KINDS:
+        sizes = [math.prod(map(int, part.split("x"))) for part in re.findall(r"\d+(?:x\d+)+", problem)]
+        for kind in _KINDS[primitive.kind]:
+            yield kind, max(sizes, default=0)
+            yield kind, sum(sizes)  # a concatenation makes what its parts have
+    elif primitive.kind == "eltwise":
+        for kind in ("hardswish", "relu", "relu6", "gelu", "sigmoid", "hardsigmoid", "swish", "silu"):
+            yield kind, math.prod(map(int, re.findall(r"\d+", problem)))

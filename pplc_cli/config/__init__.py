@@ -1,0 +1,1 @@
+"""The YAML configuration: its sections, reading and checks."""

@@ -1,0 +1,381 @@
+"""One decoder for every command, so that split, train, eval and predict see the same pixels.
+
+Pillow, OpenCV and simplejpeg decode JPEG to the same bytes: all use libjpeg-turbo's slow DCT. simplejpeg takes half of
+Pillow's time, and gives up at any warning. Pillow reads every header, decodes all other files, and says why a file is
+broken, where OpenCV returns a grey rest without a word.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import logging
+import os
+import stat
+import threading
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Optional, Union
+
+import cv2
+import numpy as np
+from PIL import Image
+
+try:
+    import simplejpeg  # type: ignore[import-untyped]
+except ImportError:  # no wheel for this machine: the same pixels, slower
+    simplejpeg = None
+
+from pplc_cli.base.errors import DataError, ImageError
+
+SUFFIXES = {
+    ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".bmp": "BMP", ".dib": "BMP",
+    ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP", ".gif": "GIF",
+}  # fmt: skip
+FORMATS = sorted(set(SUFFIXES.values()))
+IGNORED_FILES = {"thumbs.db", "desktop.ini"}  # written by file managers, never anybody's data
+
+MAX_PIXELS = 178_956_970  # Pillow's own limit: 2/3 GB as 8-bit RGB
+MAX_BYTES = 2 << 30  # more than MAX_PIXELS need in any format
+MAX_ELONGATION = 200  # 1 x 5000 pixels, resized to a short side of 256, would need 1 GB
+
+_STDERR = threading.Lock()  # the process has but one
+# Pillow warns and logs of what is judged here or does not matter. Filters are set once: changing them for the length
+# of a call, as warnings.catch_warnings does, goes wrong where threads decode at the same time.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+def is_image_name(name: Union[str, Path]) -> bool:
+    """Whether the suffix, in any case, is one of a picture."""
+    return Path(name).suffix.lower() in SUFFIXES
+
+
+def list_files(folder: Path) -> Iterator[Path]:
+    """What :func:`walk` gives, as paths."""
+    return map(Path, walk(str(folder)))
+
+
+def walk(folder: str) -> Iterator[str]:
+    """All files below a folder in sorted order, without hidden ones and those of file managers.
+
+    There may be millions: only the names of one folder, and of those that it is in, are held at a time.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    yield from _walk(folder, ())
+
+
+def _walk(folder: str, above: tuple[str, ...]) -> Iterator[str]:
+    real = os.path.realpath(folder)
+    if real in above:  # a link back to a folder that this one is in
+        return
+    try:
+        names = sorted(os.listdir(folder))  # noqa: PTH208 - a Path takes ten times a text's memory
+    except OSError as error:
+        raise DataError(f"{folder}: the folder cannot be read: {error.strerror or error}") from None
+    for name in names:
+        if name.startswith(".") or name.lower() in IGNORED_FILES:
+            continue
+        path = name if folder == "." else os.path.join(folder, name)  # noqa: PTH118
+        # A folder named x.jpg is given out like a file, to be refused by its name.
+        if not is_image_name(name) and os.path.isdir(path):  # noqa: PTH112
+            yield from _walk(path, (*above, real))
+        else:
+            yield path
+
+
+def read_bytes(path: Union[str, Path]) -> bytes:
+    """The bytes of a regular file.
+
+    Raises:
+        ImageError: it is missing, empty, a folder, a pipe, or cannot be read.
+    """
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a Path takes as long to make as a small file to read
+        mode = status.st_mode
+        if stat.S_ISDIR(mode):
+            raise ImageError("is a folder, expected a picture")
+        if not stat.S_ISREG(mode):
+            raise ImageError("is no regular file")  # reading a pipe would wait for ever
+        if status.st_size > MAX_BYTES:
+            raise ImageError(f"is {status.st_size >> 30} GB large, expected at most {MAX_BYTES >> 30}")
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+            data = file.readall()
+    except MemoryError:
+        raise ImageError("is too large for this machine's memory") from None
+    except FileNotFoundError:
+        reason = "is a link to a file that is not there" if Path(path).is_symlink() else "no such file"
+        raise ImageError(reason) from None
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # an embedded zero byte
+        raise ImageError(f"cannot be read: {error}") from None
+    if not data:
+        raise ImageError("is empty (0 bytes)")
+    return data
+
+
+def read_image(path: Union[str, Path]) -> np.ndarray:
+    """Decode a file: :func:`read_bytes`, then :func:`decode_image`."""
+    return decode_image(read_bytes(path))
+
+
+def decode_image(data: bytes, reduction: int = 1) -> np.ndarray:
+    """Decode a picture as a viewer shows it.
+
+    EXIF rotation is applied, of an animation the first frame is taken, 16-bit values keep their high byte, and an alpha
+    channel is dropped: so does PaddleX.
+
+    Args:
+        data: the bytes of a JPEG, PNG, BMP, TIFF, WebP or GIF file, whatever its name says.
+        reduction: 2, 4 or 8 decodes a JPEG to that part of its sides, in a fraction of the time and the memory; other
+            files come in full.
+
+    Returns:
+        uint8 RGB, shape (H, W, 3); reduced sides are rounded up.
+
+    Raises:
+        ImageError: the bytes are no whole picture of these kinds, or its size is beyond use.
+    """
+    pixels = _decode_plain_jpeg(data) if reduction == 1 else None
+    return _decode(_open(data), data, reduction) if pixels is None else pixels
+
+
+def jpeg_size(data: bytes) -> Optional[tuple[int, int]]:
+    """Height and width of a JPEG as a viewer shows it, from its header alone; None for all else, also broken files."""
+    try:
+        image = _open(data)
+    except ImageError:
+        return None
+    if _kind(image) != "JPEG":
+        return None
+    return image.size if _orientation(image) in _ON_ITS_SIDE else image.size[::-1]
+
+
+def inspect_image(data: bytes) -> tuple[np.ndarray, str, list[str]]:
+    """Decode as :func:`decode_image` does; also the format's name, and what is odd about the picture."""
+    image = _open(data)
+    width, height = image.size
+    pixels = _decode(image, data)
+    notes = []
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        notes.append(f"has {frames} frames; the first is used")
+    if min(width, height) < 8:
+        notes.append(f"is only {width} x {height} pixels large")
+    return pixels, _kind(image), notes
+
+
+def _open(data: bytes) -> Image.Image:
+    """Read the header, and refuse sizes beyond use."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise ImageError(f"is too large, expected at most {MAX_PIXELS // 1_000_000} million pixels") from None
+    except Exception:
+        raise ImageError(_why_not_opened(data)) from None
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"is {width} x {height} pixels large, expected at most {MAX_PIXELS // 1_000_000} million pixels"
+        )
+    if max(width, height) > MAX_ELONGATION * min(width, height):
+        raise ImageError(f"is {width} x {height} pixels, expected a shape of at most {MAX_ELONGATION} : 1")
+    return image
+
+
+def _kind(image: Image.Image) -> str:
+    return "JPEG" if image.format == "MPO" else image.format or ""  # many phones' JPEGs hold a second picture
+
+
+def _decode(image: Image.Image, data: bytes, reduction: int = 1) -> np.ndarray:
+    width, height = image.size
+    try:
+        getattr(image, "n_frames", 1)  # an animation's damaged directory shows here
+        kind = _kind(image)
+        pixels = _decode_jpeg(image, data, reduction) if kind == "JPEG" else None
+        if pixels is None:
+            if reduction > 1 and kind == "JPEG":
+                image.draft("RGB", (max(1, width // reduction), max(1, height // reduction)))
+            if kind == "PNG":
+                _check_png(data)
+            with _quiet_stderr() if kind == "TIFF" else contextlib.nullcontext():
+                image.load()
+            pixels = _to_rgb(image)
+        turn = _TURNS.get(_orientation(image))  # after load, which turns a TIFF itself
+        return pixels if turn is None else turn(pixels)
+    except MemoryError:
+        raise ImageError(f"is too large for this machine's memory ({width} x {height} pixels)") from None
+    except Exception as error:  # decoders raise a dozen kinds: OSError, SyntaxError, struct.error, ...
+        raise ImageError(f"is broken: {_first_line(error)}") from None
+
+
+def _decode_plain_jpeg(data: bytes) -> Optional[np.ndarray]:
+    """The pixels of a JPEG of which Pillow would tell nothing that matters; None: it has to look.
+
+    Pillow takes 25 microseconds for a header, in which no other thread of Python runs.
+    """
+    if simplejpeg is None or not _is_plain_jpeg(data):
+        return None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        usable = 0 < width * height <= MAX_PIXELS and max(width, height) <= MAX_ELONGATION * min(width, height)
+        if not usable or colours not in ("YCbCr", "Gray"):
+            return None
+        pixels: np.ndarray = simplejpeg.decode_jpeg(data, "RGB", strict=True)
+    except (ValueError, MemoryError):
+        return None
+    return pixels
+
+
+def _is_plain_jpeg(data: bytes) -> bool:
+    """Whether bytes begin like a JPEG up to its size, with nothing of cameras between, such as how it is turned."""
+    position, end = 2, len(data) - 4
+    if not data.startswith(b"\xff\xd8"):
+        return False
+    while position < end and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker in (0xC0, 0xC1, 0xC2):  # the sizes that libjpeg knows how to decode
+            return True
+        if marker not in _PLAIN_MARKERS:
+            return False
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return False
+
+
+_PLAIN_MARKERS = {0xE0, 0xDB, 0xC4, 0xDD, 0xFE}  # JFIF, tables, restarts, a comment
+
+
+def _decode_jpeg(image: Image.Image, data: bytes, reduction: int) -> Optional[np.ndarray]:
+    """The pixels of a whole and usual JPEG as stored, not turned; None: Pillow has to decode or refuse it."""
+    width, height = image.size
+    if simplejpeg is None or image.mode not in ("RGB", "L") or (reduction > 1 and min(width, height) < _MIN_REDUCED):
+        return None
+    least = {"min_height": -(-height // reduction), "min_width": -(-width // reduction)} if reduction > 1 else {}
+    try:
+        pixels: np.ndarray = simplejpeg.decode_jpeg(data, "RGB", strict=True, **least)
+    except ValueError:
+        return None
+    return pixels
+
+
+# simplejpeg chooses among eighths by the sides that come out; of fewer pixels, several give the same.
+_MIN_REDUCED = 64
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Keep what libtiff itself prints about a damaged file off the terminal; Pillow raises the error all the same."""
+    with _STDERR:
+        try:
+            kept = os.dup(2)
+        except OSError:  # no stderr at all
+            yield
+            return
+        try:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 2)
+            os.close(nowhere)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _check_png(data: bytes) -> None:
+    """Compare the checksums, which Pillow leaves aside for the pixels."""
+    position = 8
+    while position + 12 <= len(data):
+        size = int.from_bytes(data[position : position + 4], "big")
+        kind = data[position + 4 : position + 8]
+        end = position + 8 + size
+        if kind[:1].isupper() and end + 4 <= len(data):  # the others may be ignored
+            view = memoryview(data)[position + 4 : end]
+            if zlib.crc32(view) != int.from_bytes(data[end : end + 4], "big"):
+                raise ValueError(f"the checksum of its {kind.decode('latin-1')} data is wrong")
+        if kind == b"IEND":
+            return
+        position = end + 4
+
+
+_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda pixels: cv2.flip(pixels, 1),
+    3: lambda pixels: cv2.flip(pixels, -1),
+    4: lambda pixels: cv2.flip(pixels, 0),
+    5: cv2.transpose,
+    6: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda pixels: cv2.flip(cv2.transpose(pixels), -1),
+    8: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
+}
+_ON_ITS_SIDE = range(5, 9)
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8; damaged or impossible EXIF turns nothing, as in OpenCV."""
+    try:
+        orientation = image.getexif().get(0x0112)
+    except Exception:  # as many kinds as decoders raise
+        return 1
+    return orientation if isinstance(orientation, int) and orientation in _TURNS else 1
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        values = np.asarray(image)
+        if image.mode.startswith("I;16"):
+            values = values >> 8
+        else:
+            largest = values[np.isfinite(values)].max(initial=0)
+            if image.mode == "F" and largest <= 1:
+                values = values * 255.0
+            elif largest > 255:
+                values = values / 256
+        grey = np.clip(np.nan_to_num(values), 0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode != "RGB":
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB").convert("RGB")
+    pixels = np.asarray(image)
+    return pixels if pixels.flags.c_contiguous else np.ascontiguousarray(pixels)
+
+
+def _why_not_opened(data: bytes) -> str:
+    if not data.strip(b"\0"):
+        return f"is no picture: its {len(data)} bytes are all zero"
+    head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    known = {
+        b"<!doctype": "a web page", b"<html": "a web page", b"<svg": "an SVG drawing", b"<?xml": "an XML file",
+        b"%pdf": "a PDF", b"pk\x03\x04": "a ZIP archive", b"\x1f\x8b": "a gzip archive", b"8bps": "a Photoshop file",
+        b"\x7felf": "a program", b"version https://git-lfs": "a Git LFS pointer, not the picture itself",
+    }  # fmt: skip
+    for magic, what in known.items():
+        if head.startswith(magic):
+            return f"is no picture: it is {what}"
+    if data[4:8] == b"ftyp":
+        return "is a HEIC/AVIF picture or a video; save it as JPEG or PNG"
+    starts = {
+        b"\xff\xd8": "JPEG",
+        b"\x89png": "PNG",
+        b"gif8": "GIF",
+        b"ii*\0": "TIFF",
+        b"mm\0*": "TIFF",
+        b"bm": "BMP",
+    }
+    for magic, kind in starts.items():
+        if (head.startswith(magic) and kind != "BMP") or (kind == "BMP" and data.startswith(b"BM")):
+            return f"is broken: it starts like {kind}, but its header is damaged or cut off"
+    if data.startswith(b"RIFF"):
+        return "is broken or no picture: a RIFF file that is no readable WebP"
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data[:512])  # which may end inside a character
+        return "is no picture: it is text"
+    except UnicodeDecodeError:
+        return f"is no picture of a known kind ({', '.join(FORMATS)})"
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]

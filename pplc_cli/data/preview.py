@@ -1,0 +1,83 @@
+"""A contact sheet of what the training operators do to pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pplc_cli.base.errors import DataError, ImageError
+from pplc_cli.base.files import PathLike, user_path
+from pplc_cli.config.sections import Config
+from pplc_cli.data.decode import inspect_image, is_image_name, list_files, read_bytes
+from pplc_cli.data.lists import read_labels, read_part
+from pplc_cli.data.transforms.basic import Normalize
+from pplc_cli.data.transforms.pipeline import Pipeline
+
+
+def preview(config: Config, path: PathLike, *, images: int = 6, draws: int = 4, seed: int = 0) -> Path:
+    """Draw a row a picture: as it is, after each operator in turn, then other random draws of them all.
+
+    Args:
+        config: ``train.transforms`` and the data set.
+        path: the PNG to write.
+        images: rows.
+        draws: further draws of the whole list.
+        seed: of the random generator.
+
+    Raises:
+        DataError: no readable picture.
+    """
+    from pplc_cli.plots.text import contact_sheet
+
+    pipeline = Pipeline(config.train.transforms, training=True)
+    normalize = next(o for o in pipeline.sample if isinstance(o, Normalize))
+    pictures = _some_pictures(config, images)
+    finals = [[pipeline(p, np.random.default_rng([seed, r, d])) for r, p in enumerate(pictures)] for d in range(draws)]
+    targets = np.eye(len(pictures), dtype=np.float32)
+    for index in range(draws):
+        for mixer in pipeline.batch:
+            finals[index] = list(mixer(np.stack(finals[index]), targets, np.random.default_rng([seed, index]))[0])
+    tiles = []
+    for row, picture in enumerate(pictures):
+        tiles.append((picture, ["the picture"]))
+        image, rng = picture, np.random.default_rng([seed, row, 0])
+        for operator in pipeline.sample:
+            image = operator(image, rng)
+            shown = image if image.dtype == np.uint8 else _denormalize(image, normalize)
+            tiles.append((np.ascontiguousarray(shown), [type(operator).__name__]))
+        mixing = "".join(f" + {type(o).__name__}" for o in pipeline.batch)
+        for index in range(draws):
+            shown = _denormalize(finals[index][row].transpose(1, 2, 0), normalize)
+            tiles.append((shown, [f"all{mixing}, draw {index + 1}"]))
+    contact_sheet(path, tiles, columns=1 + len(pipeline.sample) + draws, title=f"train.transforms on {config.data.dir}")
+    return Path(path)
+
+
+def _some_pictures(config: Config, count: int) -> list[np.ndarray]:
+    """Readable pictures spread over the training list, or over the folder where it has no lists."""
+    folder = user_path(config.data.dir)
+    try:
+        samples = read_part(config.data, "train", read_labels(config.data)) or []
+    except DataError:
+        samples = []
+    files = [s.path for s in samples] or [f for f in list_files(folder) if is_image_name(f)]
+    pictures: list[np.ndarray] = []
+    for index in np.linspace(0, len(files) - 1, min(2 * count, len(files))).astype(int):
+        try:
+            pictures.append(inspect_image(read_bytes(files[index]))[0])
+        except ImageError:
+            continue
+    if not pictures:
+        raise DataError(f"{folder}: no readable picture to preview")
+    spread = np.linspace(0, len(pictures) - 1, min(count, len(pictures))).astype(int)
+    return [pictures[i] for i in spread]
+
+
+def _denormalize(image: np.ndarray, operator: Normalize) -> np.ndarray:
+    """Back from float32 (H, W, 3) to uint8."""
+    low = np.asarray(operator.min_val if operator.is_scale else (0, 0, 0))
+    span = np.asarray(operator.max_val) - low if operator.is_scale else np.ones(3)
+    unit = image * np.asarray(operator.std) + np.asarray(operator.mean)
+    values = unit * span + low
+    return np.ascontiguousarray(np.clip(values, 0, 255).round().astype(np.uint8))

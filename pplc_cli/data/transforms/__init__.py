@@ -1,0 +1,1 @@
+"""Image transforms of training, evaluation and prediction."""

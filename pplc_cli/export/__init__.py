@@ -1,0 +1,1 @@
+"""A trained run becomes a folder that inference engines load."""

@@ -1,0 +1,358 @@
+"""Reads what Paddle 3 exports, ``inference.json`` (PIR) and ``inference.pdiparams``, as a :class:`Graph`.
+
+The program is JSON: a list of operations over numbered values. The weights are one record a tensor, in the order of
+their sorted names: uint32 version, uint64 levels of detail, uint32 version, int32 size of a protobuf message, the
+message (field 1: type, field 2: dimensions), and the numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn, Optional
+
+import numpy as np
+
+from pplc_cli.base.errors import ModelError
+from pplc_cli.kernels.graph.graph import ACTIVATIONS, Graph, Node
+
+_FLOAT32 = 5  # Paddle's number for the type
+_LARGEST = 1 << 31  # bytes of a tensor; no light network comes near
+
+
+def read_paddle(folder: Path) -> Graph:
+    """The network of an exported folder.
+
+    Raises:
+        UnknownOperation: the network has operations that are not known here; named.
+        ModelError: a file is missing or damaged.
+    """
+    program, weights = folder / "inference.json", folder / "inference.pdiparams"
+    read = program
+    try:
+        content = json.loads(program.read_bytes())
+        ops = content["program"]["regions"][0]["blocks"][0]["ops"]
+        names = sorted(op["A"][3] for op in ops if op["#"] == "p")
+        read = weights
+        arrays = _read_weights(weights, names)
+        read = program
+        return _Reader(ops, arrays).graph()
+    except _Unknown as error:
+        raise UnknownOperation(f"{program}: has {error}, which pplc's own reader does not know") from None
+    except OSError as error:
+        raise ModelError(f"{error.filename}: {error.strerror}") from None
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, struct.error) as error:
+        reason = f"is damaged, or not what Paddle 3 exports: {type(error).__name__}: {error}"
+        raise ModelError(f"{read}: {reason}; export it again") from None
+
+
+class UnknownOperation(ModelError):
+    """A network that is whole, but has operations that are not known here."""
+
+
+class _Unknown(Exception):
+    """An operation, or a form of it, that is not known."""
+
+
+def _read_weights(path: Path, names: list[str]) -> dict[str, np.ndarray]:
+    data = memoryview(path.read_bytes())
+    arrays, at = {}, 0
+    for name in names:
+        array, at = _tensor(data, at)
+        arrays[name] = array
+    if at != len(data):
+        raise ValueError(f"{path.name} holds {len(data) - at} bytes more than the program's {len(names)} tensors")
+    return arrays
+
+
+def _tensor(data: memoryview, at: int) -> tuple[np.ndarray, int]:
+    _, levels, _, size = struct.unpack_from("<IQIi", data, at)
+    at += struct.calcsize("<IQIi")
+    if levels:
+        raise ValueError("a weight has levels of detail")
+    kind, shape = 0, []
+    for field, value in _fields(data[at : at + size]):
+        if field == 1:
+            kind = value
+        elif field == 2:
+            shape.append(value)
+    if kind != _FLOAT32:
+        raise _Unknown(f"weights of type {kind}")
+    at += size
+    count = 1
+    for side in shape:
+        count *= side
+        if not 0 < count * 4 < _LARGEST:
+            raise ValueError(f"a weight has the shape {shape}")
+    return np.frombuffer(data, "<f4", count, at).reshape(shape), at + 4 * count
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int]]:
+    """Numbers of a flat protobuf message, packed or not."""
+    at = 0
+
+    def number() -> int:
+        nonlocal at
+        value, shift = 0, 0
+        while True:
+            byte = message[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while at < len(message):
+        tag = number()
+        if tag & 7 == 2:
+            end = number() + at
+            while at < end:
+                yield tag >> 3, number()
+        else:
+            yield tag >> 3, number()
+
+
+def _plain(value: Any) -> Any:
+    """An attribute's content without Paddle's type marks."""
+    if isinstance(value, dict):
+        return _plain(value.get("D"))
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value
+
+
+class _Op:
+    """An operation of the program, with its attributes as plain data."""
+
+    def __init__(self, raw: dict[str, Any]) -> None:
+        self.kind = raw["#"].partition(".")[2] or raw["#"]
+        self.attributes = {a["N"]: _plain(a["AT"]) for a in raw["A"]} if raw["#"] != "p" else {}
+        self.inputs = [i["%"] for i in raw["I"]] if raw["#"] != "p" else []
+        made = raw["O"] if isinstance(raw["O"], list) else [raw["O"]]
+        self.outputs = [o["%"] for o in made]
+        self.shapes = [_shape(o["TT"]) for o in made]
+        self.parameter = raw["A"][3] if raw["#"] == "p" else ""
+
+    def __getitem__(self, name: str) -> Any:
+        return self.attributes[name]
+
+    def unknown(self, what: str) -> NoReturn:
+        raise _Unknown(f"{self.kind} with {what}")
+
+
+def _shape(kind: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(kind["D"][1]) if kind["#"].endswith("t_dtensor") else ()
+
+
+class _Reader:
+    """Goes through the operations once."""
+
+    def __init__(self, ops: list[dict[str, Any]], weights: dict[str, np.ndarray]) -> None:
+        self.weights = weights
+        self.nodes: list[Node] = []
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.constants: dict[int, Any] = {}  # arrays and numbers by the value's number
+        self.lists: dict[int, list[Any]] = {}
+        self.input = self.output = ""
+        self.names: dict[int, str] = {}  # of values that hold the same numbers as an earlier one
+        for raw in ops:
+            op = _Op(raw)
+            read: Optional[Callable[[_Op], None]] = getattr(self, f"_{op.kind.rstrip('_')}", None)
+            if op.kind in ACTIVATIONS or op.kind == "silu":
+                self._activation(op)
+            elif read is None:
+                raise _Unknown(f"the operation {op.kind}")
+            else:
+                read(op)
+
+    def graph(self) -> Graph:
+        if not self.input or not self.output:
+            raise ValueError("the program has no input or no output")
+        return Graph(self.input, self.output, self.nodes, self.shapes)
+
+    # -- values ------------------------------------------------------------------------------------------------------
+
+    def _value(self, number: int) -> str:
+        return self.names.get(number, f"v{number}")
+
+    def _array(self, op: _Op, index: int) -> np.ndarray:
+        value = self.constants.get(op.inputs[index])
+        if not isinstance(value, np.ndarray):
+            op.unknown("weights that are computed")
+        return value
+
+    def _add_node(self, op: _Op, kind: str, inputs: int = 1, **options: Any) -> Node:
+        for number in op.inputs[:inputs]:
+            if number in self.constants:
+                op.unknown("a constant where data is expected")
+        node = Node(kind, [self._value(n) for n in op.inputs[:inputs]], f"v{op.outputs[0]}", options=options)
+        node.name = str(op.attributes.get("struct_name", "")).strip("/")
+        self.nodes.append(node)
+        self.shapes[node.output] = op.shapes[0]
+        return node
+
+    # -- operations, by Paddle's names --------------------------------------------------------------------------------
+
+    def _p(self, op: _Op) -> None:
+        self.constants[op.outputs[0]] = self.weights[op.parameter]
+
+    def _data(self, op: _Op) -> None:
+        if self.input:
+            op.unknown("a second input")
+        self.input = f"v{op.outputs[0]}"
+        self.shapes[self.input] = tuple(op["shape"])
+
+    def _fetch(self, op: _Op) -> None:
+        if self.output:
+            op.unknown("a second output")
+        self.output = self._value(op.inputs[0])
+
+    def _full(self, op: _Op) -> None:
+        self.constants[op.outputs[0]] = float(op["value"])
+
+    def _full_int_array(self, op: _Op) -> None:
+        self.constants[op.outputs[0]] = [int(v) for v in op["value"]]
+
+    def _combine(self, op: _Op) -> None:
+        self.lists[op.outputs[0]] = list(op.inputs)
+
+    def _conv2d(self, op: _Op) -> None:
+        padding = op["paddings"]
+        if op["padding_algorithm"] != "EXPLICIT" or op["data_format"] != "NCHW":
+            op.unknown(f"{op['padding_algorithm']} padding or {op['data_format']} layout")
+        if len(padding) == 2:
+            padding = [padding[0], padding[1], padding[0], padding[1]]
+        else:  # top, bottom, left, right
+            padding = [padding[0], padding[2], padding[1], padding[3]]
+        weight = self._array(op, 1)
+        options: dict[str, Any] = {
+            "stride": tuple(op["strides"]),
+            "padding": tuple(padding),
+            "dilation": tuple(op["dilations"]),
+        }
+        self._add_node(op, "conv", **options, groups=op["groups"]).weights["weight"] = weight
+
+    _depthwise_conv2d = _conv2d
+
+    def _batch_norm(self, op: _Op) -> None:
+        node = self._add_node(op, "batch_norm", epsilon=op["epsilon"])
+        for index, name in enumerate(("mean", "variance", "weight", "bias"), 1):
+            node.weights[name] = self._array(op, index)
+
+    def _activation(self, op: _Op) -> None:
+        if op.kind == "gelu" and op["approximate"]:
+            op.unknown("approximate: true")
+        if op.kind == "hardsigmoid" and (abs(op["slope"] - 1 / 6) > 1e-6 or op["offset"] != 0.5):
+            op.unknown(f"slope {op['slope']}")
+        self._add_node(op, "activation", function="swish" if op.kind == "silu" else op.kind)
+
+    def _pool2d(self, op: _Op) -> None:
+        largest, kernel = op["pooling_type"] == "max", self.constants[op.inputs[1]]
+        if op["global_pooling"] or op["adaptive"]:
+            if largest or (op["adaptive"] and kernel != [1, 1]):
+                op.unknown(f"adaptive size {kernel}")
+            self._add_node(op, "mean")
+            return
+        if op["padding_algorithm"] != "EXPLICIT" or op["data_format"] != "NCHW" or len(op["paddings"]) != 2:
+            op.unknown("such padding")
+        top, left = op["paddings"]
+        window: dict[str, Any] = {
+            "kernel": tuple(kernel),
+            "stride": tuple(op["strides"]),
+            "padding": (top, left, top, left),
+        }
+        self._add_node(op, "pool", largest=largest, **window, ceil=op["ceil_mode"], count_padding=not op["exclusive"])
+
+    def _add(self, op: _Op) -> None:
+        value = self.constants.get(op.inputs[1])
+        if not isinstance(value, np.ndarray):
+            self._add_node(op, "add", 2)
+            return
+        before = self.nodes[-1]  # a bias right behind its layer
+        if (
+            before.output != self._value(op.inputs[0])
+            or before.kind not in ("conv", "linear")
+            or "bias" in before.weights
+        ):
+            op.unknown("a constant that is no bias")
+        before.weights["bias"] = value.reshape(-1)
+        self.names[op.outputs[0]] = before.output
+
+    def _multiply(self, op: _Op) -> None:
+        self._add_node(op, "multiply", 2)
+
+    def _reshape(self, op: _Op) -> None:
+        array = self.constants.get(op.inputs[0])
+        shape = self.constants[op.inputs[1]]
+        if isinstance(array, np.ndarray):
+            self.constants[op.outputs[0]] = array.reshape([array.size if s == -1 else s for s in shape])
+        elif len(shape) == 5:  # the first of channel shuffle's three steps
+            self.constants[op.outputs[0]] = ("groups", shape[1], op.inputs[0])
+        elif isinstance(array, tuple) and array[0] == "shuffled":
+            node = self._add_node(op, "shuffle", 0, groups=array[1])
+            node.inputs = [self._value(array[2])]
+        elif len(shape) == 2 or shape[2:] == [1, 1]:
+            self._add_node(op, "flatten")
+        else:
+            op.unknown(f"the shape {shape}")
+
+    def _transpose(self, op: _Op) -> None:
+        value = self.constants.get(op.inputs[0])
+        if not (isinstance(value, tuple) and value[0] == "groups" and op["perm"] == [0, 2, 1, 3, 4]):
+            op.unknown(f"the order {op['perm']}")
+        self.constants[op.outputs[0]] = ("shuffled", value[1], value[2])
+
+    def _flatten(self, op: _Op) -> None:
+        if op["start_axis"] != 1:
+            op.unknown(f"start {op['start_axis']}")
+        self._add_node(op, "flatten")
+
+    def _squeeze(self, op: _Op) -> None:
+        self._add_node(op, "flatten")
+
+    def _dropout(self, op: _Op) -> None:
+        if not op["is_test"]:
+            op.unknown("is_test: false; export the network in evaluation mode")
+        share = self.constants[op.inputs[2]] if len(op.inputs) > 2 else op["dropout_prob"]
+        if op["mode"] == "downgrade_in_infer":
+            self._add_node(op, "scale", factor=1 - share)
+        else:
+            self.names[op.outputs[0]] = self._value(op.inputs[0])
+
+    def _split(self, op: _Op) -> None:
+        if op.inputs and op.inputs[0] in self.lists:  # takes a list apart
+            for made, part in zip(op.outputs, self.lists[op.inputs[0]]):
+                self.names[made] = part
+            return
+        sections, axis = self.constants[op.inputs[1]], self.constants[op.inputs[2]]
+        channels = self.shapes[self._value(op.inputs[0])][1]
+        if axis != 1 or -1 in sections or sum(sections) != channels:
+            op.unknown(f"axis {axis:g}, sections {sections}")
+        source, start, parts = self._value(op.inputs[0]), 0, []
+        for number, count in enumerate(sections):
+            node = Node(
+                "slice", [source], f"v{op.outputs[0]}_{number}", options={"start": start, "stop": start + count}
+            )
+            self.nodes.append(node)
+            self.shapes[node.output] = (*self.shapes[source][:1], count, *self.shapes[source][2:])
+            parts.append(node.output)
+            start += count
+        self.lists[op.outputs[0]] = parts
+
+    def _concat(self, op: _Op) -> None:
+        if self.constants[op.inputs[1]] != 1:
+            op.unknown("another axis than channels")
+        node = self._add_node(op, "concat", 0)
+        node.inputs = [self._value(n) for n in self.lists[op.inputs[0]]]
+
+    def _matmul(self, op: _Op) -> None:
+        if op["transpose_x"] or op["transpose_y"]:
+            op.unknown("transposed factors")
+        self._add_node(op, "linear").weights["weight"] = self._array(op, 1)
+
+    def _softmax(self, op: _Op) -> None:
+        if op["axis"] not in (1, -1):
+            op.unknown(f"axis {op['axis']}")
+        self._add_node(op, "softmax")

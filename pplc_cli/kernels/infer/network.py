@@ -1,0 +1,147 @@
+"""A network that runs: plans by the number of pictures, memory, and the threads that work through them."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any, Optional
+
+import numpy as np
+
+from pplc_cli.kernels.graph.graph import Graph
+from pplc_cli.kernels.infer.operands import How
+from pplc_cli.kernels.infer.packing import Weights, aligned
+from pplc_cli.kernels.infer.plan import Plan
+from pplc_cli.kernels.infer.program import OPERATION, team
+from pplc_cli.kernels.simd.arena import Part, Slot
+from pplc_cli.kernels.simd.llvm import LANES
+from pplc_cli.kernels.simd.team import Team
+
+KEPT = 8  # plans; each is a few hundred kB of addresses
+
+
+class Network:
+    """A graph, ready to run on pictures of one size; one call at a time.
+
+    Attributes:
+        graph: simplified.
+        size: height and width of the pictures.
+        outputs: numbers a picture.
+    """
+
+    def __init__(self, graph: Graph, size: tuple[int, int], how: How, *, weights: Optional[Weights] = None) -> None:
+        """Args: graph: simplified; weights: those of another network of the same graph, to be shared.
+
+        Raises:
+            pplc_cli.kernels.infer.operands.Unsupported: the graph has a node that the kernels do not know.
+        """
+        self.graph, self.size, self.how = graph, size, how
+        self.weights = weights if weights is not None else Weights()
+        self._team: Team = team(how.threads)
+        self._plans: OrderedDict[int, _Bound] = OrderedDict()
+        self._arena = np.empty(0, np.uint8)
+        self._lock = threading.Lock()
+        self.outputs = self._bound(1).outputs
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """float32 (N, 3, H, W) to float32 (N, outputs)."""
+        return self._run(np.ascontiguousarray(images, np.float32), None)
+
+    def run_pixels(self, images: np.ndarray, normalization: np.ndarray) -> np.ndarray:
+        """The same of uint8 (N, H, W, 3), to be normalised as :func:`normalization` has put it."""
+        return self._run(np.ascontiguousarray(images, np.uint8), normalization)
+
+    def _run(self, images: np.ndarray, normalization: Optional[np.ndarray]) -> np.ndarray:
+        result = np.empty((len(images), self.outputs), np.float32)
+        if len(images):
+            how = 0 if normalization is None else normalization.ctypes.data
+            with self._lock:
+                bound = self._bound(len(images))
+                ops = bound.at(images.ctypes.data, result.ctypes.data, images[0].nbytes, how)
+                self._team.run(ops, bound.plan.scratch)
+        return result
+
+    def inputs_of_products(self, image: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """Run a picture, float32 (3, H, W), an operation at a time; gives what goes into each product over a map.
+
+        Yields:
+            The value's name and its numbers, float32 (pixels, channels), to be looked at before the next one.
+        """
+        image, result = np.ascontiguousarray(image, np.float32), np.empty((1, self.outputs), np.float32)
+        with self._lock:
+            bound = self._bound(1)
+            ops = bound.at(image.ctypes.data, result.ctypes.data, image.nbytes)
+            for index in range(len(ops)):
+                op = ops[index]
+                if index in bound.plan.products:
+                    rows, stride = int(op["h_in"] * op["w_in"]), int(op["ldx"]) // 4
+                    start = int(op["x"]) - self._arena.ctypes.data
+                    values = self._arena[start : start + 4 * rows * stride].view(np.float32).reshape(rows, stride)
+                    yield bound.plan.products[index], values[:, : int(op["ci"])]
+                self._team.run(ops[index : index + 1], bound.plan.scratch)
+
+    def _bound(self, n: int) -> _Bound:
+        bound = self._plans.get(n)
+        if bound is None:
+            plan = Plan(self.graph, self.size, n, self.how, self.weights)
+            if len(self._arena) < plan.arena + 64:
+                self._arena = np.zeros(plan.arena + 64, np.uint8)
+                self._plans.clear()  # they point at the old one
+            bound = self._plans[n] = _Bound(plan, (self._arena.ctypes.data + 63) // 64 * 64)
+            if len(self._plans) > KEPT:
+                self._plans.popitem(last=False)
+        self._plans.move_to_end(n)
+        return bound
+
+
+class _Bound:
+    """A plan whose operations have their addresses."""
+
+    def __init__(self, plan: Plan, base: int) -> None:
+        self.plan = plan
+        self.outputs = plan.shapes[plan.graph.output][0]
+        body = _records(plan.body, base)
+        self.ops = np.zeros(len(body) * plan.n + len(plan.tail), OPERATION)
+        self.ops[len(body) * plan.n :] = _records(plan.tail, base)
+        self._inputs: list[tuple[int, str, int]] = []
+        self._outputs: list[tuple[int, str]] = []
+        for number in range(plan.n):
+            first = number * len(body)
+            self.ops[first : first + len(body)] = body
+            for index, step in enumerate(plan.body):
+                for name, value in step.items():
+                    if isinstance(value, Part):
+                        self.ops[name][first + index] += number * value.picture
+                    elif isinstance(value, Slot):
+                        self._inputs.append((first + index, name, number))
+        for index, step in enumerate(plan.tail, len(body) * plan.n):
+            self._outputs += [(index, name) for name, value in step.items() if isinstance(value, Slot)]
+
+    def at(self, images: int, result: int, picture: int, normalization: int = 0) -> np.ndarray:
+        """The operations on pictures of so many bytes at an address, with their result at another.
+
+        ``normalization``: the address of how bytes are normalised; 0: the pictures are float32 planes.
+        """
+        for index, name, number in self._inputs:
+            self.ops[name][index] = images + number * picture
+            self.ops["quant"][index] = normalization
+        for index, name in self._outputs:
+            self.ops[name][index] = result
+        return self.ops
+
+
+def normalization(factor: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """``pixel * factor + offset``, three of each, as the kernels read it."""
+    return aligned(np.concatenate([np.tile(np.asarray(each, np.float32), LANES) for each in (factor, offset)]))
+
+
+def _records(steps: list[dict[str, Any]], base: int) -> np.ndarray:
+    records = np.zeros(len(steps), OPERATION)
+    for record, step in zip(records, steps):
+        for name, value in step.items():
+            if isinstance(value, Part):
+                record[name] = base + value.buffer.offset + value.offset
+            elif not isinstance(value, Slot):
+                record[name] = value
+    return records

@@ -1,0 +1,1 @@
+"""Inference kernels, one file per kind of operation."""

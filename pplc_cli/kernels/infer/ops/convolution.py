@@ -1,0 +1,376 @@
+"""What inference does, an operation a kernel, over pixels of channels.
+
+A value lies as rows, one a pixel, ``ld`` bytes apart, of float32 channels. Rows of whole buffers are padded to vectors;
+what stands behind the channels is never looked at but multiplied by zero. Sizes and addresses are in bytes where the
+name says so (``ld``, ``x``, ``y``, ``w``), else in numbers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba.extending import register_jitable
+
+from pplc_cli.kernels.infer.ops.products import FULL, OTHER, PANEL, activate_rows, narrow, product, width
+from pplc_cli.kernels.infer.ops.tiles import FLOAT32, make_depthwise, make_tiles
+from pplc_cli.kernels.simd.activations import activate
+from pplc_cli.kernels.simd.llvm import LANES
+from pplc_cli.kernels.simd.vector import (
+    get_f32,
+    get_u8,
+    kernel,
+    load,
+    load_all,
+    load_bytes,
+    maximum,
+    put_f32,
+    put_i64,
+    splat,
+    store,
+    store_all,
+)
+from pplc_cli.kernels.train.ops.blocks import clear, padded, share
+
+# Between pixels in scratch: numbers a power of two apart would share a few sets of the first cache and drive each other
+# out.
+APART = 64
+_full_at, _full_at_narrow = make_tiles(FULL, indirect=True)
+_one_at, _one_at_narrow = make_tiles(1, indirect=True)
+_row3, _row5, _row7 = make_depthwise(3, 1), make_depthwise(5, 1), make_depthwise(7, 1)
+_row3s, _row5s, _row7s = make_depthwise(3, 2), make_depthwise(5, 2), make_depthwise(7, 2)
+_row1, _row1s = make_depthwise(1, 1), make_depthwise(1, 2)
+_zero = np.float32(0)
+
+
+@kernel
+def _gather(op, first, rows, out, ldo):  # type: ignore[no-untyped-def]
+    """Patches of ``rows`` output pixels from number ``first`` on: kernel height x width x channels."""
+    pixel = op.ci * 4
+    image, place = first // (op.ho * op.wo), first % (op.ho * op.wo)
+    line, column = place // op.wo, place % op.wo
+    for r in range(rows):
+        top, left, row = line * op.sh - op.pt, column * op.sw - op.pl, out + r * ldo
+        for i in range(op.kh):
+            y = top + i * op.dh
+            for j in range(op.kw):
+                x = left + j * op.dw
+                target = row + (i * op.kw + j) * pixel
+                if y < 0 or y >= op.h_in or x < 0 or x >= op.w_in:
+                    clear(target, pixel)
+                    continue
+                source = op.x + ((image * op.h_in + y) * op.w_in + x) * op.ldx
+                for c in range(0, op.ci, LANES):
+                    store(load(source + 4 * c, op.ci - c), target + 4 * c, op.ci - c)
+        column += 1
+        if column == op.wo:
+            line, column = line + 1, 0
+            if line == op.ho:
+                image, line = image + 1, 0
+
+
+@kernel
+def dense(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
+    """A convolution or linear layer: y (n, ho, wo, co) from x (n, h_in, w_in, ci), ``w`` in panels.
+
+    ``split``: the threads share the panels instead of the pixels. ``columns`` of each row of y are stored. ``kind``:
+    how the factors are multiplied, with ``quant`` and ``factor`` for bytes.
+    """
+    k, count = op.kh * op.kw * op.ci, op.n * op.ho * op.wo
+    panels = (op.co + PANEL - 1) // PANEL
+    low, high, first_panel, last_panel = 0, count, 0, panels
+    if op.split:
+        first_panel, last_panel = share(panels, 1, thread, threads)
+    else:
+        low, high = share(count, OTHER, thread, threads)
+    pointwise = op.kh * op.kw * op.sh * op.sw == 1 and op.pt + op.pl == 0
+    for first in range(low, high, op.block):
+        rows = min(op.block, high - first)
+        a, lda = op.x + first * op.ldx, op.ldx
+        if not pointwise:
+            a, lda = scratch, padded(k) * 4
+            _gather(op, first, rows, a, lda)
+        if op.kind != FLOAT32:
+            short, ldn = scratch + op.block * (0 if pointwise else lda), padded(k) * width(op.kind) + APART
+            narrow(a, lda, rows, k, short, ldn, op.kind, op.quant)
+            a, lda = short, ldn
+        y, more = op.y + first * op.ldy, (op.more + first * op.ldm if op.more else 0)
+        product(
+            *(op.kind, rows, first_panel, last_panel, op.columns, k, a, lda, op.w, op.factor, y, op.ldy, op.bias),
+            *(op.act, more, op.ldm),
+        )
+        columns = min(op.columns, last_panel * PANEL) - first_panel * PANEL
+        activate_rows(y + first_panel * PANEL * 4, op.ldy, rows, columns, op.act)
+
+
+@kernel
+def _lines(size, stride, table, offset, pixel, w, ldw, bias, act, y, ldy, lines, count, columns, kind, quant):  # type: ignore[no-untyped-def]
+    if size == 3:
+        if stride == 1:
+            _row3(table, offset, pixel, w, ldw, bias, act, y, ldy, lines, count, columns, kind, quant)
+        else:
+            _row3s(table, offset, pixel, w, ldw, bias, act, y, ldy, lines, count, columns, kind, quant)
+    elif size == 5:
+        if stride == 1:
+            _row5(table, offset, pixel, w, ldw, bias, act, y, ldy, lines, count, columns, kind, quant)
+        else:
+            _row5s(table, offset, pixel, w, ldw, bias, act, y, ldy, lines, count, columns, kind, quant)
+    elif size == 7:
+        if stride == 1:
+            _row7(table, offset, pixel, w, ldw, bias, act, y, ldy, lines, count, columns, kind, quant)
+        else:
+            _row7s(table, offset, pixel, w, ldw, bias, act, y, ldy, lines, count, columns, kind, quant)
+    elif stride == 1:
+        _row1(table, offset, pixel, w, ldw, bias, act, y, ldy, lines, count, columns, kind, quant)
+    else:
+        _row1s(table, offset, pixel, w, ldw, bias, act, y, ldy, lines, count, columns, kind, quant)
+
+
+@kernel
+def _blank(address, size):  # type: ignore[no-untyped-def]
+    """Zero whole vectors."""
+    for i in range(0, size, LANES * 4):
+        store_all(splat(_zero), address + i)
+
+
+@kernel
+def _copy(source, lds, rows, columns, target, ldt):  # type: ignore[no-untyped-def]
+    """Rows of whole vectors."""
+    if lds == ldt and columns * 4 == lds:
+        rows, columns = 1, rows * columns
+    for r in range(rows):
+        for j in range(0, columns, LANES):
+            store_all(load_all(source + r * lds + 4 * j), target + r * ldt + 4 * j)
+
+
+@kernel
+def depthwise(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
+    """A depthwise convolution of kh x kh, and where ``w2`` is given the pointwise one behind it.
+
+    ``block`` lines of pixels at a time; the input rows that they need lie in a ring in scratch with the padding around
+    them. With ``w2`` the results of a block stay in scratch and are multiplied at once: they are never stored.
+    ``kind`` is that of the product with ``w2``. ``split``: the threads share channels.
+    """
+    size, stride, channels = op.kh, op.sh, padded(op.ci)
+    low, high, c_low, c_high = 0, op.n * op.ho, 0, channels
+    if op.split:
+        vectors = share(channels // LANES, 1, thread, threads)
+        c_low, c_high = vectors[0] * LANES, vectors[1] * LANES
+    else:
+        low, high = share(op.n * op.ho, 1, thread, threads)
+    pixel, short = (c_high - c_low) * 4 + APART, (c_high - c_low) * width(op.kind) + APART
+    places = (op.block - 1) * stride + size
+    row_bytes = max((op.wo - 1) * stride + size, op.pl + op.w_in) * pixel
+    table = scratch
+    blank = (scratch + 8 * places + 63) // 64 * 64
+    ring = blank + row_bytes
+    results = ring + places * row_bytes
+    _blank(blank, row_bytes)
+    for i in range(places):
+        _blank(ring + i * row_bytes, op.pl * pixel)
+        _blank(ring + i * row_bytes + (op.pl + op.w_in) * pixel, row_bytes - (op.pl + op.w_in) * pixel)
+    ready, image, ldw = 0, -1, channels * 4
+    panels = (op.co + PANEL - 1) // PANEL
+    first = low
+    while first < high:
+        lines = min(op.block, high - first, op.ho - first % op.ho)
+        top = first % op.ho * stride - op.pt
+        if first // op.ho != image:
+            image, ready = first // op.ho, max(0, top)
+        rows = (lines - 1) * stride + size
+        while ready < min(op.h_in, top + rows):
+            source = op.x + (image * op.h_in + ready) * op.w_in * op.ldx + 4 * c_low
+            _copy(source, op.ldx, op.w_in, c_high - c_low, ring + ready % places * row_bytes + op.pl * pixel, pixel)
+            ready += 1
+        for i in range(rows):
+            inside = 0 <= top + i < op.h_in
+            put_i64(ring + (top + i) % places * row_bytes if inside else blank, table + 8 * i)
+        if op.w2:
+            y, ldy, columns = results, short, channels
+        else:
+            y, ldy, columns = op.y + first * op.wo * op.ldy + 4 * c_low, op.ldy, op.columns - c_low
+        for c in range(0, c_high - c_low, LANES):
+            at = 4 * (c_low + c)
+            _lines(
+                *(size, stride, table, 4 * c, pixel, op.w + at, ldw, op.bias + at, op.act),
+                *(y + width(op.kind) * c, ldy, lines, op.wo, columns - c, op.kind, op.quant),
+            )
+        activate_rows(y, ldy, lines * op.wo, min(columns, c_high - c_low), op.act)
+        if op.w2:
+            y, more = op.y + first * op.wo * op.ldy, (op.more + first * op.wo * op.ldm if op.more else 0)
+            product(
+                *(op.kind, lines * op.wo, 0, panels, op.columns, op.ci, results, short, op.w2, op.factor, y, op.ldy),
+                *(op.bias2, op.act2, more, op.ldm),
+            )
+            activate_rows(y, op.ldy, lines * op.wo, op.columns, op.act2)
+        first += lines
+
+
+@register_jitable  # also for the plan, which lays out the scratch
+def planar_width(pixels, values):  # type: ignore[no-untyped-def]
+    """Bytes of a row of pixels of so many float32 in the scratch of :func:`planar`."""
+    return padded(pixels * values) * 4
+
+
+@kernel
+def _normalize(source, count, how, target):  # type: ignore[no-untyped-def]
+    """Bytes of three channels as float32: a multiplication, then an addition, each rounded, as data.Normalize does.
+
+    ``how``: 3 * LANES factors, then as many to add.
+    """
+    more, done = how + 3 * LANES * 4, 0
+    while done + 3 * LANES <= count:
+        for v in range(3):
+            at = 4 * v * LANES
+            value = load_bytes(source + done + v * LANES) * load_all(how + at)
+            store_all(value + load_all(more + at), target + 4 * done + at)
+        done += 3 * LANES
+    for i in range(done, count):
+        value = np.float32(get_u8(source + i)) * get_f32(how + 4 * (i - done))
+        put_f32(value + get_f32(more + 4 * (i - done)), target + 4 * i)
+
+
+@kernel
+def planar(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
+    """A convolution of few channels that lie as planes, x (n, ci, h_in, w_in), or of bytes, x (n, h_in, w_in, 3).
+
+    A row of output pixels at a time: the planes' rows it needs are copied with their padding, and the table says where
+    each element of the first pixel's patch lies. ``quant``: x holds bytes; the address of what normalises them, see
+    :func:`_normalize`. Their rows keep their order.
+    """
+    k = op.kh * op.kw * op.ci
+    low, high = share(op.n * op.ho, 1, thread, threads)
+    planes, apart = (1, 4 * op.ci) if op.quant else (op.ci, 4)  # rows of values a row of pixels; bytes between pixels
+    width = planar_width(op.w_in + 2 * op.pl + op.kw, op.ci // planes)
+    table, rows = scratch, scratch + padded(k) * 8
+    clear(rows, op.kh * planes * width)
+    index = 0
+    for c in range(op.ci):
+        for i in range(op.kh):
+            for j in range(op.kw):
+                row, within = (i, 4 * c) if op.quant else (c * op.kh + i, 0)
+                put_i64(row * width + within + j * op.dw * apart, table + 8 * index)
+                index += 1
+    panels = (op.co + PANEL - 1) // PANEL
+    for line in range(low, high):
+        image, top = line // op.ho, line % op.ho * op.sh - op.pt
+        for c in range(planes):
+            for i in range(op.kh):
+                row, y = rows + (c * op.kh + i) * width + op.pl * apart, top + i * op.dh
+                if y < 0 or y >= op.h_in:
+                    clear(row, op.w_in * apart)
+                elif op.quant:
+                    _normalize(op.x + (image * op.h_in + y) * op.w_in * 3, op.w_in * 3, op.quant, row)
+                else:
+                    source = op.x + ((image * op.ci + c) * op.h_in + y) * op.w_in * 4
+                    for j in range(0, op.w_in, LANES):
+                        store(load(source + 4 * j, op.w_in - j), row + 4 * j, op.w_in - j)
+        step = op.sw * apart
+        for panel in range(panels):
+            left, b, bias = op.columns - panel * PANEL, op.w + panel * k * PANEL * 4, op.bias + panel * PANEL * 4
+            i = 0
+            while i < op.wo:
+                y = op.y + (line * op.wo + i) * op.ldy + panel * PANEL * 4
+                if i + FULL <= op.wo:
+                    if left > LANES:
+                        _full_at(rows + i * step, step, table, b, y, op.ldy, left, k, bias, op.act, 0, 0)
+                    else:
+                        _full_at_narrow(rows + i * step, step, table, b, y, op.ldy, left, k, bias, op.act, 0, 0)
+                    i += FULL
+                else:
+                    if left > LANES:
+                        _one_at(rows + i * step, step, table, b, y, op.ldy, left, k, bias, op.act, 0, 0)
+                    else:
+                        _one_at_narrow(rows + i * step, step, table, b, y, op.ldy, left, k, bias, op.act, 0, 0)
+                    i += 1
+        activate_rows(op.y + line * op.wo * op.ldy, op.ldy, op.wo, op.columns, op.act)
+
+
+@kernel
+def mean(op, thread, threads):  # type: ignore[no-untyped-def]
+    """y (n, ci): the mean over the h_in pixels of each picture; the threads share channels."""
+    low, high = share(padded(op.ci) // LANES, 1, thread, threads)
+    part = splat(np.float32(1.0 / op.h_in))
+    for image in range(op.n):
+        for j in range(low * LANES, high * LANES, LANES):
+            total, other = splat(_zero), splat(_zero)
+            at = op.x + image * op.h_in * op.ldx + 4 * j
+            for r in range(0, op.h_in - 1, 2):
+                total = total + load_all(at + r * op.ldx)
+                other = other + load_all(at + (r + 1) * op.ldx)
+            if op.h_in % 2:
+                total = total + load_all(at + (op.h_in - 1) * op.ldx)
+            store((total + other) * part, op.y + image * op.ldy + 4 * j, op.columns - j)
+
+
+@kernel
+def scale(op, thread, threads):  # type: ignore[no-untyped-def]
+    """y = act(x * more), ``more`` a row a picture of h_in pixels."""
+    low, high = share(op.n * op.h_in, 1, thread, threads)
+    for r in range(low, high):
+        factor = op.more + r // op.h_in * op.ldm
+        for j in range(0, op.ci, LANES):
+            value = load(op.x + r * op.ldx + 4 * j, op.ci - j) * load(factor + 4 * j, op.ci - j)
+            store(activate(op.act, value), op.y + r * op.ldy + 4 * j, op.ci - j)
+
+
+@kernel
+def combine(op, thread, threads):  # type: ignore[no-untyped-def]
+    """y = act(x + more), or act(x) without ``more``, over n pixels."""
+    low, high = share(op.n, 1, thread, threads)
+    for r in range(low, high):
+        for j in range(0, op.ci, LANES):
+            value = load(op.x + r * op.ldx + 4 * j, op.ci - j)
+            if op.more:
+                value = value + load(op.more + r * op.ldm + 4 * j, op.ci - j)
+            store(activate(op.act, value), op.y + r * op.ldy + 4 * j, op.ci - j)
+
+
+@kernel
+def shuffle(op, thread, threads):  # type: ignore[no-untyped-def]
+    """Channel (g, i) of kh groups goes to (i, g)."""
+    low, high = share(op.n, 1, thread, threads)
+    size = op.ci // op.kh
+    for r in range(low, high):
+        for g in range(op.kh):
+            for i in range(size):
+                value = get_f32(op.x + r * op.ldx + 4 * (g * size + i))
+                put_f32(value, op.y + r * op.ldy + 4 * (i * op.kh + g))
+
+
+@kernel
+def pool(op, thread, threads):  # type: ignore[no-untyped-def]
+    """The largest (``w`` 1) or the mean of each window; ``split``: padding counts in the mean."""
+    low, high = share(op.n * op.ho * op.wo, 1, thread, threads)
+    for index in range(low, high):
+        image, place = index // (op.ho * op.wo), index % (op.ho * op.wo)
+        top, left = place // op.wo * op.sh - op.pt, place % op.wo * op.sw - op.pl
+        y_low, y_high = max(0, top), min(op.h_in, top + op.kh)
+        x_low, x_high = max(0, left), min(op.w_in, left + op.kw)
+        count = (y_high - y_low) * (x_high - x_low)
+        if op.split:
+            count = (min(op.h_in + op.pt, top + op.kh) - top) * (min(op.w_in + op.pl, left + op.kw) - left)
+        part = splat(np.float32(1.0 / count))
+        for c in range(0, op.ci, LANES):
+            total = splat(np.float32(-np.inf)) if op.w else splat(_zero)
+            for y in range(y_low, y_high):
+                for x in range(x_low, x_high):
+                    value = load(op.x + ((image * op.h_in + y) * op.w_in + x) * op.ldx + 4 * c, op.ci - c)
+                    total = maximum(total, value) if op.w else total + value
+            if not op.w:
+                total = total * part
+            store(total, op.y + index * op.ldy + 4 * c, op.ci - c)
+
+
+@kernel
+def softmax(op, thread, threads):  # type: ignore[no-untyped-def]
+    """y (n, ci) = exp(x - largest) / sum, in float64 until the end."""
+    low, high = share(op.n, 1, thread, threads)
+    for r in range(low, high):
+        x, y = op.x + r * op.ldx, op.y + r * op.ldy
+        largest = get_f32(x)
+        for c in range(1, op.ci):
+            largest = max(largest, get_f32(x + 4 * c))
+        total = 0.0
+        for c in range(op.ci):
+            total += np.exp(np.float64(get_f32(x + 4 * c)) - largest)
+        for c in range(op.ci):
+            put_f32(np.float32(np.exp(np.float64(get_f32(x + 4 * c)) - largest) / total), y + 4 * c)

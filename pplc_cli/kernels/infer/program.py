@@ -1,0 +1,82 @@
+"""Programs for inference: what :mod:`kernels` do, in the order of the network."""
+
+from __future__ import annotations
+
+import enum
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pplc_cli.kernels.infer.ops import convolution as kernels
+from pplc_cli.kernels.simd.team import Team, compiled, digest, is_compiled, meet, nothing
+
+# The fields of an operation, each int64: addresses, sizes and switches. Kernels say what they mean to them.
+FIELDS = """
+    code x ldx y ldy more ldm w bias act w2 bias2 act2 n h_in w_in ci ho wo co columns
+    kh kw sh sw pt pl dh dw block split kind quant factor
+""".split()  # noqa: SIM905
+OPERATION = np.dtype([(name, np.int64) for name in FIELDS])
+
+
+class Code(enum.IntEnum):
+    """What an operation does; named like the kernel that does it."""
+
+    DENSE = 0
+    DEPTHWISE = 1
+    PLANAR = 2
+    MEAN = 3
+    SCALE = 4
+    COMBINE = 5
+    SHUFFLE = 6
+    POOL = 7
+    SOFTMAX = 8
+
+
+def _compiled(sources: str) -> Any:
+    def work(ops, thread, threads, scratch, meeting):  # type: ignore[no-untyped-def]
+        """One thread's part of a program: every operation, and after each a meeting."""
+        len(sources)
+        for i in range(len(ops)):
+            op = ops[i]
+            code = op.code
+            if code == Code.DEPTHWISE:
+                kernels.depthwise(op, scratch, thread, threads)
+            elif code == Code.DENSE:
+                kernels.dense(op, scratch, thread, threads)
+            elif code == Code.PLANAR:
+                kernels.planar(op, scratch, thread, threads)
+            elif code == Code.MEAN:
+                kernels.mean(op, thread, threads)
+            elif code == Code.SCALE:
+                kernels.scale(op, thread, threads)
+            elif code == Code.COMBINE:
+                kernels.combine(op, thread, threads)
+            elif code == Code.SHUFFLE:
+                kernels.shuffle(op, thread, threads)
+            elif code == Code.POOL:
+                kernels.pool(op, thread, threads)
+            elif code == Code.SOFTMAX:
+                kernels.softmax(op, thread, threads)
+            meet(meeting, threads)
+
+    return compiled(work)
+
+
+_work = _compiled(digest(Path(__file__).parent))
+
+
+def is_ready() -> bool:
+    """Whether the kernels for this CPU are in memory or in Numba's cache on disk."""
+    return is_compiled(_work, *nothing(OPERATION))
+
+
+def team(threads: int) -> Team:
+    """Threads that run these programs; all networks share those of a number, but for one: then each has its own."""
+    return _team(threads) if threads > 1 else Team(1, _work, OPERATION)
+
+
+@functools.cache
+def _team(threads: int) -> Team:
+    return Team(threads, _work, OPERATION)

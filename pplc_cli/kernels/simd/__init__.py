@@ -1,0 +1,1 @@
+"""Building blocks of vectorised kernels, shared by training and inference."""

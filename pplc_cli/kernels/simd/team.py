@@ -1,0 +1,129 @@
+"""Threads that work through lists of operations together, without Python in between."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numba
+import numpy as np
+from numba import njit
+
+from pplc_cli.kernels.simd.vector import fetch_add, give_way, kernel, pause, read_shared
+
+
+@kernel
+def meet(meeting, threads):  # type: ignore[no-untyped-def]
+    """Wait for the other threads of the team."""
+    if threads == 1:
+        return
+    arrived = fetch_add(meeting, 1) + 1
+    target = (arrived + threads - 1) // threads * threads
+    turns = 0
+    while read_shared(meeting) < target:
+        turns += 1
+        if turns < 2000:
+            pause()
+        else:
+            give_way()
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 of the sources in a folder and in this one; Numba's cache on disk checks one file only."""
+    sources = [path for part in (Path(__file__).parent, folder) for path in sorted(part.rglob("*.py"))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+
+
+def compiled(work: Callable[..., None]) -> Any:
+    """One thread's part of a program, to be compiled at its first use and kept on disk where that is possible."""
+    try:
+        return njit(nogil=True, cache=True)(work)
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+        return njit(nogil=True)(work)
+
+
+def is_compiled(work: Any, *arguments: Any) -> bool:
+    """Whether the machine code for this CPU and such arguments is in memory or in Numba's cache on disk."""
+    if work.signatures:
+        return True
+    # Numba has no public way to ask its cache without compiling on a miss.
+    types = tuple(numba.typeof(value) for value in arguments)
+    return work._cache.load_overload(types, work.targetctx) is not None
+
+
+def nothing(operation: np.dtype) -> tuple:
+    """The arguments of a program that does nothing."""
+    return np.zeros(0, operation), 0, 1, 0, 0
+
+
+class Team:
+    """Threads that run programs together, and the memory they work in; the caller's thread is one of them."""
+
+    def __init__(self, threads: int, work: Any, operation: np.dtype) -> None:
+        """Args: work: see :func:`compiled`; operation: the type of what its lists hold."""
+        self.threads, self._work, self._operation = threads, work, operation
+        self._lock = threading.Lock()
+        self._meeting = np.zeros(8, np.int64)
+        self._scratch = np.zeros(0, np.uint8)
+        self._memory: list[np.ndarray] = []  # what nobody works in now
+        self._job: Any = None
+        self._start: list[SimpleQueue[None]] = []
+        self._process = -1
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
+        self._hire()
+
+    def run(self, ops: np.ndarray, scratch: int) -> None:
+        """Run a program; ``scratch``: bytes that each thread needs."""
+        if not len(ops):
+            return
+        with self._lock:
+            self._hire()
+            size = (scratch + 8191) // 4096 * 4096
+            if len(self._scratch) < self.threads * size + 64:
+                self._scratch = np.zeros(self.threads * size + 64, np.uint8)
+            base = (self._scratch.ctypes.data + 63) // 64 * 64
+            self._job = (ops, base, size)
+            for start in self._start:
+                start.put(None)
+            self._part(0)  # which ends with a meeting: the others are through, too
+
+    def borrow(self, size: int) -> np.ndarray:
+        """At least so many bytes, to be given back. What is in them is left from others."""
+        # New pages cost more than all the work on them: a batch of another size takes those of the last one.
+        memory = self._memory.pop() if self._memory else None
+        return memory if memory is not None and len(memory) >= size else np.empty(size, np.uint8)
+
+    def give_back(self, memory: np.ndarray) -> None:
+        """Let others borrow it."""
+        self._memory.append(memory)
+
+    def _part(self, thread: int) -> None:
+        ops, base, size = self._job
+        self._work(ops, thread, self.threads, base + thread * size, self._meeting.ctypes.data)
+
+    def _forked(self) -> None:
+        """In a child: whoever held the lock is not there."""
+        self._lock = threading.Lock()
+
+    def _hire(self) -> None:
+        """Start the threads, in a forked child again."""
+        if self._process == os.getpid():
+            return
+        self._process = os.getpid()
+        # In a forked child the old ones would wake threads of the parent.
+        self._start = [SimpleQueue() for _ in range(self.threads - 1)]
+        self._meeting = np.zeros(8, np.int64)
+        self._work(*nothing(self._operation))  # compiled, or read from the cache, before threads need it
+        for number in range(1, self.threads):
+            threading.Thread(target=self._serve, args=(number,), name=f"pplc-{number}", daemon=True).start()
+
+    def _serve(self, thread: int) -> None:
+        while True:
+            self._start[thread - 1].get()
+            self._part(thread)

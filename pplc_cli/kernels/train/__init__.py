@@ -1,0 +1,1 @@
+"""Forward and backward kernels: a Paddle network trains through them."""

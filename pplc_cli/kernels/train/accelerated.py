@@ -1,0 +1,136 @@
+"""A network's forward pass, replaced by plans where that is possible."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Any, Optional
+
+import paddle
+from paddle.autograd import PyLayer
+from paddle.jit.dy2static.convert_call_func import convert_call
+
+from pplc_cli.kernels.simd.team import Team
+from pplc_cli.kernels.train.batch import Run
+from pplc_cli.kernels.train.plan import Plan
+from pplc_cli.kernels.train.program import make_team
+from pplc_cli.kernels.train.trace import Untraceable, has_hooks, opaque_layers, trace
+from pplc_cli.kernels.train.views import How
+
+_logger = logging.getLogger(__name__)
+
+
+@functools.cache
+def team(threads: int) -> Team:
+    """The process's threads; all networks share them."""
+    return make_team(threads)
+
+
+class _Differentiable(PyLayer):
+    """A run as one operation of Paddle's autograd."""
+
+    @staticmethod
+    def forward(context: Any, x: Any, lease: Any, *parameters: Any) -> Any:
+        context.lease = lease
+        return lease.run.forward(x)
+
+    @staticmethod
+    def backward(context: Any, gradient: Any) -> Any:
+        x, gradients = context.lease.run.backward(gradient.contiguous())
+        context.lease = None
+        return (x, *gradients)
+
+
+class _Lease:
+    """A run that is in use until its backward pass is over or given up."""
+
+    def __init__(self, run: Run, free: list[Run]) -> None:
+        self.run, self._free = run, free
+
+    def __del__(self) -> None:
+        self.run.release()
+        self._free.append(self.run)
+
+
+class Accelerated:
+    """Stands in for a layer's ``forward``."""
+
+    def __init__(self, layer: Any, how: How) -> None:
+        self.layer, self.original, self.how = layer, layer.forward, how
+        # Paddle asks for these when it makes a static graph; __call__ translates what must be translated.
+        self.__dict__.update({"__name__": "forward", "__already_d2s": True})
+        self._runs: dict[Any, list[Run]] = {}
+        self._plans: dict[Any, Plan] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: without the memory, which belongs to this network's parameters."""
+        return {**self.__dict__, "_runs": {}, "_plans": {}}
+
+    def __call__(self, x: Any, *more: Any, **options: Any) -> Any:
+        if not paddle.in_dynamic_mode():
+            return convert_call(self.original)(x, *more, **options)
+        if more or options or not _fits(x):
+            return self.original(x, *more, **options)
+        training = paddle.is_grad_enabled()
+        key = (
+            tuple(x.shape),
+            training,
+            training and not x.stop_gradient,
+            tuple((id(each), each.training, has_hooks(each)) for each in self.layer.sublayers(include_self=True)),
+            tuple(parameter.stop_gradient for parameter in self.layer.parameters()),
+        )
+        plan = self._plans.get(key)
+        if plan is None:
+            try:
+                graph = trace(self.layer, self.original, x.shape)
+            except Untraceable as reason:
+                self._step_aside(str(reason))
+                return self.original(x)
+            for layer in opaque_layers(graph):
+                _logger.info("left to Paddle: %s", layer)
+                for child in layer.children():
+                    _replace(child, self.how)
+            plan = self._plans[key] = Plan(graph, self.how, training, key[2])
+        free = self._runs.setdefault(key, [])
+        lease = _Lease(free.pop() if free else Run(plan, team(self.how.threads)), free)
+        if not plan.backward:
+            return lease.run.forward(x.contiguous())
+        return _Differentiable.apply(x.contiguous(), lease, *plan.parameters)
+
+    def _step_aside(self, reason: str) -> None:
+        """Let Paddle run this layer, and accelerate those inside it."""
+        _logger.info("left to Paddle: %s (%s)", type(self.layer).__name__, reason)
+        restore(self.layer)
+        for child in self.layer.children():
+            _replace(child, self.how)
+
+
+def _fits(x: Any) -> bool:
+    return (
+        isinstance(x, paddle.Tensor)
+        and x.dtype == paddle.float32
+        and x.place.is_cpu_place()
+        and x.ndim in (2, 4)
+        and 0 not in x.shape
+    )
+
+
+def _replace(layer: Any, how: How) -> None:
+    if not isinstance(layer.__dict__.get("forward"), Accelerated):
+        object.__setattr__(layer, "forward", Accelerated(layer, how))
+
+
+def restore(layer: Any) -> None:
+    """Undo the acceleration of a layer and of all inside it."""
+    for each in layer.sublayers(include_self=True):
+        if isinstance(each.__dict__.get("forward"), Accelerated):
+            object.__delattr__(each, "forward")
+
+
+def replace(network: Any, threads: Optional[int], reduce: Any, half: bool) -> None:
+    """Let a network's forward pass run through plans."""
+    from pplc_cli.base.paddle import physical_cores
+
+    how = How(threads or physical_cores(), reduce, half)
+    team(how.threads)  # has the kernels compiled or loaded now, not in the first step
+    _replace(network, how)

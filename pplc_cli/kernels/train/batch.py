@@ -1,0 +1,152 @@
+"""Runs of a plan: forward and backward of one batch, between Paddle's tensors and the arena."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import numpy as np
+import paddle
+
+from pplc_cli.kernels.simd.arena import Buffer, Slot
+from pplc_cli.kernels.simd.team import Team
+from pplc_cli.kernels.train.plan import Plan
+from pplc_cli.kernels.train.program import OPERATION
+
+
+class _Segment:
+    """Operations in a row, with what must be filled in before they run."""
+
+    def __init__(self, steps: list) -> None:
+        self.ops = np.zeros(len(steps), OPERATION)
+        self.slots: list[tuple[int, str, Slot]] = []
+        self._buffers: list[tuple[int, str]] = []
+        offsets: list[int] = []
+        for index, step in enumerate(steps):
+            for name, value in step.items():
+                if isinstance(value, Buffer):
+                    self._buffers.append((index, name))
+                    offsets.append(value.offset)
+                elif isinstance(value, Slot):
+                    self.slots.append((index, name, value))
+                else:
+                    self.ops[name][index] = value
+        self._offsets = np.array(offsets, np.int64)
+
+    def bind(self, base: int) -> None:
+        """Point at an arena's buffers."""
+        for (index, name), address in zip(self._buffers, (base + self._offsets).tolist()):
+            self.ops[name][index] = address
+
+
+class Run:
+    """A plan for one batch at a time; it borrows its memory from the team until the batch is done."""
+
+    def __init__(self, plan: Plan, team: Team) -> None:
+        self.plan, self.team = plan, team
+        self._arena: Optional[np.ndarray] = None
+        self._base = 0
+        self._constants: dict[Any, np.ndarray] = {}
+        self._tensors: dict[Any, Any] = {}
+        self._opaque: dict[int, tuple[Any, Any]] = {}
+        self._forward, self._backward = self._segments(plan.forward), self._segments(plan.backward)
+
+    def _segments(self, steps: list) -> list:
+        parts: list = [[]]
+        for step in steps:
+            if callable(step):
+                parts += [step, []]
+            else:
+                parts[-1].append(step)
+        return [_Segment(part) if isinstance(part, list) else part for part in parts]
+
+    def _borrow(self) -> None:
+        """Take memory for a batch; often it is the last batch's, and nothing is to be done."""
+        self._arena = self.team.borrow(self.plan.arena_size + 64)
+        base = (self._arena.ctypes.data + 63) // 64 * 64
+        if base != self._base:
+            self._base = base
+            for segment in (*self._forward, *self._backward):
+                if isinstance(segment, _Segment):
+                    segment.bind(base)
+
+    def array(self, buffer: Buffer, count: int) -> np.ndarray:
+        """A buffer as float64."""
+        assert self._arena is not None
+        start = self._base - self._arena.ctypes.data + buffer.offset
+        return self._arena[start : start + 8 * count].view(np.float64)
+
+    def _address(self, slot: Slot) -> int:
+        name = slot.name
+        if isinstance(name, tuple):
+            if name[0] == "tensor":
+                return name[2].data_ptr()
+            if name[0] == "constants":
+                if name not in self._constants:
+                    self._constants[name] = np.array(name[1:], np.float32)
+                return self._constants[name].ctypes.data
+            if name[0] == "planes":
+                if name[1] not in self._tensors:
+                    self._tensors[name[1]] = paddle.empty(name[2], "float32")
+                return self._tensors[name[1]].data_ptr()
+        return self._tensors[name].data_ptr()
+
+    def _go(self, segments: list) -> None:
+        for segment in segments:
+            if not isinstance(segment, _Segment):
+                segment(self)
+                continue
+            for index, name, slot in segment.slots:
+                segment.ops[name][index] = self._address(slot)
+            self.team.run(segment.ops, self.plan.scratch)
+
+    def forward(self, x: Any) -> Any:
+        """The network's output for a contiguous float32 tensor."""
+        self._borrow()
+        self._tensors = {"input": x}
+        for number, node in enumerate(self.plan.dropouts):
+            options, (n, channels, *_) = node.options, node.shape
+            # Drawn as Paddle would, which has one number for all of a picture where whole pictures are dropped.
+            factor = paddle.nn.functional.dropout(
+                paddle.ones([n, 1 if options["pictures"] else channels]),
+                options["p"],
+                training=options["training"],
+                mode=options["mode"],
+            )
+            self._tensors["dropout", number] = factor.expand([n, channels]).contiguous()
+        self._go(self._forward)
+        return self._tensors.pop("output")
+
+    def backward(self, gradient: Any) -> tuple[Any, list[Any]]:
+        """Gradients of the input (None where it wants none) and of the plan's parameters."""
+        self._tensors["output gradient"] = gradient
+        for parameter in self.plan.parameters:
+            self._tensors["gradient", id(parameter)] = paddle.empty(parameter.shape, "float32")
+        self._go(self._backward)
+        gradients = [self._tensors["gradient", id(parameter)] for parameter in self.plan.parameters]
+        result = self._tensors.get("input gradient")
+        self.release()
+        return result, gradients
+
+    def release(self) -> None:
+        """Let go of the batch's tensors and memory."""
+        self._tensors, self._opaque = {}, {}
+        if self._arena is not None:
+            self.team.give_back(self._arena)
+            self._arena = None
+
+    # -- layers that Paddle runs -------------------------------------------------------------------------------------
+
+    def opaque_forward(self, name: int, layer: Any, input_gradient: bool, gradient: bool) -> None:
+        x = self._tensors.pop(name)
+        x.stop_gradient = not input_gradient
+        with paddle.set_grad_enabled(gradient):
+            result = layer(x)
+        self._opaque[name] = (x, result)
+        self._tensors["result", name] = result.detach().contiguous()
+
+    def opaque_backward(self, name: int) -> None:
+        x, result = self._opaque.pop(name)
+        if not result.stop_gradient:
+            paddle.autograd.backward([result], [self._tensors["gradient", name]])
+        if not x.stop_gradient:  # though the layer may let no gradient through
+            self._tensors["input gradient", name] = paddle.zeros_like(x) if x.grad is None else x.grad.contiguous()

@@ -1,0 +1,1 @@
+"""Training kernels, one file per kind of operation."""

@@ -1,0 +1,119 @@
+"""Programs: lists of operations that a team of threads works through together, without Python in between."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pplc_cli.kernels.simd.team import Team, compiled, digest, is_compiled, meet, nothing
+from pplc_cli.kernels.train.ops import convolution, depthwise
+from pplc_cli.kernels.train.ops import elementwise as operations
+
+# The fields of an operation, each int64: addresses, sizes and switches. Kernels say what they mean to them.
+FIELDS = """
+    code x y g dx w wt dw bias db n h_in w_in ci ho wo co kh kw sh sw ph pw dilation
+    in_bn in_act out_bn stats stats_size sums sums_size add finish block half
+""".split()  # noqa: SIM905
+OPERATION = np.dtype([(name, np.int64) for name in FIELDS])
+
+
+class Code(enum.IntEnum):
+    """What an operation does; named like the kernel that does it."""
+
+    PACK_DENSE = 0
+    PACK_DEPTHWISE = 1
+    DENSE = 2
+    DENSE_BACKWARD = 3
+    DEPTHWISE = 4
+    DEPTHWISE_BACKWARD = 5
+    REDUCE_DENSE = 6
+    REDUCE_DEPTHWISE = 7
+    STATISTICS = 8
+    LOCAL_MOMENTS = 9
+    NORM_FORWARD = 10
+    LOCAL_SUMS = 11
+    NORM_BACKWARD = 12
+    COPY = 13
+    COPY_BACKWARD = 14
+    SCALE = 15
+    SCALE_BACKWARD = 16
+    MEAN = 17
+    MEAN_BACKWARD = 18
+    POOL = 19
+    POOL_BACKWARD = 20
+    TO_PIXELS = 21
+    TO_PLANES = 22
+
+
+def _compiled(digest: str) -> Any:
+    def work(ops, thread, threads, scratch, meeting):  # type: ignore[no-untyped-def]
+        """One thread's part of a program: every operation, and after each a meeting."""
+        len(digest)
+        for i in range(len(ops)):
+            op = ops[i]
+            code = op.code
+            if code == Code.DENSE:
+                convolution.forward(op, scratch, thread, threads)
+            elif code == Code.DENSE_BACKWARD:
+                convolution.backward(op, scratch, thread, threads)
+            elif code == Code.DEPTHWISE:
+                depthwise.forward(op, scratch, thread, threads)
+            elif code == Code.DEPTHWISE_BACKWARD:
+                depthwise.backward(op, scratch, thread, threads)
+            elif code == Code.PACK_DENSE:
+                convolution.pack(op, thread, threads)
+            elif code == Code.PACK_DEPTHWISE:
+                depthwise.pack(op, thread, threads)
+            elif code == Code.REDUCE_DENSE:
+                convolution.reduce_weights(op, thread, threads)
+            elif code == Code.REDUCE_DEPTHWISE:
+                depthwise.reduce_weights(op, thread, threads)
+            elif code == Code.STATISTICS:
+                operations.statistics(op, scratch, thread, threads)
+            elif code == Code.LOCAL_MOMENTS:
+                operations.local_moments(op, thread, threads)
+            elif code == Code.NORM_FORWARD:
+                operations.norm_forward(op, thread, threads)
+            elif code == Code.LOCAL_SUMS:
+                operations.local_sums(op, thread, threads)
+            elif code == Code.NORM_BACKWARD:
+                operations.norm_backward(op, thread, threads)
+            elif code == Code.COPY:
+                operations.copy(op, scratch, thread, threads)
+            elif code == Code.COPY_BACKWARD:
+                operations.copy_backward(op, scratch, thread, threads)
+            elif code == Code.SCALE:
+                operations.scale(op, scratch, thread, threads)
+            elif code == Code.SCALE_BACKWARD:
+                operations.scale_backward(op, scratch, thread, threads)
+            elif code == Code.MEAN:
+                operations.mean(op, scratch, thread, threads)
+            elif code == Code.MEAN_BACKWARD:
+                operations.mean_backward(op, scratch, thread, threads)
+            elif code == Code.POOL:
+                operations.pool(op, scratch, thread, threads)
+            elif code == Code.POOL_BACKWARD:
+                operations.pool_backward(op, scratch, thread, threads)
+            elif code == Code.TO_PIXELS:
+                operations.to_pixels(op, thread, threads)
+            elif code == Code.TO_PLANES:
+                operations.to_planes(op, thread, threads)
+            meet(meeting, threads)
+
+    return compiled(work)
+
+
+_work = _compiled(digest(Path(__file__).parent))
+
+
+def is_ready() -> bool:
+    """Whether the kernels for this CPU are in memory or in Numba's cache on disk."""
+    return is_compiled(_work, *nothing(OPERATION))
+
+
+def make_team(threads: int) -> Team:
+    """Threads that run these programs."""
+    return Team(threads, _work, OPERATION)

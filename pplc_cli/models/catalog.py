@@ -1,0 +1,79 @@
+"""The networks as a list to choose from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Optional
+
+from pplc_cli.models.published import PUBLISHED
+from pplc_cli.models.registry import find_network, network_names
+from pplc_cli.models.weights.manifest import cache_folder, official
+
+COUNTS = Path(__file__).with_name(
+    "counts.json"
+)  # written by scripts/count_networks.py; a test holds it to the networks
+
+
+@dataclasses.dataclass(frozen=True)
+class Listed:
+    """A network of the zoo, with 1000 classes.
+
+    Attributes:
+        name: for ``model.name``.
+        params: parameters, as the source of the published figures counts them (see :mod:`pplc_cli.benchmark.macs`).
+        macs: multiply-adds for one picture, counted likewise.
+        memory: bytes that its operations read and write for one picture of 224 x 224, float32.
+        top1: percent on ImageNet, published; None where nothing is.
+        source: of the published figures.
+        weights: kinds of official weights.
+        cached: whether some of them are in the cache.
+        paddlex: its name in PaddleX, or None.
+    """
+
+    name: str
+    params: int
+    macs: int
+    memory: int
+    top1: Optional[float]
+    source: str
+    weights: list[str]
+    cached: bool
+    paddlex: Optional[str]
+
+
+def list_networks(
+    words: Sequence[str] = (),
+    *,
+    max_params: Optional[float] = None,
+    max_macs: Optional[float] = None,
+    min_top1: Optional[float] = None,
+    cached: bool = False,
+) -> list[Listed]:
+    """The networks that meet all conditions.
+
+    Args:
+        words: at least one is in the name, in any case; none: all.
+        max_params: millions.
+        max_macs: millions.
+        min_top1: percent; networks without a published accuracy are left out.
+        cached: only those with weights in the cache.
+    """
+    counts = json.loads(COUNTS.read_text(encoding="utf-8"))
+    found = []
+    for name in network_names():
+        spec, published = find_network(name), PUBLISHED[name]
+        here = any((cache_folder() / official(spec, source)[0]).is_file() for source in spec.weights)
+        known = (published.top1, published.source, list(spec.weights), here, spec.paddlex)
+        found.append(Listed(name, counts[name]["params"], counts[name]["macs"], counts[name]["memory"], *known))
+    return [
+        each
+        for each in found
+        if (not words or any(word.lower() in each.name.lower() for word in words))
+        and (max_params is None or each.params <= max_params * 1e6)
+        and (max_macs is None or each.macs <= max_macs * 1e6)
+        and (min_top1 is None or (each.top1 is not None and each.top1 >= min_top1))
+        and (each.cached or not cached)
+    ]

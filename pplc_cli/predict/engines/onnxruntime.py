@@ -1,0 +1,81 @@
+"""ONNX Runtime."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any, Optional, Union
+
+import numpy as np
+
+from pplc_cli.base.errors import PredictError
+from pplc_cli.base.paddle import physical_cores
+from pplc_cli.predict.engines.base import not_installed
+from pplc_cli.predict.engines.onnx_source import one_line, onnx_source, run_in_batches
+
+
+class OnnxRuntimeEngine:
+    """A network in ONNX; see :class:`pplc_cli.predict.engines.base.Engine`."""
+
+    name = "onnxruntime"
+
+    def __init__(self, source: Union[Path, bytes], *, precision: str, threads: int, where: object) -> None:
+        """Load a file, or the content of one.
+
+        Args:
+            source: from :func:`pplc_cli.predict.engines.onnx_source.onnx_source`.
+            precision: what it holds.
+            threads: of its kernels.
+            where: what errors name.
+
+        Raises:
+            PredictError: ONNX Runtime is not installed or cannot load the network.
+        """
+        try:
+            import onnxruntime
+        except ImportError:
+            raise PredictError(not_installed("onnxruntime")) from None
+        self._source, self._where = source, where
+        self.precision, self.threads = precision, threads
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1  # these networks are chains
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 3  # errors, which are raised too
+        # Its threads wait in a busy loop between layers, which is fast, but not between runs, where others need them.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        try:
+            self._session: Any = onnxruntime.InferenceSession(
+                source if isinstance(source, bytes) else str(source), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime's own kinds
+            raise PredictError(f"{where}: ONNX Runtime cannot load this network: {one_line(error)}") from None
+        given, made = self._session.get_inputs(), self._session.get_outputs()
+        if len(given) != 1 or not made:
+            raise PredictError(f"{where}: expected a network with one input, got {len(given)}")
+        self._input, self._output = given[0], made[0].name
+        self._lock = threading.Lock()
+        self._single = self if threads == 1 else None
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """float32 (N, 3, H, W), normalised, to float32 (N, classes) or (N, features); sessions are thread-safe."""
+        return run_in_batches(self._run, images, self._input.shape, self._where)
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        (result,) = self._session.run([self._output], {self._input.name: images})
+        return result.reshape(len(images), -1)
+
+    def single(self) -> OnnxRuntimeEngine:
+        """One for all threads: a session of one thread computes on the thread that calls it."""
+        with self._lock:
+            if self._single is None:
+                self._single = OnnxRuntimeEngine(self._source, precision=self.precision, threads=1, where=self._where)
+            return self._single
+
+
+def open_folder(folder: Path, *, precision: str, threads: Optional[int], features: bool) -> OnnxRuntimeEngine:
+    """See :func:`pplc_cli.predict.engines.base.open_engine`."""
+    if precision == "bfloat16":
+        raise PredictError("the engine onnxruntime runs float32 and int8; pplc, paddle and openvino run bfloat16")
+    source = onnx_source(folder, precision=precision, features=features)
+    return OnnxRuntimeEngine(source, precision=precision, threads=threads or physical_cores(), where=folder)

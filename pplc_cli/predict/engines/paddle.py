@@ -1,0 +1,91 @@
+"""Paddle Inference with oneDNN."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from pplc_cli.base.errors import PredictError
+from pplc_cli.base.paddle import load_paddle, physical_cores
+from pplc_cli.predict.engines.onnx_source import one_line, run_in_batches
+
+# Shapes whose oneDNN primitives are kept: without a limit, memory grows with every new shape. With it, batches of 1 to
+# 32 pictures at random settle at 1.5 times the memory of batches of one size, so nothing is padded to a fixed batch.
+MKLDNN_CACHE = 10
+
+
+class PaddleEngine:
+    """An exported model that runs batches; see :class:`pplc_cli.predict.engines.base.Engine`."""
+
+    name = "paddle"
+
+    def __init__(
+        self, folder: Path, *, mkldnn: bool = True, threads: Optional[int] = None, precision: str = "float32"
+    ) -> None:
+        """Load ``inference.json`` (or ``inference.pdmodel``) and ``inference.pdiparams``.
+
+        Raises:
+            PredictError: a file is missing or Paddle cannot load it.
+        """
+        self.folder, self.mkldnn, self.precision = folder, mkldnn, precision
+        self.threads = threads or physical_cores()
+        program = next((folder / n for n in ("inference.json", "inference.pdmodel") if (folder / n).is_file()), None)
+        weights = folder / "inference.pdiparams"
+        if program is None or not weights.is_file():
+            missing = "inference.json" if program is None else weights.name
+            raise PredictError(f"{folder}: {missing} is missing; expected a folder that pplc export wrote")
+        paddle = load_paddle(self.threads)
+        from paddle import inference
+
+        if precision == "bfloat16" and not paddle.base.core.supports_bfloat16():
+            raise PredictError("this CPU has no bfloat16 that Paddle uses; expected --precision float32")
+
+        config = inference.Config(str(program), str(weights))
+        config.disable_gpu()
+        config.disable_glog_info()
+        config.set_cpu_math_library_num_threads(self.threads)
+        config.enable_memory_optim()
+        if program.suffix == ".json":
+            config.enable_new_executor()
+            config.enable_new_ir(True)
+        if mkldnn:
+            config.enable_mkldnn()
+            config.set_mkldnn_cache_capacity(MKLDNN_CACHE)
+        else:
+            config.disable_mkldnn()
+        if precision == "bfloat16":
+            config.enable_mkldnn_bfloat16()
+        try:
+            self._predictor: Any = inference.create_predictor(config)
+        except Exception as error:  # Paddle's own kinds, with pages of stack
+            raise PredictError(f"{folder}: Paddle cannot load this model: {one_line(error)}") from None
+        # Paddle's predictors are not safe to share between threads.
+        self._lock = threading.Lock()
+        self._input: Any = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
+        self._shape = self._input.shape()  # [0] where the batch is free
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """float32 (N, 3, H, W), normalised, to probabilities, float32 (N, classes); one caller at a time."""
+        return run_in_batches(self._run, images, self._shape, self.folder)
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        with self._lock:
+            self._input.copy_from_cpu(images)
+            self._predictor.run()
+            return self._predictor.get_output_handle(self._predictor.get_output_names()[0]).copy_to_cpu()
+
+    def single(self) -> PaddleEngine:
+        """This one: Paddle keeps Python's lock while it runs, so engines of one thread would never run side by side."""
+        return self
+
+
+def open_folder(folder: Path, *, precision: str, threads: Optional[int], features: bool) -> PaddleEngine:
+    """See :func:`pplc_cli.predict.engines.base.open_engine`."""
+    if features:
+        raise PredictError("the engine paddle gives probabilities alone; pplc, onnxruntime and openvino give features")
+    if precision == "int8":
+        raise PredictError("Paddle 3 runs float32 and bfloat16 on CPUs; pplc, onnxruntime and openvino run int8")
+    return PaddleEngine(folder, precision=precision, threads=threads)

@@ -1,0 +1,168 @@
+"""pplc's own kernels, for x86-64 CPUs with AVX2 or better; Paddle is not even imported."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+import numpy as np
+
+from pplc_cli.base.errors import ModelError, PredictError
+from pplc_cli.base.paddle import physical_cores
+from pplc_cli.kernels import unsupported
+from pplc_cli.kernels.graph.graph import Graph
+
+if TYPE_CHECKING:
+    from pplc_cli.data.transforms.basic import Normalize
+    from pplc_cli.kernels.infer.network import Network
+    from pplc_cli.kernels.infer.packing import Weights
+
+Size = tuple[int, int]
+
+
+class OwnEngine:
+    """A network in our own kernels; see :class:`pplc_cli.predict.engines.base.Engine`."""
+
+    name = "pplc"
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        precision: str = "float32",
+        threads: Optional[int] = None,
+        spans: Optional[Mapping[str, tuple[float, float]]] = None,
+        of: Optional[OwnEngine] = None,
+    ) -> None:
+        """Args: graph: simplified; spans: see :class:`pplc_cli.kernels.infer.operands.How`; of: an engine of the same
+        graph, whose weights serve this one too.
+
+        Raises:
+            PredictError: the graph has a node that the kernels do not know, named; or this CPU lacks the instructions
+                of the precision.
+        """
+        from pplc_cli.kernels.infer.packing import Weights
+        from pplc_cli.kernels.infer.resize import like_opencv
+
+        _check_cpu(precision)
+        self.graph, self.precision = graph, precision
+        self.threads = threads or physical_cores()
+        self._weights: Weights = Weights() if of is None else of._weights
+        self._spans = spans or {}
+        self._networks: dict[tuple[Size, int], Network] = {}
+        self._normalized: Optional[tuple[Normalize, np.ndarray]] = None
+        self._lock = threading.Lock()
+        like_opencv()  # compiled, or read from the cache, along with the network's kernels
+        if graph.size is not None:
+            self._network(graph.size, 0)
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """See :meth:`pplc_cli.predict.engines.base.Engine.run`."""
+        return self._run(images, self._size(images.shape), lambda network, part: network.run(part))
+
+    def run_pixels(self, images: np.ndarray, normalize: Normalize) -> np.ndarray:
+        """See :meth:`pplc_cli.predict.engines.base.PixelEngine.run_pixels`."""
+        n, height, width, channels = images.shape
+        how = self._normalization(normalize)
+        size = self._size((n, channels, height, width))
+        return self._run(images, size, lambda network, part: network.run_pixels(part, how))
+
+    def _run(self, images: np.ndarray, size: Size, run: Callable[[Network, np.ndarray], np.ndarray]) -> np.ndarray:
+        if self.threads == 1 or len(images) < self.threads:
+            return run(self._network(size, 0), images)
+        # Whole pictures for each thread: nobody waits for anybody.
+        parts = np.array_split(images, self.threads)
+        networks = [self._network(size, number + 1) for number in range(self.threads)]
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="pplc-engine") as pool:
+            return np.concatenate(list(pool.map(run, networks, parts)))
+
+    def single(self) -> OwnEngine:
+        """See :meth:`pplc_cli.predict.engines.base.Engine.single`."""
+        return OwnEngine(self.graph, precision=self.precision, threads=1, spans=self._spans, of=self)
+
+    def _size(self, shape: tuple[int, ...]) -> Size:
+        expected = self.graph.size
+        channels = self.graph.shapes[self.graph.input][1]
+        if len(shape) != 4 or shape[1] != channels or expected not in (None, shape[2:]):
+            height, width = expected or ("H", "W")
+            raise PredictError(f"expected pictures (N, {channels}, {height}, {width}), got {tuple(shape)}")
+        return shape[2], shape[3]
+
+    def _normalization(self, normalize: Normalize) -> np.ndarray:
+        from pplc_cli.kernels.infer.network import normalization
+
+        known = self._normalized
+        if known is None or known[0] != normalize:
+            known = self._normalized = normalize, normalization(*normalize.factors())
+        return known[1]
+
+    def _network(self, size: Size, number: int) -> Network:
+        """The network of all threads (0), or of one of them."""
+        from pplc_cli.kernels.infer.network import Network
+        from pplc_cli.kernels.infer.operands import How, Unsupported
+
+        with self._lock:
+            if (size, number) not in self._networks:
+                if len(self._networks) > 4 * (self.threads + 1):  # pictures of many sizes
+                    self._networks.clear()
+                how = How(1 if number else self.threads, self.precision, self._spans)
+                try:
+                    self._networks[size, number] = Network(self.graph, size, how, weights=self._weights)
+                except ModelError as error:
+                    raise PredictError(str(error)) from None
+                except Unsupported as reason:
+                    raise PredictError(f"pplc's own kernels do not know {reason}; expected --engine paddle") from None
+            return self._networks[size, number]
+
+
+def ready() -> bool:
+    """Whether this CPU can run the kernels and they are compiled; else their first use takes some ten seconds."""
+    if unsupported() is not None:
+        return False
+    from pplc_cli.kernels.infer import program
+    from pplc_cli.kernels.infer import resize as pixels
+
+    return program.is_ready() and pixels.is_ready()
+
+
+def to_be_compiled() -> Optional[str]:
+    """What to tell a user who is about to wait for the compiler; None where nobody will."""
+    if unsupported() is not None or ready():
+        return None
+    return "compiling pplc's kernels for this CPU, once; about ten seconds"
+
+
+def open_folder(folder: Path, *, precision: str, threads: Optional[int], features: bool) -> OwnEngine:
+    """See :func:`pplc_cli.predict.engines.base.open_engine`."""
+    reason = unsupported()
+    if reason is not None:
+        raise PredictError(f"the engine pplc cannot run here: {reason}; expected --engine paddle")
+    _check_cpu(precision)
+    spans = None
+    if precision == "int8":
+        from pplc_cli.kernels.infer.int8_ranges import read_spans
+
+        spans = read_spans(folder)
+    from pplc_cli.kernels.graph.paddle_reader import UnknownOperation, read_paddle
+    from pplc_cli.kernels.graph.simplify import simplify
+
+    try:
+        graph = read_paddle(folder)
+        graph = simplify(graph.features() if features else graph)
+        return OwnEngine(graph, precision=precision, threads=threads, spans=spans)
+    except UnknownOperation as error:
+        raise PredictError(f"{error}; expected --engine paddle") from None
+    except (ModelError, ValueError) as error:
+        raise PredictError(str(error)) from None
+
+
+def _check_cpu(precision: str) -> None:
+    from pplc_cli.kernels.simd.llvm import BFLOAT16, INT8
+
+    needed = {"bfloat16": (BFLOAT16, "AVX-512 BF16"), "int8": (INT8, "AVX-512 VNNI")}
+    has, instructions = needed.get(precision, (True, ""))
+    if not has:
+        raise PredictError(f"the engine pplc runs {precision} on CPUs with {instructions} alone; expected float32")

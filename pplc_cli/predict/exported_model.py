@@ -1,0 +1,86 @@
+"""What an exported folder says of itself: labels and preprocessing, from PaddleX's ``inference.yml``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pplc_cli.base.errors import PredictError
+from pplc_cli.base.files import PathLike, recover_directory, user_path
+from pplc_cli.data.transforms.pipeline import Pipeline
+
+SIDECAR = "pplc.json"  # what pplc export has to say that PaddleX has no place for
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """Labels and preprocessing of an exported folder.
+
+    Attributes:
+        folder: where it lies.
+        name: of the network, as PaddleX knows it.
+        labels: class names in the order of their ids.
+        pipeline: from decoded pictures to network input.
+    """
+
+    folder: Path
+    name: str
+    labels: list[str]
+    pipeline: Pipeline
+
+
+def describe(folder: PathLike) -> Description:
+    """Read ``inference.yml``.
+
+    Raises:
+        PredictError: it is no folder that ``pplc export`` or PaddleX 3 wrote.
+    """
+    folder = recover_directory(user_path(folder))
+    path = folder / "inference.yml"
+    if not folder.is_dir():
+        raise PredictError(f"{folder}: no such folder; expected one that pplc export wrote")
+    if not path.is_file():
+        raise PredictError(f"{folder}: inference.yml is missing; expected a folder that pplc export wrote")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        labels = content["PostProcess"]["Topk"].get("label_list")
+        steps = content["PreProcess"]["transform_ops"]
+        transforms = [t for step in steps for t in _to_transforms(step)]
+        name = str((content.get("Global") or {}).get("model_name", ""))
+        labels = [str(label) for label in labels or range(1000)]
+        return Description(folder, name, labels, Pipeline(transforms, training=False))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
+        reason = " ".join(str(error).split())  # YAML's has lines
+        raise PredictError(f"{path}: is not what PaddleX 3 writes: {type(error).__name__}: {reason}") from None
+
+
+def read_sidecar(folder: Path) -> dict[str, Any]:
+    """What ``pplc export`` noted of a folder; nothing where it is PaddleX's, or damaged."""
+    try:
+        return dict(json.loads((folder / SIDECAR).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _to_transforms(step: dict[str, Any]) -> list[Any]:
+    """A step of PaddleX as our operator."""
+    (name, arguments), *_ = step.items()
+    arguments = arguments or {}
+    if name == "ResizeImage":
+        interp = {"interp": arguments.get("interpolation", "LINEAR")}
+        if arguments.get("resize_short"):
+            return [{"ResizeByShort": {"short_size": arguments["resize_short"], **interp}}]
+        width, height = (arguments["size"],) * 2 if isinstance(arguments["size"], int) else arguments["size"]
+        return [{"Resize": {"target_size": [height, width], **interp}}]
+    if name == "CropImage":
+        return [{"CenterCrop": {"crop_size": arguments.get("size", 224)}}]
+    if name == "NormalizeImage":
+        top = [1 / arguments.get("scale", 1 / 255)] * 3
+        return [{"Normalize": {"mean": arguments["mean"], "std": arguments["std"], "max_val": top}}]
+    if name == "ToCHWImage":
+        return []
+    raise ValueError(f"unknown step {name}")

@@ -1,0 +1,99 @@
+"""PaddleX's ``inference.yml``: labels and preprocessing, from a configuration's transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Optional
+
+from pplc_cli.base.errors import ExportError
+from pplc_cli.data.transforms.basic import CenterCrop, Normalize, Resize, ResizeByShort, Size
+from pplc_cli.data.transforms.pipeline import check_transforms, fixed_size
+
+TOP_K = 5
+
+
+def describe(
+    name: str, labels: Sequence[str], transforms: Sequence[Any], size: Size, batch: Optional[int] = None
+) -> dict[str, Any]:
+    """What ``inference.yml`` says.
+
+    Args:
+        name: of the network, as PaddleX knows it.
+        labels: class names in the order of their ids.
+        transforms: of evaluation.
+        size: height and width that come out of them.
+        batch: how many pictures run together, always; None: any number.
+
+    Raises:
+        ExportError: PaddleX's image classification cannot express the transforms.
+    """
+    operators: list[dict[str, Any]] = []
+    for operator in check_transforms(transforms, "eval.transforms", [], training=False):
+        if isinstance(operator, ResizeByShort) and operator.max_size < 1 and not operators:
+            operators.append({"ResizeImage": {"resize_short": operator.short_size, **_interp(operator.interp)}})
+        elif isinstance(operator, Resize) and not operator.keep_ratio and not operators:
+            height, width = operator.size()
+            operators.append({"ResizeImage": {"size": [width, height], **_interp(operator.interp)}})
+        elif isinstance(operator, CenterCrop) and len(operators) == 1:
+            operators.append({"CropImage": {"size": operator.crop_size}})
+        elif (
+            isinstance(operator, Normalize)
+            and operators
+            and len(set(operator.max_val)) == 1
+            and not any(operator.min_val)
+        ):
+            scale = 1 / operator.max_val[0] if operator.is_scale else 1.0
+            mean_std = {"mean": list(operator.mean), "std": list(operator.std)}
+            operators.append({"NormalizeImage": {"channel_num": 3, **mean_std, "order": "", "scale": scale}})
+        else:
+            raise ExportError(
+                f"eval.transforms: PaddleX has no place for {type(operator).__name__} here; it knows ResizeByShort or "
+                "Resize, then CenterCrop, then Normalize (min_val 0, one max_val)"
+            )
+    operators.append({"ToCHWImage": None})
+
+    def shapes() -> dict[str, Any]:  # least, usual and most, for engines that ask for them
+        return {"x": [[batch or n, 3, *size] for n in (1, 1, 8)]}
+
+    return {
+        "Global": {"model_name": name},
+        "Hpi": {
+            "backend_configs": {
+                "paddle_infer": {"trt_dynamic_shapes": shapes()},
+                "tensorrt": {"dynamic_shapes": shapes()},
+            }
+        },
+        "PreProcess": {"transform_ops": operators},
+        "PostProcess": {"Topk": {"topk": min(TOP_K, len(labels)), "label_list": list(labels)}},
+    }
+
+
+def _interp(name: str) -> dict[str, str]:
+    return {} if name == "LINEAR" else {"interpolation": name}
+
+
+def at_size(transforms: Sequence[Any], size: Size) -> list[Any]:
+    """The transforms for another size of picture: the part of the picture that the network sees stays the same.
+
+    Raises:
+        ExportError: they have no form for that size.
+    """
+    operators = check_transforms(transforms, "eval.transforms", [], training=False)
+    before = fixed_size(operators)
+    changed: list[Any] = []
+    for raw, operator in zip(transforms, operators):
+        if isinstance(operator, Resize) and not operator.keep_ratio:
+            changed.append({"Resize": {"target_size": list(size), "interp": operator.interp}})
+        elif isinstance(operator, ResizeByShort) and operator.max_size < 1 and before and size[0] == size[1]:
+            short = round(operator.short_size * size[0] / before[0])
+            changed.append({"ResizeByShort": {"short_size": short, "interp": operator.interp}})
+        elif isinstance(operator, CenterCrop) and size[0] == size[1]:
+            changed.append({"CenterCrop": {"crop_size": size[0]}})
+        elif isinstance(operator, Normalize):
+            changed.append(raw)
+        else:
+            raise ExportError(
+                f"eval.transforms: {type(operator).__name__} has no form for {size[0]} x {size[1]}; expected Resize, "
+                "or ResizeByShort and CenterCrop with a square"
+            )
+    return changed

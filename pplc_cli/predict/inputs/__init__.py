@@ -1,0 +1,1 @@
+"""Command-line arguments become a stream of images."""

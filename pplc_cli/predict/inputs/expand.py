@@ -1,0 +1,192 @@
+"""What the words after ``pplc predict`` mean: files, folders, globs, lists, archives, videos, addresses, stdin."""
+
+from __future__ import annotations
+
+import codecs
+import dataclasses
+import glob
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO, Optional
+
+import numpy as np
+
+from pplc_cli.base.errors import DownloadError, ImageError, PredictError
+from pplc_cli.base.files import user_path
+from pplc_cli.data.decode import decode_image, is_image_name, read_bytes, walk
+
+MAX_DOWNLOAD = 200 << 20
+LIST_SUFFIXES = (".txt", ".list", ".lst")
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm")
+ADDRESSES = ("http://", "https://")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A picture to predict.
+
+    Attributes:
+        name: what the answer is printed under.
+        data: the file's bytes where they are at hand, else they are read from the name.
+        pixels: the decoded picture where it is at hand, uint8 RGB (H, W, 3).
+        error: why there is no picture, where that is known before it is read.
+    """
+
+    name: str
+    data: Optional[bytes] = dataclasses.field(default=None, repr=False)
+    pixels: Optional[np.ndarray] = dataclasses.field(default=None, repr=False, compare=False)
+    error: Optional[str] = None
+
+    def read(self) -> bytes:
+        """The bytes of the file or address.
+
+        Raises:
+            ImageError: they cannot be had.
+        """
+        if self.error is not None:
+            raise ImageError(self.error)
+        if self.data is not None:
+            return self.data
+        if self.name.startswith(ADDRESSES):
+            from pplc_cli.base.download import read_url
+
+            try:
+                return read_url(self.name, MAX_DOWNLOAD)
+            except DownloadError as error:
+                raise ImageError(str(error)) from None
+        return read_bytes(self.name)
+
+    def decode(self) -> np.ndarray:
+        """The picture, uint8 RGB (H, W, 3).
+
+        Raises:
+            ImageError: it cannot be used.
+        """
+        return decode_image(self.read()) if self.pixels is None else self.pixels
+
+
+def expand(words: Iterable[str], *, every: Optional[float] = None) -> Iterator[Source]:
+    """The pictures that words stand for, in an order that is always the same; each is looked for as it is asked for.
+
+    A word that is nothing becomes a source that will say so; archives and videos become the pictures in them.
+
+    Args:
+        words: as a user typed them.
+        every: of videos, seconds from one frame to the next; None: all frames.
+
+    Raises:
+        PredictError: a folder or pattern without pictures, or a list that cannot be read.
+    """
+    for source in find(words):
+        name = source.name.lower()
+        if source.data is not None or name.startswith(ADDRESSES):
+            yield source
+        elif name.endswith(TAR_SUFFIXES):
+            from pplc_cli.predict.inputs.tar import read_tar
+
+            yield from read_tar(source.name)
+        elif name.endswith(VIDEO_SUFFIXES):
+            from pplc_cli.predict.inputs.tar import read_video
+
+            yield from read_video(source.name, every)
+        else:
+            yield source
+
+
+def find(words: Iterable[str]) -> Iterator[Source]:
+    """As :func:`expand`, but archives and videos come as they are."""
+    for word in words:
+        if word == "-":
+            yield from _standard_input()
+        elif word.startswith(ADDRESSES):
+            yield Source(word)
+        else:
+            yield from _local(word)
+
+
+def _local(word: str) -> Iterator[Source]:
+    path = user_path(word)
+    if path.is_dir():
+        empty = True
+        for name in walk(str(path)):
+            if is_image_name(name):
+                empty = False
+                yield Source(name)
+        if empty:
+            raise PredictError(f"{word}: the folder holds no pictures")
+    elif not path.exists() and glob.has_magic(word):
+        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute patterns too
+        if not matches:
+            raise PredictError(f"{word}: matches no file")
+        for match in matches:
+            if not os.path.isdir(match):  # noqa: PTH112
+                yield Source(match)
+    elif str(path).lower().endswith(LIST_SUFFIXES) and path.is_file():
+        yield from _list_file(path, word)
+    else:
+        yield Source(str(path))
+
+
+def _list_file(path: Path, word: str) -> Iterator[Source]:
+    try:
+        with path.open("rb") as file:
+            if not is_text(file.read(1 << 16)):
+                raise PredictError(f"{word}: expected a list of paths in UTF-8, got other bytes")
+            file.seek(0)
+            yield from _listed(file, path.parent, word)
+    except OSError as error:
+        raise PredictError(f"{word}: expected a list of paths in UTF-8: {error}") from None
+
+
+def is_text(head: bytes) -> bool:
+    """Whether bytes, which may end inside a character, are UTF-8."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in head
+
+
+def _listed(lines: Iterable[bytes], folder: Path, where: str) -> Iterator[Source]:
+    """A line a picture: a path or address, perhaps followed by a class id as in train_list.txt."""
+    empty = True
+    for number, raw in enumerate(lines):
+        # Names that are no UTF-8 are what the system gives out for them.
+        line = raw.decode("utf-8-sig" if number == 0 else "utf-8", "surrogateescape").strip()
+        if not line:
+            continue
+        empty = False
+        if line.startswith(ADDRESSES):
+            yield Source(line)
+            continue
+        if os.path.isabs(line) and os.path.exists(line):  # noqa: PTH110, PTH117 - a Path takes three times as long
+            yield Source(line)
+            continue
+        candidates = [line]
+        before, _, last = line.rpartition(" ")
+        if last.isdecimal() and before:
+            candidates.append(before)
+        places = (place for c in candidates for place in (folder / user_path(c), user_path(c)))
+        found = (place for place in places if os.path.exists(place))  # noqa: PTH110 - pathlib's raises for long names
+        yield Source(str(next(found, folder / user_path(candidates[-1]))))
+    if empty:
+        raise PredictError(f"{where}: lists no picture")
+
+
+def _standard_input() -> Iterator[Source]:
+    """A picture's bytes, or lines of paths, which may come one by one."""
+    stream: BinaryIO = sys.stdin.buffer
+    head = stream.read(16)
+    if not head:
+        raise PredictError("-: nothing came on standard input; expected a picture's bytes or a list of paths")
+    head += stream.readline()
+    # The only kinds of picture that may start like text.
+    like_text = head.startswith((b"GIF87a", b"GIF89a")) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+    if like_text or not is_text(head):
+        yield Source("-", head + stream.read())
+    else:
+        yield from _listed(chain(head.splitlines(), stream), Path(), "-")

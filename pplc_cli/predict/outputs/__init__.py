@@ -1,0 +1,1 @@
+"""Predictions as JSON lines, CSV, Parquet or annotated images."""

@@ -1,0 +1,68 @@
+"""Saving and showing predicted pictures with their labels drawn in."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from pplc_cli.base.errors import PredictError
+from pplc_cli.base.files import PathLike, atomic_file, user_path
+from pplc_cli.predict.predictor import Prediction
+
+
+def draw(prediction: Prediction) -> Any:
+    """The picture of a prediction (made with ``keep_images``) with its labels, a ``PIL.Image``."""
+    from PIL import Image
+
+    from pplc_cli.plots.text import annotate
+
+    if prediction.image is None:
+        raise ValueError("expected a prediction made with keep_images=True")
+    lines = [f"{label}  {score:.4f}" for label, score in prediction.top]
+    return Image.fromarray(annotate(prediction.image, lines))
+
+
+class AnnotatedFolder:
+    """Saves annotated pictures; two of the same name do not overwrite each other.
+
+    Attributes:
+        folder: where they go.
+    """
+
+    def __init__(self, folder: PathLike) -> None:
+        self.folder = user_path(folder)
+        self._taken: set[str] = set()
+
+    def save(self, prediction: Prediction) -> Path:
+        """Write ``NAME.jpg`` (``NAME_2.jpg``, ... where this call wrote one of that name before).
+
+        Raises:
+            PplcError: it cannot be written.
+        """
+        name = prediction.path
+        if name.startswith(("http://", "https://")):
+            name = urlparse(name).path
+        stem = Path(name).stem.lstrip("-") or "picture"
+        number, candidate = 1, stem
+        while candidate.lower() in self._taken:
+            number += 1
+            candidate = f"{stem}_{number}"
+        self._taken.add(candidate.lower())
+        path = self.folder / f"{candidate}.jpg"
+        with atomic_file(path) as temporary:
+            draw(prediction).save(temporary, quality=92)
+        return path
+
+
+def show(prediction: Prediction) -> None:
+    """Open the annotated picture in the system's viewer.
+
+    Raises:
+        PredictError: there is no display.
+    """
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise PredictError("--show needs a display, and there is none here; use --save FOLDER")
+    draw(prediction).show(title=prediction.path)

@@ -1,0 +1,286 @@
+"""Answers as JSON lines, CSV and Parquet: how each looks, and files that grow while a run goes on.
+
+Scores are rounded to 6 decimals everywhere. Embeddings are float32; as text they have 9 significant digits, which read
+back as the same numbers.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import csv
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Optional
+
+from pplc_cli.base.errors import PplcError, PredictError
+from pplc_cli.predict.predictor import Prediction, Predictor
+
+SUFFIXES = (".jsonl", ".csv", ".parquet")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What an answer consists of.
+
+    Attributes:
+        top_k: labels.
+        embedding: numbers of an embedding, which stands in place of labels; 0: none.
+    """
+
+    top_k: int = 1
+    embedding: int = 0
+
+    @classmethod
+    def of(cls, predictor: Predictor, top_k: int) -> Layout:
+        """What this predictor answers with."""
+        return cls(min(top_k, len(predictor.labels)), predictor.embedding_size())
+
+    @property
+    def columns(self) -> list[str]:
+        """Of a table; those of the best label carry no number."""
+        if self.embedding:
+            return ["path", "embedding", "error"]
+        others = [f"{name}_{rank}" for rank in range(2, self.top_k + 1) for name in ("label", "score")]
+        return ["path", "label", "score", "error", *others]
+
+    def row(self, answer: Prediction) -> list[Any]:
+        """Values of the columns; None where there is none."""
+        path, error = plain(answer.path), None if answer.error is None else plain(answer.error)
+        if self.embedding:
+            return [path, answer.embedding, error]
+        top: list[Any] = [value for label, score in answer.top for value in (label, round(score, 6))]
+        top += [None] * (2 * self.top_k - len(top))
+        return [path, *top[:2], error, *top[2 : 2 * self.top_k]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """An answer that a file holds already."""
+
+    path: str
+    failed: bool
+
+
+def plain(text: str) -> str:
+    """Text that every file can hold: a name that is no Unicode keeps its bytes as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def json_line(answer: Prediction) -> str:
+    """A line of JSON, without its end."""
+    if answer.embedding is None:
+        return json.dumps(answer.to_dict(), ensure_ascii=False)
+    # json would write 17 digits a number, of which 9 are known, and take four times as long.
+    numbers = ", ".join(["%.9g"] * len(answer.embedding)) % tuple(answer.embedding.tolist())
+    return f'{{"path": {json.dumps(answer.path, ensure_ascii=False)}, "embedding": [{numbers}]}}'
+
+
+def csv_line(values: list[Any]) -> str:
+    """A record of CSV with its end; scores have 6 decimals."""
+    text = io.StringIO()
+    cells = (f"{value:.6f}" if isinstance(value, float) else value for value in values)
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
+
+
+class Output(abc.ABC):
+    """A file of answers, which is safe to leave at any moment: what :meth:`sync` has seen stays.
+
+    Attributes:
+        path: the file.
+    """
+
+    def __init__(self, path: Path, layout: Layout) -> None:
+        self.path, self.layout = path, layout
+
+    @abc.abstractmethod
+    def claim(self) -> None:
+        """Take hold of it, for this process alone.
+
+        Raises:
+            PredictError: another process writes it.
+        """
+
+    @abc.abstractmethod
+    def clear(self) -> None:
+        """Start from nothing."""
+
+    @abc.abstractmethod
+    def done(self) -> Iterator[Done]:
+        """Whole answers that are there, in order; what follows them is cut off by the next :meth:`write`."""
+
+    @abc.abstractmethod
+    def write(self, answer: Prediction) -> None:
+        """Append an answer."""
+
+    @abc.abstractmethod
+    def sync(self) -> None:
+        """Have all answers so far on the disk, whatever happens from here on."""
+
+    def finish(self) -> None:
+        """After the last answer."""
+        self.sync()
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class LinesOutput(Output):
+    """Records of text, appended to the file itself."""
+
+    _file: BinaryIO
+
+    def __init__(self, path: Path, layout: Layout) -> None:
+        super().__init__(path, layout)
+        self._end: Optional[int] = None  # of the last whole record, until the rest is cut off
+
+    def claim(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("a+b", buffering=1 << 14)
+        try:
+            claim(self._file, self.path)
+        except PplcError:
+            self._file.close()
+            raise
+
+    def clear(self) -> None:
+        self._end = 0
+
+    def done(self) -> Iterator[Done]:
+        self._end = 0
+        self._file.seek(0)
+        for record in self._records():
+            done = self.parse(record)
+            if done is None:
+                return
+            if self._end or not self.head:
+                yield done
+            self._end += len(record)
+
+    def write(self, answer: Prediction) -> None:
+        self._cut()
+        self._file.write(self.encode(answer).encode("utf-8", "backslashreplace"))
+
+    def sync(self) -> None:
+        self._cut()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what cannot be written has been told
+            self._file.close()
+
+    def _cut(self) -> None:
+        if self._end is not None:
+            self._file.truncate(self._end)
+            self._file.seek(0, os.SEEK_END)
+            if not self._end:
+                self._file.write(self.head)
+            self._end = None
+
+    @property
+    def head(self) -> bytes:
+        """What the file begins with."""
+        return b""
+
+    @abc.abstractmethod
+    def encode(self, answer: Prediction) -> str:
+        """A record, with its end."""
+
+    @abc.abstractmethod
+    def parse(self, record: bytes) -> Optional[Done]:
+        """None: it is not whole, or none of ours."""
+
+    def _records(self) -> Iterator[bytes]:
+        """Pieces of the file that may be records."""
+        for line in self._file:  # noqa: UP028 - whose close `yield from` would call along with this generator's
+            yield line
+
+
+class JsonLines(LinesOutput):
+    """An object a line."""
+
+    def encode(self, answer: Prediction) -> str:
+        return json_line(answer) + "\n"
+
+    def parse(self, record: bytes) -> Optional[Done]:
+        try:
+            content = json.loads(record) if record.endswith(b"\n") else {}
+            return Done(plain(content["path"]), "error" in content)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+
+class Csv(LinesOutput):
+    """A table with a line of names."""
+
+    @property
+    def head(self) -> bytes:
+        return csv_line(self.layout.columns).encode()
+
+    def encode(self, answer: Prediction) -> str:
+        return csv_line(self.layout.row(answer))
+
+    def parse(self, record: bytes) -> Optional[Done]:
+        try:
+            text = record.decode("utf-8") if record.endswith(b"\n") else ""
+            (row,) = csv.reader(io.StringIO(text, newline=""), strict=True)
+        except (ValueError, csv.Error):
+            return None
+        if len(row) != len(self.layout.columns) or (not self._end and record != self.head):
+            return None
+        return Done(row[0], bool(row[3]))
+
+    def _records(self) -> Iterator[bytes]:
+        record = b""
+        for line in self._file:
+            record += line
+            if record.count(b'"') % 2 == 0:  # else a name goes on in the next line
+                yield record
+                record = b""
+        if record:
+            yield record
+
+
+def claim(file: BinaryIO, path: Path) -> None:
+    """Lock an open file until it is closed or the process ends; where the system knows no locks, go on without.
+
+    Raises:
+        PredictError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise PredictError(f"{path}: another process is writing it; wait for its end, or name another file") from None
+    except OSError:  # some network drives
+        pass
+
+
+def open_output(path: Path, layout: Layout) -> Output:
+    """By the file's suffix.
+
+    Raises:
+        PredictError: it is none of ours, or a package is missing.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".jsonl":
+        return JsonLines(path, layout)
+    if suffix == ".csv":
+        if layout.embedding:
+            raise PredictError(f"{path}: CSV has no place for embeddings; name a .jsonl or .parquet file")
+        return Csv(path, layout)
+    if suffix == ".parquet":
+        from pplc_cli.predict.outputs.parquet import Parquet
+
+        return Parquet(path, layout)
+    raise PredictError(f"{path}: expected a file of {', '.join(SUFFIXES)}, got {suffix or 'no suffix'!r}")

@@ -1,0 +1,366 @@
+"""From an exported folder and pictures to labels and scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional, Union
+
+import numpy as np
+
+from pplc_cli.base.errors import ImageError
+from pplc_cli.base.files import PathLike
+from pplc_cli.base.paddle import physical_cores
+from pplc_cli.data.decode import decode_image
+from pplc_cli.predict.engines.base import Engine, ImageEngine
+from pplc_cli.predict.engines.choose import open_chosen
+from pplc_cli.predict.exported_model import describe
+from pplc_cli.predict.inputs.expand import Source
+from pplc_cli.predict.ordered_workers import Stream
+from pplc_cli.predict.preprocess import feed_for
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from pplc_cli.config.sections import PredictConfig
+
+    Picture = Union[str, Path, bytes, np.ndarray, Image, Source]
+
+BATCH_SIZE = 16
+WINDOW = 4  # batches a worker that are drawn and not answered
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The answer for one picture.
+
+    Attributes:
+        path: what was asked.
+        top: the best labels with their scores, best first; empty where there was an error, or an embedding was asked.
+        error: why there is no answer, else None.
+        embedding: float32 (features,), what the classifier reads, where it was asked for.
+        image: the decoded picture, uint8 RGB (H, W, 3), where it was asked for.
+    """
+
+    path: str
+    top: list[tuple[str, float]] = dataclasses.field(default_factory=list)
+    error: Optional[str] = None
+    embedding: Optional[np.ndarray] = dataclasses.field(default=None, repr=False, compare=False)
+    image: Optional[np.ndarray] = dataclasses.field(default=None, repr=False, compare=False)
+
+    @property
+    def label(self) -> Optional[str]:
+        """The best label."""
+        return self.top[0][0] if self.top else None
+
+    @property
+    def score(self) -> Optional[float]:
+        """The best label's probability."""
+        return self.top[0][1] if self.top else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+        if self.error is not None:
+            return {"path": self.path, "error": self.error}
+        if self.embedding is not None:
+            return {"path": self.path, "embedding": self.embedding.tolist()}
+        top = [{"label": label, "score": round(score, 6)} for label, score in self.top]
+        return {"path": self.path, "label": self.label, "score": top[0]["score"], "top": top}
+
+
+@dataclasses.dataclass
+class InferenceTime:
+    """Where the time of predictions went: seconds, of all threads together where it is not said otherwise.
+
+    Attributes:
+        total: from first to last, on the clock.
+    """
+
+    images: int = 0
+    batches: int = 0
+    preprocess: float = 0.0
+    inference: float = 0.0
+    postprocess: float = 0.0
+    total: float = 0.0
+
+    def report(self, batch_size: int) -> str:
+        """PaddleX's block of lines."""
+        images, batches = max(1, self.images), max(1, self.batches)
+        latency = self.total * 1000 / images
+        return "\n".join(
+            [
+                "------------------ Inference Time Info ----------------------",
+                f"total_time(ms): {self.total * 1000:.1f}, img_num: {self.images}, batch_size: {batch_size}",
+                f"average latency time(ms): {latency:.2f}, QPS: {1000 / latency if latency else 0.0:f}",
+                f"preprocess_time_per_im(ms): {self.preprocess * 1000 / images:.2f}, "
+                f"inference_time_per_batch(ms): {self.inference * 1000 / batches:.2f}, "
+                f"postprocess_time_per_im(ms): {self.postprocess * 1000 / images:.2f}",
+            ]
+        )
+
+
+class Predictor:
+    """An exported model with its labels and preprocessing, all from its own folder; safe to use from several threads.
+
+    Attributes:
+        labels: class names in the order of their ids.
+        size: height and width of the network's input.
+        engine: what runs the network for few pictures; for many, every worker has its own of one thread.
+        feed: how decoded pictures become what the engine takes.
+        batch_size: pictures that run together.
+        workers: threads for many pictures.
+        features: whether answers are embeddings.
+        note: why ``auto`` took this engine, in a sentence.
+        time: where the time of all predictions so far went.
+    """
+
+    def __init__(
+        self,
+        folder: PathLike,
+        *,
+        engine: str = "default",
+        precision: str = "float32",
+        threads: Optional[int] = None,
+        workers: Optional[int] = None,
+        batch_size: Optional[int] = None,
+        features: bool = False,
+        mkldnn: bool = True,
+    ) -> None:
+        """Load a folder that ``pplc export`` or PaddleX 3 wrote.
+
+        Args:
+            folder: the exported model.
+            engine: one of :data:`pplc_cli.predict.engines.base.ENGINES`; ``default``: pplc's own where the export was
+                checked with it, else paddle; ``auto``: the fastest here, which is measured once.
+            precision: float32, bfloat16 or int8.
+            threads: of the kernels; None: physical cores.
+            workers: for many pictures; None: as many as threads.
+            batch_size: None: 16.
+            features: answer with what the classifier reads, the embedding, instead of labels.
+            mkldnn: whether the engine paddle uses oneDNN.
+
+        Raises:
+            PredictError: it is no such folder, or the engine cannot run it.
+        """
+        description = describe(folder)
+        self.folder, self.labels, self.pipeline = description.folder, description.labels, description.pipeline
+        self.size = self.pipeline.size
+        self.features = features
+        self.batch_size = batch_size or BATCH_SIZE
+        self.engine, self.note = open_chosen(
+            self.folder,
+            engine,
+            precision=precision,
+            threads=threads,
+            features=features,
+            mkldnn=mkldnn,
+            batch_size=self.batch_size,
+        )
+        self.feed = feed_for(self.engine, self.pipeline)
+        self.workers = workers or threads or physical_cores()
+        self.time = InferenceTime()
+        self._lock = threading.Lock()
+        self._idle: list[Engine] = []  # engines of one thread that no worker uses now
+
+    def embedding_size(self) -> int:
+        """Numbers of an embedding; 0: answers are labels."""
+        if not self.features:
+            return 0
+        return int(self.engine.run(np.zeros((1, 3, *self.size), np.float32)).shape[1])
+
+    def predict(
+        self,
+        pictures: Iterable[Picture],
+        *,
+        top_k: int = 1,
+        keep_images: bool = False,
+        many: bool = False,
+    ) -> Iterator[Prediction]:
+        """Answers in the order of the pictures; a picture that cannot be used gets its reason instead.
+
+        Of few pictures, at most a batch, decoding and then the network use all threads; many go through workers that
+        each decode and run batches of their own. Memory does not grow with the number of pictures.
+
+        Args:
+            pictures: paths, bytes of files, decoded uint8 RGB arrays (H, W, 3), or Pillow's pictures; any iterable,
+                read as it is needed.
+            top_k: labels an answer.
+            keep_images: keep each decoded picture in its answer.
+            many: go through the workers however few there are; every batch is then of the same shape, so that an
+                answer is the same to the last bit whatever comes before and after it.
+        """
+        began = time.perf_counter()
+        source = iter(pictures)
+        few = [] if many else list(islice(source, self.batch_size + 1))
+        asked = _Asked(top_k, keep_images)
+        try:
+            if many or len(few) > self.batch_size:
+                stream: Stream[Picture, Prediction] = Stream(WINDOW * self.workers * self.batch_size, held_bytes)
+                yield from stream.run(chain(few, source), lambda: self._work(stream, asked), self.workers)
+            else:
+                yield from self._few(few, asked)
+        finally:
+            with self._lock:
+                self.time.total += time.perf_counter() - began
+
+    def _few(self, pictures: Sequence[Picture], asked: _Asked) -> list[Prediction]:
+        """Answers for at most a batch."""
+        if len(pictures) > 1:
+            with ThreadPoolExecutor(min(len(pictures), self.workers), thread_name_prefix="pplc-decode") as pool:
+                prepared = list(pool.map(lambda picture: self._prepare(picture, asked), pictures))
+        else:
+            prepared = [self._prepare(picture, asked) for picture in pictures]
+        good = [p for p in prepared if p.error is None]
+        if not good:
+            return [Prediction(p.name, error=p.error) for p in prepared]
+        pixels = [p.pixels for p in good if p.pixels is not None]
+        answers = iter(self._run(self.engine, good, np.stack(pixels) if pixels else None, asked))
+        return [next(answers) if p.error is None else Prediction(p.name, error=p.error) for p in prepared]
+
+    def _work(self, stream: Stream[Picture, Prediction], asked: _Asked) -> None:
+        """A worker's life: fill a batch across pictures that cannot be used, run it, until there are no more."""
+        engine = self._borrow()
+        batch = None if isinstance(engine, ImageEngine) else self.feed.empty(self.batch_size)
+        while True:
+            numbers: list[int] = []
+            ready: list[_Prepared] = []
+            while len(ready) < self.batch_size:
+                task = stream.take(wait=not ready)
+                if task is None:
+                    break
+                number, picture = task
+                prepared = self._prepare(picture, asked, None if batch is None else batch[len(ready)])
+                if prepared.error is None:
+                    numbers.append(number)
+                    ready.append(prepared)
+                else:
+                    stream.give([(number, Prediction(prepared.name, error=prepared.error), 0)])
+            if not ready:
+                break
+            answers = self._run(engine, ready, batch, asked)
+            held = (sum(a.nbytes for a in (one.image, one.embedding) if a is not None) for one in answers)
+            stream.give(zip(numbers, answers, held))
+        with self._lock:
+            self._idle.append(engine)
+
+    def _borrow(self) -> Engine:
+        """An engine of one thread that nobody else uses."""
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        return self.engine.single()
+
+    def _prepare(self, picture: Picture, asked: _Asked, out: Optional[np.ndarray] = None) -> _Prepared:
+        """Decode, and preprocess into ``out``; engines that bring their own preprocessing get the picture as it is."""
+        began = time.perf_counter()
+        name = name_of(picture)
+        try:
+            image = pixels_of(picture)
+            if isinstance(self.engine, ImageEngine):
+                return _Prepared(name, None, image, time.perf_counter() - began)
+            pixels = self.feed.empty(1)[0] if out is None else out
+            self.feed.write(image, pixels)
+        except ImageError as error:
+            return _Prepared(name, error=str(error))
+        return _Prepared(name, pixels, image if asked.keep_images else None, time.perf_counter() - began)
+
+    def _run(
+        self, engine: Engine, ready: Sequence[_Prepared], batch: Optional[np.ndarray], asked: _Asked
+    ) -> list[Prediction]:
+        """Answers for prepared pictures, the first of a batch; None: the engine takes the pictures themselves."""
+        began = time.perf_counter()
+        if batch is None:
+            assert isinstance(engine, ImageEngine)
+            rows = engine.run_images([p.image for p in ready if p.image is not None])
+        else:
+            rows = self.feed.run(engine, batch)[: len(ready)]
+        ran = time.perf_counter()
+        images = [p.image if asked.keep_images else None for p in ready]
+        if self.features:
+            answers = [Prediction(p.name, embedding=row, image=i) for p, row, i in zip(ready, rows, images)]
+        else:
+            # Of equal scores the first label comes first, however many are asked for.
+            many = asked.top_k > 1
+            best = np.argsort(-rows, axis=1, kind="stable")[:, : asked.top_k] if many else rows.argmax(1)[:, None]
+            answers = [
+                Prediction(p.name, [(self.labels[i], float(row[i])) for i in order], image=image)
+                for p, row, order, image in zip(ready, rows, best, images)
+            ]
+        with self._lock:
+            self.time.images += len(ready)
+            self.time.batches += 1
+            self.time.preprocess += sum(p.seconds for p in ready)
+            self.time.inference += ran - began
+            self.time.postprocess += time.perf_counter() - ran
+        return answers
+
+
+def load_predictor(folder: PathLike, settings: PredictConfig, *, features: bool = False) -> Predictor:
+    """As the section ``predict`` of a configuration says; its ``top_k`` is a matter of each call."""
+    values = dataclasses.asdict(settings)
+    del values["top_k"]
+    return Predictor(folder, features=features, **values)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    top_k: int
+    keep_images: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prepared:
+    name: str
+    pixels: Optional[np.ndarray] = None  # as the feed wants them
+    image: Optional[np.ndarray] = None
+    seconds: float = 0.0
+    error: Optional[str] = None
+
+
+def name_of(picture: Picture) -> str:
+    """What an answer is given under."""
+    if isinstance(picture, Source):
+        return picture.name
+    if isinstance(picture, (str, Path)):
+        return str(picture)
+    return str(getattr(picture, "filename", "") or type(picture).__name__)  # Pillow's know their files
+
+
+def held_bytes(picture: Picture) -> int:
+    """Memory that a picture which waits takes, where it is more than a name."""
+    held = (picture.data if picture.data is not None else picture.pixels) if isinstance(picture, Source) else picture
+    if isinstance(held, np.ndarray):
+        return held.nbytes
+    return len(held) if isinstance(held, bytes) else 0
+
+
+def pixels_of(picture: Picture) -> np.ndarray:
+    """uint8 RGB (H, W, 3) of anything that :meth:`Predictor.predict` takes.
+
+    Raises:
+        ImageError: it is no picture that can be used.
+    """
+    if isinstance(picture, Source):
+        return picture.decode()
+    if isinstance(picture, (str, Path)):
+        return Source(str(picture)).decode()
+    if isinstance(picture, (bytes, bytearray, memoryview)):
+        return decode_image(bytes(picture))
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+            raise ImageError(f"expected uint8 (H, W, 3), got {picture.dtype} {picture.shape}")
+        return picture
+    if callable(getattr(picture, "convert", None)):  # Pillow's, which may be loaded from anywhere
+        return _from_pillow(picture)
+    raise ImageError(f"expected a path, bytes, an array or a picture of Pillow's, got {type(picture).__name__}")
+
+
+def _from_pillow(image: Image) -> np.ndarray:
+    from PIL import ImageOps
+
+    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))

@@ -1,0 +1,244 @@
+"""Knowledge distillation: a student learns what a frozen teacher says of pictures, with labels and without.
+
+Soft labels are Hinton et al., 2015, arXiv:1503.02531; SSLD (Cui et al., 2021, arXiv:2103.05959) learns from pictures
+with and without labels together, by the Jensen-Shannon divergence. Features compared behind a map that is learnt are
+Romero et al., 2014, arXiv:1412.6550; here by the cosine, after the teacher's were standardised.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from pplc_cli.base.errors import TrainError
+from pplc_cli.base.files import atomic_file
+from pplc_cli.config.sections import Config, DistillConfig
+from pplc_cli.data.loader import Batch, Loader
+from pplc_cli.data.transforms.basic import Normalize
+from pplc_cli.training.distill.teacher import Teacher
+from pplc_cli.training.objective import TINY, cross_entropy, divergence
+from pplc_cli.training.progress import Reporter
+from pplc_cli.training.transfer.frozen import Stages, evaluating
+
+Progress = Callable[[int, int], None]
+
+
+class TeacherOutputs:
+    """What a teacher says of every picture in several augmented views, computed once and kept on disk.
+
+    Attributes:
+        teacher: who says it.
+        views: augmented versions of each picture; epoch e takes number e modulo this.
+        size: height and width of the pictures.
+        mean, deviation: of the features over all pictures, float32 (features,); None where there are none.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        loader: Loader,
+        views: int,
+        folder: Path,
+        progress: Progress,
+        columns: Optional[Sequence[int]] = None,
+    ) -> None:
+        """Compute what is not there yet.
+
+        Args:
+            teacher: who is asked.
+            loader: of the pictures; it must give the view of an epoch's number, see :attr:`Loader.views`.
+            views: how many.
+            folder: where they are kept, a file a view.
+            progress: called with pictures done and in all.
+            columns: of the teacher's classes, in the student's order; None: all.
+        """
+        self.teacher, self.views, self.size, self._columns = teacher, views, loader.pipeline.size, columns
+        self._folder = folder / _key(teacher, loader)
+        self._held: Optional[tuple[int, dict[str, np.ndarray]]] = None
+        done, total = 0, views * len(loader.samples)
+        for view in range(views):
+            if not self._file(view).is_file():
+                self._compute(loader, view, functools.partial(_shifted, progress, done, total))
+            done += len(loader.samples)
+        self.mean: Optional[np.ndarray] = None
+        if teacher.features:
+            seen = self.of(0)["features"].astype(np.float32)
+            self.mean, self.deviation = seen.mean(axis=0), seen.std(axis=0) + 1e-6
+
+    def of(self, view: int) -> dict[str, np.ndarray]:
+        """``log_probabilities`` (pictures, classes) and perhaps ``features`` (pictures, features), float16."""
+        from safetensors.numpy import load_file
+
+        if self._held is None or self._held[0] != view:
+            held = load_file(self._file(view))
+            if self._columns is not None:
+                held["log_probabilities"] = held["log_probabilities"][:, self._columns]
+            self._held = view, held
+        return self._held[1]
+
+    def _file(self, view: int) -> Path:
+        return self._folder / f"view-{view}.safetensors"
+
+    def _compute(self, loader: Loader, view: int, progress: Callable[[int], None]) -> None:
+        from safetensors.numpy import save
+
+        teacher, count = self.teacher, len(loader.samples)
+        arrays = {"log_probabilities": np.empty((count, teacher.classes), np.float16)}
+        if teacher.features:
+            arrays["features"] = np.empty((count, teacher.features), np.float16)
+        *_, normalize = loader.pipeline.sample
+        for batch in loader.unmixed().epoch(view):
+            said, seen = teacher.answers(batch.images, normalize)  # type: ignore[arg-type]
+            arrays["log_probabilities"][batch.indices] = np.maximum(said, -60000)
+            if seen is not None:
+                arrays["features"][batch.indices] = np.clip(seen, -60000, 60000)
+            progress(int(batch.indices[-1]) + 1)
+        with atomic_file(self._file(view)) as temporary:
+            temporary.write_bytes(save(arrays))
+
+
+def _shifted(progress: Progress, before: int, total: int, done: int) -> None:
+    progress(before + done, total)
+
+
+def _key(teacher: Teacher, loader: Loader) -> str:
+    """What a teacher's answers depend on."""
+    operators = [repr(operator) for operator in loader.pipeline.sample]
+    files = [(sample.name, sample.path.stat()) for sample in loader.samples]
+    facts = [teacher.digest, loader.seed, operators, [(name, of.st_size, of.st_mtime_ns) for name, of in files]]
+    return hashlib.sha256(json.dumps(facts).encode("utf-8", "backslashreplace")).hexdigest()[:16]
+
+
+class Distillation:
+    """How a student learns from what its teacher said.
+
+    Attributes:
+        front: the student up to its features, where they are learnt too; else None.
+        map: from the student's features to the teacher's, learnt along with the student; else None.
+    """
+
+    def __init__(self, config: DistillConfig, outputs: TeacherOutputs, network: Any) -> None:
+        """Args: network: the student; where features are learnt, it has ``parts``."""
+        self.config, self.outputs = config, outputs
+        self.front: Optional[Any] = None
+        self.map: Optional[Any] = None
+        if config.features:
+            self.front = Stages(network, 0, len(network.parts()) - 1)
+            self._classify = Stages(network, len(network.parts()) - 1, len(network.parts()))
+            with evaluating(network), paddle.no_grad():
+                width = int(network.features(paddle.zeros([1, 3, *outputs.size])).shape[1])
+            self.map = nn.Linear(width, outputs.teacher.features)
+
+    def learners(self, network: Any) -> Any:
+        """All that learns: the network, or with the map beside it."""
+        return network if self.map is None else nn.LayerDict({"student": network, "map": self.map})
+
+    def __call__(self, network: Any, images: Any, batch: Batch, epoch: int) -> tuple[Any, Any]:
+        """Logits, float32 (N, classes), and the loss.
+
+        Args:
+            network: the student.
+            images: of the batch.
+            batch: of the loader that the outputs were computed with.
+            epoch: which one.
+        """
+        if self.front is None:
+            logits, features = network(images), None
+        else:
+            features = self.front(images)
+            logits = self._classify(features)
+        return logits, self._loss(logits, features, batch, self.outputs.of(epoch % self.outputs.views))
+
+    def _loss(self, logits: Any, features: Any, batch: Batch, said: dict[str, np.ndarray]) -> Any:
+        config = self.config
+        # What a teacher says of a blend is taken as the blend of what it says of the two.
+        mixing = None if batch.mixing is None else paddle.to_tensor(batch.mixing)
+        total = paddle.zeros([])
+        if config.soft:
+            heat = config.temperature
+            theirs = paddle.to_tensor(said["log_probabilities"][batch.indices].astype(np.float32)) / heat
+            if mixing is not None:
+                theirs = (mixing @ nn.functional.softmax(theirs, axis=1)).clip(min=TINY).log()
+            # Times the temperature's square, so that gradients keep their size.
+            total = total + config.soft * heat**2 * divergence(config.divergence, theirs, logits / heat).mean()
+        if self.map is not None:
+            seen = (said["features"][batch.indices] - self.outputs.mean) / self.outputs.deviation
+            theirs = paddle.to_tensor(seen.astype(np.float32))
+            if mixing is not None:
+                theirs = mixing @ theirs
+            alike = nn.functional.cosine_similarity(self.map(features), theirs, axis=1)
+            total = total + config.features * (1 - alike).mean()
+        labelled = batch.targets.sum(axis=1)  # how much of a picture has a label
+        known = np.flatnonzero(labelled)
+        if config.hard and len(known):
+            shares = labelled[known]
+            targets = paddle.to_tensor(batch.targets[known] / shares[:, None])
+            losses = cross_entropy(logits.index_select(paddle.to_tensor(known)), targets)
+            total = total + config.hard * (losses * paddle.to_tensor(shares)).sum() / float(shares.sum())
+        return total
+
+
+def distil(
+    config: Config, network: Any, labels: Sequence[str], loader: Loader, folder: Path, reporter: Reporter
+) -> Distillation:
+    """Ask a configuration's teacher about all of a loader's pictures.
+
+    Args:
+        config: with ``distill.teacher``.
+        network: the student.
+        labels: its classes.
+        loader: of what it learns from; its pictures keep to the views from here on.
+        folder: where the answers are kept.
+        reporter: told of progress.
+
+    Raises:
+        PplcError: the teacher cannot be loaded, or does not fit what is asked of it.
+    """
+    from pplc_cli.training.distill.teacher import open_teacher
+
+    wanted = config.distill
+    assert wanted.teacher is not None
+    teacher = open_teacher(wanted.teacher, wanted.weights, loader.pipeline.size, threads=config.train.threads)
+    columns = _columns(teacher, labels) if wanted.soft else None
+    if wanted.features and not teacher.features:
+        raise TrainError(f"distill.features: what the classifier of {teacher.name} reads cannot be had; set it to 0")
+    if wanted.features and not hasattr(network, "parts"):
+        raise TrainError(f"distill.features: {config.model.name} does not give its features; set it to 0")
+    if not isinstance(loader.pipeline.sample[-1], Normalize):
+        raise TrainError("train.transforms: a teacher needs pictures as Normalize leaves them; put it last")
+    loader.views = wanted.views
+    outputs = TeacherOutputs(teacher, loader, wanted.views, folder, reporter.teacher, columns)
+    if loader.unusable:
+        (first, *_), more = sorted(loader.unusable), len(loader.unusable) - 1
+        reporter.note(f"{first}{f' and {more} more' if more else ''} cannot be used; nothing is learnt from them")
+    reporter.note(f"learning from {teacher.name}, {len(loader.samples):,} pictures in {wanted.views} views")
+    return Distillation(wanted, outputs, network)
+
+
+def _columns(teacher: Teacher, labels: Sequence[str]) -> Optional[list[int]]:
+    """The teacher's classes in the student's order; None: as they are.
+
+    Raises:
+        TrainError: they are others.
+    """
+    if teacher.labels is not None and teacher.labels != list(labels):
+        if sorted(teacher.labels) != sorted(labels):
+            raise TrainError(
+                f"distill.teacher: {teacher.name} knows {', '.join(teacher.labels[:5])}, the data set has "
+                f"{', '.join(labels[:5])}; with distill.soft: 0 and distill.features: 1 it teaches what it sees"
+            )
+        return [teacher.labels.index(label) for label in labels]
+    if teacher.classes != len(labels):
+        raise TrainError(
+            f"distill.teacher: {teacher.name} knows {teacher.classes} classes, the data set has {len(labels)}; with "
+            "distill.soft: 0 and distill.features: 1 it teaches what it sees"
+        )
+    return None

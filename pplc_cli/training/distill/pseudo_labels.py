@@ -1,0 +1,290 @@
+"""Data distillation: trained models label pictures, and what they are sure of becomes a list to train on.
+
+Radosavovic et al., 2017, arXiv:1712.04440: the mean over several views of a picture is a better label than one view's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Optional, Union
+
+import numpy as np
+
+from pplc_cli.base.errors import ImageError, PplcError, TrainError
+from pplc_cli.base.files import PathLike, user_path, write_json, write_text
+from pplc_cli.base.paddle import physical_cores
+from pplc_cli.data.decode import decode_image, is_image_name, list_files, read_bytes
+from pplc_cli.data.lists import find_copies, read_labels, read_part
+from pplc_cli.predict.outputs.lines import plain
+from pplc_cli.training.distill.teacher import Teacher, open_teacher
+
+BATCH = 16  # pictures; each has several views
+SHOWN = 6  # pictures of a class on the contact sheet, those that were nearly left out
+TILE = 352  # pixels, twice what the sheet has
+ROWS = 40  # classes on it
+ZOOMS = (1.0, 1.15)
+
+Progress = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """A picture with what the models say: the best label's number, and its probability."""
+
+    path: Path
+    label: int
+    score: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelling:
+    """What came of it.
+
+    Attributes:
+        file: the list that was written; the report and the contact sheet lie beside it.
+        labels: the models' classes.
+        kept: pictures on the list, the surest first.
+        unsure: how many of each label were not sure enough, or beyond the largest number.
+        known: pictures that the models' own lists have; those to measure on must not be learnt from.
+        unchecked: models whose lists could not be read, so that such pictures may be among those kept.
+        failed: files that are no pictures that can be used, and why.
+    """
+
+    file: Path
+    labels: list[str]
+    kept: list[Labelled]
+    unsure: list[int]
+    known: int
+    unchecked: list[str]
+    failed: list[tuple[str, str]]
+
+    def counts(self) -> list[int]:
+        """Pictures kept of each class."""
+        counts = [0] * len(self.labels)
+        for one in self.kept:
+            counts[one.label] += 1
+        return counts
+
+
+def label_pictures(
+    folder: PathLike,
+    models: Sequence[str],
+    output: PathLike,
+    *,
+    threshold: float = 0.95,
+    per_class: Optional[int] = None,
+    zooms: Sequence[float] = ZOOMS,
+    flip: bool = True,
+    threads: Optional[int] = None,
+    progress: Progress = lambda done, total: None,
+) -> Labelling:
+    """Label a folder's pictures, and write those that the models are sure of as a list for ``data.extra_list``.
+
+    Args:
+        folder: of pictures, however deep.
+        models: runs, exported folders or ONNX files that know the same classes; their probabilities are averaged.
+        output: the list; a report in JSON and a contact sheet get its name with their suffixes.
+        threshold: the least probability.
+        per_class: at most so many of a class, the surest; None: all.
+        zooms: views of the middle of the picture, so many times enlarged.
+        flip: also look at mirror images.
+        threads: None: physical cores.
+        progress: called with pictures done and in all.
+
+    Raises:
+        PplcError: there are no pictures, or the models know different classes.
+    """
+    folder, output = user_path(folder), user_path(output)
+    if output.suffix.lower() in (".json", ".png") or output.is_dir() or not output.parent.is_dir():
+        raise TrainError(
+            f"{output}: expected a file to be written in a folder that is there, and no .json or .png: a report and a "
+            "contact sheet get these names"
+        )
+    files = [file for file in list_files(folder) if is_image_name(file)]
+    if not files:
+        raise TrainError(f"{folder}: holds no pictures")
+    committee = _Committee([open_teacher(model, threads=threads) for model in models], zooms, flip)
+    listed, unchecked = _on_lists(models)
+    copies = find_copies(files, listed)
+    kept: list[Labelled] = []
+    unsure, failed, done = [0] * len(committee.labels), [], len(copies)
+    with ThreadPoolExecutor(threads or physical_cores()) as pool:
+        for group in _groups([file for file in files if file not in copies]):
+            usable = []
+            for file, image in zip(group, pool.map(_read, group)):
+                if isinstance(image, str):
+                    failed.append((str(file), image))
+                else:
+                    usable.append((file, image))
+            for (file, _), row in zip(usable, committee.probabilities([image for _, image in usable])):
+                if isinstance(row, str):
+                    failed.append((str(file), row))
+                    continue
+                one = Labelled(file, int(row.argmax()), float(row.max()))
+                if one.score >= threshold:
+                    kept.append(one)
+                else:
+                    unsure[one.label] += 1
+            done += len(group)
+            progress(done, len(files))
+    kept.sort(key=lambda one: -one.score)
+    if per_class is not None:
+        kept = _at_most(kept, per_class, unsure)
+    found = Labelling(output, committee.labels, kept, unsure, len(copies), unchecked, failed)
+    _write(found, threshold, models)
+    return found
+
+
+class _Committee:
+    """Models that look at several views of a picture."""
+
+    def __init__(self, models: Sequence[Teacher], zooms: Sequence[float], flip: bool) -> None:
+        first = models[0]
+        if first.labels is None:
+            raise TrainError(f"{first.name}: its classes have no names; expected a run or an exported folder")
+        self.labels, self._models, self._zooms, self._flip = first.labels, models, zooms, flip
+        for model in models[1:]:
+            if sorted(model.labels or []) != sorted(first.labels):
+                raise TrainError(f"{model.name} and {first.name} know different classes")
+
+    def probabilities(self, images: Sequence[np.ndarray]) -> list[Union[np.ndarray, str]]:
+        """Of pictures, uint8 RGB (H, W, 3): float32 (classes,), or why one of the models cannot use it."""
+        if not images:
+            return []
+        total, count = np.zeros((len(images), len(self.labels)), np.float64), 0
+        reasons: dict[int, str] = {}
+        for model in self._models:
+            order = [(model.labels or []).index(label) for label in self.labels]
+            for zoom in self._zooms:
+                batch = np.zeros((len(images), 3, *model.pipeline.size), np.float32)
+                for number, image in enumerate(images):
+                    try:
+                        batch[number] = model.prepare(_middle(image, zoom))
+                    except ImageError as error:
+                        reasons[number] = str(error)
+                for view in (batch, batch[..., ::-1]) if self._flip else (batch,):
+                    said, _ = model.answers(view, model.normalize)
+                    total += np.exp(said[:, order])
+                    count += 1
+        means = (total / count).astype(np.float32)
+        return [reasons.get(number, mean) for number, mean in enumerate(means)]
+
+
+def _middle(image: np.ndarray, zoom: float) -> np.ndarray:
+    height, width = (max(1, round(side / zoom)) for side in image.shape[:2])
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return np.ascontiguousarray(image[top : top + height, left : left + width])
+
+
+def _groups(files: Sequence[Path]) -> Iterator[list[Path]]:
+    waiting = iter(files)
+    while group := list(islice(waiting, BATCH)):
+        yield group
+
+
+def _read(file: Path) -> Union[np.ndarray, str]:
+    """The picture, or why it cannot be used."""
+    try:
+        data, name = read_bytes(file), str(file)
+        if len(name.splitlines()) > 1 or "\t" in name or name != name.strip() or plain(name) != name:
+            raise ImageError("has a name that no list can hold")
+        return decode_image(data)
+    except ImageError as error:
+        return str(error)
+
+
+def _on_lists(models: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The pictures that the models' runs learnt from, or are measured on; and models that do not tell."""
+    from pplc_cli.training.runs.run_folder import Run
+
+    found: list[Path] = []
+    unchecked: list[str] = []
+    for model in models:
+        path = user_path(model)
+        places = [path, path.parent, path.parent.parent]  # an exported folder lies in its run's
+        run = next((Run(place) for place in places if Run(place).config_file.is_file()), Run(path))
+        try:
+            data = run.load_config().data
+            labels = read_labels(data)
+            found += [s.path for part in ("train", "val", "test") for s in read_part(data, part, labels) or []]
+        except PplcError:  # no run of ours, or the data set is not where it was
+            unchecked.append(model)
+    return found, unchecked
+
+
+def _at_most(kept: Sequence[Labelled], number: int, unsure: list[int]) -> list[Labelled]:
+    """The first so many of each class; the others are added to ``unsure``."""
+    counts: dict[int, int] = {}
+    result = []
+    for one in kept:
+        counts[one.label] = counts.get(one.label, 0) + 1
+        if counts[one.label] <= number:
+            result.append(one)
+        else:
+            unsure[one.label] += 1
+    return result
+
+
+def _write(found: Labelling, threshold: float, models: Sequence[str]) -> None:
+    counts, output = found.counts(), found.file
+    report = {
+        "models": list(models),
+        "threshold": threshold,
+        "classes": [
+            {"label": label, "kept": kept, "unsure": unsure}
+            for label, kept, unsure in zip(found.labels, counts, found.unsure)
+        ],
+        "known": found.known,
+        "failed": [{"path": path, "reason": reason} for path, reason in found.failed],
+        "pictures": [
+            {"path": str(one.path), "label": found.labels[one.label], "score": round(one.score, 6)}
+            for one in found.kept
+        ],
+    }
+    write_json(output.with_suffix(".json"), report)
+    write_text(output, "".join(f"{_relative(one.path, output.parent)} {one.label}\n" for one in found.kept))
+    if found.kept:
+        _draw(found, threshold)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """How the list calls a file."""
+    path, folder = path.resolve(), folder.resolve()
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # another drive of Windows
+        return path.as_posix()
+
+
+def _small(path: Path) -> np.ndarray:
+    """A picture no larger than a tile shows."""
+    import cv2
+
+    from pplc_cli.data.decode import read_image
+
+    image = read_image(path)
+    scale = TILE / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _draw(found: Labelling, threshold: float) -> None:
+    """A row a class of the pictures that were nearly left out."""
+    from pplc_cli.plots.text import contact_sheet
+
+    tiles = []
+    chosen = [number for number, count in enumerate(found.counts()) if count]
+    for number in chosen[:ROWS]:
+        label = found.labels[number]
+        least = [one for one in found.kept if one.label == number][-SHOWN:][::-1]
+        tiles += [(_small(one.path), [label, f"{one.score:.3f}", one.path.name]) for one in least]
+        tiles += [(np.full((8, 8, 3), 255, np.uint8), [""])] * (SHOWN - len(least))
+    title = f"the least sure of {len(found.kept)} pictures at or above {threshold:g}"
+    contact_sheet(found.file.with_suffix(".png"), tiles, columns=SHOWN, title=title)

@@ -1,0 +1,145 @@
+"""Measuring a trained network on a list or a folder of classes."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from pplc_cli.base.errors import DataError
+from pplc_cli.base.files import PathLike, user_path, write_json, write_text
+from pplc_cli.base.paddle import as_tensor, load_paddle
+from pplc_cli.config.sections import Config
+from pplc_cli.data.decode import read_image
+from pplc_cli.data.lists import Sample, read_class_folders, read_part
+from pplc_cli.data.loader import Loader
+from pplc_cli.data.transforms.pipeline import Pipeline
+from pplc_cli.training.evaluation.metrics import Scores, summary
+from pplc_cli.training.runs.checkpoint import load_network
+from pplc_cli.training.runs.run_folder import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What :func:`evaluate` found.
+
+    Attributes:
+        source: the list or folder.
+        metrics: see :func:`pplc_cli.training.evaluation.metrics.summary`, with ``source`` and ``network``.
+        folder: where the report was written.
+    """
+
+    source: str
+    metrics: dict[str, Any]
+    folder: Path
+
+
+def run_network(network: Any, loader: Loader, progress: Optional[Callable[[int, int], None]] = None) -> Scores:
+    """A network's probabilities on all batches of a loader; the network must be in evaluation mode."""
+    import paddle
+
+    # Of a short list, one of several processes may have no picture.
+    rows, labels = [np.empty((0, loader.classes), np.float32)], [np.empty(0, np.int64)]
+    with paddle.no_grad():
+        for batch in loader.epoch():
+            logits = network(as_tensor(batch.images))
+            rows.append(paddle.nn.functional.softmax(logits, axis=1).numpy())
+            labels.append(batch.labels)
+            if progress:
+                progress(sum(map(len, rows)), len(loader.samples))
+    return Scores(np.concatenate(rows), np.concatenate(labels))
+
+
+def evaluate(
+    run: Run,
+    config: Config,
+    *,
+    data: Optional[PathLike] = None,
+    output: Optional[PathLike] = None,
+    progress: Optional[Callable[[int, int], None]] = None,
+) -> Evaluation:
+    """Measure a run's best weights and write the report.
+
+    The report: metrics.json, predictions.csv, confusion_matrix.csv and .png, mistakes.png (the most confident wrong
+    answers; only where there are any).
+
+    Args:
+        run: what to measure.
+        config: its configuration; ``eval.split`` chooses the list, else test, else val.
+        data: a folder with one folder a class instead of a list; matched to the classes by name.
+        output: the report's folder; default ``eval_SPLIT`` in the run.
+        progress: called with pictures done and in all.
+
+    Raises:
+        PplcError: no weights, no list, a picture that cannot be read.
+    """
+    load_paddle(config.train.threads)
+    network, info = load_network(run.best)
+    labels = info["labels"]
+    if data is not None:
+        source = user_path(data).name or "folder"
+        if not user_path(data).is_dir():
+            raise DataError(f"{data}: no such folder; expected one folder of pictures for each class")
+        samples = read_class_folders(user_path(data), labels)
+        source_text = str(data)
+    else:
+        source, samples = _choose_list(config, labels)
+        source_text = f"{config.data.dir} ({source} list)"
+    pipeline = Pipeline(config.eval.transforms, training=False)
+    loader = Loader(samples, pipeline, config.eval.batch_size, len(labels), workers=config.data.workers)
+    scores = run_network(network, loader, progress)
+    metrics = {"source": source_text, "network": info["network"], "epoch": info["epoch"], **summary(scores, labels)}
+    folder = user_path(output) if output else run.folder / f"eval_{source}"
+    _write_report(folder, metrics, samples, scores, labels, config.eval.worst)
+    return Evaluation(source_text, metrics, folder)
+
+
+def _choose_list(config: Config, labels: list[str]) -> tuple[str, list[Sample]]:
+    for part in [config.eval.split] if config.eval.split else ["test", "val"]:
+        samples = read_part(config.data, part, labels)
+        if samples is not None:
+            return part, samples
+    raise DataError(
+        f"{config.data.dir}: has no {config.eval.split or 'test or val'} list; run pplc split, or name --data"
+    )
+
+
+def _write_report(
+    folder: Path, metrics: dict[str, Any], samples: list[Sample], scores: Scores, labels: list[str], worst: int
+) -> None:
+    from pplc_cli.plots.text import contact_sheet, draw_confusion
+
+    write_json(folder / "metrics.json", metrics)
+    predicted, confidence = scores.probabilities.argmax(1), scores.probabilities.max(1)
+    rows = [
+        [s.name, labels[s.label], labels[p], f"{c:.5f}", int(p == s.label)]
+        for s, p, c in zip(samples, predicted, confidence)
+    ]
+    _write_csv(folder / "predictions.csv", [["path", "true", "predicted", "score", "right"], *rows])
+    matrix = metrics["confusion_matrix"]
+    table = [["true \\ predicted", *labels], *([label, *row] for label, row in zip(labels, matrix))]
+    _write_csv(folder / "confusion_matrix.csv", table)
+    draw_confusion(folder / "confusion_matrix.png", matrix, labels)
+    wrong = [i for i in np.argsort(-confidence, kind="stable") if predicted[i] != samples[i].label][:worst]
+    sheet = folder / "mistakes.png"
+    sheet.unlink(missing_ok=True)  # an older report's, with mistakes that are no longer made
+    if wrong:
+        tiles = [
+            (
+                read_image(samples[i].path),
+                [f"{labels[predicted[i]]} {confidence[i]:.2f}", f"is {labels[samples[i].label]}", samples[i].name],
+            )
+            for i in wrong
+        ]
+        contact_sheet(sheet, tiles, title=f"The most confident mistakes: {len(wrong)} of {len(samples)} pictures")
+
+
+def _write_csv(path: Path, rows: list[list[Any]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_text(path, "\ufeff" + text.getvalue())  # the mark lets Excel read Chinese names

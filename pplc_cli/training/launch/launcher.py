@@ -1,0 +1,187 @@
+"""Starting several training processes through Paddle's launcher, and watching over them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Optional
+
+from pplc_cli.base.errors import TrainError
+from pplc_cli.base.files import user_path, write_text
+from pplc_cli.base.paddle import QUIET, WORKER
+from pplc_cli.config.sections import Config
+from pplc_cli.training.progress import Reporter, TrainResult
+from pplc_cli.training.runs.run_folder import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Hosts:
+    """Where the processes run.
+
+    Attributes:
+        nproc: processes on this machine.
+        nnodes: machines.
+        master: ``HOST:PORT`` of the first machine, the same on all; None for one machine.
+        node: this machine's number, 0 for the first.
+    """
+
+    nproc: int = 1
+    nnodes: int = 1
+    master: Optional[str] = None
+    node: int = 0
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            TrainError: the machines are not described whole.
+        """
+        if self.nnodes > 1 and not self.master:
+            raise TrainError(
+                f"{self.nnodes} machines need to meet: name the first one on each, as in --master 192.168.0.1:8765"
+            )
+        host, _, port = (self.master or "").rpartition(":")
+        if self.master and not (host and port.isdecimal() and 0 < int(port) < 65536):
+            raise TrainError(
+                f"--master {self.master}: expected the first machine's HOST:PORT, as in --master 192.168.0.1:8765"
+            )
+        if self.nnodes == 1 and (self.node or self.master):
+            what = f"--node {self.node}" if self.node else f"--master {self.master}"
+            raise TrainError(f"{what} is for several machines; say how many with --nnodes")
+        if not 0 <= self.node < self.nnodes:
+            raise TrainError(
+                f"--node {self.node}: expected a number from 0 to {self.nnodes - 1}, another on each machine"
+            )
+
+
+def launch(config: Config, hosts: Hosts, *, resume: bool, force: bool, reporter: Reporter) -> Optional[TrainResult]:
+    """Train with several processes, as :func:`pplc_cli.training.train.train` does with one.
+
+    Returns:
+        What training came to; None on machines other than the first, where only workers run.
+
+    Raises:
+        TrainError: a process failed or died; the others are ended, and the last checkpoint is intact.
+        PplcError: what a worker raised, in its words.
+    """
+    with _ended_by_sigterm(), tempfile.TemporaryDirectory(prefix="pplc-") as name:
+        folder = Path(name)
+        job = {"config": config.to_dict(), "resume": resume, "force": force}
+        (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+        with _launcher(folder, hosts, config.train.device) as process:
+            result = _follow(process, folder, reporter)
+        if process.returncode != 0:
+            raise TrainError(_reason(folder, config))
+    if result is None:
+        return None
+    return TrainResult(Run(user_path(config.output)), result["epochs"], result["best"], result["seconds"])
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM leaves the block as an exception does, so that what is inside ends and is cleared away."""
+
+    def leave(number: int, _: Any) -> None:
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # Python has signals there only
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _launcher(folder: Path, hosts: Hosts, device: str) -> Iterator[subprocess.Popen]:
+    """Paddle's launcher and its workers, ended in any case when the block is left.
+
+    The workers hold the reading end of a pipe, and end when the writing end is closed: also where this process or the
+    launcher is killed.
+    """
+    command = [sys.executable, "-m", "paddle.distributed.launch", "--log_dir", str(folder / "log")]
+    command += ["--nproc_per_node", str(hosts.nproc), "--max_restart", "0", "--job_id", "pplc"]
+    if device.startswith("gpu:"):
+        command += ["--devices", device.partition(":")[2]]
+    if hosts.nnodes > 1:
+        command += ["--nnodes", str(hosts.nnodes), "--master", str(hosts.master), "--rank", str(hosts.node)]
+    else:
+        command += ["--host", "127.0.0.1"]  # nothing to listen for from outside
+    command += [str(Path(__file__).with_name("worker.py")), str(folder)]
+    # The launcher would obey variables that are left over from another job.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PADDLE_")}
+    environment[WORKER] = "1"
+    environment.setdefault(*QUIET)
+    with open(folder / "launcher.log", "wb") as log:  # noqa: PTH123
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _follow(process: subprocess.Popen, folder: Path, reporter: Reporter) -> Optional[dict[str, Any]]:
+    """Pass on what process 0 reports until the launcher is done; returns what ``done`` said."""
+    events, position, result = folder / "events.jsonl", 0, None
+    while True:
+        ended = process.poll() is not None
+        if events.exists():
+            with events.open(encoding="utf-8") as file:
+                file.seek(position)
+                while (line := file.readline()).endswith("\n"):
+                    position = file.tell()
+                    name, *values = json.loads(line)
+                    if name == "done":
+                        result = values[0]
+                    else:
+                        getattr(reporter, name)(*values)
+        if ended:
+            return result
+        time.sleep(0.1)
+
+
+def _written(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+def _reason(folder: Path, config: Config) -> str:
+    """One line on why the workers failed."""
+    # The first to fail knows why; the others may have failed for want of it.
+    for path in sorted(folder.glob("error.*"), key=_written):
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
+    for path in sorted(folder.glob("crash.*"), key=_written):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        kept = Run(user_path(config.output)).crash
+        write_text(kept, text)
+        last = text.strip().splitlines()[-1]
+        return f"training process {path.suffix[1:]} failed: {last} (more in {kept}); the others were ended"
+    log = (folder / "launcher.log").read_text(encoding="utf-8", errors="replace")
+    dead = [line for line in log.splitlines() if "status failed" in line]
+    what = "a training process died"
+    if dead and " code " in dead[0]:
+        rank, code = dead[0].split("rank ")[1].split()[0], dead[0].rpartition(" code ")[2].split()[0]
+        what = f"training process {rank} died ({'signal ' + code[1:] if code.startswith('-') else 'status ' + code})"
+    if Run(user_path(config.output)).last.exists():
+        return f"{what}; the others were ended. The last whole epoch is intact: the same command with --resume goes on"
+    return f"{what} before the first epoch was whole; the others were ended"

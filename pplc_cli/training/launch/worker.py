@@ -1,0 +1,76 @@
+"""One of several training processes. Paddle's launcher runs this file with a folder that launcher.py prepared."""
+
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any, Optional
+
+# Seconds that a worker left alone waits for the launcher to see which one died, tell, and end the others. Where that
+# one ran on another machine, nothing more comes.
+PATIENCE = 20
+
+
+def end_with_parent() -> None:
+    """End this process as soon as the one that wanted it ends, which closes the pipe that is standard input."""
+    os.read(0, 1)  # not sys.stdin, which would be locked when this process ends by itself
+    os._exit(1)
+
+
+def main(folder: Path) -> int:
+    """Do the job of ``folder/job.json``; a failure's one line goes to ``folder/error.RANK``."""
+    from pplc_cli.base.errors import PplcError
+    from pplc_cli.config.sections import check_config
+    from pplc_cli.training.progress import Reporter
+    from pplc_cli.training.world import LostContact, is_first
+
+    class Events(Reporter):
+        """Writes what training tells, a JSON list a line."""
+
+        def _write(self, *event: Any) -> None:
+            if is_first():
+                with (folder / "events.jsonl").open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(event) + "\n")
+
+        def note(self, text: str) -> None:
+            self._write("note", text)
+
+        def download(self, done: int, total: Optional[int]) -> None:
+            self._write("download", done, total)
+
+        def step(self, record: dict[str, Any]) -> None:
+            self._write("step", record)
+
+        def epoch(self, record: dict[str, Any]) -> None:
+            self._write("epoch", record)
+
+    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    events, rank = Events(), os.environ.get("PADDLE_TRAINER_ID", "0")
+    try:
+        from pplc_cli.training.train import train
+
+        result = train(check_config(job["config"]), resume=job["resume"], force=job["force"], reporter=events)
+    except PplcError as error:
+        if isinstance(error, LostContact):
+            time.sleep(PATIENCE)
+        (folder / f"error.{rank}").write_text(str(error), encoding="utf-8", errors="surrogateescape")
+        return 1
+    except Exception:
+        (folder / f"crash.{rank}").write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
+        raise
+    events._write("done", {"epochs": result.epochs, "best": result.best, "seconds": result.seconds})
+    return 0
+
+
+if __name__ == "__main__":
+    # Not this file's folder, whose modules would hide others of the same name, but the one that holds the package.
+    own = Path(__file__).resolve().parent
+    sys.path[:] = [str(own.parents[2]), *(entry for entry in sys.path if entry != str(own))]
+    for proxy in ("http_proxy", "https_proxy"):  # the launcher hides them from itself
+        if f"{proxy}_original" in os.environ:
+            os.environ[proxy] = os.environ[f"{proxy}_original"]
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    sys.exit(main(Path(sys.argv[1])))

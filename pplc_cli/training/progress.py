@@ -1,0 +1,44 @@
+"""What training tells while it goes on, and what it came to."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Optional
+
+from pplc_cli.training.runs.run_folder import Run
+
+
+class Reporter:
+    """What a training run tells while it goes on; the command line prints it, a notebook may override what it likes."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know once."""
+
+    def download(self, done: int, total: Optional[int]) -> None:
+        """Bytes of pretrained weights so far, and in all where known."""
+
+    def teacher(self, done: int, total: int) -> None:
+        """Pictures whose answers a teacher has given, and all."""
+
+    def step(self, record: dict[str, Any]) -> None:
+        """After each step: epoch, epochs, step, steps, loss, top1, learning_rate, images_per_second, seconds_left."""
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """After each epoch: the line of the log."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """What a training run came to.
+
+    Attributes:
+        run: its folder.
+        epochs: epochs done.
+        best: epoch, val_top1 and val_loss of ``best_model``.
+        seconds: spent in this process.
+    """
+
+    run: Run
+    epochs: int
+    best: dict[str, Any]
+    seconds: float

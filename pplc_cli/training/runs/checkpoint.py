@@ -1,0 +1,136 @@
+"""Saving and loading weights: safetensors beside JSON, each folder replaced as a whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from pplc_cli.base.errors import CheckpointError, ModelError
+from pplc_cli.base.files import atomic_directory, recover_directory, write_json
+
+FORMAT = 1
+Arrays = dict[str, np.ndarray]
+
+
+def save(folder: Path, info: dict[str, Any], **files: Optional[Arrays]) -> None:
+    """Write a folder of arrays with what they are.
+
+    Args:
+        folder: replaced as a whole, once everything is on disk.
+        info: goes to ``FILE.json``, named like the first file of arrays.
+        files: name to arrays; each becomes ``NAME.safetensors``. None is left out.
+
+    Raises:
+        PplcError: it cannot be written; the old folder is unchanged.
+    """
+    from safetensors.numpy import save_file
+
+    with atomic_directory(folder) as temporary:
+        hashes = {}
+        for name, arrays in files.items():
+            if arrays is not None:
+                path = temporary / f"{name}.safetensors"
+                try:
+                    save_file({key: np.asarray(value, order="C") for key, value in arrays.items()}, path)
+                except Exception as error:  # safetensors raises its own error for a full disk
+                    if isinstance(error, OSError) and error.errno:
+                        raise
+                    raise OSError(None, str(error)) from None
+                hashes[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        write_json(temporary / f"{next(iter(files))}.json", {"format": FORMAT, **info, "sha256": hashes})
+
+
+def load_info(folder: Path, name: str) -> dict[str, Any]:
+    """The JSON beside the arrays.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or of a newer format.
+    """
+    path = recover_directory(folder) / f"{name}.json"
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        version = info["format"]
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; is {folder} a folder that pplc train wrote?") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+    if not isinstance(version, int):
+        raise CheckpointError(f"{path} is damaged: format is {version!r}")
+    if version > FORMAT:
+        raise CheckpointError(f"{path} was written by a newer pplc; update with: pip install -U pplc")
+    return info
+
+
+def load_arrays(folder: Path, name: str) -> Optional[Arrays]:
+    """Arrays as :func:`save` wrote them; None where the file is not part of the folder.
+
+    Raises:
+        CheckpointError: the file is damaged, or not the one that was written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = recover_directory(folder) / f"{name}.safetensors"
+    if not path.exists():
+        return None
+    try:
+        arrays = load_file(path)
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except (SafetensorError, OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+    if _written_hash(path) not in (None, found):
+        raise CheckpointError(f"{path} is damaged: it is not what was written (SHA-256 differs)")
+    return arrays
+
+
+def _written_hash(path: Path) -> Optional[str]:
+    """What the folder's JSON says of a file of arrays; None where it says nothing."""
+    for info in path.parent.glob("*.json"):
+        try:
+            return str(json.loads(info.read_text(encoding="utf-8"))["sha256"][path.stem])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def load_network(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Rebuild a trained network from its folder alone.
+
+    Args:
+        folder: ``best_model``, or one like it.
+
+    Returns:
+        The network in evaluation mode, and ``model.json``.
+
+    Raises:
+        CheckpointError: the folder is missing or damaged.
+    """
+    from pplc_cli.models.options import ModelOptions
+    from pplc_cli.models.registry import build_network, find_network
+    from pplc_cli.models.weights.pretrained import fit_weights
+
+    info = load_info(folder, "model")
+    weights = load_arrays(folder, "model")
+    if weights is None:
+        raise CheckpointError(f"{folder}: model.safetensors is missing")
+    try:
+        spec = find_network(str(info["network"]))
+        dropout = None if info["dropout"] is None else float(info["dropout"])
+        options = ModelOptions(**info.get("options", {}))
+        network = build_network(spec.name, len(info["labels"]), dropout=dropout, options=options)
+        left = fit_weights(network, weights, str(folder), spec.classifier)
+    except (KeyError, TypeError, ValueError, ModelError) as error:
+        raise CheckpointError(f"{folder} is damaged: {error}") from None
+    if left:
+        raise CheckpointError(f"{folder}: model.json names {len(info['labels'])} classes, the weights have others")
+    network.eval()
+    return network, info
+
+
+def network_arrays(network: Any) -> Arrays:
+    """Copies of a network's parameters and buffers by their structured names."""
+    return {key: tensor.numpy() for key, tensor in network.state_dict().items()}

@@ -1,0 +1,1 @@
+"""Transfer learning: which layers train, at which rate, and how the classifier starts."""

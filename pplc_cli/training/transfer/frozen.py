@@ -1,0 +1,171 @@
+"""Training the late stages of a network on features of the early ones that are computed once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from pplc_cli.base.errors import TrainError
+from pplc_cli.base.paddle import as_tensor
+from pplc_cli.data.loader import Batch, Loader
+
+HEAD = "head"
+
+
+class Stages(nn.Layer):
+    """Some stages of a network in a row, as a network."""
+
+    def __init__(self, network: Any, first: int, end: int) -> None:
+        super().__init__()
+        self.network, self.first, self.end = network, first, end
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """What the stages before gave, to what these make of it."""
+        for _, stage in self.network.parts()[self.first : self.end]:
+            x = stage(x)
+        return x
+
+
+@contextlib.contextmanager
+def evaluating(network: Any) -> Iterator[None]:
+    """The network in evaluation for the time of the block; then each layer is as it was."""
+    kept = [(layer, layer.training) for layer in network.sublayers(include_self=True)]
+    network.eval()
+    try:
+        yield
+    finally:
+        if kept[0][1]:  # what a layer does on its way back
+            network.train()
+        for layer, training in kept:
+            layer.training = training
+
+
+def place_parameters(network: Any, image_size: tuple[int, int]) -> dict[str, int]:
+    """The number of the part that each parameter belongs to, by the parameter's name.
+
+    It shows by trial: parts are not always layers of their own, and in evaluation some networks leave layers out.
+
+    Args:
+        network: with ``parts``; it stays as it is.
+        image_size: height and width of its pictures.
+    """
+    training = network.training
+    places: dict[str, int] = {}
+    kept = [(buffer, buffer.clone()) for buffer in network.state_dict().values() if buffer.stop_gradient]
+    network.train()
+    x = paddle.ones([2, 3, *image_size])
+    for number, (_, part) in enumerate(network.parts()):
+        y = part(x)
+        y.sum().backward()
+        for parameter in network.parameters():
+            if parameter.grad is not None:
+                places.setdefault(parameter.name, number)
+            parameter.clear_gradient(False)
+        x = y.detach()
+    for buffer, value in kept:  # batch norm's statistics
+        buffer.set_value(value)
+    if not training:
+        network.eval()
+    return places
+
+
+class FrozenPart:
+    """The stages up to a named one: their weights stay, batch norm uses its running statistics.
+
+    Attributes:
+        front: the stages that stay as they are.
+        tail: the stages that learn.
+    """
+
+    def __init__(self, network: Any, last: str, name: str, image_size: tuple[int, int]) -> None:
+        """
+        Args:
+            network: has a method ``stages``, whose parts in a row are its forward pass.
+            last: the last frozen stage, or :data:`HEAD` for all but the classifier.
+            name: of the network, for messages.
+            image_size: height and width of the pictures.
+
+        Raises:
+            TrainError: the network has no such stage, or none at all.
+        """
+        if not hasattr(network, "parts"):
+            raise TrainError(f"{name} has no stages that could be frozen; set train.freeze: null, train.transfer: full")
+        names = [stage for stage, _ in network.parts()]
+        if last != HEAD and last not in names[:-1]:
+            raise TrainError(f"train.freeze: {name} has no stage {last!r}; there are {', '.join([*names[:-1], HEAD])}")
+        count = len(names) - 1 if last == HEAD else names.index(last) + 1
+        self.network = network
+        self.front, self.tail = Stages(network, 0, count), Stages(network, count, len(names))
+        places = place_parameters(network, image_size)
+        for parameter in network.parameters():
+            parameter.stop_gradient = parameter.stop_gradient or places.get(parameter.name, 0) < count
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """What the frozen stages make of a batch, float32."""
+        with evaluating(self.network), paddle.no_grad():
+            return self.front(as_tensor(images)).numpy()
+
+
+class FeatureLoader:
+    """A loader's pictures as features, computed when an epoch first needs them, and kept.
+
+    Attributes:
+        samples: as the loader's.
+        views: augmented versions of each picture; epoch e takes number e modulo this.
+        bytes: what all of them take.
+        wait: 0; there is nothing to wait for.
+    """
+
+    def __init__(self, loader: Loader, part: FrozenPart, views: int, budget: int) -> None:
+        """
+        Args:
+            loader: of pictures.
+            part: what turns them into features.
+            views: never fewer where memory is short: a resumed run must learn from the same ones.
+            budget: bytes.
+
+        Raises:
+            TrainError: the features do not fit.
+        """
+        self.loader, self.part, self.samples, self.views = loader, part, loader.samples, views
+        self.classes = loader.classes
+        self.shape = tuple(part.features(np.zeros((1, 3, *loader.pipeline.size), np.float32)).shape[1:])
+        self.bytes, self.wait = views * len(loader.samples) * int(np.prod(self.shape)) * 4, 0.0
+        if self.bytes > budget:
+            what = f"{views} views of {len(loader.samples)}" if views > 1 else f"{len(loader.samples)}"
+            raise TrainError(
+                f"the features of {what} pictures need {self.bytes / (1 << 20):.3g} MB, and "
+                f"{budget / (1 << 20):.3g} MB are left; raise data.cache_mb, freeze a later stage, or lower "
+                "train.freeze_views"
+            )
+        self._views: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def epoch(self, epoch: int = 0) -> Iterator[Batch]:
+        """As :meth:`Loader.epoch`, with features for images."""
+        view = epoch % self.views
+        if view not in self._views:
+            self._views[view] = self._compute(view)
+        features, targets = self._views[view]
+        for share in self.loader.shares(epoch):
+            labels = np.array([self.samples[i].label for i in share.indices], np.int64)
+            rows = share.indices
+            yield Batch(features[rows], labels, targets[rows], rows, share.total, share.weight)
+
+    def _compute(self, view: int) -> tuple[np.ndarray, np.ndarray]:
+        """Features and targets of every picture, float32, in the order of the list."""
+        features = np.empty((len(self.samples), *self.shape), np.float32)
+        targets = np.empty((len(self.samples), self.loader.classes), np.float32)
+        done = 0
+        for batch in self.loader.in_order().epoch(view):
+            rows = slice(done, done + len(batch.labels))
+            features[rows], targets[rows] = self.part.features(batch.images), batch.targets
+            done = rows.stop
+        return features, targets

@@ -1,0 +1,194 @@
+"""How weights that know something are fitted to new pictures: which layers learn, how fast, and from where.
+
+A linear probe first and fine-tuning then keeps features that a random classifier's gradients would spoil: Kumar et al.,
+2022, arXiv:2202.10054. Rates that fall towards the input: Howard and Ruder, 2018, arXiv:1801.06146.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from pplc_cli.base.paddle import as_tensor
+from pplc_cli.config.sections import Config
+from pplc_cli.data.lists import Sample
+from pplc_cli.data.loader import Loader
+from pplc_cli.data.transforms.pipeline import Pipeline
+from pplc_cli.kernels import accelerate
+from pplc_cli.training.transfer.frozen import FrozenPart, Stages, evaluating, place_parameters
+
+DECAY = 0.7  # of the learning rate from a part of the network to the one before it
+FEW = 30  # pictures a class: of 20 the head alone gave the most, of 88 more did (docs/builtin_weights.md)
+FULL_BATCH = 32  # whose statistics are good enough for running averages over the last ten or so
+PROBE_PICTURES = 10_000  # whose features take some 100 MB
+BATCH = 32
+PROBE_VIEWS = 2  # augmented versions of each picture that the probe sees
+PROBE_C = 1.0  # how far scikit-learn's logistic regression may go, on features of unit variance
+
+
+def choose(pictures: int, classes: int, pretrained: bool) -> tuple[str, str]:
+    """What ``train.transfer: auto`` takes, and why.
+
+    Args:
+        pictures: to train on.
+        classes: how many there are.
+        pretrained: whether the network starts from weights.
+    """
+    each = pictures / max(1, classes)
+    if not pretrained:
+        return "full", "random weights have to learn everything"
+    if each < FEW:
+        return "head", f"{each:.0f} pictures a class are few"
+    return "stages", f"{each:.0f} pictures a class are enough to fit the features too"
+
+
+def slow_statistics(layers: Sequence[Any], batch: int) -> None:
+    """Let running statistics average over as many pictures as they would with batches of :data:`FULL_BATCH`.
+
+    Small batches would otherwise replace the statistics of weights that know something by those of a few pictures.
+
+    Args:
+        layers: of batch norm, not yet accelerated.
+        batch: pictures that are normalised together.
+    """
+    for layer in layers:
+        layer._momentum **= min(1.0, max(1, batch) / FULL_BATCH)
+
+
+def rate_factors(network: Any, size: tuple[int, int], decay: float = DECAY) -> dict[str, float]:
+    """By parameter name, what its learning rate is multiplied with: 1 in the classifier, less towards the input.
+
+    Args:
+        network: with ``parts``, see :class:`pplc_cli.models.families.layers.PartedNetwork`.
+        size: height and width of its pictures.
+        decay: from a part to the one before it.
+    """
+    last = len(network.parts()) - 1
+    return {name: decay ** (last - number) for name, number in place_parameters(network, size).items()}
+
+
+class Probe:
+    """A linear probe of a network as it is."""
+
+    def __init__(self, config: Config, network: Any, classifier: Any, frozen: Optional[FrozenPart] = None) -> None:
+        """
+        Args:
+            config: of the run: how pictures are prepared.
+            network: with ``parts``.
+            classifier: the layer in the last part that depends on the number of classes.
+            frozen: where the network is cut already.
+        """
+        self._config, self._network, self._classifier = config, network, classifier
+        self._front: Optional[Stages] = frozen.front if frozen is not None else None
+        if frozen is None and hasattr(network, "parts"):
+            self._front = Stages(network, 0, len(network.parts()) - 1)
+            if config.train.accelerate and paddle.get_device() == "cpu":
+                accelerate(self._front, config.train.threads)
+
+    def fit(self, loader: Loader, class_weights: Optional[np.ndarray] = None) -> Optional[str]:
+        """Fit the classifier by logistic regression.
+
+        Args:
+            loader: of the pictures to train on; of very many, some of each class are taken.
+            class_weights: float32 (classes,), or None.
+
+        Returns:
+            Why the classifier stays as it is; None: it was fitted.
+        """
+        if self._front is None:
+            return "the network has no parts"
+        front = self._front
+        if not isinstance(self._classifier, nn.Linear):
+            return "its classifier is no linear layer"
+        samples = _evenly(loader.samples, PROBE_PICTURES)
+        labels = np.array([sample.label for sample in samples], np.int64)
+        if len(np.unique(labels)) < 2:
+            return "its pictures are all of one class"
+        features = self._features(front, loader, samples)
+        targets = np.tile(labels, PROBE_VIEWS)
+        weights = None if class_weights is None else class_weights[targets]
+        weight, bias = fit_linear(features, targets, self._classifier.weight.shape[1], weights)
+        self._classifier.weight.set_value(weight)
+        self._classifier.bias.set_value(bias)
+        return None
+
+    def _features(self, front: Stages, loader: Loader, samples: list[Sample]) -> np.ndarray:
+        """Of all samples as evaluation sees them, then of augmented views, float32 (views * samples, features)."""
+        evaluation = Pipeline(self._config.eval.transforms, training=False)
+        augmented = copy.copy(loader.pipeline)
+        augmented.batch = []  # a blend of two pictures has no one label
+        found: Optional[np.ndarray] = None
+        done = 0
+        with evaluating(self._network), paddle.no_grad():
+            part = self._scale()
+            for view, pipeline in enumerate([evaluation, *[augmented] * (PROBE_VIEWS - 1)]):
+                # No cache: it would keep whole pictures that training never asks for.
+                each = Loader(samples, pipeline, BATCH, loader.classes, workers=loader.workers, seed=loader.seed)
+                for batch in each.epoch(view):
+                    rows = front(as_tensor(batch.images)).numpy() * part
+                    if found is None:
+                        found = np.empty((PROBE_VIEWS * len(samples), rows.shape[1]), np.float32)
+                    found[done : done + len(rows)] = rows
+                    done += len(rows)
+        assert found is not None
+        return found
+
+    def _scale(self) -> float:
+        """What dropout multiplies the features with in evaluation, before the classifier."""
+        layer = self._classifier
+        kept = layer.weight.clone(), layer.bias.clone()
+        layer.weight.set_value(paddle.ones_like(layer.weight))
+        layer.bias.set_value(paddle.zeros_like(layer.bias))
+        one = paddle.ones([1, layer.weight.shape[0]])
+        part = float(self._network.parts()[-1][1](one).sum() / layer(one).sum())
+        for parameter, value in zip((layer.weight, layer.bias), kept):
+            parameter.set_value(value)
+        return part
+
+
+def fit_linear(
+    features: np.ndarray, targets: np.ndarray, classes: int, weights: Optional[np.ndarray] = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logistic regression as a linear layer's weight, float32 (features, classes), and bias, float32 (classes,).
+
+    Args:
+        features: float32 (N, features).
+        targets: int64 (N,); classes without a picture become ones that are never the answer.
+        classes: of the layer.
+        weights: of the pictures, (N,), or None.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    there = np.unique(targets)
+    mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64) + 1e-6
+    scaled = ((features - mean) / deviation).astype(np.float32)
+    fitted = LogisticRegression(C=PROBE_C / len(features), max_iter=300).fit(scaled, targets, weights)
+    rows, bias = fitted.coef_.astype(np.float64), fitted.intercept_.astype(np.float64)
+    if len(there) == 2:  # one row stands for both
+        rows, bias = np.stack([-rows[0] / 2, rows[0] / 2]), np.array([-bias[0] / 2, bias[0] / 2])
+    weight, shift = np.zeros((features.shape[1], classes)), np.zeros(classes)
+    weight[:, there] = (rows / deviation).T
+    shift[there] = bias - (rows / deviation) @ mean
+    never = np.setdiff1d(np.arange(classes), there)
+    # Below all others wherever the pictures lie, not only at their mean.
+    shift[never] = (features @ weight[:, there] + shift[there]).min() - 10.0
+    return weight.astype(np.float32), shift.astype(np.float32)
+
+
+def _evenly(samples: Sequence[Sample], most: int) -> list[Sample]:
+    """At most so many, in their order, of small classes all."""
+    labelled = [sample for sample in samples if sample.label >= 0]
+    if len(labelled) <= most:
+        return labelled
+    by_class: dict[int, list[int]] = {}
+    for number, sample in enumerate(labelled):
+        by_class.setdefault(sample.label, []).append(number)
+    each = max(1, most // len(by_class))
+    # Spread over each class: lists are often sorted.
+    taken = {numbers[i * len(numbers) // each] for numbers in by_class.values() for i in range(each)}
+    return [sample for number, sample in enumerate(labelled) if number in taken]

@@ -1,0 +1,158 @@
+"""The command line from outside: real processes, real files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"paddle", "paddlex", "numpy", "cv2", "PIL", "yaml", "matplotlib", "sklearn", "rich"}
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from click.testing import CliRunner\n"
+        "from pplc_cli.cli.main import cli\n"
+        "commands = [[], *([name] for name in cli.commands)]\n"
+        "commands += [['weights', name] for name in cli.commands['weights'].commands]\n"
+        "for words in commands:\n"
+        "    result = CliRunner().invoke(cli, [*words, '--help'])\n"
+        "    assert result.exit_code == 0 and 'Usage' in result.output, words\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert not HEAVY & set(loaded)
+
+
+@pytest.mark.parametrize("start", [["-m", "pplc_cli"], ["-c", "from pplc_cli.cli.main import main; main()"]])
+def test_both_ways_to_start_print_the_version(start):
+    from pplc_cli import __version__
+
+    assert __version__ in subprocess.check_output([sys.executable, *start, "--version"], text=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "telling"),
+    [
+        (["split"], "expected a configuration"),
+        (["split", "--dataset", "nowhere"], "no data set 'nowhere'"),
+        (["train", "nosuch.yaml"], "no such file"),
+        (["train", "--dataset", "nowhere"], "no data set"),
+        (["eval"], "no run here yet"),
+        (["eval", "--run", "nowhere"], "no trained run"),
+        (["export"], "no run here yet"),
+        (["predict", "x.jpg"], "no run here yet"),
+        (["predict", "--model", "nowhere", "x.jpg"], "no such folder"),
+        (["predict"], "INPUT"),
+        (["predict", "x.jpg", "--threads", "many"], "not a valid integer"),
+        (["init", "nowhere"], "no such folder"),
+        (["preview", "nosuch.yaml"], "no such file"),
+        (["weights", "fetch", "PPLCNet_x9"], "did you mean PPLCNet"),
+        (["weights", "fetch", "PPLCNet_x2_0", "--source", "imagenet_ssld"], "use model.pretrained: imagenet"),
+        (["weights", "fetch", "SqueezeNext_1_0_23"], "no official weights"),
+        (["weights", "import", "nowhere.pdparams"], "no such weights file"),
+        (["weights", "import", "nowhere.onnx"], "no such weights file"),
+        (["weights", "verfy"], "No such command"),
+        (["trian"], "No such command"),
+    ],
+)
+def test_wrong_words_give_one_line_and_no_traceback(pplc, words, telling):
+    result = pplc(*words, check=False)
+    assert result.returncode != 0
+    assert telling in result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_every_fault_of_a_configuration_is_named(pplc, tmp_path):
+    (tmp_path / "bad.yaml").write_text("data: {dir: nowhere}\ntrain: {epoch: 3, batch_size: four}\n", encoding="utf-8")
+    result = pplc("train", "bad.yaml", "-o", "model.name=PPLCNet_x9", check=False)
+    assert result.returncode == 1
+    for telling in ("did you mean train.epochs?", "train.batch_size: expected an integer", "PPLCNet_x", "model.name"):
+        assert telling in result.stderr
+
+
+def test_init_split_preview(pplc, class_folders, tmp_path):
+    folder = class_folders((12, 12))
+    pplc("init", str(folder), "--output", "mine.yaml")
+    assert pplc("init", str(folder), "--output", "mine.yaml", check=False).returncode == 1
+    pplc("split", "--config", "mine.yaml")
+    assert (folder / "train_list.txt").is_file()
+    pplc("preview", "mine.yaml", "--output", "sheet.png", "--images", "2")
+    from pplc_cli import read_image
+
+    assert read_image(tmp_path / "sheet.png").std() > 10  # not a blank sheet
+
+
+def test_predict_inputs_and_outputs(pplc, trained, tmp_path):
+    """Files, folders, globs, lists, standard input; text, JSON, CSV; a bad file among good ones."""
+    pictures = sorted((trained.data / "猫 cat").glob("*.jpg"))
+    model = ["--model", str(trained.run / "inference_model")]
+    answers = _json_lines(pplc("predict", *model, "--json", str(pictures[0]), "--top-k", "2"))
+    assert answers[0]["path"] == str(pictures[0]) and len(answers[0]["top"]) == 2
+    assert abs(sum(t["score"] for t in answers[0]["top"]) - 1) < 1e-4  # two classes in all
+
+    by_glob = _json_lines(pplc("predict", *model, "--json", str(trained.data / "猫 cat" / "*.jpg")))
+    by_folder = _json_lines(pplc("predict", *model, "--json", str(trained.data / "猫 cat")))
+    assert [a["path"] for a in by_glob] == [str(p) for p in pictures] == [a["path"] for a in by_folder]
+
+    by_list = _json_lines(pplc("predict", *model, "--json", str(trained.data / "test_list.txt")))
+    assert len(by_list) == len((trained.data / "test_list.txt").read_text(encoding="utf-8").splitlines())
+    assert all("error" not in answer for answer in by_list)
+
+    by_bytes = _json_lines(pplc("predict", *model, "--json", "-", stdin=pictures[0].read_bytes()))
+    by_names = _json_lines(pplc("predict", *model, "--json", "-", stdin=f"{pictures[0]}\n".encode()))
+    assert by_bytes[0]["top"] == by_names[0]["top"]
+
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    mixed = pplc("predict", *model, str(pictures[0]), "broken.jpg", str(pictures[1]), "--csv", check=False)
+    assert mixed.returncode == 1
+    assert "broken.jpg" in mixed.stdout and mixed.stdout.count("\n") == 4
+    assert "is no picture: it is text" in mixed.stderr
+
+    text = pplc("predict", *model, str(pictures[0]), "--save", "drawn", "--threads", "1", "--no-mkldnn")
+    assert "Inference Time Info" in text.stdout and "average latency time(ms)" in text.stdout
+    assert (tmp_path / "drawn" / f"{pictures[0].stem}.jpg").is_file()
+
+
+def test_commands_take_the_latest_run(pplc, trained):
+    assert "top-1" in pplc("eval", cwd=trained.folder).stdout
+    figures = json.loads(pplc("eval", "--json", "--split", "val", cwd=trained.folder).stdout)
+    assert figures["images"] == 8 and len(figures["classes"]) == 2
+    picture = next((trained.data / "dog").glob("*.jpg"))
+    assert "dog" in pplc("predict", str(picture), cwd=trained.folder).stdout
+
+
+def test_bad_files_through_split_train_and_predict(pplc, class_folders, tmp_path, trained):
+    from helpers.bad_files import write_bad_files
+
+    folder = class_folders((20, 20))
+    kinds = write_bad_files(folder / sorted(p.name for p in folder.iterdir() if p.is_dir())[0])
+    bad = [name for name, kind in kinds.items() if kind == "bad"]
+    assert len(bad) >= 20 and len(kinds) >= 30
+
+    result = pplc("split", "--dataset", str(folder))
+    assert "Traceback" not in result.stderr
+    for name in bad:
+        assert f"/{name} " in result.stdout, name
+    lists = "".join(p.read_text(encoding="utf-8") for p in folder.glob("*_list.txt"))
+    assert not [name for name in bad if f"/{name} " in lists]
+
+    recipe = ["-o", "train.epochs=1", "--model", "PPLCNet_x0_25", "--pretrained", "none", "--output", "odd"]
+    recipe += ["-o", "train.transforms=[{RandomCrop: {crop_size: 32}}, Normalize]"]
+    recipe += ["-o", "eval.transforms=[{Resize: {target_size: 32}}, Normalize]"]
+    pplc("train", "--dataset", str(folder), *recipe)  # all that is listed can be trained on
+
+    names = [str(p) for p in folder.rglob("*") if p.name in kinds and p.parent != folder]
+    predicted = pplc("predict", "--json", "--model", str(trained.run / "inference_model"), *names, check=False)
+    assert predicted.returncode == 1 and "Traceback" not in predicted.stderr
+    answers = {a["path"]: a for a in _json_lines(predicted)}
+    for name in names:
+        if name in answers and kinds[name.rpartition("/")[2]] == "bad" and not name.endswith(".txt"):
+            assert answers[name].get("error"), name
+
+
+def _json_lines(result):
+    return [json.loads(line) for line in result.stdout.splitlines()]

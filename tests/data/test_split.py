@@ -1,0 +1,289 @@
+"""Cutting a data set: exact shares, repeatable, nothing on two sides, nothing lost without a word."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.bad_files import write_bad_files
+from helpers.images import picture, write_picture
+from pplc_cli.base.errors import DataError
+from pplc_cli.config.sections import DataConfig, SplitConfig
+from pplc_cli.data.lists import read_labels, read_part
+from pplc_cli.data.split import PARTS, _assign, _components, _Picture, split_dataset
+
+Maker = Callable[..., Path]
+
+
+def lists(root: Path) -> dict[str, bytes]:
+    """Every text file that lies beside the class folders."""
+    return {path.name: path.read_bytes() for path in root.glob("*.txt")}
+
+
+def rows(root: Path) -> dict[str, list[tuple[str, int]]]:
+    """Part to (name, id), as the reader understands the lists."""
+    data = DataConfig(dir=str(root))
+    labels = read_labels(data)
+    return {part: [(s.name, s.label) for s in read_part(data, part, labels) or []] for part in PARTS}
+
+
+@pytest.mark.parametrize(("val", "test"), [(0.2, 0.1), (0.29, 0.0), (0.25, 0.25), (0.5, 0.3)])
+def test_counts_are_exact(class_folders: Maker, val: float, test: float) -> None:
+    totals = (10, 23, 17)
+    root = class_folders(totals, names=("a", "b", "c"), size=12)
+    report = split_dataset(root, SplitConfig(val=val, test=test))
+    shares = {"val": [int(n * val + 1e-9) for n in totals], "test": [int(n * test + 1e-9) for n in totals]}
+    shares["train"] = [n - a - b for n, a, b in zip(totals, shares["val"], shares["test"])]
+    assert report.counts == shares
+    found = rows(root)
+    assert {part: [sum(i == k for _, i in found[part]) for k in range(3)] for part in PARTS} == shares
+    assert (root / "test_list.txt").exists() == (test > 0)
+
+
+def test_share_without_rounding_error(class_folders: Maker) -> None:
+    root = class_folders((100, 100), size=8)
+    assert split_dataset(root, SplitConfig(val=0.29, test=0.07)).counts["val"] == [29, 29]
+
+
+def test_every_path_once_with_its_id(class_folders: Maker) -> None:
+    root = class_folders((12, 11, 10), size=12)
+    report = split_dataset(root)
+    assert report.labels == ["cross", "disc", "stripe"] == read_labels(DataConfig(dir=str(root)))
+    every = [row for part in rows(root).values() for row in part]
+    files = {path.relative_to(root).as_posix() for path in root.glob("*/*")}
+    assert len(every) == len({name for name, _ in every}) == 33 and {name for name, _ in every} == files
+    assert all(name.split("/")[0] == report.labels[label] for name, label in every)
+    assert (report.left_out, report.notes, report.duplicates, report.conflicts) == ({}, {}, 0, [])
+
+
+def test_order_of_the_file_system_does_not_matter(class_folders: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = class_folders((15, 12), size=12)
+    split_dataset(root)
+    first = lists(root)
+    other = root.parent / "other"
+    for path in sorted(root.glob("*/*"), reverse=True):
+        (other / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, other / path.parent.name)
+    forwards = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda self: iter(sorted(forwards(self), reverse=True)))
+    split_dataset(other)
+    assert lists(other) == first
+
+
+def test_seed_decides(class_folders: Maker) -> None:
+    root = class_folders((15, 12), size=12)
+    split_dataset(root, SplitConfig(seed=1))
+    first = lists(root)
+    split_dataset(root, SplitConfig(seed=2), force=True)
+    second = lists(root)
+    split_dataset(root, SplitConfig(seed=1), force=True)
+    assert lists(root) == first != second
+
+
+def test_existing_split_is_kept(class_folders: Maker) -> None:
+    root = class_folders((10, 10), size=12)
+    split_dataset(root)
+    before = lists(root)
+    with pytest.raises(DataError, match="--force"):
+        split_dataset(root, SplitConfig(seed=5, format="paddlex3"))
+    assert lists(root) == before
+
+
+def test_force_replaces_the_other_format(class_folders: Maker) -> None:
+    root = class_folders((10, 10), size=12)
+    split_dataset(root)
+    report = split_dataset(root, SplitConfig(format="paddlex3", test=0), force=True)
+    assert set(lists(root)) == {"label.txt", "train.txt", "val.txt"} == {path.name for path in report.files}
+    assert (root / "label.txt").read_text() == "0 disc\n1 stripe\n"
+    split_dataset(root, force=True)
+    assert set(lists(root)) == {"labels.txt", "train_list.txt", "val_list.txt", "test_list.txt"}
+    assert (root / "labels.txt").read_text() == "disc\nstripe\n"
+
+
+def test_failed_force_keeps_the_old_lists(class_folders: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = class_folders((10, 10), size=12)
+    split_dataset(root)
+    before = lists(root)
+    (root / "disc" / "disc_000.jpg").write_bytes(b"broken")
+    shutil.copytree(root / "disc", root / "few")
+    for path in sorted((root / "few").iterdir())[2:]:
+        path.unlink()
+    with pytest.raises(DataError):
+        split_dataset(root, force=True)
+    assert lists(root) == before
+
+
+def test_odd_names_come_back(class_folders: Maker) -> None:
+    root = class_folders((10, 10), names=("大 熊猫", "虎（东北）"), folder="数据 集", size=12)
+    for index in range(5):
+        write_picture(root / "大 熊猫" / f"照片 {index} 1.JpEg", picture(500 + index, (12, 12)))
+    (root / "虎（东北）" / "sub dir").mkdir()
+    write_picture(root / "虎（东北）" / "sub dir" / "x.PNG", picture(600, (12, 12)))
+    report = split_dataset(root)
+    assert report.labels == ["大 熊猫", "虎（东北）"]
+    data = DataConfig(dir=str(root))
+    samples = [sample for part in PARTS for sample in read_part(data, part, report.labels) or []]
+    assert len(samples) == 26 and all(sample.path.is_file() for sample in samples)
+    assert all(sample.path.relative_to(root).parts[0] == report.labels[sample.label] for sample in samples)
+
+
+@pytest.mark.parametrize("counts", [(10, 1), (10, 4)])
+def test_class_with_too_few_pictures(class_folders: Maker, counts: tuple[int, int]) -> None:
+    root = class_folders(counts, size=12)
+    with pytest.raises(DataError, match=r"'stripe' would get no validation picture: it has \d.*Nothing was written"):
+        split_dataset(root)
+    assert lists(root) == {}
+
+
+def test_class_without_a_training_picture(class_folders: Maker) -> None:
+    root = class_folders((10, 10), size=12)
+    for path in (root / "stripe").iterdir():
+        path.write_bytes((root / "stripe" / "stripe_000.jpg").read_bytes())
+    with pytest.raises(DataError, match="'stripe' would get no"):
+        split_dataset(root)
+    assert lists(root) == {}
+
+
+def test_empty_class(class_folders: Maker) -> None:
+    root = class_folders((10, 10), size=12)
+    (root / "nothing").mkdir()
+    with pytest.raises(DataError, match=r"nothing: the class has no usable picture; add some"):
+        split_dataset(root)
+    (root / "nothing" / "x.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"nothing/x\.jpg is empty"):
+        split_dataset(root)
+    assert lists(root) == {}
+
+
+def test_no_classes(tmp_path: Path, class_folders: Maker) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        split_dataset(tmp_path / "missing")
+    with pytest.raises(DataError, match="no folders"):
+        split_dataset(tmp_path)
+    with pytest.raises(DataError, match="only the class 'disc'"):
+        split_dataset(class_folders((5,), size=12))
+
+
+@pytest.mark.parametrize("group", ["(", "a{99999999999999999999}"])
+def test_group_that_is_no_expression(class_folders: Maker, group: str) -> None:
+    with pytest.raises(DataError, match="no regular expression"):
+        split_dataset(class_folders((10, 10), size=12), SplitConfig(group=group))
+
+
+@pytest.mark.filterwarnings("ignore::Warning:PIL.TiffImagePlugin")
+def test_every_bad_file_is_named(class_folders: Maker) -> None:
+    root = class_folders((10, 10), size=12)
+    kinds = write_bad_files(root / "disc")
+    shutil.copy(root / "disc" / "grey.jpg", root / "disc" / "picture.txt")
+    (root / "disc" / "readme.md").write_text("about")
+    write_picture(root / "beside.png", picture(1))
+    seen: list[tuple[int, int]] = []
+    report = split_dataset(root, progress=lambda done, total: seen.append((done, total)))
+    bad = {f"disc/{name}" for name, kind in kinds.items() if kind == "bad"}
+    assert set(report.left_out) == bad | {"disc/picture.txt", "disc/readme.md", "beside.png"}
+    assert all(reason.strip() and "\n" not in reason for reason in report.left_out.values())
+    assert "rename" in report.left_out["disc/picture.txt"]
+    listed = {name for part in rows(root).values() for name, _ in part}
+    assert {f"disc/{name}" for name, kind in kinds.items() if kind == "odd"} <= listed and not listed & bad
+    assert "PNG file by another name" in report.notes["disc/really_png.jpg"]
+    assert "JPEG file by another name" in report.notes["disc/really_jpeg.png"]
+    assert "frames" in report.notes["disc/animated.gif"] and "1 x 1" in report.notes["disc/one_pixel.png"]
+    assert "another name" not in report.notes["disc/two_pictures.jpg"]
+    assert seen[-1] == (len(seen), len(seen))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_names_that_no_list_can_hold(class_folders: Maker) -> None:
+    root = class_folders((10, 10), size=12)
+    data = (root / "disc" / "disc_000.jpg").read_bytes()
+    made = [b"disc/a\nb.jpg", b"disc/a\tb.jpg"]
+    for name in [*made, b"disc/\xff.jpg"]:
+        try:
+            Path(os.fsdecode(os.fsencode(root) + b"/" + name)).write_bytes(data)
+        except OSError:
+            continue
+        made += [name] * (name not in made)
+    report = split_dataset(root)
+    assert len(report.left_out) == len(made)
+    assert all("no list can hold" in reason for reason in report.left_out.values())
+    "".join(report.left_out).encode("utf-8")
+    assert sum(map(sum, report.counts.values())) == 20
+
+
+def test_copies_stay_on_one_side_and_conflicts_are_named(class_folders: Maker) -> None:
+    root = class_folders((20, 20), size=12)
+    for index in range(6):
+        shutil.copy(
+            root / "disc" / f"disc_00{index}.{'jpg' if index % 2 == 0 else 'png'}", root / "disc" / f"copy{index}.jpg"
+        )
+    shutil.copy(root / "disc" / "disc_010.jpg", root / "stripe" / "wrong.jpg")
+    report = split_dataset(root)
+    assert report.duplicates == 7 and report.conflicts == [("disc/disc_010.jpg", "stripe/wrong.jpg")]
+    side: dict[str, set[str]] = {}
+    for part, members in rows(root).items():
+        for name, _ in members:
+            side.setdefault(hashlib.sha256((root / name).read_bytes()).hexdigest(), set()).add(part)
+    assert len(side) == 40 and all(len(parts) == 1 for parts in side.values())
+
+
+def test_groups_stay_together(class_folders: Maker) -> None:
+    root = class_folders((0, 0))
+    for label, name in enumerate(("a", "b")):
+        for animal in range(8):
+            for shot in range(3):
+                write_picture(
+                    root / name / f"id{animal}_{shot}.png", picture(label * 100 + animal * 9 + shot, (12, 12))
+                )
+    report = split_dataset(root, SplitConfig(val=0.25, test=0.13, group=r"(\w/id\d+)_"))
+    side: dict[str, set[str]] = {}
+    for part, members in rows(root).items():
+        for name, _ in members:
+            side.setdefault(name.split("_")[0], set()).add(part)
+    assert len(side) == 16 and all(len(parts) == 1 for parts in side.values())
+    assert report.counts == {"train": [15, 15], "val": [6, 6], "test": [3, 3]}
+
+
+def test_optional_group_that_took_no_part_binds_nothing() -> None:
+    pictures = [_Picture(f"a/{i}.jpg", 0, str(i)) for i in range(4)]
+    assert len(_components(pictures, re.compile(r"/\d(_id\d)?"))) == 4
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 12), st.integers(0, 9)), min_size=1, max_size=60), st.data()
+)
+@settings(max_examples=200, deadline=None)
+def test_nothing_stands_on_two_sides(layout: list[tuple[int, int, int]], data: st.DataObject) -> None:
+    """Layout: class, content id and group id of each picture; group 0 is none."""
+    pictures = [
+        _Picture(f"c{label}/{i}_{f'g{group}' if group else 'alone'}.jpg", label, str(content))
+        for i, (label, content, group) in enumerate(layout)
+    ]
+    config = SplitConfig(
+        val=data.draw(st.sampled_from([0.1, 0.2, 0.5])),
+        test=data.draw(st.sampled_from([0.0, 0.1, 0.3])),
+        seed=data.draw(st.integers(0, 3)),
+    )
+    components = _components(pictures, re.compile(r"_(g\d)"))
+    try:
+        parts = _assign(components, ["c0", "c1", "c2"], config)
+    except DataError as error:
+        assert "Nothing was written" in str(error)
+        return
+    placed = {picture.name: part for part, members in parts.items() for picture in members}
+    assert sorted(placed) == sorted(picture.name for picture in pictures)
+    assert sum(map(len, parts.values())) == len(pictures)
+    for field in (lambda i: ("content", layout[i][1]), lambda i: ("group", layout[i][2] or -i - 1)):
+        sides: dict[tuple[str, int], set[str]] = {}
+        for i, member in enumerate(pictures):
+            sides.setdefault(field(i), set()).add(placed[member.name])
+        assert all(len(found) == 1 for found in sides.values())
+    backwards = _assign(_components(pictures[::-1], re.compile(r"_(g\d)")), ["c0", "c1", "c2"], config)
+    assert {p.name: part for part, members in backwards.items() for p in members} == placed

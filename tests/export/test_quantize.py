@@ -1,0 +1,112 @@
+"""int8 and bfloat16: what they cost is measured on pictures that nothing was fitted to, and refused if it is much."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from pplc_cli import export
+from pplc_cli.base.errors import ExportError
+from pplc_cli.data.decode import read_image
+from pplc_cli.data.lists import read_part
+from pplc_cli.export.quantize import choose_pictures
+from pplc_cli.predict.engines.base import open_engine
+from pplc_cli.predict.exported_model import describe
+from pplc_cli.training.runs.run_folder import Run
+
+LABELS = ["dog", "猫 cat"]
+
+
+def config_of(run):
+    """A picture of sixteen may change its answer: 0.0625."""
+    return run.load_config({"export.max_accuracy_loss": 0.1})
+
+
+@pytest.fixture(scope="module")
+def quantized(calm, tmp_path_factory):
+    return export(calm, config_of(calm), output=tmp_path_factory.mktemp("int8") / "model", precisions=["int8"])
+
+
+def test_the_accuracy_is_counted_over_the_list(calm, quantized):
+    """Counted here, picture by picture, without the loader."""
+    data = config_of(calm).data
+    pipeline, rng = describe(quantized.folder).pipeline, np.random.default_rng(0)
+    samples = read_part(data, "test", LABELS)
+    engine = open_engine(quantized.folder, "onnxruntime", precision="int8")
+    right = [engine.run(pipeline(read_image(s.path), rng)[None])[0].argmax() == s.label for s in samples]
+    one = next(a for a in quantized.accuracies if (a.engine, a.precision) == ("onnxruntime", "int8"))
+    assert one.top1 == np.mean(right)
+    assert one.before > 0.8 and abs(one.loss) <= 1.01 / len(samples)
+    assert quantized.measured == f"the {len(samples)} pictures of the test list"
+
+
+def test_the_file_computes_in_bytes(quantized):
+    import onnx
+
+    model = onnx.load(str(quantized.folder / "inference_int8.onnx"))
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds.count("QuantizeLinear") > 10
+    weights = [w for w in model.graph.initializer if w.data_type == onnx.TensorProto.INT8 and len(w.dims) > 1]
+    assert len(weights) > 10
+
+
+def test_the_answers_stay_near_those_of_float32(trained, quantized):
+    pipeline, rng = describe(quantized.folder).pipeline, np.random.default_rng(0)
+    images = np.stack([pipeline(read_image(f), rng) for f in sorted(trained.data.rglob("*.jpg"))[::4]])
+    expected = open_engine(quantized.folder, "paddle").run(images)
+    got = open_engine(quantized.folder, "onnxruntime", precision="int8").run(images)
+    assert 0 < np.abs(got - expected).mean() < 0.03
+
+
+def test_calibration_never_sees_what_is_measured(trained):
+    data = Run(trained.run).load_config().data
+    fitted, measured, part = choose_pictures(data, LABELS, 10)
+    assert part == "test" and len(fitted) == 10 and len({s.label for s in fitted}) == 2
+    assert not {s.path for s in fitted} & {s.path for s in measured}
+
+
+def test_a_precision_that_costs_too_much_is_refused_and_the_old_folder_stays(calm, tmp_path, monkeypatch):
+    """Calibrated on pictures a thousand times too dark, every activation is cut off."""
+    from pplc_cli.export import export as exporting
+
+    good = exporting.quantize
+
+    def bad(graph, batches, target, **options):
+        good(graph, [images * 1e-3 for images in batches], target, **options)
+
+    config = config_of(calm)
+    export(calm, config, output=tmp_path / "out")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    monkeypatch.setattr(exporting, "quantize", bad)
+    told = r"int8 loses \d+\.\d points of top-1 with the engine onnxruntime .* nothing was written"
+    with pytest.raises(ExportError, match=told) as caught:
+        export(calm, config, output=tmp_path / "out", precisions=["int8"])
+    assert "--max-loss" in str(caught.value) and "\n" not in str(caught.value)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
+    allowed = calm.load_config({"export.max_accuracy_loss": 0.99})
+    done = export(calm, allowed, output=tmp_path / "out", precisions=["int8"])
+    assert max(a.loss for a in done.accuracies) > 0.1
+
+
+def test_the_command_prints_what_precisions_cost(pplc, calm):
+    words = ["--precision", "int8", "--precision", "bfloat16", "--max-loss", "0.1", "--batch", "2"]
+    done = pplc("export", "--run", str(calm.folder), "--output", "out", *words, check=False)
+    if "computes in bfloat16 on this CPU" in done.stderr:
+        pytest.skip("no bfloat16 on this CPU")
+    assert done.returncode == 0, done.stderr
+    found = re.findall(r"(\w+) with (\w+): top-1 ([\d.]+)%, float32 ([\d.]+)%, on the 16 pictures", done.stdout)
+    assert {"int8", "bfloat16"} == {precision for precision, *_ in found}
+    facts = json.loads((pplc.cwd / "out/pplc.json").read_text(encoding="utf-8"))
+    for precision, engine, top1, before in found:
+        recorded = facts["engines"][engine][precision]
+        assert f"{100 * recorded['top1']:.1f}" == top1 and f"{100 * recorded['float32_top1']:.1f}" == before
+
+
+def test_without_lists_there_is_nothing_to_measure_on(trained, tmp_path):
+    config = Run(trained.run).load_config({"data.dir": str(tmp_path)})
+    with pytest.raises(ExportError, match="no pictures to measure a lower precision on"):
+        export(Run(trained.run), config, output=tmp_path / "out", precisions=["int8"])
+    assert not (tmp_path / "out").exists()

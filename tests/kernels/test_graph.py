@@ -1,0 +1,227 @@
+"""Exported networks as plain data: against a slow evaluation in NumPy, Paddle, and ONNX Runtime; damaged files."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from helpers.graph_reference import evaluate
+from pplc_cli.base.errors import ModelError
+from pplc_cli.base.paddle import load_paddle
+from pplc_cli.export.formats import save_graph
+from pplc_cli.kernels.graph.onnx_writer import to_onnx
+from pplc_cli.kernels.graph.paddle_reader import read_paddle
+from pplc_cli.kernels.graph.simplify import simplify
+from pplc_cli.models.registry import build_network
+
+paddle = load_paddle()
+
+SMALL = [
+    "PPLCNet_x0_25",
+    "PPLCNetV2_small",
+    "FasterNet_T0",
+    "SqueezeNext_1_0_23",
+    "MobileNetV1_x1_0",
+    "MobileNetV2_x1_0",
+    "MobileNetV3_small_x1_0",
+    "ShuffleNetV2_x1_0",
+    "SqueezeNet1_1",
+    "ResNet18",
+]
+# Of probabilities; the deepest network, without shortcuts in its rounding errors, varies by 2e-4 in Paddle itself.
+TOLERANCE = 5e-4
+
+
+def lively(name, size=64):
+    """A network whose batch norms have statistics, factors and shifts of their own, and whose answers differ."""
+    paddle.seed(0)
+    rng = np.random.default_rng(0)
+    network = build_network(name, 10)
+    norms = [layer for layer in network.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)]
+    for norm in norms:
+        norm._momentum = 0.0  # the statistics become those of the next batch
+        norm.weight.set_value(rng.uniform(0.7, 1.3, norm.weight.shape).astype(np.float32))
+        norm.bias.set_value(rng.normal(0, 0.2, norm.bias.shape).astype(np.float32))
+    if not norms:  # by default its numbers vanish on the way
+        for layer in network.sublayers():
+            if isinstance(layer, paddle.nn.Conv2D):
+                spread = (2 / np.prod(layer.weight.shape[1:])) ** 0.5
+                layer.weight.set_value(rng.normal(0, spread, layer.weight.shape).astype(np.float32))
+    coarse = rng.normal(0, 1, (8, 3, 4, 4)).astype(np.float32)  # noise alone would look the same to every pooling
+    images = coarse.repeat(size // 4, 2).repeat(size // 4, 3) + rng.normal(0, 0.3, (8, 3, size, size))
+    images = images.astype(np.float32)
+    network.train()
+    with paddle.no_grad():
+        network(paddle.to_tensor(images))
+        network.eval()
+        spread = float(network(paddle.to_tensor(images)).std(0).mean())
+        for parameter in network.parameters():
+            if parameter.shape in ([parameter.shape[0], 10], [10]) or parameter.shape[0] == 10:
+                parameter.set_value(parameter.numpy() / (2 * spread))
+        expected = paddle.nn.functional.softmax(network(paddle.to_tensor(images)), axis=1).numpy()
+    assert expected.std(0).max() > 0.02, "the answers must depend on the pictures"
+    return network, images, expected
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def exported(request, tmp_path_factory):
+    network, images, expected = lively(request.param)
+    folder = tmp_path_factory.mktemp("exported")
+    save_graph(paddle, network, (64, 64), folder)
+    return read_paddle(folder), images, expected
+
+
+def test_the_graph_is_the_network(exported):
+    graph, images, expected = exported
+    np.testing.assert_allclose(evaluate(graph, images[:2]), expected[:2], atol=TOLERANCE)
+
+
+def test_simplified_is_the_same_with_fewer_nodes(exported):
+    graph, images, _ = exported
+    simple = simplify(graph)
+    assert not any(node.kind == "batch_norm" for node in simple.nodes)
+    np.testing.assert_allclose(evaluate(simple, images[:2]), evaluate(graph, images[:2]), atol=TOLERANCE)
+
+
+def test_onnx_says_what_paddle_says(exported):
+    import onnxruntime
+
+    graph, images, expected = exported
+    for written in (to_onnx(graph), to_onnx(simplify(graph)), to_onnx(simplify(graph), batch=len(images))):
+        session = onnxruntime.InferenceSession(written, providers=["CPUExecutionProvider"])
+        (got,) = session.run(None, {"x": images})
+        np.testing.assert_allclose(got, expected, atol=TOLERANCE)
+        assert session.get_inputs()[0].shape[0] in ("N", len(images))
+
+
+def test_the_way_back_to_paddle(exported, tmp_path):
+    from pplc_cli.export.graph_network import GraphNetwork
+
+    graph, images, expected = exported
+    network = GraphNetwork(simplify(graph))
+    network.eval()
+    with paddle.no_grad():
+        np.testing.assert_allclose(network(paddle.to_tensor(images)).numpy(), expected, atol=TOLERANCE)
+
+
+def test_features_are_what_the_classifier_reads(exported):
+    graph, images, expected = exported
+    linear = [node for node in graph.nodes if node.kind == "linear"]
+    if not linear:
+        with pytest.raises(ValueError, match="no linear layer"):
+            graph.features()
+        return
+    logits = evaluate(graph.features(), images[:2]) @ linear[-1].weights["weight"].astype(np.float64)
+    logits += linear[-1].weights.get("bias", 0)
+    e = np.exp(logits)
+    np.testing.assert_allclose(e / e.sum(1, keepdims=True), expected[:2], atol=TOLERANCE)
+
+
+def test_pictures_of_any_size(tmp_path):
+    network, _, _ = lively("PPLCNet_x0_25")
+    save_graph(paddle, network, None, tmp_path)
+    graph = read_paddle(tmp_path)
+    assert graph.size is None
+    images = np.random.default_rng(0).normal(0, 1, (1, 3, 40, 72)).astype(np.float32)
+    with paddle.no_grad():
+        expected = paddle.nn.functional.softmax(network(paddle.to_tensor(images)), axis=1).numpy()
+    np.testing.assert_allclose(evaluate(graph, images), expected, atol=TOLERANCE)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder with a small network, and its program as plain data."""
+    folder = tmp_path_factory.mktemp("whole")
+    save_graph(paddle, build_network("PPLCNet_x0_25", 3), (32, 32), folder)
+    return folder, json.loads((folder / "inference.json").read_bytes())
+
+
+def read_or_refuse(folder):
+    """A graph, or the one error that users see, in one line and with the file's name."""
+    try:
+        return read_paddle(folder)
+    except ModelError as error:
+        text = str(error)
+        assert "\n" not in text and "inference." in text and len(text) < 600
+        return None
+
+
+def copied(whole, folder):
+    return Path(shutil.copytree(whole[0], Path(folder) / "copy"))
+
+
+FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@FEW
+@given(share=st.floats(0, 1, exclude_max=True), name=st.sampled_from(["inference.json", "inference.pdiparams"]))
+def test_cut_files_are_refused(whole, share, name):
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = copied(whole, scratch)
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data[: int(share * len(data))])
+        assert read_or_refuse(folder) is None
+
+
+@FEW
+@given(data=st.data())
+def test_changed_weights_files_are_read_or_refused(whole, data):
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = copied(whole, scratch)
+        file = folder / "inference.pdiparams"
+        content = bytearray(file.read_bytes())
+        for _ in range(data.draw(st.integers(1, 4))):
+            at = data.draw(st.one_of(st.integers(0, 60), st.integers(0, len(content) - 1)))
+            content[at] = data.draw(st.integers(0, 255))
+        file.write_bytes(content)
+        read_or_refuse(folder)
+
+
+def places(value, path=()):
+    """All paths into plain data."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from places(item, (*path, key))
+
+
+JUNK = st.sampled_from([None, True, -1, 0, 2**62, 1e300, "", "conv2d", "1.fetch", [], [[]], {}, {"D": 3}, [-1, -1]])
+
+
+@FEW
+@given(data=st.data(), junk=JUNK)
+def test_edited_programs_are_read_or_refused(whole, data, junk):
+    program = copy.deepcopy(whole[1])
+    every = [p for p in places(program["program"]["regions"][0]["blocks"][0]["ops"]) if p]
+    path = data.draw(st.sampled_from(every))
+    target = program["program"]["regions"][0]["blocks"][0]["ops"]
+    for key in path[:-1]:
+        target = target[key]
+    target[path[-1]] = junk
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = copied(whole, scratch)
+        (folder / "inference.json").write_text(json.dumps(program), encoding="utf-8")
+        read_or_refuse(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", "[" * 100_000, '{"program": 3}', b"\xff\xfe\x00\xd8"])
+def test_other_json_is_refused(whole, tmp_path, text):
+    folder = copied(whole, tmp_path)
+    (folder / "inference.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert read_or_refuse(folder) is None
+
+
+def test_missing_files_are_named(whole, tmp_path):
+    for name in ("inference.json", "inference.pdiparams"):
+        folder = copied(whole, tmp_path / name)
+        (folder / name).unlink()
+        with pytest.raises(ModelError, match=name):
+            read_paddle(folder)

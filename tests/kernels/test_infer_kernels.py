@@ -1,0 +1,296 @@
+"""Our own inference kernels against float64, node by node and as whole networks."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.exports import export_network, pictures
+from helpers.graph_reference import evaluate
+from pplc_cli.base.errors import PredictError
+from pplc_cli.kernels import unsupported
+from pplc_cli.kernels.graph.graph import Graph, Node
+from pplc_cli.kernels.graph.paddle_reader import read_paddle
+from pplc_cli.kernels.graph.simplify import simplify
+from pplc_cli.kernels.infer.int8_ranges import measure_spans, read_spans, write_spans
+from pplc_cli.kernels.infer.operands import How
+from pplc_cli.kernels.infer.packing import Weights
+from pplc_cli.kernels.infer.plan import Plan
+from pplc_cli.kernels.simd.llvm import BFLOAT16, INT8
+from pplc_cli.predict.engines.paddle import PaddleEngine
+from pplc_cli.predict.engines.pplc import OwnEngine
+
+pytestmark = pytest.mark.skipif(unsupported() is not None, reason=str(unsupported()))
+ONE_OF_EACH = ["PPLCNet_x0_25", "PPLCNetV2_small", "SqueezeNext_1_0_23v5", "FasterNet_T0", "MobileNetV2_x1_0",
+               "MobileNetV3_small_x1_0", "ShuffleNetV2_x1_0", "SqueezeNet1_1", "ResNet18"]  # fmt: skip
+# float32 sums of k products, k up to some thousand, of numbers around one: a few units of 6e-8 for each of sqrt(k).
+ROUNDING = 2e-5
+
+
+def exported_graph(name: str, folder) -> Graph:
+    """A network of the zoo as it is exported, up to its logits."""
+    graph = read_paddle(export_network(name, folder))
+    assert graph.nodes.pop().kind == "softmax"
+    graph.output = graph.nodes[-1].output
+    return graph
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_networks_follow_float64(name, tmp_path):
+    folder = export_network(name, tmp_path)
+    graph, images = read_paddle(folder), pictures(5)
+    expected = evaluate(graph, images)
+    # Networks of random weights blow rounding up, each by another factor; Paddle's float32 shows by how much. The
+    # largest of 50 differences varies by some times; what is computed wrongly is off by a thousand times as much.
+    allowed = 10 * np.abs(PaddleEngine(folder).run(images) - expected).max() + 1e-6
+    for threads in (1, 2, 3):
+        engine = OwnEngine(simplify(graph), threads=threads)
+        for some in (slice(0, 5), slice(3, 4)):
+            got = engine.run(images[some])
+            assert got.dtype == np.float32 and np.abs(got - expected[some]).max() < allowed, threads
+        assert np.abs(engine.single().run(images) - expected).max() < allowed
+
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def layers(seed: int) -> tuple[list[Node], int, tuple[int, int]]:
+    """A first convolution, then another one of any kind, perhaps a pointwise one and a sum behind it."""
+    rng, choose = np.random.default_rng(seed), random.Random(seed)
+    size = (choose.randint(7, 24), choose.randint(7, 24))
+    channels = choose.choice([1, 5, 8, 16, 17, 32, 40])
+
+    def conv(given_: int, made: int, kernel, stride=1, padding=0, dilation=1, groups=1, bias=True) -> dict:
+        weight = rng.standard_normal((made, given_ // groups, *kernel)).astype(np.float32)
+        weights = {"weight": weight, **({"bias": rng.standard_normal(made).astype(np.float32)} if bias else {})}
+        pads = (padding, padding, padding, padding)
+        options = {"stride": (stride, stride), "padding": pads, "dilation": (dilation, dilation), "groups": groups}
+        return {"weights": weights, "options": options}
+
+    functions = [None, "relu", "hardswish", "relu6", "hardsigmoid", "sigmoid", "swish", "gelu"]
+    nodes = [Node("conv", ["x"], "a", **conv(3, channels, (3, 3), choose.randint(1, 2), choose.randint(0, 1)))]
+
+    def behind(function) -> str:
+        last = nodes[-1].output
+        if function:
+            nodes.append(Node("activation", [last], last + "'", options={"function": function}))
+        return nodes[-1].output
+
+    first = behind(choose.choice(functions))
+    if choose.random() < 0.5:  # depthwise
+        kernel = choose.choice([1, 3, 5, 7])
+        more = conv(
+            channels,
+            channels,
+            (kernel, kernel),
+            choose.randint(1, 2),
+            kernel // 2,
+            groups=channels,
+            bias=choose.random() < 0.5,
+        )
+        nodes.append(Node("conv", [first], "b", **more))
+        made = channels
+    else:
+        kernel = (choose.randint(1, 3), choose.randint(1, 3))
+        made = choose.choice([3, 16, 33, 64])
+        groups = choose.choice([g for g in (1, 2, 4) if channels % g == 0 and (made * 4) % g == 0])
+        more = conv(channels, made * 4, kernel, choose.randint(1, 2), 1, choose.randint(1, 2), groups)
+        nodes.append(Node("conv", [first], "b", **more))
+        made *= 4
+    second = behind(choose.choice(functions))
+    if choose.random() < 0.5:
+        nodes.append(Node("conv", [second], "c", **conv(made, made, (1, 1), bias=choose.random() < 0.5)))
+        if choose.random() < 0.5:
+            nodes.append(Node("add", ["c", second] if choose.random() < 0.5 else [second, "c"], "d"))
+        behind(choose.choice(functions))
+    nodes.append(Node("mean", [nodes[-1].output], "m"))
+    nodes.append(Node("flatten", ["m"], "f"))
+    return nodes, choose.randint(1, 3), size
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=seeds)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_any_layers_follow_float64(seed, threads):
+    nodes, n, size = layers(seed)
+    graph = Graph("x", "f", nodes, {"x": (-1, 3, *size)})
+    images = np.random.default_rng(n).standard_normal((n, 3, *size)).astype(np.float32)
+    expected = evaluate(graph, images)
+    engine = OwnEngine(graph, threads=threads)
+    got = engine.run(images)
+    assert np.abs(got - expected).max() < ROUNDING * max(1.0, np.abs(expected).max())
+    network = engine._network(size, 0)
+    team, needed = network._team, Plan(graph, size, 1, How(threads), Weights()).scratch
+    network.run(images[:1])
+    team._scratch[:] = 0xA5
+    network.run(images[:1])
+    start = -team._scratch.ctypes.data % 64
+    part = (needed + 8191) // 4096 * 4096  # of each thread, with some bytes more than it asked for
+    for thread in range(threads):
+        assert (team._scratch[start + thread * part + needed : start + (thread + 1) * part] == 0xA5).all()
+
+
+@pytest.mark.parametrize("name", ["PPLCNet_x2_5", "FasterNet_T0"])
+def test_large_batches_are_many_small_ones(name, tmp_path):
+    engine = OwnEngine(simplify(exported_graph(name, tmp_path)), threads=1)
+    images = pictures(40)
+    one_by_one = np.concatenate([engine.run(images[i : i + 1]) for i in range(40)])
+    for n in (2, 15, 16, 17, 40):
+        assert np.array_equal(engine.run(images[:n]), one_by_one[:n]), n
+
+
+def test_the_next_batch_does_not_see_the_last_one(tmp_path):
+    engine = OwnEngine(simplify(exported_graph("PPLCNet_x0_25", tmp_path)), threads=2)
+    images = pictures(9)
+    first = engine.run(images[:1])
+    engine.run(np.full((4, 3, 64, 64), np.nan, np.float32))
+    assert np.array_equal(engine.run(images[:1]), first)
+    assert np.array_equal(engine.single().run(images)[:1], engine.single().run(images[:1]))
+    for n in (0, 1, 2, 3, 5, 8, 9):
+        assert engine.run(images[:n]).shape == (n, 10)
+
+
+def test_features_are_what_the_classifier_reads(tmp_path):
+    graph = exported_graph("PPLCNet_x0_25", tmp_path)
+    images = pictures(5)
+    features = OwnEngine(simplify(graph.features()), threads=1).run(images)
+    assert features.shape == (5, 1280)
+    linear = graph.nodes[-1].weights
+    scaled = graph.features()
+    scaled.nodes.append(Node("scale", [scaled.output], "scaled", options={"factor": 0.8}))  # as dropout may leave it
+    scaled.output, scaled.shapes["scaled"] = "scaled", scaled.shapes[scaled.output]
+    for threads in (1, 2):
+        np.testing.assert_allclose(OwnEngine(simplify(scaled), threads=threads).run(images), 0.8 * features, rtol=1e-6)
+    logits = features @ linear["weight"] + linear["bias"]
+    assert np.abs(logits - evaluate(graph, images)).max() < 1e-3 * np.abs(logits).max()
+
+
+def test_what_is_not_known_is_said_in_a_line(tmp_path):
+    graph = exported_graph("PPLCNet_x0_25", tmp_path)
+    with pytest.raises(PredictError, match=r"batch norm.*--engine paddle"):
+        OwnEngine(graph)
+    engine = OwnEngine(simplify(graph))
+    with pytest.raises(PredictError, match=r"expected pictures \(N, 3, 64, 64\), got \(1, 3, 65, 64\)"):
+        engine.run(np.zeros((1, 3, 65, 64), np.float32))
+
+
+@pytest.mark.parametrize(
+    "kind, name, array",
+    [
+        ("conv", "weight", np.zeros((8, 4, 3, 3), np.float32)),
+        ("conv", "weight", np.zeros((7, 3, 3), np.float32)),
+        ("conv", "bias", np.zeros(5, np.float32)),
+        ("linear", "weight", np.zeros((1281, 10), np.float32)),
+        ("linear", "bias", np.zeros((10, 1), np.float32)),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_before_kernels_read_them(kind, name, array, tmp_path):
+    graph = simplify(exported_graph("PPLCNet_x0_25", tmp_path))
+    next(node for node in graph.nodes if node.kind == kind).weights[name] = array
+    with pytest.raises(PredictError, match=f"{kind} .*does not fit what it reads"):
+        OwnEngine(graph, threads=1)
+
+
+@pytest.mark.parametrize("precision, has", [("bfloat16", BFLOAT16), ("int8", INT8)])
+def test_precisions_this_cpu_lacks_are_refused(precision, has, tmp_path):
+    if has:
+        pytest.skip(f"the CPU has {precision}")
+    with pytest.raises(PredictError, match=f"runs {precision} on CPUs with AVX-512"):
+        OwnEngine(simplify(exported_graph("PPLCNet_x0_25", tmp_path)), precision=precision)
+
+
+needs_bytes = pytest.mark.skipif(not INT8, reason="the CPU has no AVX-512 VNNI")
+
+
+@needs_bytes
+def test_products_of_bytes_are_exact():
+    """With numbers that bytes hold exactly, nothing is rounded but the end."""
+    rng = np.random.default_rng(1)
+    channels, outputs, size = 40, 50, (6, 5)
+    # Bytes 0 to 255 stand for -1 to 1.55 in steps of 0.01; scales of outputs are powers of two.
+    given_ = (rng.integers(0, 256, (1, channels, *size)) - 100) * np.float32(0.01)
+    whole = rng.integers(-127, 128, (outputs, channels)).astype(np.float32)
+    whole[:, 0] = 127  # the largest, which sets the scale
+    weight = (whole * (2.0 ** rng.integers(-8, 0, (outputs, 1)))).astype(np.float32)
+    bias = rng.standard_normal(outputs).astype(np.float32)
+    plain = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
+    identity = np.eye(channels, 3, dtype=np.float32)[:, :, None, None]
+    nodes = [
+        # Three planes become channels, those added to from behind: the bias of the first layer has all that varies.
+        Node("conv", ["x"], "a", weights={"weight": identity, "bias": given_[0, :, 0, 0]}, options=plain),
+        Node("conv", ["a"], "b", weights={"weight": weight[:, :, None, None], "bias": bias}, options=plain),
+        Node("mean", ["b"], "m"),
+        Node("flatten", ["m"], "f"),
+    ]  # fmt: skip
+    graph = Graph("x", "f", nodes, {"x": (-1, 3, *size)})
+    images = np.zeros((1, 3, *size), np.float32)
+    got = OwnEngine(graph, precision="int8", threads=1, spans={"a": (-1.0, 1.55)}).run(images)
+    expected = given_[0, :, 0, 0].astype(np.float64) @ weight.T.astype(np.float64) + bias
+    assert np.abs(got[0] - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def as_bfloat16(array: np.ndarray) -> np.ndarray:
+    """Rounded to 8 bits of mantissa; ties, which float64 hardly has, do not matter."""
+    mantissa, exponent = np.frexp(array.astype(np.float32).astype(np.float64))
+    return np.ldexp(np.round(mantissa * 256) / 256, exponent)
+
+
+def narrowed(graph: Graph, precision: str, spans: dict):
+    """What the kernels say they round: inputs and weights of convolutions that are neither the first nor depthwise."""
+
+    def rounded(node: Node, x: np.ndarray) -> tuple[Node, np.ndarray]:
+        if node.kind != "conv" or node.inputs[0] == graph.input:
+            return node, x
+        weight = node.weights["weight"].astype(np.float64)
+        options = node.options
+        square = weight.shape[2] == weight.shape[3] and weight.shape[2] % 2 and options["dilation"] == (1, 1)
+        if options["groups"] == len(weight) == x.shape[1] > 1 and square:
+            return node, x
+        if precision == "bfloat16":
+            return dataclasses.replace(node, weights={**node.weights, "weight": as_bfloat16(weight)}), as_bfloat16(x)
+        low, high = spans[node.inputs[0]]
+        step = (max(high, 1e-6) - min(low, 0.0)) / 255
+        zero = np.round(-min(low, 0.0) / step)
+        x = (np.clip(np.round(x / step + zero), 0, 255) - zero) * step
+        scale = np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / 127
+        return dataclasses.replace(node, weights={**node.weights, "weight": np.round(weight / scale) * scale}), x
+
+    return rounded
+
+
+@pytest.mark.parametrize(
+    "precision",
+    [
+        pytest.param("bfloat16", marks=pytest.mark.skipif(not BFLOAT16, reason="the CPU has no AVX-512 BF16")),
+        pytest.param("int8", marks=needs_bytes),
+    ],
+)
+@settings(max_examples=40, deadline=None)
+@given(seed=seeds)
+def test_narrow_products_are_those_of_rounded_factors(precision, seed):
+    nodes, n, size = layers(seed)
+    threads = 1 + seed % 2
+    graph = Graph("x", "f", nodes, {"x": (-1, 3, *size)})
+    images = np.random.default_rng(n).standard_normal((n, 3, *size)).astype(np.float32)
+    spans = measure_spans(graph, images)
+    plain, expected = evaluate(graph, images), evaluate(graph, images, narrowed(graph, precision, spans))
+    got = OwnEngine(graph, precision=precision, threads=threads, spans=spans).run(images)
+    # float32 may fall to the other side of a step than float64, one number in some thousand: not as far off as float32
+    # products are. Networks whose every number is cut off give zeros.
+    assert np.abs(got - expected).mean() <= 0.1 * np.abs(plain - expected).mean() + ROUNDING * np.abs(expected).max()
+
+
+def test_spans_are_kept_beside_the_model(tmp_path):
+    with pytest.raises(PredictError, match="pplc export --precision int8"):
+        read_spans(tmp_path)
+    write_spans(tmp_path, {"v1": (-0.5, 2.25)})
+    assert read_spans(tmp_path) == {"v1": (-0.5, 2.25)}
+    for damage in ("", "[]", '{"spans": {"v1": 3}}', '{"spans": {"v1": [1, "x"]}}'):
+        (tmp_path / "inference_int8.json").write_text(damage)
+        with pytest.raises(PredictError, match="damaged"):
+            read_spans(tmp_path)

@@ -1,0 +1,407 @@
+"""The cache and its manifest, mirrors, and what a user sees of files and servers that are not what they should be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from helpers.servers import running
+from pplc_cli.base import download
+from pplc_cli.base.errors import DownloadError, ModelError
+from pplc_cli.models.registry import find_network
+from pplc_cli.models.weights import manifest as cache_module
+from pplc_cli.models.weights.manifest import Cache, Entry, best_source, fetch_official, inventory, verify
+from pplc_cli.models.weights.pretrained import load_pretrained
+
+SPEC = find_network("PPLCNet_x0_25")
+NAME = "PPLCNet_x0_25_pretrained.pdparams"
+WEIGHTS = pickle.dumps({"fc.weight": np.random.default_rng(0).random((250, 300), np.float32)}, 2)
+OTHERS = pickle.dumps({"fc.weight": np.random.default_rng(1).random((250, 300), np.float32)}, 2)
+
+
+def digits(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+class Evil:
+    """What would make a file, were it unpickled without restraint."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        import os
+
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.fixture
+def mirror(server, cache, monkeypatch):
+    """A mirror that has the weights."""
+    server.content = WEIGHTS
+    monkeypatch.setenv("PPLC_MIRROR", server.url("mirror/"))
+    return server
+
+
+@pytest.fixture
+def by_hand(cache) -> Path:
+    cache.mkdir()
+    (cache / NAME).write_bytes(WEIGHTS)
+    return cache / NAME
+
+
+def manifest(cache: Path) -> dict:
+    return json.loads((cache / "manifest.json").read_text(encoding="utf-8"))
+
+
+def visible(cache: Path) -> set[str]:
+    return {path.name for path in cache.iterdir() if path.suffix != ".lock"}
+
+
+# -- the manifest ------------------------------------------------------------------------------------------------------
+
+
+def test_a_download_is_recorded_and_checked(mirror, cache, monkeypatch):
+    path = fetch_official(SPEC, "imagenet")
+    assert path == cache / NAME and path.read_bytes() == WEIGHTS
+    assert visible(cache) == {NAME, "manifest.json"}
+    recorded = manifest(cache)
+    assert recorded["format"] == 1 and list(recorded["files"]) == [NAME]
+    entry = recorded["files"][NAME]
+    assert entry.pop("date").endswith("+00:00")
+    assert entry == {
+        "url": mirror.url(f"mirror/{NAME}"),
+        "size": len(WEIGHTS),
+        "sha256": digits(WEIGHTS),
+        "network": "PPLCNet_x0_25",
+        "source": "imagenet",
+    }
+    monkeypatch.setenv("PPLC_OFFLINE", "1")
+    assert fetch_official(SPEC, "imagenet") == path
+    assert len(mirror.asked) == 1
+
+
+def test_a_wrong_hash(mirror, cache, pplc):
+    fetch_official(SPEC, "imagenet")
+    (cache / NAME).write_bytes(OTHERS)
+    result = pplc("weights", "fetch", "PPLCNet_x0_25", check=False)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    for words in (
+        str(cache / NAME),
+        digits(WEIGHTS)[:12],
+        digits(OTHERS)[:12],
+        "pplc weights fetch PPLCNet_x0_25 --source imagenet --force",
+    ):
+        assert words in result.stderr, words
+    with pytest.raises(ModelError, match="is not the file that was recorded on"):
+        load_pretrained(None, SPEC, "imagenet")  # refused before anything is read
+    done = pplc("weights", "fetch", "PPLCNet_x0_25", "--source", "imagenet", "--force")
+    assert "is there and whole" in done.stdout
+    assert (cache / NAME).read_bytes() == WEIGHTS
+    fetch_official(SPEC, "imagenet")
+
+
+def test_a_mirror_with_another_file_than_before(mirror, cache):
+    fetch_official(SPEC, "imagenet")
+    (cache / NAME).unlink()
+    mirror.content = OTHERS
+    with pytest.raises(DownloadError, match=rf"what came is not the file .*{digits(OTHERS)[:12]}.*--force"):
+        fetch_official(SPEC, "imagenet")
+    assert visible(cache) == {"manifest.json"}
+    notes: list[str] = []
+    fetch_official(SPEC, "imagenet", force=True, note=notes.append)
+    assert "is another file than before" in notes[0] and digits(WEIGHTS)[:12] in notes[0]
+    assert manifest(cache)["files"][NAME]["sha256"] == digits(OTHERS)
+
+
+def test_force_does_not_go_on_from_an_old_part(mirror, cache):
+    cache.mkdir()
+    (cache / f"{NAME}.part").write_bytes(OTHERS[:1000])
+    fetch_official(SPEC, "imagenet", force=True)
+    assert (cache / NAME).read_bytes() == WEIGHTS and mirror.asked == [None]
+
+
+def test_a_file_put_there_by_hand(by_hand, cache, monkeypatch):
+    monkeypatch.setenv("PPLC_OFFLINE", "1")
+    assert fetch_official(SPEC, "imagenet") == by_hand
+    entry = manifest(cache)["files"][NAME]
+    assert entry["url"] is None and entry["sha256"] == digits(WEIGHTS)
+    by_hand.write_bytes(OTHERS)
+    with pytest.raises(ModelError, match="is not the file that was recorded"):
+        fetch_official(SPEC, "imagenet")
+
+
+def test_what_cannot_be_read_is_not_recorded(by_hand, cache):
+    by_hand.write_bytes(WEIGHTS[:-100])
+    with pytest.raises(ModelError, match="is the download whole"):
+        fetch_official(SPEC, "imagenet")
+    assert not (cache / "manifest.json").exists()
+    by_hand.write_bytes(WEIGHTS)  # so the whole file may take its place
+    fetch_official(SPEC, "imagenet")
+
+
+ENTRY = {"url": None, "size": 1, "sha256": "0" * 64, "network": "a", "source": "b", "date": "c"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"format": 2, "files": {}}',
+        '{"format": 1, "files": []}',
+        '{"format": 1, "files": {"a": {}}}',
+        json.dumps({"format": 1, "files": {"a": {**ENTRY, "sha256": "12"}}}),
+        json.dumps({"format": 1, "files": {"a": {**ENTRY, "size": None}}}),
+        json.dumps({"format": 1, "files": {"a": {**ENTRY, "more": 1}}}),
+        "[" * 100_000,
+    ],
+)
+def test_a_damaged_manifest(by_hand, cache, content):
+    (cache / "manifest.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ModelError) as caught:
+        fetch_official(SPEC, "imagenet")
+    text = str(caught.value)
+    assert str(cache / "manifest.json") in text and "is damaged" in text and "remove it" in text and "\n" not in text
+    assert (cache / "manifest.json").read_text(encoding="utf-8") == content
+    (cache / "manifest.json").unlink()
+    fetch_official(SPEC, "imagenet")
+
+
+def test_commands_with_a_damaged_manifest(by_hand, cache, pplc):
+    (cache / "manifest.json").write_bytes(b"\xff\xfe")
+    for words in (["list"], ["verify"], ["fetch", "PPLCNet_x0_25"]):
+        result = pplc("weights", *words, check=False)
+        assert result.returncode == 1 and result.stderr.startswith("Error: ")
+        assert "is damaged" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_manifest_that_cannot_be_written(by_hand, cache):
+    (cache / ".manifest.lock").mkdir()
+    notes: list[str] = []
+    assert fetch_official(SPEC, "imagenet", note=notes.append) == by_hand
+    (note,) = notes
+    assert "is used unrecorded: cannot write" in note and str(cache / "manifest.json") in note
+
+
+RECORD = """
+import sys
+from pplc_cli.models.weights.manifest import Cache, Entry
+for index in range(30):
+    Cache().record(f"{sys.argv[1]}-{index}", Entry(None, 1, "0" * 64, "n", "imported", "d"))
+"""
+
+
+def test_processes_at_once_keep_each_others_entries(cache):
+    names = ("one", "two", "three")
+    started = [subprocess.Popen([sys.executable, "-c", RECORD, name]) for name in names]
+    assert [process.wait(120) for process in started] == [0, 0, 0]
+    assert set(Cache().entries()) == {f"{name}-{index}" for name in names for index in range(30)}
+
+
+def test_processes_at_once_fetch_once(mirror, cache, pplc):
+    mirror.content = WEIGHTS
+    command = [sys.executable, "-m", "pplc_cli", "weights", "fetch", "PPLCNet_x0_25"]
+    started = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(3)]
+    assert [process.wait(120) for process in started] == [0, 0, 0]
+    assert mirror.asked == [None]
+    assert (cache / NAME).read_bytes() == WEIGHTS
+
+
+# -- mirrors and bad servers -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("between", [" ", ",", ", ", "\n"])
+def test_mirrors_are_tried_in_turn(server, cache, monkeypatch, between):
+    server.content = WEIGHTS
+    with ExitStack() as stack:
+        liar = stack.enter_context(running())
+        liar.content = b"<html>please log in</html>"
+        deaf = stack.enter_context(closing(socket.socket()))
+        deaf.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        dead = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        addresses = [dead, server.url("missing"), liar.url("a/"), server.url("good"), server.url("unused")]
+        monkeypatch.setenv("PPLC_MIRROR", between.join(addresses))
+        notes: list[str] = []
+        fetch_official(SPEC, "imagenet", note=notes.append)
+    assert (cache / NAME).read_bytes() == WEIGHTS
+    assert manifest(cache)["files"][NAME]["url"] == server.url(f"good/{NAME}")
+    assert len(notes) == 3
+    for note, address, reason in zip(notes, addresses, ("refused", "404", "what came is no readable .pdparams")):
+        assert note.startswith(address.rstrip("/")) and reason in note
+    assert len(liar.asked) == 1 and len(server.asked) == 2
+
+
+def test_no_mirror_helps(server, cache, monkeypatch):
+    addresses = [server.url("missing/1"), server.url("missing/2")]
+    monkeypatch.setenv("PPLC_MIRROR", " ".join(addresses))
+    with pytest.raises(DownloadError) as caught:
+        fetch_official(SPEC, "imagenet")
+    for words in (*(f"{address}/{NAME}: the server answers 404" for address in addresses), "; then ", "PPLC_MIRROR="):
+        assert words in str(caught.value)
+    assert visible(cache) == set()
+
+
+def test_a_server_that_drops_the_connection_twice(mirror, cache, pplc):
+    mirror.drops = [100_000, 50_000]
+    result = pplc("weights", "fetch", "PPLCNet_x0_25")
+    assert result.stdout == f"{cache / NAME} is there and whole\n" and not result.stderr
+    assert (cache / NAME).read_bytes() == WEIGHTS
+    first, second, third = mirror.asked
+    assert first is None and second.startswith("bytes=") and int(second[6:-1]) < int(third[6:-1])
+
+
+def test_a_server_that_always_drops_the_connection(mirror, cache, pplc):
+    mirror.drops = [60_000] * download.ATTEMPTS
+    result = pplc("weights", "fetch", "PPLCNet_x0_25", check=False)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert f"{download.ATTEMPTS} attempts" in result.stderr and mirror.url(f"mirror/{NAME}") in result.stderr
+    assert visible(cache) == {f"{NAME}.part"}
+    kept = (cache / f"{NAME}.part").read_bytes()
+    assert kept and WEIGHTS.startswith(kept)
+    pplc("weights", "fetch", "PPLCNet_x0_25")
+    assert mirror.asked[-1] == f"bytes={len(kept)}-"
+    assert visible(cache) == {NAME, "manifest.json"}
+
+
+def test_a_truncated_file_at_the_server(mirror, cache, pplc):
+    mirror.content = WEIGHTS[:-1000]
+    result = pplc("weights", "fetch", "PPLCNet_x0_25", check=False)
+    assert result.returncode == 1
+    assert (
+        "what came is no readable .pdparams file" in result.stderr
+        and "is the download whole? To go on" in result.stderr
+    )
+    assert visible(cache) == set()
+
+
+def test_a_truncated_file_by_hand(by_hand, pplc):
+    by_hand.write_bytes(WEIGHTS[:-1000])
+    result = pplc("weights", "fetch", "PPLCNet_x0_25", check=False)
+    assert result.returncode == 1
+    assert f"{by_hand} is no readable .pdparams file" in result.stderr and "is the download whole?" in result.stderr
+
+
+def test_a_malicious_file_from_a_server(mirror, cache, pplc, tmp_path):
+    mirror.content = pickle.dumps({"fc.weight": Evil(tmp_path / "ran")}, 2)
+    result = pplc("weights", "fetch", "PPLCNet_x0_25", check=False)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "what came is refused: it would run posix.system" in result.stderr.replace("nt.system", "posix.system")
+    assert not (tmp_path / "ran").exists() and visible(cache) == set()
+
+
+def test_a_malicious_file_of_a_user(cache, pplc, tmp_path):
+    (tmp_path / "evil.pdparams").write_bytes(pickle.dumps({"fc.weight": Evil(tmp_path / "ran")}, 2))
+    result = pplc("weights", "import", "evil.pdparams", check=False)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "evil.pdparams is refused: it would run" in result.stderr and ".system" in result.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_offline(mirror, cache, pplc):
+    result = pplc("weights", "fetch", "PPLCNet_x0_25", env={"PPLC_OFFLINE": "1"}, check=False)
+    assert result.returncode == 1 and not mirror.asked
+    for words in (f"are not in {cache}, and PPLC_OFFLINE is set", str(cache / NAME)):
+        assert words in result.stderr
+    pplc("weights", "fetch", "PPLCNet_x0_25")
+    result = pplc("weights", "fetch", "PPLCNet_x0_25", "--force", env={"PPLC_OFFLINE": "1"}, check=False)
+    assert result.returncode == 1 and "are not fetched anew" in result.stderr
+    assert pplc("weights", "fetch", "PPLCNet_x0_25", env={"PPLC_OFFLINE": "1"}).returncode == 0
+
+
+# -- list and verify ---------------------------------------------------------------------------------------------------
+
+
+def record_import(cache: Path) -> Path:
+    path = cache / "imported" / "mine.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"fc.weight": np.zeros((2, 2), np.float32)}, path)
+    Cache().record("imported/mine.safetensors", Entry.of(path, "/from/mine.onnx", "PPLCNet_x1_0", "imported"))
+    return path
+
+
+def test_list(mirror, cache, pplc):
+    fetch_official(SPEC, "imagenet")
+    record_import(cache)
+    rows = json.loads(pplc("weights", "list", "--json").stdout)
+    assert rows[0] == {
+        "network": "PPLCNet_x0_25",
+        "source": "imagenet",
+        "file": NAME,
+        "url": SPEC.weights["imagenet"],
+        "size": len(WEIGHTS),
+        "cached": True,
+        "sha256": digits(WEIGHTS),
+    }
+    assert [row["file"] for row in rows if row["cached"]] == [NAME, "imported/mine.safetensors"]
+    table = pplc("weights", "list").stdout
+    line = next(line for line in table.splitlines() if NAME in line)
+    assert "PPLCNet_x0_25 " in line and f" {len(WEIGHTS) / 1e6:.1f} MB " in line
+    assert f"2 files in {cache}" in table
+
+
+def test_list_names_every_source_once():
+    rows = [(row.network, row.source) for row in inventory()]
+    assert ("PPLCNet_x1_0", "imagenet") in rows and ("PPLCNet_x1_0", "imagenet_ssld") in rows
+    assert len({row.file for row in inventory()}) == len(rows) == len(set(rows))
+
+
+def test_verify(mirror, cache, pplc):
+    assert "0 files" in pplc("weights", "verify").stdout
+    fetch_official(SPEC, "imagenet")
+    imported = record_import(cache)
+    (cache / "resnet18.pdparams").write_bytes(WEIGHTS)
+    lines = pplc("weights", "verify").stdout.splitlines()
+    assert lines[:3] == [f"ok: {NAME}", "not recorded yet: resnet18.pdparams", "ok: imported/mine.safetensors"]
+    assert "none damaged or missing" in lines[3]
+    with (cache / NAME).open("ab") as file:
+        file.write(b"x")
+    imported.unlink()
+    assert [found.state for found in verify()] == ["damaged", "not recorded yet", "missing"]
+    result = pplc("weights", "verify", check=False)
+    assert result.returncode == 1
+    first, _, third, last = result.stdout.splitlines()
+    assert first.startswith(f"damaged: {cache / NAME} is not the file") and f"({len(WEIGHTS) + 1} bytes)" in first
+    assert third.startswith("missing: ") and "pplc weights import /from/mine.onnx" in third
+    assert last.endswith("2 damaged or missing")
+
+
+def test_an_import_is_checked_before_it_is_read(cache):
+    path = record_import(cache)
+    with pytest.raises(ModelError, match="does not fit"):
+        load_pretrained(_Nothing(), SPEC, str(path))
+    save_file({"fc.weight": np.ones((2, 2), np.float32)}, path)
+    with pytest.raises(ModelError, match=r"is not the file .*pplc weights import /from/mine.onnx writes it anew"):
+        load_pretrained(_Nothing(), SPEC, str(path))
+
+
+class _Nothing:
+    def state_dict(self) -> dict:
+        return {}
+
+
+def test_the_source_that_is_taken_where_none_is_named():
+    assert best_source(find_network("PPLCNet_x1_0")) == "imagenet_ssld"
+    assert best_source(find_network("PPLCNet_ssld")) == "imagenet_ssld"
+    assert best_source(SPEC) == "imagenet"
+    with pytest.raises(ModelError, match="no official weights of SqueezeNext"):
+        best_source(find_network("SqueezeNext_1_0_23"))
+
+
+def test_locks_end_with_their_block(tmp_path):
+    with cache_module.locked(tmp_path / "a.lock"):
+        pass
+    with cache_module.locked(tmp_path / "a.lock"):
+        pass

@@ -1,0 +1,166 @@
+"""PyTorch's weights files, written here as PyTorch writes them."""
+
+from __future__ import annotations
+
+import collections
+import io
+import pickle
+import sys
+import types
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pplc_cli.base.errors import ModelError
+from pplc_cli.models.weights.pretrained import read_weights
+
+KINDS = {"FloatStorage": np.float32, "HalfStorage": np.float16, "DoubleStorage": np.float64, "LongStorage": np.int64}
+MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
+
+
+def fake_torch(monkeypatch):
+    """What pickle needs to write PyTorch's names."""
+    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
+    for name in KINDS:
+        setattr(torch, name, type(name, (), {"__module__": "torch"}))
+
+    def _rebuild_tensor_v2(*_):
+        raise AssertionError("is only written")
+
+    _rebuild_tensor_v2.__module__, _rebuild_tensor_v2.__qualname__ = "torch._utils", "_rebuild_tensor_v2"
+    utils._rebuild_tensor_v2 = _rebuild_tensor_v2
+    torch._utils = utils
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, "torch._utils", utils)
+    return torch
+
+
+class Storage:
+    def __init__(self, kind, key, numbers):
+        self.kind, self.key, self.numbers = kind, key, np.asarray(numbers, KINDS[kind])
+
+
+class Tensor:
+    def __init__(self, storage, offset, shape, strides):
+        self.parts = storage, offset, shape, strides
+
+    def __reduce__(self):
+        rebuild = sys.modules["torch._utils"]._rebuild_tensor_v2
+        return rebuild, (*self.parts, False, collections.OrderedDict())
+
+
+def pickled(content, torch):
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value):
+            if isinstance(value, Storage):
+                return "storage", getattr(torch, value.kind), value.key, "cpu", len(value.numbers), *more
+            return None
+
+    def dump(value, rest):
+        nonlocal more
+        more = rest
+        file = io.BytesIO()
+        Pickler(file, 2).dump(value)
+        return file.getvalue()
+
+    more = ()
+    return dump(content, ()), dump(content, (None,))
+
+
+def write(path, content, storages, torch, new):
+    for_zip, for_row = pickled(content, torch)
+    if new:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            archive.writestr("archive/data.pkl", for_zip)
+            archive.writestr("archive/byteorder", "little")
+            for storage in storages:
+                archive.writestr(f"archive/data/{storage.key}", storage.numbers.tobytes())
+        return path
+    info = {"protocol_version": VERSION, "little_endian": True, "type_sizes": {}}
+    parts = [pickle.dumps(value, 2) for value in (MAGIC, VERSION, info)]
+    parts += [for_row, pickle.dumps([storage.key for storage in storages], 2)]
+    for storage in storages:
+        parts += [len(storage.numbers).to_bytes(8, "little"), storage.numbers.tobytes()]
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+@pytest.fixture
+def torch(monkeypatch):
+    return fake_torch(monkeypatch)
+
+
+@pytest.mark.parametrize("new", [False, True], ids=["pickles", "zip"])
+@pytest.mark.parametrize("wrapped", [None, "state_dict", "model"])
+def test_views_of_shared_storages_are_read(torch, tmp_path, new, wrapped):
+    numbers = np.arange(60, dtype=np.float32)
+    one, other = Storage("FloatStorage", "7", numbers), Storage("LongStorage", "8", [5])
+    content = collections.OrderedDict(
+        straight=Tensor(one, 0, (3, 4, 5), (20, 5, 1)),
+        turned=Tensor(one, 10, (5, 4), (1, 5)),
+        number=Tensor(other, 0, (), ()),
+        nothing=Tensor(one, 0, (0, 4), (4, 1)),
+    )
+    content = content if wrapped is None else {wrapped: content, "epoch": 3}
+    found = read_weights(write(tmp_path / "weights.pth", content, [one, other], torch, new))
+    assert list(found) == ["straight", "turned", "number", "nothing"]
+    np.testing.assert_array_equal(found["straight"], numbers.reshape(3, 4, 5))
+    np.testing.assert_array_equal(found["turned"], numbers[10:30].reshape(4, 5).T)
+    assert found["number"] == 5 and found["number"].dtype == np.int64 and found["nothing"].shape == (0, 4)
+    assert all(array.flags.c_contiguous for array in found.values())
+
+
+@pytest.mark.parametrize("new", [False, True], ids=["pickles", "zip"])
+@pytest.mark.parametrize(
+    ("offset", "shape", "strides"),
+    [(0, (61,), (1,)), (59, (2,), (1,)), (0, (7, 7), (9, 9)), (-1, (2,), (1,)), (0, (2,), (-1,)), (0, (10**9,), (0,)),
+     (0, (2, 2), (1,)), (10**30, (1,), (1,))],
+)  # fmt: skip
+def test_views_beyond_their_storage_are_refused(torch, tmp_path, new, offset, shape, strides):
+    storage = Storage("FloatStorage", "0", np.zeros(60))
+    path = write(tmp_path / "weights.pt", {"x": Tensor(storage, offset, shape, strides)}, [storage], torch, new)
+    with pytest.raises(ModelError, match=r"weights\.pt is no readable \.pt file"):
+        read_weights(path)
+
+
+class Evil:
+    def __reduce__(self):
+        return eval, ("1 / 0",)
+
+
+@pytest.mark.parametrize("new", [False, True], ids=["pickles", "zip"])
+def test_a_file_that_would_run_code_is_refused(torch, tmp_path, new):
+    path = write(tmp_path / "weights.pth", {"x": Evil()}, [], torch, new)
+    with pytest.raises(ModelError, match=r"refused: it would run (builtins|__builtin__)\.eval"):
+        read_weights(path)
+
+
+def test_a_compressed_archive_is_refused(tmp_path):
+    path = tmp_path / "weights.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({"x": 1}, 2) + bytes(10**7))
+    with pytest.raises(ModelError, match="no readable"):
+        read_weights(path)
+
+
+@given(data=st.data(), new=st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_damaged_files_are_one_line(tmp_path_factory, data, new):
+    with pytest.MonkeyPatch.context() as patch:
+        torch = fake_torch(patch)
+        storage = Storage("FloatStorage", "0", np.arange(12))
+        folder = tmp_path_factory.mktemp("damaged")
+        path = write(folder / "w.pth", {"x": Tensor(storage, 0, (3, 4), (4, 1))}, [storage], torch, new)
+    content = bytearray(path.read_bytes())
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=4)):
+        content[place] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.one_of(st.just(len(content)), st.integers(0, len(content))))])
+    try:
+        found = read_weights(path)
+    except ModelError as error:
+        assert "\n" not in str(error)
+    else:
+        assert all(isinstance(array, np.ndarray) for array in found.values())

@@ -1,0 +1,357 @@
+"""Many pictures: batches that fill, files that grow, runs that are killed and go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from helpers.images import picture, write_picture
+from pplc_cli.base.errors import PplcError
+from pplc_cli.predict.inputs.count import count
+from pplc_cli.predict.inputs.expand import Source, expand
+from pplc_cli.predict.outputs.lines import Layout
+from pplc_cli.predict.outputs.resumable import Recording
+from pplc_cli.predict.predictor import Prediction, Predictor
+
+FORMATS = ["jsonl", "csv", "parquet"]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """40 pictures and two files that are none, with names that files have to escape."""
+    folder = tmp_path_factory.mktemp("图 片")
+    names = [f"{i:02d}.jpg" for i in range(37)] + ['a "b", c.png', "line\nbreak.png", "猫.jpg"]
+    for number, name in enumerate(names):
+        write_picture(folder / name, picture(number))
+    (folder / "07 broken.jpg").write_bytes((folder / "07.jpg").read_bytes()[:300])
+    (folder / "text.jpg").write_text("no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predictor(untrained):
+    return Predictor(untrained(0), engine="pplc", workers=2)
+
+
+@pytest.fixture(scope="module")
+def words(pictures, tmp_path_factory):
+    """A list that names the folder's files 75 times; no line can hold the name with a line's end."""
+    names = sorted(str(p) for p in pictures.iterdir() if "\n" not in p.name)
+    path = tmp_path_factory.mktemp("lists") / "many.txt"
+    path.write_text("\n".join(names * 75), encoding="utf-8")
+    return str(path)
+
+
+TWO = Layout(2)
+
+
+def record(predictor, path, words, layout=TWO, **how):
+    """A whole run in this process."""
+    recording = Recording(path, predictor, layout, **how)
+    answers = predictor.predict(recording.remaining(expand([words])), top_k=layout.top_k, many=True)
+    return list(recording.record(answers))
+
+
+def content(path):
+    """What must not depend on how often a run was stopped: a Parquet file's rows, else every byte."""
+    if path.suffix != ".parquet":
+        return path.read_bytes()
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path)
+
+
+def command(model, *words):
+    program = [sys.executable, "-m", "pplc_cli", "predict", "--model", str(model)]
+    return [*program, "--engine", "pplc", "--workers", "2", "--top-k", "2", *map(str, words)]
+
+
+def killed_after_progress(words, out):
+    """Start a process, and kill it once its file, or the folder with its parts, has grown; False: it had ended."""
+    parts = out.with_name(f"{out.name}.parts")
+
+    def size():
+        return sum(f.stat().st_size for f in (out, *parts.glob("*.parquet")) if f.exists())
+
+    before = size()
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+    while process.poll() is None and size() <= before:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", pytest.param("csv", marks=pytest.mark.slow)])
+def test_a_run_that_is_killed_goes_on_as_if_nothing_had_been(suffix, untrained, predictor, words, tmp_path):
+    whole, out = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}"
+    assert len(record(predictor, whole, words)) == 41 * 75
+    line = command(untrained(0), words, "--output", out, "--resume")
+    kills = 0
+    while kills < 3 and killed_after_progress(line, out):
+        kills += 1
+    assert kills, "it was never killed in the middle"
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 1 and "150 failed" in done.stderr, done.stderr
+    assert content(out) == content(whole)
+    again = subprocess.run(line, capture_output=True, text=True)
+    assert "0 pictures (3,075 of them before)" in again.stderr and content(out) == content(whole)
+    assert sorted(p.name for p in tmp_path.glob("out*")) == [f"out.{suffix}", f"out.{suffix}.state.json"]
+
+
+names = st.lists(st.text(st.characters(blacklist_characters="\0"), max_size=8).map("p{}".format), max_size=6)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["jsonl", "csv"]), names, st.integers(0, 999), st.binary(max_size=4))
+def test_a_torn_file_is_continued_to_the_same_bytes(predictor, tmp_path, suffix, paths, cut, rubbish):
+    out = tmp_path / f"torn.{suffix}"
+
+    def run(**how):
+        recording = Recording(out, predictor, Layout(2), **how)
+        sources = recording.remaining(Source(path) for path in paths)
+        answers = [Prediction(s.name, [("猫", 0.75), ("dog", 0.25)]) for s in sources]
+        answers = [a if len(a.path) % 3 else Prediction(a.path, error='is "broken"') for a in answers]
+        return list(recording.record(answers))
+
+    run(force=True)
+    whole = out.read_bytes()
+    kept = whole[: min(cut, len(whole))]
+    out.write_bytes(kept + rubbish.replace(b"\n", b"") if len(kept) < len(whole) else kept)
+    run(resume=True)
+    assert out.read_bytes() == whole
+
+
+def test_other_models_inputs_and_options_are_refused(untrained, predictor, pictures, tmp_path):
+    out = tmp_path / "out.csv"
+    before = record(predictor, out, str(pictures))
+    held = out.read_bytes()
+
+    def refused(telling, words=pictures, model=predictor, layout=TWO, **how):
+        with pytest.raises(PplcError, match=telling) as caught:
+            record(model, out, str(words), layout, **how)
+        assert "\n" not in str(caught.value) and out.read_bytes() == held
+
+    refused("is there already; --resume")
+    refused("top_k 2, not 1", layout=Layout(1), resume=True)
+    refused("another model", model=Predictor(untrained(1), engine="pplc"), resume=True)
+    refused("engine pplc, not paddle", model=Predictor(untrained(0), engine="paddle"), resume=True)
+    (tmp_path / "fewer").mkdir()
+    (tmp_path / "fewer" / "00.jpg").write_bytes((pictures / "00.jpg").read_bytes())
+    refused("answer 1 is of .*00.jpg", words=tmp_path / "fewer", resume=True)
+    refused("has no more pictures", words=pictures / "00.jpg", resume=True)
+    state = tmp_path / "out.csv.state.json"
+    kept = state.read_bytes()
+    state.write_text("{")
+    refused("state.json is damaged", resume=True)
+    state.unlink()
+    refused("is of no run that could go on", resume=True)
+    state.write_bytes(kept)
+    assert record(predictor, out, str(pictures), force=True) == before
+
+
+def test_two_processes_do_not_write_one_file(predictor, pictures, tmp_path):
+    out = tmp_path / "out.jsonl"
+    recording = Recording(out, predictor, Layout())
+    answers = recording.record(predictor.predict(recording.remaining(expand([str(pictures)])), many=True))
+    next(answers)
+    with pytest.raises(PplcError, match="another process is writing it"):
+        Recording(out, predictor, Layout(), resume=True)
+    assert len(list(answers)) == 41
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_lost(untrained, predictor, words, tmp_path):
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    record(predictor, whole, words)
+
+    def small_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    line = command(untrained(0), words, "--output", out)
+    full = subprocess.run(line, capture_output=True, text=True, preexec_fn=small_disk)
+    told = full.stderr.splitlines()[-1]
+    assert full.returncode == 1 and "Traceback" not in full.stderr
+    assert told.startswith("Error: cannot write ") and "--resume" in told
+    assert 50_000 < out.stat().st_size <= 100_000
+    subprocess.run([*line, "--resume"], capture_output=True)
+    assert out.read_bytes() == whole.read_bytes()
+
+
+LEAVES = """
+import sys
+from pplc_cli import Predictor
+model, picture, engine = sys.argv[1:]
+answers = Predictor(model, engine=engine).predict([picture] * 10_000, many=True)
+print(next(answers).label)
+"""
+
+
+@pytest.mark.parametrize("engine", ["pplc", "paddle"])
+def test_a_program_may_end_in_the_middle(untrained, pictures, engine):
+    """Threads inside C++ when the interpreter ends them abort the process, every other time."""
+    line = [sys.executable, "-c", LEAVES, str(untrained(0)), str(pictures / "00.jpg"), engine]
+    for _ in range(3):
+        left = subprocess.run(line, capture_output=True, text=True)
+        assert (left.returncode, left.stderr) == (0, "") and left.stdout
+
+
+def test_ctrl_c_keeps_what_is_done(untrained, predictor, words, tmp_path):
+    out = tmp_path / "out.jsonl"
+    process = subprocess.Popen(command(untrained(0), words, "--output", out), stderr=subprocess.PIPE, text=True)
+    while not (out.exists() and out.stat().st_size):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    stderr = process.communicate(timeout=20)[1]
+    assert process.returncode == 1 and "Traceback" not in stderr
+    assert out.read_bytes().endswith(b"\n")
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_formats_say_the_same(suffix, predictor, pictures, tmp_path):
+    answers = record(predictor, tmp_path / f"out.{suffix}", str(pictures))
+    rows = read_rows(tmp_path / f"out.{suffix}")
+    assert [row["path"] for row in rows] == [a.path for a in answers] and len(rows) == 42
+    for answer, row in zip(answers, rows):
+        assert row["error"] == answer.error
+        if answer.error is None:
+            assert [row["label"], row["label_2"]] == [label for label, _ in answer.top]
+            assert np.allclose([row["score"], row["score_2"]], [score for _, score in answer.top], atol=6e-7)
+    assert sum(row["error"] is not None for row in rows) == 2
+
+
+def read_rows(path):
+    if path.suffix == ".parquet":
+        return content(path).to_pylist()
+    if path.suffix == ".csv":
+        import csv
+
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [{k: v or None for k, v in row.items()} for row in csv.DictReader(file)]
+        return [{k: float(v) if v and k.startswith("score") else v for k, v in row.items()} for row in rows]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    flat = [{"path": row["path"], "error": row.get("error")} for row in rows]
+    for row, one in zip(flat, rows):
+        for suffix, best in zip(("", "_2"), one.get("top", ())):
+            row.update({f"label{suffix}": best["label"], f"score{suffix}": best["score"]})
+    return flat
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_embeddings_are_written_to_the_last_bit(suffix, untrained, pictures, tmp_path):
+    embedder = Predictor(untrained(0), engine="pplc", features=True)
+    layout = Layout.of(embedder, 1)
+    answers = record(embedder, tmp_path / f"out.{suffix}", str(pictures), layout)
+    path = tmp_path / f"out.{suffix}"
+    rows = content(path).to_pylist() if suffix == "parquet" else map(json.loads, path.read_text("utf-8").splitlines())
+    vectors = [row.get("embedding") for row in rows]
+    assert layout.embedding == 1280 and sum(v is None for v in vectors) == 2
+    for answer, vector in zip(answers, vectors):
+        if answer.embedding is not None:
+            assert answer.embedding.dtype == np.float32 and (np.array(vector, np.float32) == answer.embedding).all()
+    with pytest.raises(PplcError, match="CSV has no place"):
+        Recording(tmp_path / "out.csv", embedder, layout)
+
+
+@pytest.mark.parametrize(
+    ("options", "telling"),
+    [
+        (["--resume"], "about the file of --output"),
+        (["--output", "x.jsonl", "--csv"], "leave out --csv"),
+        (["--output", "x.jsonl", "--resume", "--force"], "one of them"),
+        (["--output", "x.txt"], "expected a file of .jsonl"),
+        (["--embeddings", "--csv"], "--embeddings has no labels"),
+        (["--on", "ray"], "--on needs --output"),
+        (["--engine", "padle"], "did you mean paddle"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_line(pplc, untrained, pictures, options, telling):
+    done = pplc("predict", "--model", str(untrained(0)), str(pictures / "00.jpg"), *options, check=False)
+    assert done.returncode and telling in done.stderr and "Traceback" not in done.stderr
+    assert not list(pplc.cwd.iterdir())
+
+
+def test_a_wrong_word_does_not_cost_an_old_file(pplc, untrained):
+    (pplc.cwd / "out.csv").write_text("years of work")
+    (pplc.cwd / "empty").mkdir()
+    done = pplc("predict", "--model", str(untrained(0)), "empty", "--output", "out.csv", "--force", check=False)
+    assert "holds no pictures" in done.stderr and (pplc.cwd / "out.csv").read_text() == "years of work"
+
+
+def test_the_count_for_the_time_left(words, pictures):
+    stop = threading.Event()
+    assert count([words, str(pictures), "http://nowhere/x.jpg"], stop) == 41 * 75 + 42 + 1
+    assert count(["clip.mp4", words], stop) is None
+    stop.set()
+    assert count([words], stop) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_ray_gives_the_same_answers(suffix, untrained, predictor, pictures, tmp_path):
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'pplc[ray]'")
+    out = tmp_path / f"out.{suffix}"
+    line = command(untrained(0), *[str(pictures)] * 8, "--output", out, "--on", "ray")
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    rows = [json.loads(line) for f in out.glob("*.json") for line in f.read_text("utf-8").splitlines()]
+    rows += [row for f in out.glob("*.csv") for row in read_rows(f)]
+    rows += [row for f in out.glob("*.parquet") for row in read_rows(f)]
+    ours = list(predictor.predict([str(p) for p in sorted(pictures.iterdir())] * 8, top_k=2, many=True))
+    assert sorted((r["path"], r["label"] or "") for r in rows) == sorted((a.path, a.label or "") for a in ours)
+    assert os.environ.get("RAY_ADDRESS") is None
+    assert "is there already" in subprocess.run(line, capture_output=True, text=True, cwd=tmp_path).stderr
+
+
+def test_outputs_go_where_paths_are_chinese_and_new(predictor, pictures, tmp_path):
+    out = Path(tmp_path / "新 folder" / "答案.jsonl")
+    assert record(predictor, out, str(pictures / "猫.jpg"))[0].path.endswith("猫.jpg")
+    assert "猫.jpg" in out.read_text(encoding="utf-8")
+
+
+def test_the_engine_where_none_is_named(untrained, tmp_path):
+    from pplc_cli.predict.engines import pplc as own
+    from pplc_cli.predict.engines.choose import default_engine
+
+    folder = untrained(0)
+    assert default_engine(folder, "float32", False) == "paddle"  # no export has checked another
+    assert default_engine(folder, "float32", True) == "pplc"
+    for files, expected in ((["inference.onnx"], "onnxruntime"), (["inference.xml"], "openvino"), ([], "paddle")):
+        place = tmp_path / expected
+        place.mkdir()
+        for name in files:
+            (place / name).touch()
+        assert default_engine(place, "float32", False) == expected
+    (place / "inference.json").touch()
+    checked = {"engines": {"pplc": {"float32": {}}, "openvino": {"int8": {}}}}
+    (place / "pplc.json").write_text(json.dumps(checked), encoding="utf-8")
+    assert default_engine(place, "float32", False) == ("pplc" if own.ready() else "paddle")
+    assert default_engine(place, "bfloat16", False) == "paddle"
+    assert default_engine(place, "int8", False) == "openvino"
+
+
+def test_a_terminal_shows_rate_and_time_left(untrained, words, tmp_path):
+    import pty
+
+    ours, theirs = pty.openpty()
+    line = command(untrained(0), words, "--output", tmp_path / "out.jsonl")
+    process = subprocess.Popen(line, stderr=theirs, env={**os.environ, "COLUMNS": "120", "TERM": "xterm"})
+    os.close(theirs)
+    told = b""
+    try:
+        while piece := os.read(ours, 1 << 16):
+            told += piece
+    except OSError:  # the other end is closed
+        pass
+    process.wait()
+    assert b"/3075" in told and b"images/s" in told and b"could not be used; the file names them" in told

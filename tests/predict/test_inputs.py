@@ -1,0 +1,194 @@
+"""What words after pplc predict stand for: lazily, in a fixed order, and with a line for everything that is damaged."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from itertools import islice
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from helpers.images import picture, write_picture
+from pplc_cli.base.errors import ImageError, PredictError
+from pplc_cli.data.decode import list_files
+from pplc_cli.predict.inputs.expand import expand
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number, name in enumerate(["b/2.jpg", "b/猫 10.png", "a.jpg", "B.JPG", ".hidden/x.jpg", "b/.x.jpg"]):
+        write_picture(tmp_path / "in" / name, picture(number))
+    (tmp_path / "in" / "notes.txt").write_text("no list of pictures")
+    return tmp_path / "in"
+
+
+def names(*words):
+    return [source.name for source in expand(map(str, words))]
+
+
+def write_tar(path, mode, files):
+    with tarfile.open(path, mode) as archive:
+        for name, data in files:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+@pytest.fixture
+def jpegs(tmp_path):
+    """12 pictures' bytes under the names that they have in archives."""
+    found = []
+    for number in range(12):
+        write_picture(tmp_path / "one.jpg", picture(number))
+        found.append((f"photos 照/{number:02d}.jpg", (tmp_path / "one.jpg").read_bytes()))
+    return found
+
+
+def test_folders_are_walked_in_the_order_of_split(folder):
+    expected = [folder / name for name in ("B.JPG", "a.jpg", "b/2.jpg", "b/猫 10.png")]
+    assert names(folder) == [str(path) for path in expected]
+    assert [path for path in list_files(folder) if path.suffix != ".txt"] == expected
+    (folder / "b" / "loop").symlink_to(folder)
+    assert len(names(folder)) == 4
+
+
+def test_words_are_looked_at_when_they_are_reached(folder):
+    sources = expand([str(folder), str(folder / "nowhere-*.jpg")])
+    assert len(list(islice(sources, 4))) == 4
+    with pytest.raises(PredictError, match="matches no file"):
+        next(sources)
+
+
+def test_lists_are_read_line_by_line_whatever_is_in_them(folder, tmp_path):
+    odd = b"\xffname.jpg"
+    text = "\ufeffa.jpg\r\n\r\nb/2.jpg 7\nb\\2.jpg\nhttp://host/x.jpg\nmissing 3.jpg\n".encode() + b"x" * (1 << 16)
+    (folder / "list.txt").write_bytes(text + b"\n" + odd + b"\n")
+    got = names(folder / "list.txt")
+    here = str(folder)
+    expected = [f"{here}/a.jpg", f"{here}/b/2.jpg", f"{here}/b/2.jpg", "http://host/x.jpg", f"{here}/missing 3.jpg"]
+    assert got[:5] == expected and got[6].encode("utf-8", "surrogateescape").endswith(odd)
+    (folder / "utf16.txt").write_text("a.jpg", encoding="utf-16")
+    with pytest.raises(PredictError, match="expected a list of paths in UTF-8"):
+        names(folder / "utf16.txt")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode"), [(".tar", "w"), (".tar.gz", "w:gz"), (".tgz", "w:gz"), (".tar.xz", "w:xz")]
+)
+def test_archives_give_their_pictures_under_both_names(jpegs, tmp_path, suffix, mode):
+    files = [("readme.md", b"x"), *jpegs, ("photos 照/._00.jpg", b"x")]
+    path = write_tar(tmp_path / f"shard{suffix}", mode, files)
+    sources = list(expand([str(path)]))
+    assert [(s.name, s.data) for s in sources] == [(f"{path}/{name}", data) for name, data in jpegs]
+
+
+def test_shards_come_by_glob_and_by_list(jpegs, tmp_path):
+    for number in range(3):
+        write_tar(tmp_path / f"photos-{number:02d}.tar", "w", jpegs[4 * number : 4 * number + 4])
+    expected = [f"{tmp_path}/photos-{n // 4:02d}.tar/{name}" for n, (name, _) in enumerate(jpegs)]
+    assert names(tmp_path / "photos-*.tar") == expected
+    (tmp_path / "shards.txt").write_text("photos-00.tar\nphotos-01.tar\nphotos-02.tar\n")
+    assert names(tmp_path / "shards.txt") == expected
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.booleans(), st.floats(0, 1, exclude_max=True))
+def test_a_cut_archive_is_never_taken_for_a_whole_one(jpegs, tmp_path, compressed, share):
+    whole = write_tar(tmp_path / "whole.tar", "w", jpegs).read_bytes()
+    end = whole.rstrip(b"\0")  # cut within the end mark, no picture is missing
+    content = gzip.compress(whole, 1) if compressed else end
+    path = tmp_path / "cut.tar"
+    path.write_bytes(content[: int(len(content) * share)])
+    *good, last = expand([str(path)])
+    assert [s.data for s in good] == [data for _, data in jpegs[: len(good)]]
+    assert last.name == str(path) and "damaged" in last.error
+
+
+@pytest.mark.parametrize("place", [0, 3])
+def test_a_damaged_header_is_a_line_and_the_next_archive_is_read(jpegs, tmp_path, place):
+    path = write_tar(tmp_path / "bad.tar", "w", jpegs)
+    data = bytearray(path.read_bytes())
+    with tarfile.open(path) as archive:
+        start = archive.getmembers()[place].offset
+    data[start + 150] ^= 0xFF
+    path.write_bytes(data)
+    write_tar(tmp_path / "good.tar", "w", jpegs)
+    sources = list(expand([str(path), str(tmp_path / "good.tar"), str(tmp_path / "none.tar")]))
+    assert [s.name for s in sources if s.error] == [str(path), str(tmp_path / "none.tar")]
+    assert sum(s.error is None for s in sources) == place + len(jpegs)
+
+
+def test_links_and_empty_archives_are_told(tmp_path, jpegs):
+    with tarfile.open(tmp_path / "links.tar", "w") as archive:
+        member = tarfile.TarInfo("link.jpg")
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(member)
+    write_tar(tmp_path / "empty.tar", "w", [("x.txt", b"")])
+    link, empty = expand([str(tmp_path / "links.tar"), str(tmp_path / "empty.tar")])
+    assert "is a link" in link.error and "holds no pictures" in empty.error
+    with pytest.raises(ImageError, match="is a link"):
+        link.decode()
+
+
+def write_video(path, frames=20, rate=10, turned=0):
+    """Frames that become brighter, the upper half red."""
+    av = pytest.importorskip("av", reason="the package av is not installed")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        if turned:
+            if not hasattr(stream, "set_display_rotation"):
+                pytest.skip("this version of av cannot write turned videos")
+            stream.set_display_rotation(turned)
+        for number in range(frames):
+            image = np.full((48, 64, 3), 10 * number % 250, np.uint8)
+            image[:24, :, 0] = 250
+            for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mov", ".mkv"])
+def test_videos_give_frames_with_their_time(tmp_path, suffix):
+    path = write_video(tmp_path / f"片 clip{suffix}")
+    sources = list(expand([str(path)]))
+    assert [s.name for s in sources] == [f"{path}#t={n / 10:.3f}" for n in range(20)]
+    for number, source in enumerate(sources):
+        pixels = source.decode()
+        assert pixels.shape == (48, 64, 3) and abs(int(pixels[40, 30, 1]) - 10 * number) < 12
+        assert pixels[5, 30, 0] > 220
+    every = expand([str(path)], every=0.5)
+    assert [s.name.rpartition("=")[2] for s in every] == ["0.000", "0.500", "1.000", "1.500"]
+
+
+def test_turned_videos_stand_upright(tmp_path):
+    path = write_video(tmp_path / "turned.mp4", frames=3, turned=90)
+    pixels = next(expand([str(path)])).decode()
+    # Turned counterclockwise, the red upper half is on the left.
+    assert pixels.shape == (64, 48, 3) and pixels[30, 5, 0] > 220 > pixels[30, 40, 0]
+
+
+def test_damaged_videos_are_a_line(tmp_path):
+    path = write_video(tmp_path / "cut.avi", frames=60)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    (tmp_path / "none.mp4").write_bytes(b"no video at all")
+    *_, cut = sources = list(expand([str(path), str(tmp_path / "none.mp4"), str(tmp_path / "gone.mkv")]))
+    assert "no such file" in cut.error
+    (none,) = (s for s in sources if s.name == str(tmp_path / "none.mp4"))
+    assert "is broken or no video" in none.error
+
+
+def test_lists_and_pictures_come_on_standard_input(pplc, untrained, folder):
+    model = ["predict", "--model", str(untrained(0)), "--json", "--engine", "pplc", "-"]
+    listed = pplc(*model, stdin=b"a.jpg\nb/2.jpg\n" * 30, cwd=folder).stdout.splitlines()
+    given = pplc(*model, stdin=(folder / "a.jpg").read_bytes()).stdout.splitlines()
+    assert len(listed) == 60 and len(given) == 1
+    assert listed[0].partition('"label"')[2] == given[0].partition('"label"')[2] != ""

@@ -1,0 +1,52 @@
+"""One predictor asked by many threads, and two networks beside each other: nobody gets another's answer."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from helpers.images import picture
+from pplc_cli.predict.predictor import Predictor
+
+ENGINES = ["pplc", "paddle", "onnxruntime"]
+
+
+@pytest.fixture(scope="module")
+def images():
+    return [picture(number) for number in range(90)]
+
+
+def scores(answers):
+    """Of all five labels, in their order."""
+    return np.array([[score for _, score in sorted(answer.top)] for answer in answers])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_threads_on_one_predictor_get_their_own_answers(untrained, images, engine):
+    predictor = Predictor(untrained(0), engine=engine, batch_size=7)
+    expected = scores(predictor.predict(images, top_k=5))
+    assert np.abs(expected[1:] - expected[:-1]).max(1).min() > 1e-3  # a mixture would show
+
+    def ask(number):
+        # Some few at a time, on the engine of all threads; some in one go, through workers.
+        chosen = np.random.default_rng(number).permutation(len(images))[: 5 if number % 2 else 60]
+        return np.abs(scores(predictor.predict([images[i] for i in chosen], top_k=5)) - expected[chosen]).max()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert max(pool.map(ask, range(32))) < 1e-4
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_two_networks_in_one_process_do_not_mix(untrained, images, engine):
+    predictors = [Predictor(untrained(seed), engine=engine) for seed in (0, 1)]
+    expected = [scores(predictor.predict(images, top_k=5)) for predictor in predictors]
+    assert np.abs(expected[0] - expected[1]).max() > 0.1
+
+    def ask(number):
+        which = number % 2
+        return np.abs(scores(predictors[which].predict(images, top_k=5)) - expected[which]).max()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert max(pool.map(ask, range(12))) < 1e-4

@@ -1,0 +1,132 @@
+"""What engines are fed with: bytes resized as OpenCV does it, and normalised where they are read."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.images import picture
+from pplc_cli.base.errors import ImageError, PredictError
+from pplc_cli.data.transforms.pipeline import Pipeline
+from pplc_cli.kernels.graph.paddle_reader import read_paddle
+from pplc_cli.kernels.graph.simplify import simplify
+from pplc_cli.kernels.infer.int8_ranges import measure_spans
+from pplc_cli.kernels.infer.resize import crop_of_resized, like_opencv
+from pplc_cli.predict.engines.pplc import OwnEngine
+from pplc_cli.predict.preprocess import Floats, Pixels, feed_for
+
+sides = st.one_of(st.integers(1, 24), st.integers(1, 400))
+
+
+def test_the_installed_opencv_resizes_like_this():
+    assert like_opencv()
+
+
+@given(rows=sides, columns=sides, height=sides, width=sides, seed=st.integers(0, 2**32 - 1), mirrored=st.booleans())
+@settings(max_examples=500, deadline=None)
+def test_a_crop_of_a_resized_picture_is_opencvs(rows, columns, height, width, seed, mirrored):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (rows, columns, 3), np.uint8)
+    image = image[:, ::-1] if mirrored else image
+    top, left = (int(rng.integers(side)) for side in (height, width))
+    h, w = int(rng.integers(1, height - top + 1)), int(rng.integers(1, width - left + 1))
+    memory = np.full((h * w * 3 + 64,), 7, np.uint8)
+    out = memory[32:-32].reshape(h, w, 3)
+    crop_of_resized(image, (height, width), (top, left), out)
+    whole = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_LINEAR)
+    assert np.array_equal(out, whole[top : top + h, left : left + w])
+    assert (memory[:32] == 7).all() and (memory[-32:] == 7).all()
+
+
+def test_half_the_size_is_opencvs():
+    image = picture(1, (64, 90))
+    out = np.empty((32, 45, 3), np.uint8)
+    crop_of_resized(image, (32, 45), (0, 0), out)
+    assert np.array_equal(out, cv2.resize(image, (45, 32), interpolation=cv2.INTER_LINEAR))
+
+
+GUARDED = """
+import ctypes, mmap
+import numpy as np
+from pplc_cli.kernels.infer.resize import crop_of_resized
+page, rng = mmap.PAGESIZE, np.random.default_rng(0)
+memory = mmap.mmap(-1, 64 * page)
+start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+for first in (0, 63):
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(start + first * page), page, 0) == 0
+for _ in range(300):
+    rows, columns, height, width = map(int, rng.integers(1, 120, 4))
+    size = rows * columns * 3
+    for begin in (page, 63 * page - size):
+        image = np.frombuffer(memory, np.uint8, size, begin).reshape(rows, columns, 3)
+        crop_of_resized(image, (height, width), (0, 0), np.empty((height, width, 3), np.uint8))
+print("done")
+"""
+
+
+def test_nothing_beside_a_picture_is_read():
+    done = subprocess.run([sys.executable, "-c", GUARDED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+TRANSFORMS = {
+    "short side and crop": [{"ResizeByShort": {"short_size": 36}}, {"CenterCrop": {"crop_size": 32}}],
+    "at most so long": [{"ResizeByShort": {"short_size": 40, "max_size": 44}}, {"CenterCrop": {"crop_size": 32}}],
+    "resize": [{"Resize": {"target_size": [32, 32]}}],
+    "area": [{"ResizeByShort": {"short_size": 36, "interp": "AREA"}}, {"CenterCrop": {"crop_size": 32}}],
+    "padding": [{"ResizeByLong": {"long_size": 32}}, {"Padding": {"target_size": 32}}],
+    "crop alone": [{"CenterCrop": {"crop_size": 32}}],
+}
+NORMALIZE = {"mean": [0.1, 0.5, 0.3], "std": [0.3, 0.2, 0.7], "max_val": [255, 200, 128], "min_val": [0, 3, 1]}
+
+
+@pytest.fixture(scope="module")
+def graph(untrained):
+    return simplify(read_paddle(untrained(0)))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("transforms", TRANSFORMS)
+@pytest.mark.parametrize("normalize", ["Normalize", {"Normalize": NORMALIZE}], ids=["usual", "other"])
+def test_pixels_give_the_answers_of_floats(graph, transforms, normalize, precision):
+    pipeline = Pipeline([*TRANSFORMS[transforms], normalize], training=False)
+    images = [picture(seed, size) for seed, size in enumerate([(40, 60), (61, 47), (32, 32), (64, 64), (33, 200)])]
+    floats, pixels = Floats(pipeline), Pixels(pipeline)
+    one, other = floats.empty(5), pixels.empty(5)
+    for number, image in enumerate(images):
+        try:
+            floats.write(image, one[number])
+        except ImageError as error:
+            with pytest.raises(ImageError, match=str(error)):
+                pixels.write(image, other[number])
+        else:
+            pixels.write(image, other[number])
+    filled = [number for number in range(5) if one[number].any()]
+    assert len(filled) >= 3
+    one, other = one[filled], other[filled]
+    for threads in (1, 2):
+        try:
+            engine = OwnEngine(graph, precision=precision, threads=threads, spans=measure_spans(graph, one))
+        except PredictError as error:
+            pytest.skip(str(error))
+        expected = floats.run(engine, one)
+        assert np.array_equal(pixels.run(engine, other), expected) and np.ptp(expected) > 0.05
+
+
+def test_the_cheapest_feed_is_taken(graph):
+    pipeline = Pipeline([*TRANSFORMS["resize"], "Normalize"], training=False)
+    assert isinstance(feed_for(OwnEngine(graph), pipeline), Pixels)
+    normalized_first = Pipeline(["Normalize", {"CenterCrop": {"crop_size": 32}}], training=False)
+    assert isinstance(feed_for(OwnEngine(graph), normalized_first), Floats)
+
+
+def test_pixels_of_another_size_are_refused_in_one_line(graph):
+    (*_, normalize) = Pipeline([*TRANSFORMS["resize"], "Normalize"], training=False).sample
+    with pytest.raises(PredictError, match=r"expected pictures \(N, 3, 32, 32\), got \(2, 3, 32, 40\)"):
+        OwnEngine(graph).run_pixels(np.zeros((2, 32, 40, 3), np.uint8), normalize)

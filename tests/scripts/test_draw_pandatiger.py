@@ -1,0 +1,105 @@
+"""The drawn sample set: repeatable, not separable by mean colour, careful with existing folders."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "draw_pandatiger.py"
+
+
+def draw(out: Path, *options: str) -> subprocess.CompletedProcess:
+    """Run the script the way the README does."""
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), "--out", str(out), *options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Relative name -> hash of every file below a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {f.relative_to(folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """50 pictures of each animal, drawn once for all tests."""
+    out = tmp_path_factory.mktemp("drawn") / "pandatiger"
+    done = draw(out, "--per-class", "50")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    assert str(out) in done.stdout
+    return out
+
+
+def test_writes_readable_pictures_of_varied_size_and_no_leftovers(drawn: Path) -> None:
+    names = list(contents(drawn))
+    assert names == [f"{name}/{name}_{i:04d}.jpg" for name in ("panda", "tiger") for i in range(1, 51)]
+    shapes = {cv2.imread(str(drawn / name)).shape for name in names}
+    assert len(shapes) > 20
+    assert all(240 <= side <= 320 for height, width, _ in shapes for side in (height, width))
+    assert {height > width for height, width, _ in shapes} == {True, False}
+
+
+def test_same_seed_same_pictures_whatever_the_count(drawn: Path, tmp_path: Path) -> None:
+    assert draw(tmp_path / "again", "--per-class", "3", "--seed", "0").returncode == 0
+    again, first = contents(tmp_path / "again"), contents(drawn)
+    assert len(again) == 6
+    assert again == {name: first[name] for name in again}
+
+
+def test_other_seed_other_pictures(drawn: Path, tmp_path: Path) -> None:
+    assert draw(tmp_path / "other", "--per-class", "3", "--seed", "1").returncode == 0
+    other, first = contents(tmp_path / "other"), contents(drawn)
+    assert len(other) == 6
+    assert not set(other.values()) & set(first.values())
+
+
+def test_mean_colour_does_not_give_the_class_away(drawn: Path) -> None:
+    paths = sorted(drawn.rglob("*.jpg"))
+    labels = np.array([path.parent.name == "tiger" for path in paths])
+    means = np.array([cv2.imread(str(path)).mean(axis=(0, 1)) for path in paths])
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    linear = make_pipeline(StandardScaler(), LogisticRegression())
+    forest = RandomForestClassifier(50, random_state=0)
+    for model in (linear, forest):
+        assert cross_val_score(model, means, labels, cv=folds).mean() <= 0.7
+
+
+def test_refuses_a_full_folder_and_leaves_it_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    before = contents(tmp_path)
+    refused = draw(tmp_path, "--per-class", "1")
+    assert refused.returncode == 1
+    assert len(refused.stderr.splitlines()) == 1
+    assert "--force" in refused.stderr
+    assert contents(tmp_path) == before
+
+    forced = draw(tmp_path, "--per-class", "1", "--force")
+    assert forced.returncode == 0
+    assert set(contents(tmp_path)) == {"notes.txt", "panda/panda_0001.jpg", "tiger/tiger_0001.jpg"}
+    assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_refuses_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
+    target = tmp_path / "pandatiger"
+    target.write_text("mine", encoding="utf-8")
+    refused = draw(target, "--per-class", "1", "--force")
+    assert refused.returncode == 1
+    assert len(refused.stderr.splitlines()) == 1
+    assert target.read_text(encoding="utf-8") == "mine"

