@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from pplc_cli.base.version import __version__
 
 _EXPORTS = {
     "PplcError": "base.errors",
@@ -30,14 +30,14 @@ __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:  # what type checkers and editors see
     from pplc_cli.base.errors import PplcError as PplcError
+    from pplc_cli.config.load import load_config as load_config
     from pplc_cli.config.sections import Config as Config
-    from pplc_cli.config.sections import load_config as load_config
     from pplc_cli.data.decode import decode_image as decode_image
     from pplc_cli.data.decode import read_image as read_image
     from pplc_cli.data.split import split_dataset as split_dataset
     from pplc_cli.export.export import export as export
     from pplc_cli.models.registry import build_network as build_network
-    from pplc_cli.predict.predictor import Prediction as Prediction
+    from pplc_cli.predict.prediction import Prediction as Prediction
     from pplc_cli.predict.predictor import Predictor as Predictor
     from pplc_cli.training.evaluation.evaluate import evaluate as evaluate
     from pplc_cli.training.train import train as train

@@ -26,10 +26,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Optional
 
-from pplc_cli.base.paddle import physical_cores
+from pplc_cli.base.hardware import facts, physical_cores
 from pplc_cli.benchmark.bench import bench
-from pplc_cli.benchmark.roofline import facts
-from pplc_cli.data.decode import is_image_name, list_files
+from pplc_cli.data.image_files import is_image_name, list_files
 from pplc_cli.predict.exported_model import describe
 
 PARTS = ("latency", "folder", "start", "memory")

@@ -274,13 +274,9 @@ def profile(network_name: str, batch: int, size: int) -> list[dict[str, Any]]:
 
 def machine() -> dict[str, Any]:
     """The CPU and the versions."""
-    model = platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
-    from pplc_cli.base.paddle import physical_cores
+    from pplc_cli.base.hardware import cpu_info, physical_cores
 
+    model = cpu_info().get("model name") or platform.processor()
     versions = {name: _version(name) for name in ("pplc", "paddlepaddle", "numba", "llvmlite", "numpy", "torch")}
     return {"cpu": model, "cores": physical_cores(), "python": platform.python_version(), "versions": versions}
 

@@ -23,7 +23,8 @@ from typing import Any, Optional
 
 import numpy as np
 
-from pplc_cli.data.decode import is_image_name, list_files, read_image
+from pplc_cli.data.decode import read_image
+from pplc_cli.data.image_files import is_image_name, list_files
 from pplc_cli.data.lists import class_folders
 
 PARTS = ("original", "few", "flowers", "probe", "time", "distil")
@@ -118,7 +119,7 @@ def features_of(network: Any, files: Sequence[Path], normalize: dict[str, Any]) 
     from pplc_cli.base.paddle import as_tensor
     from pplc_cli.data.transforms.pipeline import Pipeline
     from pplc_cli.kernels import accelerate
-    from pplc_cli.training.transfer.frozen import Stages
+    from pplc_cli.training.transfer.stages import Stages
 
     resize = [{"ResizeByShort": {"short_size": 256}}, {"CenterCrop": {"crop_size": 224}}]
     pipeline, rng = Pipeline([*resize, {"Normalize": normalize}], training=False), np.random.default_rng(0)

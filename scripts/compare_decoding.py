@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from pplc_cli import Predictor
-from pplc_cli.data.decode import decode_image, jpeg_size, list_files
+from pplc_cli.data.decode import decode_image, jpeg_size
+from pplc_cli.data.image_files import list_files
 from pplc_cli.data.transforms.basic import Resize, ResizeByShort
 from pplc_cli.data.transforms.pipeline import Pipeline
 

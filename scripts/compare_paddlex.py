@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from pplc_cli import Predictor
-from pplc_cli.data.decode import is_image_name
+from pplc_cli.data.image_files import is_image_name
 
 
 def main() -> None:

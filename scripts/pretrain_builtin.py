@@ -26,8 +26,9 @@ import numpy as np
 
 from pplc_cli.base.errors import ImageError
 from pplc_cli.base.files import atomic_file, write_json, write_text
-from pplc_cli.config.sections import check_config
-from pplc_cli.data.decode import decode_image, is_image_name, list_files, read_image
+from pplc_cli.config.load import check_config
+from pplc_cli.data.decode import decode_image, read_image
+from pplc_cli.data.image_files import is_image_name, list_files
 from pplc_cli.training.runs.checkpoint import load_arrays
 
 TEACHER = "EfficientNet_Lite0"
@@ -176,7 +177,7 @@ def learn(work: Path, weights: str, network: str, stages: Sequence[Stage]) -> tu
     """All stages that are left; the weights, float32, and what each stage came to."""
     from safetensors.numpy import load_file, save
 
-    from pplc_cli.cli.console.results import TrainProgress
+    from pplc_cli.cli.console.progress import TrainProgress
     from pplc_cli.models.registry import find_network
     from pplc_cli.training.train import train
 

@@ -13,7 +13,7 @@ import yaml
 
 import pplc_cli
 from pplc_cli.cli.main import cli
-from pplc_cli.config.sections import check_config
+from pplc_cli.config.load import check_config
 from pplc_cli.data.transforms.pipeline import OPERATORS
 from pplc_cli.models.registry import network_names
 

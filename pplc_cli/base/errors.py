@@ -53,3 +53,10 @@ class ExportError(PplcError):
 
 class PredictError(PplcError):
     """Nothing can be predicted: no model, or no input."""
+
+
+def one_line(error: Exception) -> str:
+    """The telling line of errors that come with pages of stack."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "Error" in line]
+    return (telling or lines or [type(error).__name__])[-1][:300]

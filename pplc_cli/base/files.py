@@ -172,3 +172,8 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def plain(text: str) -> str:
+    """Text that every file can hold: a name that is no Unicode keeps its bytes as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

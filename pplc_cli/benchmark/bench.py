@@ -14,14 +14,14 @@ from typing import Any, Optional
 import numpy as np
 
 from pplc_cli.base.errors import PredictError
-from pplc_cli.base.paddle import physical_cores
+from pplc_cli.base.hardware import facts, physical_cores
 from pplc_cli.base.schema import did_you_mean
 from pplc_cli.benchmark.floor import Floor, cost_of, floor
 from pplc_cli.benchmark.models import find_model
-from pplc_cli.benchmark.roofline import Rates, best, facts, measure_rates
+from pplc_cli.benchmark.roofline import Rates, best, measure_rates
 from pplc_cli.benchmark.worker import Case, Worker
-from pplc_cli.predict.engines.base import ENGINES
-from pplc_cli.predict.engines.base import PRECISIONS as ALL_PRECISIONS
+from pplc_cli.config.sections import ENGINES
+from pplc_cli.config.sections import PRECISIONS as ALL_PRECISIONS
 
 ROUNDS, SECONDS = 5, 1.0
 PRECISIONS, BATCHES = ("float32",), (1, 16)
@@ -35,8 +35,8 @@ class Measured:
 
     Attributes:
         model: as it was asked for.
-        engine: one of :data:`pplc_cli.predict.engines.base.ENGINES`.
-        precision: one of :data:`pplc_cli.predict.engines.base.PRECISIONS`.
+        engine: one of :data:`pplc_cli.config.sections.ENGINES`.
+        precision: one of :data:`pplc_cli.config.sections.PRECISIONS`.
         threads: of the engine.
         batch: pictures at a time.
         runs: how many were timed.
@@ -78,7 +78,7 @@ class Bench:
     """All that was measured.
 
     Attributes:
-        machine: see :func:`pplc_cli.benchmark.roofline.facts`.
+        machine: see :func:`pplc_cli.base.hardware.facts`.
         rounds: turns of each case.
         seconds: of each turn and batch size.
         rates: the machine's best, by threads, measured in turn with the engines.
@@ -118,9 +118,9 @@ def bench(
 
     Args:
         models: as :func:`pplc_cli.benchmark.models.find_model` takes them; none: the latest run.
-        engines: of :data:`pplc_cli.predict.engines.base.ENGINES`.
-        precisions: of :data:`pplc_cli.predict.engines.base.PRECISIONS`.
-        threads: none: :func:`pplc_cli.base.paddle.physical_cores`.
+        engines: of :data:`pplc_cli.config.sections.ENGINES`.
+        precisions: of :data:`pplc_cli.config.sections.PRECISIONS`.
+        threads: none: :func:`pplc_cli.base.hardware.physical_cores`.
         batches: pictures at a time.
         rounds: turns of each.
         seconds: of each turn and batch size.

@@ -9,7 +9,7 @@ from typing import Any
 from pplc_cli.benchmark.bench import Bench, Measured
 from pplc_cli.benchmark.compare import Compared
 from pplc_cli.benchmark.profile import Profile
-from pplc_cli.plots.text import save_figure
+from pplc_cli.plots.figure import save_figure
 
 _BLUE, _ORANGE = "#3b6fb6", "#e08a2e"
 _SHADES = (_BLUE, "#8fb1dd", "#254a7c", "#bcd0ea")

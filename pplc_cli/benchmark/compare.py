@@ -5,18 +5,15 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-import numpy as np
-
 from pplc_cli.base.errors import ModelError
+from pplc_cli.base.timing import _in_turn
 from pplc_cli.benchmark.macs import count
 
 ROUNDS = 5
-TURN_SECONDS = 0.3
 
 
 @dataclasses.dataclass
@@ -60,7 +57,7 @@ def compare(
         targets: as :func:`pplc_cli.benchmark.targets.find_target` takes them.
         size: height and width.
         batch: pictures at a time for the throughput; latency is that of one.
-        threads: None: :func:`pplc_cli.base.paddle.physical_cores`.
+        threads: None: :func:`pplc_cli.base.hardware.physical_cores`.
         rounds: turns of each.
 
     Raises:
@@ -69,7 +66,7 @@ def compare(
     from pplc_cli.base.files import user_path
     from pplc_cli.base.paddle import load_paddle
     from pplc_cli.benchmark.targets import find_target
-    from pplc_cli.export.formats import save_graph
+    from pplc_cli.models.static import save_graph
     from pplc_cli.predict.engines.paddle import PaddleEngine
 
     paddle = load_paddle(threads)
@@ -98,23 +95,6 @@ def compare(
                 if pictures == batch:
                     each.images_per_second = batch / statistics.median(seconds)
     return found
-
-
-def _in_turn(engines: Sequence[Any], pictures: int, size: tuple[int, int], rounds: int) -> list[list[float]]:
-    """Seconds of each run of each engine."""
-    images = np.random.default_rng(0).standard_normal((pictures, 3, *size)).astype(np.float32)
-    times: list[list[float]] = [[] for _ in engines]
-    for engine in engines:
-        for _ in range(3):  # kernels are made in the first
-            engine.run(images)
-    for _ in range(rounds):
-        for engine, mine in zip(engines, times):
-            ends = time.perf_counter() + TURN_SECONDS
-            while time.perf_counter() < ends or len(mine) < 2:
-                began = time.perf_counter()
-                engine.run(images)
-                mine.append(time.perf_counter() - began)
-    return times
 
 
 def _accuracy(text: str, name: str) -> tuple[Optional[float], str]:

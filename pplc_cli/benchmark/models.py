@@ -11,8 +11,8 @@ import yaml
 
 from pplc_cli.base.errors import ModelError
 from pplc_cli.base.files import user_path, write_text
-from pplc_cli.cli.locate import exported_folder
 from pplc_cli.config.sections import DEFAULT_EVAL_TRANSFORMS
+from pplc_cli.export.current import exported_folder
 from pplc_cli.predict.exported_model import describe
 from pplc_cli.training.runs.run_folder import find_run
 

@@ -95,7 +95,7 @@ def profile(
         name: what to call it.
         size: height and width.
         batch: pictures at a time.
-        threads: None: :func:`pplc_cli.base.paddle.physical_cores`.
+        threads: None: :func:`pplc_cli.base.hardware.physical_cores`.
 
     Raises:
         ModelError: it cannot be turned into a static graph, or does not take such pictures.

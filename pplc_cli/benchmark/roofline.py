@@ -5,59 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
-from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
-from pplc_cli.base.paddle import available_memory, physical_cores
+from pplc_cli.base.hardware import available_memory, caches
 
-PACKAGES = (
-    "pplc", "paddlepaddle", "paddlex", "onnxruntime", "openvino", "llvmlite", "numba", "numpy", "opencv-contrib-python",
-    "simplejpeg", "pillow", "torch",
-)  # fmt: skip
-_SETS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16", "asimd", "sve")
-_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 GEMM_SIDE = 1536  # three matrices of 9 MB: products weigh more than memory
 RATE_SECONDS = 0.5
-
-
-def facts() -> dict[str, Any]:
-    """CPU, instruction sets that matter, caches in bytes, cores, versions; without what the system does not tell."""
-    lines = _read(Path("/proc/cpuinfo")).splitlines()
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = set((fields.get("flags") or fields.get("Features") or "").split())
-    versions = {name: version for name in PACKAGES if (version := _version(name))}
-    return {
-        "cpu": fields.get("model name") or platform.processor() or platform.machine(),
-        "instructions": [name for name in _SETS if name in flags],
-        "caches": caches(),
-        "cores": physical_cores(),
-        "logical_cpus": os.cpu_count(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": versions,
-    }
-
-
-def caches() -> dict[str, int]:
-    """Bytes of the first CPU's caches: L1d, L1i, L2, L3; nothing where the system does not tell."""
-    found = {}
-    for folder in sorted(_CACHES.glob("index*")):
-        level, kind, size = (_read(folder / name) for name in ("level", "type", "size"))
-        number, unit = size[:-1], size[-1:]
-        if number.isdecimal() and unit in ("K", "M"):
-            found[f"L{level}{ {'Data': 'd', 'Instruction': 'i'}.get(kind, '') }"] = (
-                int(number) << {"K": 10, "M": 20}[unit]
-            )
-    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,20 +75,6 @@ def _shortest(work: Any) -> float:
         work()
         times.append(time.perf_counter() - began)
     return min(times)
-
-
-def _version(package: str) -> Optional[str]:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
 
 
 if __name__ == "__main__":

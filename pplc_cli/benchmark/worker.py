@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from pplc_cli.base.errors import PplcError, PredictError
+from pplc_cli.data.synthetic import pictures
 
 WARM_SECONDS = 0.2  # of each turn: kernels and caches, and threads of others that still wait for work
 LEAST_RUNS = 2
@@ -32,8 +33,8 @@ class Case:
     Attributes:
         model: as it was asked for.
         folder: the exported model.
-        engine: one of :data:`pplc_cli.predict.engines.base.ENGINES`.
-        precision: one of :data:`pplc_cli.predict.engines.base.PRECISIONS`.
+        engine: one of :data:`pplc_cli.config.sections.ENGINES`.
+        precision: one of :data:`pplc_cli.config.sections.PRECISIONS`.
         threads: of the engine.
         size: height and width of the pictures.
     """
@@ -116,14 +117,6 @@ class Worker:
         return answer
 
 
-def pictures(batch: int, size: tuple[int, int]) -> np.ndarray:
-    """Normalised pictures of patches and some noise, float32 (batch, 3, height, width), the same each time."""
-    rng = np.random.default_rng(0)
-    patches = rng.standard_normal((batch, 3, 8, 8)).astype(np.float32)
-    rows, columns = (np.arange(side) * 8 // side for side in size)
-    return patches[:, :, rows][..., columns] + rng.standard_normal((batch, 3, *size), np.float32) / 4
-
-
 def _times(engine: Any, images: np.ndarray, seconds: float) -> list[float]:
     def runs(span: float) -> list[float]:
         times: list[float] = []
@@ -151,7 +144,7 @@ def main() -> None:
     case = json.loads(sys.argv[1])
     size = tuple(case["size"])
     try:
-        from pplc_cli.predict.engines.base import open_engine
+        from pplc_cli.predict.engines.open import open_engine
 
         engine = open_engine(Path(case["folder"]), case["engine"], precision=case["precision"], threads=case["threads"])
         tell(scores=engine.run(pictures(1, size))[0].tolist())

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
-from pplc_cli.base.errors import DataError, PredictError
+from pplc_cli.base.errors import DataError
 from pplc_cli.base.files import user_path
 from pplc_cli.base.schema import did_you_mean
-from pplc_cli.config.sections import Config, PredictConfig, check_config, load_config
-from pplc_cli.predict.exported_model import read_sidecar
+from pplc_cli.config.load import check_config, load_config
+from pplc_cli.config.sections import Config, PredictConfig
+from pplc_cli.export.current import exported_folder
 from pplc_cli.predict.predictor import Predictor, load_predictor
-from pplc_cli.training.runs.checkpoint import load_info
 from pplc_cli.training.runs.run_folder import Run, find_run
 
 CONFIGS, DATASETS = Path("configs"), Path("datasets")
@@ -27,7 +27,7 @@ def find_config(
         config: a YAML file.
         dataset: a folder, a name under datasets/, or the name of configs/NAME.yaml; used where no file is given.
         overrides: dotted keys from flags.
-        must_exist: see :func:`pplc_cli.config.sections.load_config`.
+        must_exist: see :func:`pplc_cli.config.load.load_config`.
 
     Raises:
         DataError: neither was given, or the data set is nowhere.
@@ -115,17 +115,3 @@ def find_predictor(
     """
     folder, settings = find_exported(model, run, config, dataset, overrides)
     return load_predictor(folder, settings, features=features), settings
-
-
-def exported_folder(trained: Run) -> Path:
-    """The exported model of a run.
-
-    Raises:
-        PredictError: there is none, or it was made from older weights than the run's best.
-    """
-    folder = trained.exported
-    if not folder.is_dir():
-        raise PredictError(f"{trained.folder} is not exported yet; run: pplc export --run {trained.folder}")
-    if read_sidecar(folder).get("weights") != load_info(trained.best, "model")["sha256"]["model"]:
-        raise PredictError(f"{folder} is older than the run's best weights; run: pplc export --run {trained.folder}")
-    return folder

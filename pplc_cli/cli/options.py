@@ -26,7 +26,7 @@ def run_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def overrides_of(texts: tuple[str, ...], **flags: Any) -> dict[str, Any]:
     """Dotted keys from -o and from flags (section__key); a flag wins."""
-    from pplc_cli.config.sections import parse_override
+    from pplc_cli.config.load import parse_override
 
     values = dict(parse_override(text) for text in texts)
     values.update({key.replace("__", "."): value for key, value in flags.items() if value is not None})

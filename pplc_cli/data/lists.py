@@ -14,8 +14,8 @@ from typing import Optional
 from pplc_cli.base.errors import DataError
 from pplc_cli.base.files import atomic_file, quoted, user_path
 from pplc_cli.base.schema import did_you_mean
-from pplc_cli.config.sections import DataConfig
-from pplc_cli.data.decode import list_files
+from pplc_cli.data.image_files import list_files
+from pplc_cli.data.settings import DataConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,7 +209,7 @@ def unlabelled(folder: Path) -> list[Sample]:
     Raises:
         DataError: there is none.
     """
-    from pplc_cli.data.decode import is_image_name
+    from pplc_cli.data.image_files import is_image_name
 
     samples = [Sample(f, -1, f.relative_to(folder).as_posix()) for f in list_files(folder) if is_image_name(f)]
     if not samples:
@@ -223,7 +223,7 @@ def read_class_folders(folder: Path, labels: Sequence[str]) -> list[Sample]:
     Raises:
         DataError: a folder that is no class of the model, or no picture at all.
     """
-    from pplc_cli.data.decode import is_image_name
+    from pplc_cli.data.image_files import is_image_name
 
     classes = class_folders(folder)
     if not classes:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Callable, Optional
+from typing import Optional
 
 import numpy as np
 
 from pplc_cli.base.errors import DataError, ImageError
-from pplc_cli.base.paddle import available_memory, physical_cores
-from pplc_cli.data.decode import decode_image, jpeg_size, read_bytes
+from pplc_cli.base.hardware import physical_cores
+from pplc_cli.data.image_cache import Buffers, ImageCache
 from pplc_cli.data.lists import Sample
 from pplc_cli.data.transforms.pipeline import Pipeline
 
@@ -63,71 +61,6 @@ class Share:
     indices: np.ndarray
     total: int
     weight: float
-
-
-class ImageCache:
-    """Decoded pictures in memory, first come first kept, up to a budget; shared by several loaders.
-
-    Attributes:
-        budget: bytes.
-        used: bytes.
-    """
-
-    def __init__(self, budget_mb: Optional[int] = None) -> None:
-        """Args: budget_mb: None takes half of the memory that is free now."""
-        self.budget = available_memory() // 2 if budget_mb is None else budget_mb << 20
-        self.used = 0
-        self._images: dict[tuple[str, int], np.ndarray] = {}
-        self._sizes: dict[str, Optional[tuple[int, int]]] = {}  # a few bytes a picture; None: no JPEG
-        self._lock = threading.Lock()
-
-    def get(self, sample: Sample, reduction: Optional[Callable[[int, int], int]] = None) -> np.ndarray:
-        """The decoded picture, uint8 RGB (H, W, 3).
-
-        Args:
-            sample: what to read.
-            reduction: tells from a JPEG's height and width how much smaller to decode it; None: in full. What comes is
-                the same whatever the cache holds and others have asked for.
-
-        Raises:
-            DataError: it cannot be read any more; the text names the file.
-        """
-        path, data = str(sample.path), None
-        try:
-            if reduction is not None and path not in self._sizes:
-                data = read_bytes(sample.path)
-                self._sizes[path] = jpeg_size(data)
-            size = self._sizes.get(path) if reduction is not None else None
-            key = path, reduction(*size) if reduction is not None and size else 1
-            image = self._images.get(key)
-            if image is not None:
-                return image
-            image = decode_image(data or read_bytes(sample.path), key[1])
-        except ImageError as error:
-            raise DataError(f"{sample.path} {error}; run pplc split again if pictures came or went") from None
-        with self._lock:
-            if key not in self._images and self.used + image.nbytes <= self.budget:
-                self._images[key] = image
-                self.used += image.nbytes
-        return image
-
-
-class Buffers:
-    """Arrays whose memory serves again once nobody holds them, since new pages cost more than filling them."""
-
-    def __init__(self) -> None:
-        self._free: list[np.ndarray] = []
-
-    def take(self, shape: tuple[int, ...]) -> np.ndarray:
-        """A float32 array with anything in it."""
-        count = math.prod(shape)
-        memory = self._free.pop() if self._free else None
-        if memory is None or len(memory) < count:
-            memory = np.empty(count, np.float32)
-        # Views of an array keep the array itself alive, but not one that stands behind a memoryview.
-        array = np.frombuffer(memory.data, np.float32, count)
-        weakref.finalize(array, self._free.append, memory).atexit = False
-        return array.reshape(shape)
 
 
 @dataclasses.dataclass

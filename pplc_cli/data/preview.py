@@ -8,18 +8,22 @@ import numpy as np
 
 from pplc_cli.base.errors import DataError, ImageError
 from pplc_cli.base.files import PathLike, user_path
-from pplc_cli.config.sections import Config
-from pplc_cli.data.decode import inspect_image, is_image_name, list_files, read_bytes
+from pplc_cli.data.decode import inspect_image
+from pplc_cli.data.image_files import is_image_name, list_files, read_bytes
 from pplc_cli.data.lists import read_labels, read_part
+from pplc_cli.data.settings import DataConfig
 from pplc_cli.data.transforms.basic import Normalize
 from pplc_cli.data.transforms.pipeline import Pipeline
 
 
-def preview(config: Config, path: PathLike, *, images: int = 6, draws: int = 4, seed: int = 0) -> Path:
-    """Draw a row a picture: as it is, after each operator in turn, then other random draws of them all.
+def preview(
+    data: DataConfig, pipeline: Pipeline, path: PathLike, *, images: int = 6, draws: int = 4, seed: int = 0
+) -> Path:
+    """Draw one row per image: the image, the image after each transform in turn, then more random draws.
 
     Args:
-        config: ``train.transforms`` and the data set.
+        data: the data set.
+        pipeline: the training transforms.
         path: the PNG to write.
         images: rows.
         draws: further draws of the whole list.
@@ -28,11 +32,10 @@ def preview(config: Config, path: PathLike, *, images: int = 6, draws: int = 4, 
     Raises:
         DataError: no readable picture.
     """
-    from pplc_cli.plots.text import contact_sheet
+    from pplc_cli.plots.contact_sheet import contact_sheet
 
-    pipeline = Pipeline(config.train.transforms, training=True)
     normalize = next(o for o in pipeline.sample if isinstance(o, Normalize))
-    pictures = _some_pictures(config, images)
+    pictures = _some_pictures(data, images)
     finals = [[pipeline(p, np.random.default_rng([seed, r, d])) for r, p in enumerate(pictures)] for d in range(draws)]
     targets = np.eye(len(pictures), dtype=np.float32)
     for index in range(draws):
@@ -50,15 +53,15 @@ def preview(config: Config, path: PathLike, *, images: int = 6, draws: int = 4, 
         for index in range(draws):
             shown = _denormalize(finals[index][row].transpose(1, 2, 0), normalize)
             tiles.append((shown, [f"all{mixing}, draw {index + 1}"]))
-    contact_sheet(path, tiles, columns=1 + len(pipeline.sample) + draws, title=f"train.transforms on {config.data.dir}")
+    contact_sheet(path, tiles, columns=1 + len(pipeline.sample) + draws, title=f"train.transforms on {data.dir}")
     return Path(path)
 
 
-def _some_pictures(config: Config, count: int) -> list[np.ndarray]:
+def _some_pictures(data: DataConfig, count: int) -> list[np.ndarray]:
     """Readable pictures spread over the training list, or over the folder where it has no lists."""
-    folder = user_path(config.data.dir)
+    folder = user_path(data.dir)
     try:
-        samples = read_part(config.data, "train", read_labels(config.data)) or []
+        samples = read_part(data, "train", read_labels(data)) or []
     except DataError:
         samples = []
     files = [s.path for s in samples] or [f for f in list_files(folder) if is_image_name(f)]

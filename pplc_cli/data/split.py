@@ -13,10 +13,11 @@ from typing import Optional
 
 from pplc_cli.base.errors import DataError, ImageError
 from pplc_cli.base.files import PathLike, user_path
-from pplc_cli.base.paddle import physical_cores
-from pplc_cli.config.sections import SplitConfig
-from pplc_cli.data.decode import SUFFIXES, inspect_image, is_image_name, list_files, read_bytes
+from pplc_cli.base.hardware import physical_cores
+from pplc_cli.data.decode import inspect_image
+from pplc_cli.data.image_files import SUFFIXES, is_image_name, list_files, read_bytes
 from pplc_cli.data.lists import FORMATS, class_folders, existing_lists, write_lists
+from pplc_cli.data.settings import SplitConfig
 
 PARTS = ("train", "val", "test")
 

@@ -13,10 +13,10 @@ from pplc_cli.kernels.graph.graph import Graph
 from pplc_cli.kernels.graph.onnx_writer import to_onnx
 from pplc_cli.kernels.graph.paddle_reader import read_paddle
 from pplc_cli.kernels.graph.simplify import simplify
+from pplc_cli.models.static import _PADDLE_FILES, _save, save_graph
 
 ENGINE_OF = {"paddle": "paddle", "onnx": "onnxruntime", "openvino": "openvino"}  # what checks each format
 FORMATS = tuple(ENGINE_OF)
-_PADDLE_FILES = ("inference.json", "inference.pdiparams")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,31 +71,6 @@ def write_formats(network: Any, form: Form, formats: Sequence[str], folder: Path
     if "openvino" in formats:
         _write_openvino(chosen, folder, form.batch)
     return simple if graph else None
-
-
-def save_graph(
-    paddle: Any, network: Any, size: Optional[tuple[int, int]], folder: Path, *, batch: Optional[int] = None
-) -> None:
-    """The network with softmax as Paddle's static graph, input ``x`` (N, 3, H, W)."""
-
-    class WithSoftmax(paddle.nn.Layer):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, x: Any) -> Any:
-            return paddle.nn.functional.softmax(self.network(x), axis=1)
-
-    _save(paddle, WithSoftmax(), size, folder, batch)
-
-
-def _save(paddle: Any, layer: Any, size: Optional[tuple[int, int]], folder: Path, batch: Optional[int]) -> None:
-    layer.eval()
-    spec = paddle.static.InputSpec([batch, 3, *(size or (None, None))], "float32", name="x")
-    paddle.jit.save(paddle.jit.to_static(layer, input_spec=[spec], full_graph=True), str(folder / "inference"))
-    missing = [n for n in _PADDLE_FILES if not (folder / n).is_file()]
-    if missing:
-        raise ExportError(f"Paddle wrote no {' and '.join(missing)} to {folder}; check that it is Paddle 3")
 
 
 def _write_openvino(graph: Graph, folder: Path, batch: Optional[int]) -> None:

@@ -16,9 +16,10 @@ from typing import Optional
 import numpy as np
 
 from pplc_cli.base.errors import ExportError, ModelError, PplcError
-from pplc_cli.config.sections import DataConfig
+from pplc_cli.base.hardware import cpu_flags
 from pplc_cli.data.lists import Sample, read_part
 from pplc_cli.data.loader import Loader
+from pplc_cli.data.settings import DataConfig
 from pplc_cli.kernels.graph.graph import Graph
 from pplc_cli.kernels.graph.onnx_writer import to_onnx
 from pplc_cli.kernels.graph.paddle_reader import read_paddle
@@ -160,8 +161,7 @@ def _saturates() -> bool:
     """Whether products of 8 bits overflow 16 here: an x86 CPU without VNNI; weights get 7 bits then."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return False
-    cpuinfo = Path("/proc/cpuinfo")
-    return not cpuinfo.is_file() or "vnni" not in cpuinfo.read_text(encoding="ascii", errors="replace")
+    return not any("vnni" in flag for flag in cpu_flags())
 
 
 @contextlib.contextmanager

@@ -57,7 +57,7 @@ def accelerate(
 
     Args:
         network: a :class:`paddle.nn.Layer`.
-        threads: None: :func:`pplc_cli.base.paddle.physical_cores`.
+        threads: None: :func:`pplc_cli.base.hardware.physical_cores`.
         reduce: given where several processes train one network: adds a float64 array up over all of them, and batch
             norm then sees the batch of all.
         bfloat16: multiply the pointwise convolutions and their inputs' gradients in bfloat16 and add up in float32;

@@ -22,3 +22,13 @@ class ModelOptions:
 
 
 AS_KNOWN = ModelOptions()
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network and the weights that it starts from: auto, none, imagenet, imagenet_ssld, builtin, or a file."""
+
+    name: str = option("PPLCNet_x1_0")
+    pretrained: str = option("auto")  # auto: the best official ones that can be had, else the built-in ones
+    dropout: Optional[float] = option(None, at_least=0, below=1)  # null: what the network is known for
+    options: ModelOptions = option(ModelOptions())

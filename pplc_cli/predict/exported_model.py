@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 from pplc_cli.base.errors import PredictError
 from pplc_cli.base.files import PathLike, recover_directory, user_path
 from pplc_cli.data.transforms.pipeline import Pipeline
+from pplc_cli.predict.inference_yml import _to_transforms
 
 SIDECAR = "pplc.json"  # what pplc export has to say that PaddleX has no place for
 
@@ -66,21 +68,9 @@ def read_sidecar(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _to_transforms(step: dict[str, Any]) -> list[Any]:
-    """A step of PaddleX as our operator."""
-    (name, arguments), *_ = step.items()
-    arguments = arguments or {}
-    if name == "ResizeImage":
-        interp = {"interp": arguments.get("interpolation", "LINEAR")}
-        if arguments.get("resize_short"):
-            return [{"ResizeByShort": {"short_size": arguments["resize_short"], **interp}}]
-        width, height = (arguments["size"],) * 2 if isinstance(arguments["size"], int) else arguments["size"]
-        return [{"Resize": {"target_size": [height, width], **interp}}]
-    if name == "CropImage":
-        return [{"CenterCrop": {"crop_size": arguments.get("size", 224)}}]
-    if name == "NormalizeImage":
-        top = [1 / arguments.get("scale", 1 / 255)] * 3
-        return [{"Normalize": {"mean": arguments["mean"], "std": arguments["std"], "max_val": top}}]
-    if name == "ToCHWImage":
-        return []
-    raise ValueError(f"unknown step {name}")
+def hash_model(folder: Path) -> str:
+    """SHA-256 of the names and contents of ``inference*``."""
+    total = hashlib.sha256()
+    for file in sorted(folder.glob("inference*")):
+        total.update(f"{file.name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()

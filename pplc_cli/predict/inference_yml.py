@@ -97,3 +97,23 @@ def at_size(transforms: Sequence[Any], size: Size) -> list[Any]:
                 "or ResizeByShort and CenterCrop with a square"
             )
     return changed
+
+
+def _to_transforms(step: dict[str, Any]) -> list[Any]:
+    """A step of PaddleX as our operator."""
+    (name, arguments), *_ = step.items()
+    arguments = arguments or {}
+    if name == "ResizeImage":
+        interp = {"interp": arguments.get("interpolation", "LINEAR")}
+        if arguments.get("resize_short"):
+            return [{"ResizeByShort": {"short_size": arguments["resize_short"], **interp}}]
+        width, height = (arguments["size"],) * 2 if isinstance(arguments["size"], int) else arguments["size"]
+        return [{"Resize": {"target_size": [height, width], **interp}}]
+    if name == "CropImage":
+        return [{"CenterCrop": {"crop_size": arguments.get("size", 224)}}]
+    if name == "NormalizeImage":
+        top = [1 / arguments.get("scale", 1 / 255)] * 3
+        return [{"Normalize": {"mean": arguments["mean"], "std": arguments["std"], "max_val": top}}]
+    if name == "ToCHWImage":
+        return []
+    raise ValueError(f"unknown step {name}")

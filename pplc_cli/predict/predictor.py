@@ -9,18 +9,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Optional, Union
 
 import numpy as np
 
 from pplc_cli.base.errors import ImageError
 from pplc_cli.base.files import PathLike
-from pplc_cli.base.paddle import physical_cores
-from pplc_cli.data.decode import decode_image
+from pplc_cli.base.hardware import physical_cores
 from pplc_cli.predict.engines.base import Engine, ImageEngine
 from pplc_cli.predict.engines.choose import open_chosen
 from pplc_cli.predict.exported_model import describe
-from pplc_cli.predict.inputs.expand import Source
+from pplc_cli.predict.inputs.source import Source
 from pplc_cli.predict.ordered_workers import Stream
 from pplc_cli.predict.preprocess import feed_for
 
@@ -30,78 +29,11 @@ if TYPE_CHECKING:
     from pplc_cli.config.sections import PredictConfig
 
     Picture = Union[str, Path, bytes, np.ndarray, Image, Source]
+from pplc_cli.predict.inputs.source import held_bytes, name_of, pixels_of
+from pplc_cli.predict.prediction import InferenceTime, Prediction
 
 BATCH_SIZE = 16
 WINDOW = 4  # batches a worker that are drawn and not answered
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """The answer for one picture.
-
-    Attributes:
-        path: what was asked.
-        top: the best labels with their scores, best first; empty where there was an error, or an embedding was asked.
-        error: why there is no answer, else None.
-        embedding: float32 (features,), what the classifier reads, where it was asked for.
-        image: the decoded picture, uint8 RGB (H, W, 3), where it was asked for.
-    """
-
-    path: str
-    top: list[tuple[str, float]] = dataclasses.field(default_factory=list)
-    error: Optional[str] = None
-    embedding: Optional[np.ndarray] = dataclasses.field(default=None, repr=False, compare=False)
-    image: Optional[np.ndarray] = dataclasses.field(default=None, repr=False, compare=False)
-
-    @property
-    def label(self) -> Optional[str]:
-        """The best label."""
-        return self.top[0][0] if self.top else None
-
-    @property
-    def score(self) -> Optional[float]:
-        """The best label's probability."""
-        return self.top[0][1] if self.top else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """What ``--json`` prints."""
-        if self.error is not None:
-            return {"path": self.path, "error": self.error}
-        if self.embedding is not None:
-            return {"path": self.path, "embedding": self.embedding.tolist()}
-        top = [{"label": label, "score": round(score, 6)} for label, score in self.top]
-        return {"path": self.path, "label": self.label, "score": top[0]["score"], "top": top}
-
-
-@dataclasses.dataclass
-class InferenceTime:
-    """Where the time of predictions went: seconds, of all threads together where it is not said otherwise.
-
-    Attributes:
-        total: from first to last, on the clock.
-    """
-
-    images: int = 0
-    batches: int = 0
-    preprocess: float = 0.0
-    inference: float = 0.0
-    postprocess: float = 0.0
-    total: float = 0.0
-
-    def report(self, batch_size: int) -> str:
-        """PaddleX's block of lines."""
-        images, batches = max(1, self.images), max(1, self.batches)
-        latency = self.total * 1000 / images
-        return "\n".join(
-            [
-                "------------------ Inference Time Info ----------------------",
-                f"total_time(ms): {self.total * 1000:.1f}, img_num: {self.images}, batch_size: {batch_size}",
-                f"average latency time(ms): {latency:.2f}, QPS: {1000 / latency if latency else 0.0:f}",
-                f"preprocess_time_per_im(ms): {self.preprocess * 1000 / images:.2f}, "
-                f"inference_time_per_batch(ms): {self.inference * 1000 / batches:.2f}, "
-                f"postprocess_time_per_im(ms): {self.postprocess * 1000 / images:.2f}",
-            ]
-        )
 
 
 class Predictor:
@@ -135,7 +67,7 @@ class Predictor:
 
         Args:
             folder: the exported model.
-            engine: one of :data:`pplc_cli.predict.engines.base.ENGINES`; ``default``: pplc's own where the export was
+            engine: one of :data:`pplc_cli.config.sections.ENGINES`; ``default``: pplc's own where the export was
                 checked with it, else paddle; ``auto``: the fastest here, which is measured once.
             precision: float32, bfloat16 or int8.
             threads: of the kernels; None: physical cores.
@@ -320,47 +252,3 @@ class _Prepared:
     image: Optional[np.ndarray] = None
     seconds: float = 0.0
     error: Optional[str] = None
-
-
-def name_of(picture: Picture) -> str:
-    """What an answer is given under."""
-    if isinstance(picture, Source):
-        return picture.name
-    if isinstance(picture, (str, Path)):
-        return str(picture)
-    return str(getattr(picture, "filename", "") or type(picture).__name__)  # Pillow's know their files
-
-
-def held_bytes(picture: Picture) -> int:
-    """Memory that a picture which waits takes, where it is more than a name."""
-    held = (picture.data if picture.data is not None else picture.pixels) if isinstance(picture, Source) else picture
-    if isinstance(held, np.ndarray):
-        return held.nbytes
-    return len(held) if isinstance(held, bytes) else 0
-
-
-def pixels_of(picture: Picture) -> np.ndarray:
-    """uint8 RGB (H, W, 3) of anything that :meth:`Predictor.predict` takes.
-
-    Raises:
-        ImageError: it is no picture that can be used.
-    """
-    if isinstance(picture, Source):
-        return picture.decode()
-    if isinstance(picture, (str, Path)):
-        return Source(str(picture)).decode()
-    if isinstance(picture, (bytes, bytearray, memoryview)):
-        return decode_image(bytes(picture))
-    if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-            raise ImageError(f"expected uint8 (H, W, 3), got {picture.dtype} {picture.shape}")
-        return picture
-    if callable(getattr(picture, "convert", None)):  # Pillow's, which may be loaded from anywhere
-        return _from_pillow(picture)
-    raise ImageError(f"expected a path, bytes, an array or a picture of Pillow's, got {type(picture).__name__}")
-
-
-def _from_pillow(image: Image) -> np.ndarray:
-    from PIL import ImageOps
-
-    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))

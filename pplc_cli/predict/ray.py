@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any, Optional
 from pplc_cli.base.errors import PredictError
 from pplc_cli.base.files import user_path
 from pplc_cli.config.sections import PredictConfig
-from pplc_cli.predict.inputs.expand import ADDRESSES, expand, find
-from pplc_cli.predict.outputs.lines import SUFFIXES, Layout
+from pplc_cli.predict.inputs.expand import expand, find
+from pplc_cli.predict.inputs.source import ADDRESSES
+from pplc_cli.predict.outputs.layout import Layout
+from pplc_cli.predict.outputs.open import SUFFIXES
 from pplc_cli.predict.outputs.parquet import schema_of, table_of
 from pplc_cli.predict.predictor import load_predictor
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, Optional
-
-from pplc_cli.training.runs.run_folder import Run
 
 
 class Reporter:
@@ -25,20 +22,3 @@ class Reporter:
 
     def epoch(self, record: dict[str, Any]) -> None:
         """After each epoch: the line of the log."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainResult:
-    """What a training run came to.
-
-    Attributes:
-        run: its folder.
-        epochs: epochs done.
-        best: epoch, val_top1 and val_loss of ``best_model``.
-        seconds: spent in this process.
-    """
-
-    run: Run
-    epochs: int
-    best: dict[str, Any]
-    seconds: float

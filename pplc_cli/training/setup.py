@@ -13,6 +13,7 @@ from pplc_cli.base.errors import CheckpointError, DataError, TrainError
 from pplc_cli.base.files import user_path
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.config.sections import Config
+from pplc_cli.data.image_cache import ImageCache
 from pplc_cli.data.lists import (
     Sample,
     count_by_class,
@@ -23,7 +24,7 @@ from pplc_cli.data.lists import (
     require_part,
     unlabelled,
 )
-from pplc_cli.data.loader import ImageCache, Loader
+from pplc_cli.data.loader import Loader
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.models.registry import build_network, find_network
 from pplc_cli.models.weights.pretrained import has_weights, load_pretrained
@@ -193,7 +194,7 @@ class Preparation:
 
     def _choose_transfer(self) -> str:
         """How the weights that it starts from are fitted to the pictures."""
-        from pplc_cli.training.transfer.probe import choose
+        from pplc_cli.training.transfer.policy import choose
 
         wanted = self.config.train.transfer
         pretrained = self._pretrained()
@@ -216,7 +217,7 @@ class Preparation:
 
     def _fix_norms(self) -> list[Any]:
         """Batch norms whose statistics and scales stay those of the pretrained weights; others may change slowly."""
-        from pplc_cli.training.transfer.probe import slow_statistics
+        from pplc_cli.training.transfer.policy import slow_statistics
 
         wanted = self.config.train.batch_norm
         layers = [layer for layer in self.network.sublayers() if isinstance(layer, self.paddle.nn.BatchNorm2D)]
@@ -234,7 +235,7 @@ class Preparation:
         """Of the learning rate, by parameter name, where layers learn at different rates."""
         if self.transfer != "stages":
             return {}
-        from pplc_cli.training.transfer.probe import rate_factors
+        from pplc_cli.training.transfer.policy import rate_factors
 
         if not hasattr(self.network, "parts"):
             raise TrainError(f"train.transfer: {self.spec.name} has no stages to tell apart; set it to full")
@@ -299,7 +300,7 @@ class Preparation:
                 accelerate(front, self.config.train.threads, bfloat16=bfloat16)
 
     def _restore(self, state: dict[str, Any]) -> Progress:
-        from pplc_cli.models.weights.pretrained import fit_weights
+        from pplc_cli.models.weights.fit import fit_weights
         from pplc_cli.training.optim import restore_optimizer
 
         last = self.run.last

@@ -11,16 +11,17 @@ from typing import Any, Optional
 
 import numpy as np
 
-from pplc_cli import __version__
 from pplc_cli.base.errors import PplcError, TrainError
 from pplc_cli.base.paddle import as_tensor
+from pplc_cli.base.version import __version__
 from pplc_cli.config.sections import Config
 from pplc_cli.data.loader import Batch
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.data.transforms.progressive import scaled, side_at
 from pplc_cli.training.evaluation.metrics import Scores
-from pplc_cli.training.progress import Reporter, TrainResult
+from pplc_cli.training.progress import Reporter
 from pplc_cli.training.runs import checkpoint
+from pplc_cli.training.runs.run_folder import Run
 from pplc_cli.training.setup import Preparation
 
 
@@ -283,7 +284,7 @@ class _Training(Preparation):
                 self.visualdl.add_scalar(tag=f"{name}/{key}", value=record[key], step=step)
 
     def _draw_curves(self) -> None:
-        from pplc_cli.plots.text import draw_curves
+        from pplc_cli.plots.curves import draw_curves
 
         epochs = self.run.epochs()
         if epochs:
@@ -291,3 +292,20 @@ class _Training(Preparation):
                 draw_curves(self.run.curves, epochs)
             except PplcError as error:  # the disk is full: the weights matter, the picture does not
                 self.reporter.note(str(error))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """What a training run came to.
+
+    Attributes:
+        run: its folder.
+        epochs: epochs done.
+        best: epoch, val_top1 and val_loss of ``best_model``.
+        seconds: spent in this process.
+    """
+
+    run: Run
+    epochs: int
+    best: dict[str, Any]
+    seconds: float

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pplc_cli.base.errors import TrainError
-from pplc_cli.base.paddle import WORKER
+from pplc_cli.base.hardware import WORKER
 
 
 class LostContact(TrainError):

@@ -168,7 +168,7 @@ def test_mirror_end_to_end(server, cache, tmp_path: Path, monkeypatch):
 
 def test_mirror_without_the_file(server, cache, monkeypatch):
     from pplc_cli.models.registry import find_network
-    from pplc_cli.models.weights.manifest import fetch_official
+    from pplc_cli.models.weights.official import fetch_official
 
     monkeypatch.setenv("PPLC_MIRROR", server.url("missing"))
     with pytest.raises(DownloadError) as caught:

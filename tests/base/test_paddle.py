@@ -11,23 +11,19 @@ import pytest
 from pplc_cli.base.paddle import _mkl_kernels
 
 
-def cpuinfo(vendor, flags):
-    return f"processor\t: 0\nvendor_id\t: {vendor}\nmodel name\t: a CPU\nflags\t\t: fpu {flags}\n"
-
-
 @pytest.mark.parametrize(
-    ("text", "kernels"),
+    ("vendor", "flags", "kernels"),
     [
-        (cpuinfo("AuthenticAMD", "avx avx2 avx512f"), "7"),
-        (cpuinfo("AuthenticAMD", "avx avx2 fma"), "5"),
-        (cpuinfo("AuthenticAMD", "avx"), None),
-        (cpuinfo("GenuineIntel", "avx avx2 avx512f"), None),
-        ("processor\t: 0\nFeatures\t: fp asimd\n", None),  # ARM
-        ("", None),  # no such file
+        ("AuthenticAMD", "avx avx2 avx512f", "7"),
+        ("AuthenticAMD", "avx avx2 fma", "5"),
+        ("AuthenticAMD", "avx", None),
+        ("GenuineIntel", "avx avx2 avx512f", None),
+        ("", "fp asimd", None),  # ARM
+        ("", "", None),  # no /proc/cpuinfo
     ],
 )
-def test_mkl_kernels(text, kernels):
-    assert _mkl_kernels(text) == kernels
+def test_mkl_kernels(vendor, flags, kernels):
+    assert _mkl_kernels(vendor, set(flags.split())) == kernels
 
 
 @pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "GLOG_minloglevel"])

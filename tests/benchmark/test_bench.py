@@ -12,15 +12,17 @@ import pytest
 from helpers.commands import Pplc, Trained
 from pplc_cli import read_image
 from pplc_cli.base.errors import PredictError
+from pplc_cli.base.hardware import facts
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.benchmark.floor import Cost, cost, cost_of, floor
 from pplc_cli.benchmark.macs import count
-from pplc_cli.benchmark.roofline import Rates, best, facts, measure_rates
-from pplc_cli.benchmark.worker import Case, Worker, pictures
-from pplc_cli.export.formats import save_graph
+from pplc_cli.benchmark.roofline import Rates, best, measure_rates
+from pplc_cli.benchmark.worker import Case, Worker
+from pplc_cli.data.synthetic import pictures
 from pplc_cli.kernels.graph.paddle_reader import read_paddle
 from pplc_cli.kernels.graph.simplify import simplify
 from pplc_cli.models.registry import build_network
+from pplc_cli.models.static import save_graph
 
 SHORT = ("--rounds", "1", "--seconds", "0.05")
 

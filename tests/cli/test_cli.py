@@ -16,8 +16,8 @@ def test_help_loads_nothing_heavy():
         "import sys\n"
         "from click.testing import CliRunner\n"
         "from pplc_cli.cli.main import cli\n"
-        "commands = [[], *([name] for name in cli.commands)]\n"
-        "commands += [['weights', name] for name in cli.commands['weights'].commands]\n"
+        "commands = [[], *([name] for name in cli.list_commands(None))]\n"
+        "commands += [['weights', name] for name in cli.get_command(None, 'weights').commands]\n"
         "for words in commands:\n"
         "    result = CliRunner().invoke(cli, [*words, '--help'])\n"
         "    assert result.exit_code == 0 and 'Usage' in result.output, words\n"
@@ -29,7 +29,7 @@ def test_help_loads_nothing_heavy():
 
 @pytest.mark.parametrize("start", [["-m", "pplc_cli"], ["-c", "from pplc_cli.cli.main import main; main()"]])
 def test_both_ways_to_start_print_the_version(start):
-    from pplc_cli import __version__
+    from pplc_cli.base.version import __version__
 
     assert __version__ in subprocess.check_output([sys.executable, *start, "--version"], text=True)
 

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from helpers.commands import ROOT
 from pplc_cli.base.errors import ConfigError, PplcError
-from pplc_cli.config.sections import Config, check_config, load_config, parse_override, read_yaml
+from pplc_cli.config.load import check_config, load_config, parse_override
+from pplc_cli.config.sections import Config
+from pplc_cli.config.yaml_file import read_yaml
 
 GOOD = {"data": {"dir": "d"}}
 

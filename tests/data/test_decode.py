@@ -23,14 +23,8 @@ from helpers.bad_files import encoded, png, rotated_jpeg, write_bad_files
 from helpers.images import picture
 from pplc_cli.base.errors import DataError, ImageError
 from pplc_cli.data import decode as images
-from pplc_cli.data.decode import (
-    decode_image,
-    inspect_image,
-    is_image_name,
-    list_files,
-    read_bytes,
-    read_image,
-)
+from pplc_cli.data.decode import decode_image, inspect_image, read_image
+from pplc_cli.data.image_files import is_image_name, list_files, read_bytes
 
 # pytest replaces the filters that the decoder sets when it is imported; test_other_threads_print_nothing needs them.
 pytestmark = [

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from pplc_cli.base.errors import DataError, PplcError
-from pplc_cli.config.sections import DataConfig
 from pplc_cli.data.lists import (
     Sample,
     class_folders,
@@ -21,6 +20,7 @@ from pplc_cli.data.lists import (
     require_part,
     write_lists,
 )
+from pplc_cli.data.settings import DataConfig
 
 LABELS = ["panda", "tiger"]
 

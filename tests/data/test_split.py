@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from helpers.bad_files import write_bad_files
 from helpers.images import picture, write_picture
 from pplc_cli.base.errors import DataError
-from pplc_cli.config.sections import DataConfig, SplitConfig
 from pplc_cli.data.lists import read_labels, read_part
+from pplc_cli.data.settings import DataConfig, SplitConfig
 from pplc_cli.data.split import PARTS, _assign, _components, _Picture, split_dataset
 
 Maker = Callable[..., Path]

@@ -11,7 +11,7 @@ import yaml
 from helpers.paddlex import assert_paddlex_agrees
 from pplc_cli import Predictor, export, read_image
 from pplc_cli.base.errors import ExportError
-from pplc_cli.config.sections import check_config
+from pplc_cli.config.load import check_config
 from pplc_cli.predict.inference_yml import describe
 from pplc_cli.training.runs.run_folder import Run
 

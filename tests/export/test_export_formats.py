@@ -12,7 +12,7 @@ from pplc_cli import export
 from pplc_cli.base.errors import ExportError, PplcError, PredictError
 from pplc_cli.data.decode import read_image
 from pplc_cli.kernels.graph.paddle_reader import read_paddle
-from pplc_cli.predict.engines.base import open_engine
+from pplc_cli.predict.engines.open import open_engine
 from pplc_cli.predict.exported_model import describe
 from pplc_cli.training.runs.run_folder import Run
 

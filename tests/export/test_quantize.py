@@ -13,7 +13,7 @@ from pplc_cli.base.errors import ExportError
 from pplc_cli.data.decode import read_image
 from pplc_cli.data.lists import read_part
 from pplc_cli.export.quantize import choose_pictures
-from pplc_cli.predict.engines.base import open_engine
+from pplc_cli.predict.engines.open import open_engine
 from pplc_cli.predict.exported_model import describe
 from pplc_cli.training.runs.run_folder import Run
 
@@ -70,9 +70,9 @@ def test_calibration_never_sees_what_is_measured(trained):
 
 def test_a_precision_that_costs_too_much_is_refused_and_the_old_folder_stays(calm, tmp_path, monkeypatch):
     """Calibrated on pictures a thousand times too dark, every activation is cut off."""
-    from pplc_cli.export import export as exporting
+    from pplc_cli.export import verify
 
-    good = exporting.quantize
+    good = verify.quantize
 
     def bad(graph, batches, target, **options):
         good(graph, [images * 1e-3 for images in batches], target, **options)
@@ -80,7 +80,7 @@ def test_a_precision_that_costs_too_much_is_refused_and_the_old_folder_stays(cal
     config = config_of(calm)
     export(calm, config, output=tmp_path / "out")
     before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
-    monkeypatch.setattr(exporting, "quantize", bad)
+    monkeypatch.setattr(verify, "quantize", bad)
     told = r"int8 loses \d+\.\d points of top-1 with the engine onnxruntime .* nothing was written"
     with pytest.raises(ExportError, match=told) as caught:
         export(calm, config, output=tmp_path / "out", precisions=["int8"])

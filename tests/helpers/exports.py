@@ -6,8 +6,8 @@ import numpy as np
 import yaml
 
 from pplc_cli.base.paddle import load_paddle
-from pplc_cli.export.formats import save_graph
 from pplc_cli.models.registry import build_network, find_network
+from pplc_cli.models.static import save_graph
 from pplc_cli.predict.inference_yml import describe
 
 CLASSES = 10

@@ -7,8 +7,8 @@ from pathlib import Path
 import yaml
 
 from pplc_cli.base.paddle import load_paddle
-from pplc_cli.export.formats import save_graph
 from pplc_cli.models.registry import build_network
+from pplc_cli.models.static import save_graph
 from pplc_cli.predict.inference_yml import describe
 
 LABELS = ["dog", "猫 cat", "a, b", 'the "fourth"', "five"]

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from helpers.graph_reference import evaluate
 from pplc_cli.base.errors import ModelError
 from pplc_cli.base.paddle import load_paddle
-from pplc_cli.export.formats import save_graph
 from pplc_cli.kernels.graph.onnx_writer import to_onnx
 from pplc_cli.kernels.graph.paddle_reader import read_paddle
 from pplc_cli.kernels.graph.simplify import simplify
 from pplc_cli.models.registry import build_network
+from pplc_cli.models.static import save_graph
 
 paddle = load_paddle()
 

@@ -671,7 +671,7 @@ def test_threads_of_python(rng):
 
 def test_nothing_depends_on_what_was_in_the_memory(rng):
     """Plans borrow memory that others used: the same bits come, whatever lies there."""
-    from pplc_cli.base.paddle import physical_cores
+    from pplc_cli.base.hardware import physical_cores
     from pplc_cli.kernels.train.accelerated import team
 
     crew, network = team(physical_cores()), build_network("PPLCNet_x0_25", 5)

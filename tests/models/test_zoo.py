@@ -13,7 +13,7 @@ from helpers.paddlex import assert_paddlex_agrees
 from pplc_cli.base.errors import ModelError
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.benchmark.macs import as_printed, count
-from pplc_cli.config.sections import check_config
+from pplc_cli.config.load import check_config
 from pplc_cli.data.decode import read_image
 from pplc_cli.data.split import split_dataset
 from pplc_cli.data.transforms.pipeline import Pipeline

@@ -11,8 +11,11 @@ import pytest
 from PIL import Image
 
 from pplc_cli.base.errors import PplcError
-from pplc_cli.plots import fonts
-from pplc_cli.plots import text as pictures
+from pplc_cli.plots import fonts, text
+from pplc_cli.plots.annotate import annotate
+from pplc_cli.plots.confusion import _shortened, draw_confusion, row_shares
+from pplc_cli.plots.contact_sheet import contact_sheet
+from pplc_cli.plots.curves import draw_curves
 
 LONG = "a class name that is far too long for any tile of this sheet 98.7%"
 
@@ -113,16 +116,16 @@ def test_names_from_file_systems_become_printable() -> None:
 
 def test_sheet_has_the_size_of_its_tiles(tmp_path: Path) -> None:
     tiles = [(solid(30, 50), ["cat", "0.9"]) for _ in range(7)]
-    pictures.contact_sheet(tmp_path / "sheet.png", tiles, columns=3, side=100)
+    contact_sheet(tmp_path / "sheet.png", tiles, columns=3, side=100)
     height, width, _ = read(tmp_path / "sheet.png").shape
     assert width == 3 * 100 + 4 * 8
     assert 3 * 100 < height < 3 * 170
-    pictures.contact_sheet(tmp_path / "one.png", tiles[:1], columns=3, side=100)
+    contact_sheet(tmp_path / "one.png", tiles[:1], columns=3, side=100)
     assert read(tmp_path / "one.png").shape[1] == 100 + 2 * 8
 
 
 def test_sheet_letterboxes_without_distortion(tmp_path: Path) -> None:
-    pictures.contact_sheet(tmp_path / "sheet.png", [(solid(20, 40), [])], side=100)
+    contact_sheet(tmp_path / "sheet.png", [(solid(20, 40), [])], side=100)
     sheet = read(tmp_path / "sheet.png")
     painted = (sheet == (40, 160, 80)).all(axis=2)
     assert painted.sum(axis=0).max() == 50 and painted.sum(axis=1).max() == 100
@@ -131,7 +134,7 @@ def test_sheet_letterboxes_without_distortion(tmp_path: Path) -> None:
 
 def test_captions_stay_inside_their_tile(tmp_path: Path) -> None:
     tiles = [(solid(9, 9), [LONG]), (solid(9, 9), [])]
-    pictures.contact_sheet(tmp_path / "sheet.png", tiles, side=120)
+    contact_sheet(tmp_path / "sheet.png", tiles, side=120)
     ink = (read(tmp_path / "sheet.png")[10 + 120 :] < 200).any(axis=(0, 2))
     assert ink[10:130].any()
     assert not ink[131:].any()
@@ -139,22 +142,22 @@ def test_captions_stay_inside_their_tile(tmp_path: Path) -> None:
 
 def test_trimming_keeps_the_percentage() -> None:
     font = fonts.find_font(LONG, 13)
-    trimmed = pictures._trimmed(LONG, font, 150)
+    trimmed = text._trimmed(LONG, font, 150)
     assert trimmed.startswith("a class") and trimmed.endswith("… 98.7%")
     assert font.getlength(trimmed) <= 150
-    assert pictures._trimmed("cat", font, 150) == "cat"
-    assert pictures._trimmed("x" * 90, font, 150).endswith("x…")
+    assert text._trimmed("cat", font, 150) == "cat"
+    assert text._trimmed("x" * 90, font, 150).endswith("x…")
 
 
 def test_chinese_captions_differ(tmp_path: Path, cjk: Path) -> None:
     for name in "猫狗":
-        pictures.contact_sheet(tmp_path / f"{name}.png", [(solid(9, 9), [name])], title="错误")
+        contact_sheet(tmp_path / f"{name}.png", [(solid(9, 9), [name])], title="错误")
     assert (read(tmp_path / "猫.png") != read(tmp_path / "狗.png")).any()
 
 
 @pytest.mark.parametrize("tiles", [[], [(solid(1, 1), ["猫", "\udcff"]), (solid(1, 900), [])]])
 def test_odd_sheets(tmp_path: Path, tiles: list) -> None:
-    pictures.contact_sheet(tmp_path / "sheet.jpg", tiles, title="odd")
+    contact_sheet(tmp_path / "sheet.jpg", tiles, title="odd")
     assert read(tmp_path / "sheet.jpg").size
     assert [file.name for file in tmp_path.iterdir()] == ["sheet.jpg"]
 
@@ -162,7 +165,7 @@ def test_odd_sheets(tmp_path: Path, tiles: list) -> None:
 def test_sheet_that_cannot_be_written_is_an_error_for_the_user(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(PplcError, match="cannot write"):
-        pictures.contact_sheet(tmp_path / "file" / "sheet.png", [])
+        contact_sheet(tmp_path / "file" / "sheet.png", [])
 
 
 # Labelled pictures
@@ -172,7 +175,7 @@ def test_sheet_that_cannot_be_written_is_an_error_for_the_user(tmp_path: Path) -
 def test_banner_leaves_the_rest_of_the_picture_alone(shape: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     before = image.copy()
-    labelled = pictures.annotate(image, ["panda 98.7%", "tiger 1.3%"])
+    labelled = annotate(image, ["panda 98.7%", "tiger 1.3%"])
     assert labelled.dtype == np.uint8 and labelled.shape == image.shape
     assert (image == before).all()
     changed = (labelled != image).any(axis=2)
@@ -183,13 +186,13 @@ def test_banner_leaves_the_rest_of_the_picture_alone(shape: tuple[int, int]) -> 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255)])
 def test_label_stands_out_on_black_and_white(colour: tuple[int, int, int]) -> None:
-    labelled = pictures.annotate(solid(300, 300, colour), ["panda"])[:18, :60].astype(int)
+    labelled = annotate(solid(300, 300, colour), ["panda"])[:18, :60].astype(int)
     assert labelled.max() - labelled.min() > 150
 
 
 def test_letters_grow_with_the_picture() -> None:
     def banner_height(side: int) -> int:
-        labelled = pictures.annotate(solid(side, side), ["panda"])
+        labelled = annotate(solid(side, side), ["panda"])
         return int((labelled[:, 0] != (40, 160, 80)).any(axis=1).sum())
 
     assert 12 <= banner_height(200) < banner_height(1000) < banner_height(3000)
@@ -197,7 +200,7 @@ def test_letters_grow_with_the_picture() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (20, 300), (2000, 10), (32, 32), (96, 95)])
 def test_tiny_and_extreme_pictures_get_room_for_a_label(shape: tuple[int, int]) -> None:
-    labelled = pictures.annotate(solid(*shape, (250, 20, 20)), ["panda 98.7%", LONG])
+    labelled = annotate(solid(*shape, (250, 20, 20)), ["panda 98.7%", LONG])
     assert labelled.dtype == np.uint8
     assert labelled.shape[1] >= 96 and labelled.shape[0] >= max(shape[0], 24)
     assert labelled.size < 3 * 200 * 2000
@@ -206,11 +209,11 @@ def test_tiny_and_extreme_pictures_get_room_for_a_label(shape: tuple[int, int]) 
 
 
 def test_no_lines_change_nothing() -> None:
-    assert (pictures.annotate(solid(5, 5), []) == solid(5, 5)).all()
+    assert (annotate(solid(5, 5), []) == solid(5, 5)).all()
 
 
 def test_chinese_labels_differ(cjk: Path) -> None:
-    assert (pictures.annotate(solid(99, 99), ["猫"]) != pictures.annotate(solid(99, 99), ["狗"])).any()
+    assert (annotate(solid(99, 99), ["猫"]) != annotate(solid(99, 99), ["狗"])).any()
 
 
 # Curves
@@ -220,7 +223,7 @@ def test_chinese_labels_differ(cjk: Path) -> None:
 def test_curves(tmp_path: Path, count: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pictures.draw_curves(tmp_path / "curves.png", epochs(count))
+        draw_curves(tmp_path / "curves.png", epochs(count))
     picture = read(tmp_path / "curves.png")
     for name, colour, panels in (("train", (230, 159, 0), 2), ("val", (0, 114, 178), 2), ("rate", (0, 158, 115), 1)):
         painted = (picture == colour).all(axis=2)
@@ -235,8 +238,8 @@ def test_curves_without_validation_and_with_gaps(tmp_path: Path) -> None:
     del records[2]["val_top1"], records[2]["val_loss"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pictures.draw_curves(tmp_path / "curves.png", records)
-        pictures.draw_curves(tmp_path / "none.png", [])
+        draw_curves(tmp_path / "curves.png", records)
+        draw_curves(tmp_path / "none.png", [])
     assert not (read(tmp_path / "curves.png") == (0, 114, 178)).all(axis=2).any()
 
 
@@ -244,15 +247,15 @@ def test_curves_without_validation_and_with_gaps(tmp_path: Path) -> None:
 
 
 def test_row_shares() -> None:
-    shares = pictures.row_shares([[3, 1, 0], [0, 0, 0], [0, 5, 5]])
+    shares = row_shares([[3, 1, 0], [0, 0, 0], [0, 5, 5]])
     assert shares[[0, 2]].tolist() == [[0.75, 0.25, 0], [0, 0.5, 0.5]]
     assert np.isnan(shares[1]).all()
 
 
 def test_confusion_colours_follow_shares_and_not_counts(tmp_path: Path) -> None:
     # The same shares: only the written counts may differ.
-    pictures.draw_confusion(tmp_path / "few.png", [[4, 0], [1, 3]], ["a", "b"])
-    pictures.draw_confusion(tmp_path / "many.png", [[8, 0], [2, 6]], ["a", "b"])
+    draw_confusion(tmp_path / "few.png", [[4, 0], [1, 3]], ["a", "b"])
+    draw_confusion(tmp_path / "many.png", [[8, 0], [2, 6]], ["a", "b"])
     few, many = read(tmp_path / "few.png"), read(tmp_path / "many.png")
     below = slice(150, None)  # the title counts, too
     assert few.shape == many.shape
@@ -267,31 +270,31 @@ def test_confusion_of_many_sizes(tmp_path: Path, classes: int) -> None:
     labels = [f"{LONG} $x_{index}^" for index in range(classes)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pictures.draw_confusion(tmp_path / "confusion.png", confusion(classes), labels)
+        draw_confusion(tmp_path / "confusion.png", confusion(classes), labels)
     picture = read(tmp_path / "confusion.png")
     assert max(picture.shape) < 4000
     assert (picture[:8] == 255).all() and (picture[:, :8] == 255).all(), "nothing is cut off"
 
 
 def test_confusion_without_any_picture(tmp_path: Path) -> None:
-    pictures.draw_confusion(tmp_path / "confusion.png", np.zeros((2, 2), dtype=int), ["a", "b"])
+    draw_confusion(tmp_path / "confusion.png", np.zeros((2, 2), dtype=int), ["a", "b"])
     assert (read(tmp_path / "confusion.png") == 0xE3).all(axis=2).any()
 
 
 def test_chinese_class_names_differ(tmp_path: Path, cjk: Path) -> None:
     for name in "猫狗":
-        pictures.draw_confusion(tmp_path / f"{name}.png", [[1, 0], [0, 1]], [name, "panda"])
+        draw_confusion(tmp_path / f"{name}.png", [[1, 0], [0, 1]], [name, "panda"])
     assert (read(tmp_path / "猫.png") != read(tmp_path / "狗.png")).any()
 
 
 def test_missing_glyphs_do_not_warn(tmp_path: Path, only_dejavu: None) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pictures.draw_confusion(tmp_path / "confusion.png", [[1, 0], [0, 1]], ["猫", "狗"])
+        draw_confusion(tmp_path / "confusion.png", [[1, 0], [0, 1]], ["猫", "狗"])
 
 
 def test_long_names_are_cut_in_the_middle() -> None:
-    short = pictures._shortened("Ailuropoda melanoleuca, the giant panda 17", 20)
+    short = _shortened("Ailuropoda melanoleuca, the giant panda 17", 20)
     assert short.startswith("Ailuro") and short.endswith("17") and "…" in short and len(short) <= 21
-    assert pictures._shortened("猫" * 30, 20) == "猫" * 5 + "…" + "猫" * 4
-    assert pictures._shortened("cat", 20) == "cat"
+    assert _shortened("猫" * 30, 20) == "猫" * 5 + "…" + "猫" * 4
+    assert _shortened("cat", 20) == "cat"

@@ -20,10 +20,12 @@ from hypothesis import strategies as st
 from helpers.images import picture, write_picture
 from pplc_cli.base.errors import PplcError
 from pplc_cli.predict.inputs.count import count
-from pplc_cli.predict.inputs.expand import Source, expand
-from pplc_cli.predict.outputs.lines import Layout
+from pplc_cli.predict.inputs.expand import expand
+from pplc_cli.predict.inputs.source import Source
+from pplc_cli.predict.outputs.layout import Layout
 from pplc_cli.predict.outputs.resumable import Recording
-from pplc_cli.predict.predictor import Prediction, Predictor
+from pplc_cli.predict.prediction import Prediction
+from pplc_cli.predict.predictor import Predictor
 
 FORMATS = ["jsonl", "csv", "parquet"]
 

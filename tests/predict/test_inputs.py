@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from helpers.images import picture, write_picture
 from pplc_cli.base.errors import ImageError, PredictError
-from pplc_cli.data.decode import list_files
+from pplc_cli.data.image_files import list_files
 from pplc_cli.predict.inputs.expand import expand
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from helpers.images import picture, write_picture
 from pplc_cli.base.errors import ImageError
-from pplc_cli.predict.inputs.expand import Source
+from pplc_cli.predict.inputs.source import Source
 from pplc_cli.predict.predictor import Predictor
 
 

@@ -42,10 +42,10 @@ def bench(
     """
     from pplc_cli.base.files import user_path
     from pplc_cli.benchmark import bench as measure
-    from pplc_cli.cli.console import results as ui
+    from pplc_cli.cli.console.progress import counter
     from pplc_cli.cli.console.tables import print_bench
 
-    with ui.counter("measuring") as progress:
+    with counter("measuring") as progress:
         found = measure.bench(
             models,
             engines=engines or measure.ENGINES,

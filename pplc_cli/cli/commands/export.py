@@ -10,7 +10,7 @@ import click
 from pplc_cli.cli.options import common, overrides_of, run_option
 
 if TYPE_CHECKING:
-    from pplc_cli.export.export import Exported
+    from pplc_cli.export.result import Exported
 
 
 class _Size(click.ParamType):

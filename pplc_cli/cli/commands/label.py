@@ -45,14 +45,15 @@ def label(
     pplc train takes the list with -o data.extra_list=FILE. Look at the contact sheet first.
     """
     from pplc_cli.base.files import user_path
-    from pplc_cli.cli.console import results as ui
+    from pplc_cli.cli.console import results
+    from pplc_cli.cli.console.progress import counter
     from pplc_cli.cli.locate import find_run
     from pplc_cli.training.distill.pseudo_labels import ZOOMS, label_pictures
 
     named = models or (str(find_run().folder),)
     if output is None and not (user_path(named[0]) / "best_model").is_dir():
         raise click.UsageError("--output: expected a file, since the first model is no run")
-    with ui.counter("labelling") as progress:
+    with counter("labelling") as progress:
         found = label_pictures(
             folder,
             named,
@@ -64,4 +65,4 @@ def label(
             threads=threads,
             progress=progress,
         )
-    ui.print_labelling(found)
+    results.print_labelling(found)

@@ -79,17 +79,17 @@ def predict(
     predictor, settings = find_predictor(model, run, config_option, dataset, values, features=embeddings)
     if predictor.note:
         click.echo(predictor.note, err=True)
-    from pplc_cli.cli.console import predictions as ui_predict
+    from pplc_cli.cli.console import predictions
     from pplc_cli.predict.inputs.expand import expand
-    from pplc_cli.predict.outputs.lines import Layout
+    from pplc_cli.predict.outputs.layout import Layout
 
     sources = expand(inputs, every=every)
     layout = Layout.of(predictor, settings.top_k)
-    drawer = ui_predict.Drawer(predictor, save, show)
+    drawer = predictions.Drawer(predictor, save, show)
     if output is None:
         answers = predictor.predict(sources, top_k=layout.top_k, keep_images=drawer.wanted)
         style = style or ("json" if embeddings else "text")
-        failed = ui_predict.print_predictions(answers, predictor, style, layout, drawer)
+        failed = predictions.print_predictions(answers, predictor, style, layout, drawer)
     else:
         from pplc_cli.predict.inputs.count import count
         from pplc_cli.predict.outputs.resumable import Recording, peeked
@@ -99,7 +99,7 @@ def predict(
         answers = predictor.predict(
             recording.remaining(sources), top_k=layout.top_k, keep_images=drawer.wanted, many=True
         )
-        failed = ui_predict.record_predictions(answers, recording, predictor, drawer, lambda stop: count(inputs, stop))
+        failed = predictions.record_predictions(answers, recording, predictor, drawer, lambda stop: count(inputs, stop))
     if failed:
         sys.exit(1)
 

@@ -138,11 +138,12 @@ def _keys(recipe: dict[str, Any]) -> dict[str, Any]:
 
 def _train(config: Config, hosts: Hosts, resume: bool, force: bool) -> None:
     """Train, in this process or several, telling how it goes."""
-    from pplc_cli.cli.console import results as ui
+    from pplc_cli.cli.console import results
+    from pplc_cli.cli.console.progress import TrainProgress
     from pplc_cli.training.launch.launcher import launch
     from pplc_cli.training.train import train as run_training
 
-    with ui.TrainProgress() as reporter:
+    with TrainProgress() as reporter:
         try:
             if hosts.nproc * hosts.nnodes == 1:
                 result = run_training(config, resume=resume, force=force, reporter=reporter)
@@ -155,4 +156,4 @@ def _train(config: Config, hosts: Hosts, resume: bool, force: bool) -> None:
         except KeyboardInterrupt:
             reporter.note("interrupted; the same command with --resume goes on after the last whole epoch")
             sys.exit(130)
-    ui.print_trained(result)
+    results.print_trained(result)

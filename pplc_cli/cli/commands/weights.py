@@ -21,8 +21,9 @@ def weights() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def weights_list(as_json: bool) -> None:
     """Say which weights there are, and which of them are in the cache."""
+    from pplc_cli.base.cache_dir import cache_folder
     from pplc_cli.cli.console.weights import print_list
-    from pplc_cli.models.weights.manifest import cache_folder, inventory
+    from pplc_cli.models.weights.inventory import inventory
 
     print_list(inventory(), cache_folder(), as_json)
 
@@ -33,12 +34,12 @@ def weights_list(as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Fetch anew, and trust what comes.")
 def weights_fetch(name: str, source: Optional[str], force: bool) -> None:
     """Put the official weights of the network NAME into the cache."""
-    from pplc_cli.cli.console import results as ui
+    from pplc_cli.cli.console.progress import TrainProgress
     from pplc_cli.models.registry import find_network
-    from pplc_cli.models.weights.manifest import best_source, fetch_official
+    from pplc_cli.models.weights.official import best_source, fetch_official
 
     spec = find_network(name)
-    with ui.TrainProgress() as reporter:
+    with TrainProgress() as reporter:
         path = fetch_official(
             spec, source or best_source(spec), force=force, progress=reporter.download, note=reporter.note
         )
@@ -48,8 +49,9 @@ def weights_fetch(name: str, source: Optional[str], force: bool) -> None:
 @weights.command(name="verify")
 def weights_verify() -> None:
     """Compare every file in the cache with what it was at its first use; the exit status is 1 where one differs."""
+    from pplc_cli.base.cache_dir import cache_folder
     from pplc_cli.cli.console.weights import print_verified
-    from pplc_cli.models.weights.manifest import cache_folder, verify
+    from pplc_cli.models.weights.inventory import verify
 
     if print_verified(verify(), cache_folder()):
         sys.exit(1)

@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Optional
 
-from pplc_cli.predict.outputs.lines import Layout, csv_line, json_line
+from pplc_cli.predict.outputs.layout import Layout
+from pplc_cli.predict.outputs.lines import csv_line, json_line
 from pplc_cli.predict.outputs.resumable import Recording
-from pplc_cli.predict.predictor import Prediction, Predictor
+from pplc_cli.predict.prediction import Prediction
+from pplc_cli.predict.predictor import Predictor
 
 SHOWN = 20  # failures named one by one before the rest is counted
 NOTE = 30.0  # seconds between two lines of progress where there is no terminal
@@ -175,7 +177,7 @@ class Progress:
             told = f"{rate:.1f} images/s{failed}"
             self._bar.update(self._task, completed=self._done, total=self._total, description=told)
             return
-        from pplc_cli.cli.console.results import duration
+        from pplc_cli.cli.console.progress import duration
 
         of = f" of {self._total:,}" if self._total else ""
         left = f", {duration((self._total - self._done) / rate)} left" if self._total else ""

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from pplc_cli.base.files import quoted
 from pplc_cli.models.weights.importing import Imported
-from pplc_cli.models.weights.manifest import Checked, Listed
+from pplc_cli.models.weights.inventory import Checked, Listed
 
 
 def print_list(files: list[Listed], folder: Path, as_json: bool) -> None:

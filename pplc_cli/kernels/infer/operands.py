@@ -9,7 +9,7 @@ from typing import Union
 from pplc_cli.kernels.graph.shapes import Shape
 from pplc_cli.kernels.infer.packing import Span
 from pplc_cli.kernels.simd.arena import Buffer, Field, Part, Slot
-from pplc_cli.kernels.train.ops.blocks import padded
+from pplc_cli.kernels.simd.rows import padded
 
 Fields = dict[str, Field]
 

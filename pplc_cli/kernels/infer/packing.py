@@ -11,7 +11,7 @@ from pplc_cli.kernels.graph.graph import ACTIVATIONS, Node
 from pplc_cli.kernels.infer.ops.products import PANEL
 from pplc_cli.kernels.infer.ops.tiles import BFLOAT16, FLOAT32, INT8
 from pplc_cli.kernels.simd import activations
-from pplc_cli.kernels.train.ops.blocks import padded
+from pplc_cli.kernels.simd.rows import padded
 
 ACTIVATION_CODES = {name: getattr(activations, name.upper()) for name in ACTIVATIONS}
 Span = tuple[float, float]  # the least and the largest

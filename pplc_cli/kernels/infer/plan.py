@@ -22,7 +22,7 @@ from pplc_cli.kernels.infer.packing import ACTIVATION_CODES, Weights, as_matrix,
 from pplc_cli.kernels.infer.program import Code
 from pplc_cli.kernels.simd.arena import Buffer, Field, Slot, place
 from pplc_cli.kernels.simd.llvm import LANES
-from pplc_cli.kernels.train.ops.blocks import padded
+from pplc_cli.kernels.simd.rows import padded
 
 BLOCK_ROWS = 64  # pixels whose products are computed together; their inputs stay in the second cache
 PLANAR_CHANNELS = 4

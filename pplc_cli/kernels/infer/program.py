@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pplc_cli.kernels.infer.ops import convolution as kernels
+from pplc_cli.kernels.infer.ops import convolution, elementwise, pooling
 from pplc_cli.kernels.simd.team import Team, compiled, digest, is_compiled, meet, nothing
 
 # The fields of an operation, each int64: addresses, sizes and switches. Kernels say what they mean to them.
@@ -42,23 +42,23 @@ def _compiled(sources: str) -> Any:
             op = ops[i]
             code = op.code
             if code == Code.DEPTHWISE:
-                kernels.depthwise(op, scratch, thread, threads)
+                convolution.depthwise(op, scratch, thread, threads)
             elif code == Code.DENSE:
-                kernels.dense(op, scratch, thread, threads)
+                convolution.dense(op, scratch, thread, threads)
             elif code == Code.PLANAR:
-                kernels.planar(op, scratch, thread, threads)
+                convolution.planar(op, scratch, thread, threads)
             elif code == Code.MEAN:
-                kernels.mean(op, thread, threads)
+                pooling.mean(op, thread, threads)
             elif code == Code.SCALE:
-                kernels.scale(op, thread, threads)
+                elementwise.scale(op, thread, threads)
             elif code == Code.COMBINE:
-                kernels.combine(op, thread, threads)
+                elementwise.combine(op, thread, threads)
             elif code == Code.SHUFFLE:
-                kernels.shuffle(op, thread, threads)
+                elementwise.shuffle(op, thread, threads)
             elif code == Code.POOL:
-                kernels.pool(op, thread, threads)
+                pooling.pool(op, thread, threads)
             elif code == Code.SOFTMAX:
-                kernels.softmax(op, thread, threads)
+                elementwise.softmax(op, thread, threads)
             meet(meeting, threads)
 
     return compiled(work)

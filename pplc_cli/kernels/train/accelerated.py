@@ -129,7 +129,7 @@ def restore(layer: Any) -> None:
 
 def replace(network: Any, threads: Optional[int], reduce: Any, half: bool) -> None:
     """Let a network's forward pass run through plans."""
-    from pplc_cli.base.paddle import physical_cores
+    from pplc_cli.base.hardware import physical_cores
 
     how = How(threads or physical_cores(), reduce, half)
     team(how.threads)  # has the kernels compiled or loaded now, not in the first step

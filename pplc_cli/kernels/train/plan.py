@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from pplc_cli.kernels.simd.arena import Buffer, Field, Slot, place
-from pplc_cli.kernels.train.ops.blocks import padded, statistics_size
+from pplc_cli.kernels.simd.rows import padded
+from pplc_cli.kernels.train.ops.blocks import statistics_size
 from pplc_cli.kernels.train.ops.gemm import PANEL
 from pplc_cli.kernels.train.program import Code
 from pplc_cli.kernels.train.scratch import block_rows, scratch_size

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from pplc_cli.kernels.simd.team import Team, compiled, digest, is_compiled, meet, nothing
-from pplc_cli.kernels.train.ops import convolution, depthwise
-from pplc_cli.kernels.train.ops import elementwise as operations
+from pplc_cli.kernels.train.ops import batch_norm, convolution, depthwise, elementwise, pooling
 
 # The fields of an operation, each int64: addresses, sizes and switches. Kernels say what they mean to them.
 FIELDS = """
@@ -72,35 +71,35 @@ def _compiled(digest: str) -> Any:
             elif code == Code.REDUCE_DEPTHWISE:
                 depthwise.reduce_weights(op, thread, threads)
             elif code == Code.STATISTICS:
-                operations.statistics(op, scratch, thread, threads)
+                batch_norm.statistics(op, scratch, thread, threads)
             elif code == Code.LOCAL_MOMENTS:
-                operations.local_moments(op, thread, threads)
+                batch_norm.local_moments(op, thread, threads)
             elif code == Code.NORM_FORWARD:
-                operations.norm_forward(op, thread, threads)
+                batch_norm.norm_forward(op, thread, threads)
             elif code == Code.LOCAL_SUMS:
-                operations.local_sums(op, thread, threads)
+                batch_norm.local_sums(op, thread, threads)
             elif code == Code.NORM_BACKWARD:
-                operations.norm_backward(op, thread, threads)
+                batch_norm.norm_backward(op, thread, threads)
             elif code == Code.COPY:
-                operations.copy(op, scratch, thread, threads)
+                elementwise.copy(op, scratch, thread, threads)
             elif code == Code.COPY_BACKWARD:
-                operations.copy_backward(op, scratch, thread, threads)
+                elementwise.copy_backward(op, scratch, thread, threads)
             elif code == Code.SCALE:
-                operations.scale(op, scratch, thread, threads)
+                elementwise.scale(op, scratch, thread, threads)
             elif code == Code.SCALE_BACKWARD:
-                operations.scale_backward(op, scratch, thread, threads)
+                elementwise.scale_backward(op, scratch, thread, threads)
             elif code == Code.MEAN:
-                operations.mean(op, scratch, thread, threads)
+                pooling.mean(op, scratch, thread, threads)
             elif code == Code.MEAN_BACKWARD:
-                operations.mean_backward(op, scratch, thread, threads)
+                pooling.mean_backward(op, scratch, thread, threads)
             elif code == Code.POOL:
-                operations.pool(op, scratch, thread, threads)
+                pooling.pool(op, scratch, thread, threads)
             elif code == Code.POOL_BACKWARD:
-                operations.pool_backward(op, scratch, thread, threads)
+                pooling.pool_backward(op, scratch, thread, threads)
             elif code == Code.TO_PIXELS:
-                operations.to_pixels(op, thread, threads)
+                elementwise.to_pixels(op, thread, threads)
             elif code == Code.TO_PLANES:
-                operations.to_planes(op, thread, threads)
+                elementwise.to_planes(op, thread, threads)
             meet(meeting, threads)
 
     return compiled(work)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pplc_cli.kernels.train.ops.blocks import PAD, padded
+from pplc_cli.kernels.simd.rows import PAD, padded
 from pplc_cli.kernels.train.program import Code
 
 

@@ -8,7 +8,7 @@ from typing import Any, Optional
 import numpy as np
 
 from pplc_cli.kernels.simd.arena import Buffer, Field, Slot, Step
-from pplc_cli.kernels.train.ops.blocks import padded
+from pplc_cli.kernels.simd.rows import padded
 from pplc_cli.kernels.train.program import Code
 from pplc_cli.kernels.train.trace import Graph, Node
 

@@ -41,7 +41,7 @@ def read_builtin(spec: NetworkSpec) -> dict[str, np.ndarray]:
     Raises:
         ModelError: it has none, or the file is damaged.
     """
-    from pplc_cli.models.weights.pretrained import read_weights
+    from pplc_cli.models.weights.read import read_weights
 
     return {key: value.astype(np.float32) for key, value in read_weights(builtin_file(spec)).items()}
 

@@ -13,8 +13,9 @@ from pplc_cli.base.errors import ModelError
 from pplc_cli.base.files import PathLike, atomic_file, user_path
 from pplc_cli.models.options import AS_KNOWN, ModelOptions
 from pplc_cli.models.registry import NetworkSpec, build_network, find_network, network_names
+from pplc_cli.models.weights.fit import find_faults, shortened
 from pplc_cli.models.weights.manifest import IMPORTED, Cache, Entry
-from pplc_cli.models.weights.pretrained import find_faults, read_weights, shortened
+from pplc_cli.models.weights.read import read_weights
 
 # A key that every network of a family has and no other network.
 _TELLING = {

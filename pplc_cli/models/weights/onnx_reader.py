@@ -12,7 +12,7 @@ from typing import Any, Optional
 import numpy as np
 
 from pplc_cli.base.errors import ModelError
-from pplc_cli.models.weights.pretrained import shortened
+from pplc_cli.models.weights.fit import shortened
 
 _PASSING = {"Identity", "Reshape", "Flatten", "Squeeze", "GlobalAveragePool", "Softmax"}  # keep whose output it was
 _SHAPES = {"Shape", "Slice", "Concat", "Constant"}  # how Paddle2ONNX spells flatten

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import statistics
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Optional
@@ -15,15 +13,17 @@ import numpy as np
 
 from pplc_cli.base.errors import PplcError, PredictError
 from pplc_cli.base.files import PathLike, write_json
-from pplc_cli.base.paddle import physical_cores
-from pplc_cli.predict.engines.base import Engine, installed, open_engine
+from pplc_cli.base.hardware import physical_cores
+from pplc_cli.base.timing import time_in_turn
+from pplc_cli.predict.engines.base import Engine
+from pplc_cli.predict.engines.installed import installed
+from pplc_cli.predict.engines.open import open_engine
 from pplc_cli.predict.exported_model import describe
 
 FORMAT = 1
 # In the order in which they stand for what is right. PaddleX is not among them: its network is paddle's.
 CANDIDATES = ("paddle", "onnxruntime", "openvino", "pplc")
 BATCH = 16
-ROUNDS, SECONDS = 5, 0.1  # of each engine at each batch size, in turn
 # Largest difference of a probability from float32 that counts as agreeing; of features, in parts of the largest one.
 # bfloat16 has 8 bits and int8 as many, which add up over layers: what they cost in accuracy is measured at export.
 LIMITS = {"float32": 1e-4, "bfloat16": 0.1, "int8": 0.3}
@@ -105,8 +105,8 @@ def choose(
 
     Args:
         folder: an exported one.
-        threads: None: :func:`pplc_cli.base.paddle.physical_cores`.
-        precision: one of :data:`pplc_cli.predict.engines.base.PRECISIONS`.
+        threads: None: :func:`pplc_cli.base.hardware.physical_cores`.
+        precision: one of :data:`pplc_cli.config.sections.PRECISIONS`.
         features: for what the classifier reads instead of probabilities.
         batch_size: 1 to choose for one picture at a time, else for many.
         remember: read and write the memory.
@@ -114,7 +114,7 @@ def choose(
     Raises:
         PredictError: it is no exported folder, or no engine can run it; with each engine's reason.
     """
-    from pplc_cli.benchmark.worker import pictures
+    from pplc_cli.data.synthetic import pictures
 
     description = describe(folder)
     threads = threads or physical_cores()
@@ -165,22 +165,6 @@ def _runner(engine: Engine, images: np.ndarray) -> Callable[[], object]:
     return lambda: engine.run(images)
 
 
-def time_in_turn(work: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """Seconds a run: the median of each kind of work, done a little at a time, A B A B, so that all share bad times."""
-    times: dict[str, list[float]] = {name: [] for name in work}
-    for run in work.values():
-        run()
-        run()
-    for _ in range(ROUNDS):
-        for name, run in work.items():
-            ends = time.perf_counter() + SECONDS
-            while time.perf_counter() < ends:
-                began = time.perf_counter()
-                run()
-                times[name].append(time.perf_counter() - began)
-    return {name: statistics.median(taken) for name, taken in times.items()}
-
-
 def _reference(
     folder: Path, options: Mapping[str, Any], images: np.ndarray, answers: Mapping[str, np.ndarray]
 ) -> Optional[np.ndarray]:
@@ -204,8 +188,8 @@ def _difference(answer: np.ndarray, reference: Optional[np.ndarray], features: b
 
 def _memory(folder: Path, options: Mapping[str, Any]) -> Path:
     """The file that remembers: named by what the network is, how it runs, and on what."""
-    from pplc_cli.benchmark.roofline import facts
-    from pplc_cli.models.weights.manifest import cache_folder, sha256_of
+    from pplc_cli.base.cache_dir import cache_folder, sha256_of
+    from pplc_cli.base.hardware import facts
 
     files = {file.name: sha256_of(file) for file in sorted(folder.glob("inference*")) if file.suffix != ".yml"}
     machine = {name: value for name, value in facts().items() if name in ("cpu", "instructions", "cores", "versions")}

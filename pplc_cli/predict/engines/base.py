@@ -1,16 +1,9 @@
-"""What runs an exported network: Paddle Inference, pplc's own kernels, ONNX Runtime, OpenVINO, PaddleX.
-
-All are the same to their users: :class:`Engine`, opened by :func:`open_engine`. A package that is not installed is
-asked for with the line that installs it.
-"""
+"""The interface of the inference engines: Paddle Inference, pplc's own kernels, ONNX Runtime, OpenVINO, PaddleX."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Optional, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,24 +11,8 @@ from pplc_cli.base.errors import PredictError
 
 if TYPE_CHECKING:
     from pplc_cli.data.transforms.basic import Normalize
-
-PRECISIONS = ("float32", "bfloat16", "int8")
-_MODULES = {
-    "paddle": "paddle",
-    "pplc": "pplc",
-    "onnxruntime": "onnxruntime",
-    "openvino": "openvino",
-    "paddlex": "paddlex",
-}  # fmt: skip
-ENGINES = tuple(_MODULES)
-_PACKAGES = {
-    "paddle": "paddle",
-    "pplc": "numba",
-    "onnxruntime": "onnxruntime",
-    "openvino": "openvino",
-    "paddlex": "paddlex",
-}
-_EXTRAS = {"onnxruntime": "'pplc[onnxruntime]'", "openvino": "'pplc[openvino]'"}  # the others come with pplc
+from collections.abc import Callable
+from typing import Any
 
 
 class Engine(Protocol):
@@ -84,48 +61,30 @@ class ImageEngine(Engine, Protocol):
         ...
 
 
-def open_engine(
-    folder: Path,
-    name: str = "paddle",
-    *,
-    precision: str = "float32",
-    threads: Optional[int] = None,
-    features: bool = False,
-) -> Engine:
-    """Load an exported folder.
+def run_in_batches(
+    run: Callable[[np.ndarray], np.ndarray], images: np.ndarray, shape: Sequence[Any], where: object
+) -> np.ndarray:
+    """Run pictures through a network that may be of one batch size only; the last batch is filled with zeros.
 
     Args:
-        folder: what ``pplc export`` or PaddleX 3 wrote.
-        name: one of :data:`ENGINES`.
-        precision: one of :data:`PRECISIONS`.
-        threads: None: :func:`pplc_cli.base.paddle.physical_cores`.
-        features: give what the classifier reads, 1280 numbers of a PP-LCNet, instead of probabilities.
+        run: takes and gives contiguous arrays.
+        images: float32 (N, 3, H, W).
+        shape: of the network's input; what is no positive number there is free.
+        where: what errors name.
 
     Raises:
-        PredictError: the folder lacks what this engine reads, the engine does not know this network or precision, or
-            its package is not installed; the text says what to do.
+        PredictError: the pictures have not the size that the network asks for.
     """
-    if name not in _MODULES:
-        from pplc_cli.base.schema import did_you_mean
-
-        raise PredictError(f"expected an engine of {', '.join(ENGINES)}, got {name!r}{did_you_mean(name, ENGINES)}")
-    module = importlib.import_module(f"pplc_cli.predict.engines.{_MODULES[name]}")
-    engine: Engine = module.open_folder(folder, precision=precision, threads=threads, features=features)
-    return engine
-
-
-def not_installed(name: str) -> str:
-    """What to tell who asks for an engine whose package is missing."""
-    return f"the engine {name} is not installed; install it with: pip install {_EXTRAS.get(name, 'pplc')}"
-
-
-def installed() -> dict[str, Optional[str]]:
-    """Every engine with None, or with what to do where its package is missing; nothing is imported."""
-    return {name: None if _is_there(package) else not_installed(name) for name, package in _PACKAGES.items()}
-
-
-def _is_there(package: str) -> bool:
-    try:
-        return importlib.util.find_spec(package) is not None
-    except (ImportError, ValueError):
-        return False
+    batch, *sides = (side if isinstance(side, int) and side > 0 else 0 for side in shape)
+    if images.ndim != 4 or any(side not in (0, given) for side, given in zip(sides, images.shape[1:])):
+        wanted = ", ".join(str(side) if side else "any" for side in sides)
+        raise PredictError(f"{where}: expected pictures of the shape (N, {wanted}), got {images.shape}")
+    images = np.ascontiguousarray(images, np.float32)
+    if batch in (0, len(images)):
+        return run(images)
+    parts = []
+    for start in range(0, len(images), batch):
+        part = images[start : start + batch]
+        padding = np.zeros((batch - len(part), *images.shape[1:]), np.float32)
+        parts.append(run(np.concatenate((part, padding)))[: len(part)])
+    return np.concatenate(parts)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 from pplc_cli.base.errors import PredictError
-from pplc_cli.predict.engines.base import Engine, open_engine
+from pplc_cli.predict.engines.base import Engine
+from pplc_cli.predict.engines.open import open_engine
 from pplc_cli.predict.exported_model import read_sidecar
 
 
@@ -25,7 +26,7 @@ def open_chosen(
     Args:
         folder: what ``pplc export`` or PaddleX 3 wrote.
         name: see :class:`pplc_cli.predict.predictor.Predictor`.
-        precision, threads, features: see :func:`pplc_cli.predict.engines.base.open_engine`.
+        precision, threads, features: see :func:`pplc_cli.predict.engines.open.open_engine`.
         mkldnn: False is of the engine paddle alone.
         batch_size: ``auto`` asks for the shortest time of one picture, or for the most pictures a second.
 

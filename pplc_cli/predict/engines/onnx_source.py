@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Union
+from typing import Union
 
-import numpy as np
-
-from pplc_cli.base.errors import PplcError, PredictError
+from pplc_cli.base.errors import PplcError, PredictError, one_line
 
 ONNX, INT8 = "inference.onnx", "inference_int8.onnx"
 
@@ -19,7 +16,7 @@ def onnx_source(folder: Path, *, precision: str = "float32", features: bool = Fa
     Args:
         folder: an exported one; without an ONNX file, Paddle's files are turned into ONNX in memory, simplified.
         precision: int8 reads ``inference_int8.onnx``, all others read the same.
-        features: end the network at its embedding, see :func:`pplc_cli.predict.engines.base.open_engine`.
+        features: end the network at its embedding, see :func:`pplc_cli.predict.engines.open.open_engine`.
 
     Raises:
         PredictError: there is nothing to read, the network is unknown, or the package onnx is needed and missing.
@@ -81,39 +78,3 @@ def _features_of(file: Path) -> bytes:
     graph.output.append(output)
     content: bytes = model.SerializeToString()
     return content
-
-
-def run_in_batches(
-    run: Callable[[np.ndarray], np.ndarray], images: np.ndarray, shape: Sequence[Any], where: object
-) -> np.ndarray:
-    """Run pictures through a network that may be of one batch size only; the last batch is filled with zeros.
-
-    Args:
-        run: takes and gives contiguous arrays.
-        images: float32 (N, 3, H, W).
-        shape: of the network's input; what is no positive number there is free.
-        where: what errors name.
-
-    Raises:
-        PredictError: the pictures have not the size that the network asks for.
-    """
-    batch, *sides = (side if isinstance(side, int) and side > 0 else 0 for side in shape)
-    if images.ndim != 4 or any(side not in (0, given) for side, given in zip(sides, images.shape[1:])):
-        wanted = ", ".join(str(side) if side else "any" for side in sides)
-        raise PredictError(f"{where}: expected pictures of the shape (N, {wanted}), got {images.shape}")
-    images = np.ascontiguousarray(images, np.float32)
-    if batch in (0, len(images)):
-        return run(images)
-    parts = []
-    for start in range(0, len(images), batch):
-        part = images[start : start + batch]
-        padding = np.zeros((batch - len(part), *images.shape[1:]), np.float32)
-        parts.append(run(np.concatenate((part, padding)))[: len(part)])
-    return np.concatenate(parts)
-
-
-def one_line(error: Exception) -> str:
-    """The telling line of errors that come with pages of stack."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if "Error" in line]
-    return (telling or lines or [type(error).__name__])[-1][:300]

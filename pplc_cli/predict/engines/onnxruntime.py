@@ -8,10 +8,11 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from pplc_cli.base.errors import PredictError
-from pplc_cli.base.paddle import physical_cores
-from pplc_cli.predict.engines.base import not_installed
-from pplc_cli.predict.engines.onnx_source import one_line, onnx_source, run_in_batches
+from pplc_cli.base.errors import PredictError, one_line
+from pplc_cli.base.hardware import physical_cores
+from pplc_cli.predict.engines.base import run_in_batches
+from pplc_cli.predict.engines.installed import not_installed
+from pplc_cli.predict.engines.onnx_source import onnx_source
 
 
 class OnnxRuntimeEngine:
@@ -74,7 +75,7 @@ class OnnxRuntimeEngine:
 
 
 def open_folder(folder: Path, *, precision: str, threads: Optional[int], features: bool) -> OnnxRuntimeEngine:
-    """See :func:`pplc_cli.predict.engines.base.open_engine`."""
+    """See :func:`pplc_cli.predict.engines.open.open_engine`."""
     if precision == "bfloat16":
         raise PredictError("the engine onnxruntime runs float32 and int8; pplc, paddle and openvino run bfloat16")
     source = onnx_source(folder, precision=precision, features=features)

@@ -8,9 +8,10 @@ from typing import Any, Optional
 
 import numpy as np
 
-from pplc_cli.base.errors import PredictError
-from pplc_cli.base.paddle import load_paddle, physical_cores
-from pplc_cli.predict.engines.onnx_source import one_line, run_in_batches
+from pplc_cli.base.errors import PredictError, one_line
+from pplc_cli.base.hardware import physical_cores
+from pplc_cli.base.paddle import load_paddle
+from pplc_cli.predict.engines.base import run_in_batches
 
 # Shapes whose oneDNN primitives are kept: without a limit, memory grows with every new shape. With it, batches of 1 to
 # 32 pictures at random settle at 1.5 times the memory of batches of one size, so nothing is padded to a fixed batch.
@@ -83,7 +84,7 @@ class PaddleEngine:
 
 
 def open_folder(folder: Path, *, precision: str, threads: Optional[int], features: bool) -> PaddleEngine:
-    """See :func:`pplc_cli.predict.engines.base.open_engine`."""
+    """See :func:`pplc_cli.predict.engines.open.open_engine`."""
     if features:
         raise PredictError("the engine paddle gives probabilities alone; pplc, onnxruntime and openvino give features")
     if precision == "int8":

@@ -11,10 +11,10 @@ from typing import Any, Optional
 
 import numpy as np
 
-from pplc_cli.base.errors import PredictError
-from pplc_cli.base.paddle import load_paddle, physical_cores
-from pplc_cli.predict.engines.base import not_installed
-from pplc_cli.predict.engines.onnx_source import one_line
+from pplc_cli.base.errors import PredictError, one_line
+from pplc_cli.base.hardware import physical_cores
+from pplc_cli.base.paddle import load_paddle
+from pplc_cli.predict.engines.installed import not_installed
 from pplc_cli.predict.exported_model import describe
 
 _RUN_MODES = {"float32": "mkldnn", "bfloat16": "mkldnn_bf16"}
@@ -81,7 +81,7 @@ _ALL = 1 << 30  # more classes than any network has: they all come, sorted
 
 
 def open_folder(folder: Path, *, precision: str, threads: Optional[int], features: bool) -> PaddleXEngine:
-    """See :func:`pplc_cli.predict.engines.base.open_engine`."""
+    """See :func:`pplc_cli.predict.engines.open.open_engine`."""
     if features:
         raise PredictError("PaddleX gives probabilities alone; pplc, onnxruntime and openvino give features")
     if precision not in _RUN_MODES:

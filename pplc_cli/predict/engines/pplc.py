@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 
 from pplc_cli.base.errors import ModelError, PredictError
-from pplc_cli.base.paddle import physical_cores
+from pplc_cli.base.hardware import physical_cores
 from pplc_cli.kernels import unsupported
 from pplc_cli.kernels.graph.graph import Graph
 
@@ -136,7 +136,7 @@ def to_be_compiled() -> Optional[str]:
 
 
 def open_folder(folder: Path, *, precision: str, threads: Optional[int], features: bool) -> OwnEngine:
-    """See :func:`pplc_cli.predict.engines.base.open_engine`."""
+    """See :func:`pplc_cli.predict.engines.open.open_engine`."""
     reason = unsupported()
     if reason is not None:
         raise PredictError(f"the engine pplc cannot run here: {reason}; expected --engine paddle")

@@ -11,8 +11,8 @@ from typing import Optional
 
 from pplc_cli.base.errors import PplcError
 from pplc_cli.base.files import user_path
-from pplc_cli.data.decode import is_image_name, walk
-from pplc_cli.predict.inputs.expand import ADDRESSES, LIST_SUFFIXES, TAR_SUFFIXES, VIDEO_SUFFIXES
+from pplc_cli.data.image_files import is_image_name, walk
+from pplc_cli.predict.inputs.source import ADDRESSES, LIST_SUFFIXES, TAR_SUFFIXES, VIDEO_SUFFIXES
 
 
 def count(words: Iterable[str], stop: Event) -> Optional[int]:

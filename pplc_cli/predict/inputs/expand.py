@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import dataclasses
 import glob
 import os
 import sys
@@ -12,61 +11,10 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Optional
 
-import numpy as np
-
-from pplc_cli.base.errors import DownloadError, ImageError, PredictError
+from pplc_cli.base.errors import PredictError
 from pplc_cli.base.files import user_path
-from pplc_cli.data.decode import decode_image, is_image_name, read_bytes, walk
-
-MAX_DOWNLOAD = 200 << 20
-LIST_SUFFIXES = (".txt", ".list", ".lst")
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm")
-ADDRESSES = ("http://", "https://")
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A picture to predict.
-
-    Attributes:
-        name: what the answer is printed under.
-        data: the file's bytes where they are at hand, else they are read from the name.
-        pixels: the decoded picture where it is at hand, uint8 RGB (H, W, 3).
-        error: why there is no picture, where that is known before it is read.
-    """
-
-    name: str
-    data: Optional[bytes] = dataclasses.field(default=None, repr=False)
-    pixels: Optional[np.ndarray] = dataclasses.field(default=None, repr=False, compare=False)
-    error: Optional[str] = None
-
-    def read(self) -> bytes:
-        """The bytes of the file or address.
-
-        Raises:
-            ImageError: they cannot be had.
-        """
-        if self.error is not None:
-            raise ImageError(self.error)
-        if self.data is not None:
-            return self.data
-        if self.name.startswith(ADDRESSES):
-            from pplc_cli.base.download import read_url
-
-            try:
-                return read_url(self.name, MAX_DOWNLOAD)
-            except DownloadError as error:
-                raise ImageError(str(error)) from None
-        return read_bytes(self.name)
-
-    def decode(self) -> np.ndarray:
-        """The picture, uint8 RGB (H, W, 3).
-
-        Raises:
-            ImageError: it cannot be used.
-        """
-        return decode_image(self.read()) if self.pixels is None else self.pixels
+from pplc_cli.data.image_files import is_image_name, walk
+from pplc_cli.predict.inputs.source import ADDRESSES, LIST_SUFFIXES, TAR_SUFFIXES, VIDEO_SUFFIXES, Source
 
 
 def expand(words: Iterable[str], *, every: Optional[float] = None) -> Iterator[Source]:
@@ -90,7 +38,7 @@ def expand(words: Iterable[str], *, every: Optional[float] = None) -> Iterator[S
 
             yield from read_tar(source.name)
         elif name.endswith(VIDEO_SUFFIXES):
-            from pplc_cli.predict.inputs.tar import read_video
+            from pplc_cli.predict.inputs.video import read_video
 
             yield from read_video(source.name, every)
         else:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Any
 
-from pplc_cli.base.errors import PredictError
-from pplc_cli.data.decode import IGNORED_FILES, MAX_BYTES, is_image_name
-from pplc_cli.predict.inputs.expand import Source
+from pplc_cli.data.image_files import IGNORED_FILES, MAX_BYTES, is_image_name
+from pplc_cli.predict.inputs.source import Source
 
 
 def read_tar(path: str) -> Iterator[Source]:
@@ -57,53 +56,6 @@ class _Member(tarfile.TarInfo):
             raise tarfile.ReadError("it is cut off") from None
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(str(error)) from None
-
-
-def read_video(path: str, every: Optional[float]) -> Iterator[Source]:
-    """The frames of a video, turned as a player shows them, named ``path#t=SECONDS``.
-
-    Damage gives one source that says so, after the frames before it.
-
-    Args:
-        path: the file.
-        every: seconds from one frame to the next; None: all.
-
-    Raises:
-        PredictError: the package for videos is not installed.
-    """
-    try:
-        import av
-    except ImportError:
-        raise PredictError(f"{path}: videos need the package av: pip install 'pplc[video]'") from None
-    import numpy as np
-
-    seconds, due, empty = 0.0, 0.0, True
-    try:
-        with av.open(path) as container:
-            if not container.streams.video:
-                yield Source(path, error="the file holds no video")
-                return
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            step = 1 / float(stream.average_rate or 25)
-            for frame in container.decode(stream):
-                seconds = frame.time if frame.time is not None else seconds + (0 if empty else step)
-                empty = False
-                if every is not None:
-                    if seconds < due - step / 2:  # the frame nearest to each moment
-                        continue
-                    due = every * (int(seconds / every + 0.5) + 1)
-                pixels = frame.to_ndarray(format="rgb24")
-                turns = round(getattr(frame, "rotation", 0) / 90) % 4
-                yield Source(f"{path}#t={seconds:.3f}", pixels=np.ascontiguousarray(np.rot90(pixels, turns)))
-    except FileNotFoundError:
-        yield Source(path, error="no such file")
-    except Exception as error:  # FFmpeg's many kinds, and PyAV's own
-        where = "is broken or no video" if empty else f"is broken after {seconds:.3f} s, the rest of it is missing"
-        yield Source(path, error=f"{where}: {_told(error)}")
-    else:
-        if empty:
-            yield Source(path, error="the video has no frames")
 
 
 def _told(error: Exception) -> Any:

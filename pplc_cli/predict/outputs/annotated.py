@@ -10,14 +10,14 @@ from urllib.parse import urlparse
 
 from pplc_cli.base.errors import PredictError
 from pplc_cli.base.files import PathLike, atomic_file, user_path
-from pplc_cli.predict.predictor import Prediction
+from pplc_cli.predict.prediction import Prediction
 
 
 def draw(prediction: Prediction) -> Any:
     """The picture of a prediction (made with ``keep_images``) with its labels, a ``PIL.Image``."""
     from PIL import Image
 
-    from pplc_cli.plots.text import annotate
+    from pplc_cli.plots.annotate import annotate
 
     if prediction.image is None:
         raise ValueError("expected a prediction made with keep_images=True")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import abc
 import contextlib
 import csv
-import dataclasses
 import io
 import json
 import os
@@ -17,58 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Optional
 
-from pplc_cli.base.errors import PplcError, PredictError
-from pplc_cli.predict.predictor import Prediction, Predictor
-
-SUFFIXES = (".jsonl", ".csv", ".parquet")
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """What an answer consists of.
-
-    Attributes:
-        top_k: labels.
-        embedding: numbers of an embedding, which stands in place of labels; 0: none.
-    """
-
-    top_k: int = 1
-    embedding: int = 0
-
-    @classmethod
-    def of(cls, predictor: Predictor, top_k: int) -> Layout:
-        """What this predictor answers with."""
-        return cls(min(top_k, len(predictor.labels)), predictor.embedding_size())
-
-    @property
-    def columns(self) -> list[str]:
-        """Of a table; those of the best label carry no number."""
-        if self.embedding:
-            return ["path", "embedding", "error"]
-        others = [f"{name}_{rank}" for rank in range(2, self.top_k + 1) for name in ("label", "score")]
-        return ["path", "label", "score", "error", *others]
-
-    def row(self, answer: Prediction) -> list[Any]:
-        """Values of the columns; None where there is none."""
-        path, error = plain(answer.path), None if answer.error is None else plain(answer.error)
-        if self.embedding:
-            return [path, answer.embedding, error]
-        top: list[Any] = [value for label, score in answer.top for value in (label, round(score, 6))]
-        top += [None] * (2 * self.top_k - len(top))
-        return [path, *top[:2], error, *top[2 : 2 * self.top_k]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Done:
-    """An answer that a file holds already."""
-
-    path: str
-    failed: bool
-
-
-def plain(text: str) -> str:
-    """Text that every file can hold: a name that is no Unicode keeps its bytes as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+from pplc_cli.base.errors import PplcError
+from pplc_cli.base.files import plain
+from pplc_cli.base.locks import claim
+from pplc_cli.predict.outputs.layout import Done, Layout, Output
+from pplc_cli.predict.prediction import Prediction
 
 
 def json_line(answer: Prediction) -> str:
@@ -86,49 +38,6 @@ def csv_line(values: list[Any]) -> str:
     cells = (f"{value:.6f}" if isinstance(value, float) else value for value in values)
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue()
-
-
-class Output(abc.ABC):
-    """A file of answers, which is safe to leave at any moment: what :meth:`sync` has seen stays.
-
-    Attributes:
-        path: the file.
-    """
-
-    def __init__(self, path: Path, layout: Layout) -> None:
-        self.path, self.layout = path, layout
-
-    @abc.abstractmethod
-    def claim(self) -> None:
-        """Take hold of it, for this process alone.
-
-        Raises:
-            PredictError: another process writes it.
-        """
-
-    @abc.abstractmethod
-    def clear(self) -> None:
-        """Start from nothing."""
-
-    @abc.abstractmethod
-    def done(self) -> Iterator[Done]:
-        """Whole answers that are there, in order; what follows them is cut off by the next :meth:`write`."""
-
-    @abc.abstractmethod
-    def write(self, answer: Prediction) -> None:
-        """Append an answer."""
-
-    @abc.abstractmethod
-    def sync(self) -> None:
-        """Have all answers so far on the disk, whatever happens from here on."""
-
-    def finish(self) -> None:
-        """After the last answer."""
-        self.sync()
-
-    @abc.abstractmethod
-    def close(self) -> None:
-        """Let go of it."""
 
 
 class LinesOutput(Output):
@@ -246,41 +155,3 @@ class Csv(LinesOutput):
                 record = b""
         if record:
             yield record
-
-
-def claim(file: BinaryIO, path: Path) -> None:
-    """Lock an open file until it is closed or the process ends; where the system knows no locks, go on without.
-
-    Raises:
-        PredictError: another process holds it.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise PredictError(f"{path}: another process is writing it; wait for its end, or name another file") from None
-    except OSError:  # some network drives
-        pass
-
-
-def open_output(path: Path, layout: Layout) -> Output:
-    """By the file's suffix.
-
-    Raises:
-        PredictError: it is none of ours, or a package is missing.
-    """
-    suffix = path.suffix.lower()
-    if suffix == ".jsonl":
-        return JsonLines(path, layout)
-    if suffix == ".csv":
-        if layout.embedding:
-            raise PredictError(f"{path}: CSV has no place for embeddings; name a .jsonl or .parquet file")
-        return Csv(path, layout)
-    if suffix == ".parquet":
-        from pplc_cli.predict.outputs.parquet import Parquet
-
-        return Parquet(path, layout)
-    raise PredictError(f"{path}: expected a file of {', '.join(SUFFIXES)}, got {suffix or 'no suffix'!r}")

@@ -13,8 +13,9 @@ from typing import Any, BinaryIO, Optional
 
 from pplc_cli.base.errors import PplcError, PredictError
 from pplc_cli.base.files import atomic_file, remove_leftovers
-from pplc_cli.predict.outputs.lines import Done, Layout, Output, claim
-from pplc_cli.predict.predictor import Prediction
+from pplc_cli.base.locks import claim
+from pplc_cli.predict.outputs.layout import Done, Layout, Output
+from pplc_cli.predict.prediction import Prediction
 
 ROWS = 16384  # of a group of labels
 EMBEDDINGS = 32 << 20  # bytes of a group
@@ -37,7 +38,7 @@ def table_of(rows: Sequence[Sequence[Any]], schema: Any) -> Any:
 
 
 class Parquet(Output):
-    """Columns of :class:`pplc_cli.predict.outputs.lines.Layout`; embeddings are lists of float32 of one length."""
+    """Columns of :class:`pplc_cli.predict.outputs.layout.Layout`; embeddings are lists of float32 of one length."""
 
     _lock: Optional[BinaryIO] = None
 

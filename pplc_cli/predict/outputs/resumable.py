@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any, Optional
 
 from pplc_cli.base.errors import PplcError, PredictError
-from pplc_cli.base.files import PathLike, user_path, write_json
-from pplc_cli.predict.inputs.expand import Source
-from pplc_cli.predict.outputs.lines import Layout, Output, open_output, plain
-from pplc_cli.predict.predictor import Prediction, Predictor
+from pplc_cli.base.files import PathLike, plain, user_path, write_json
+from pplc_cli.predict.exported_model import hash_model
+from pplc_cli.predict.inputs.source import Source
+from pplc_cli.predict.outputs.layout import Layout, Output
+from pplc_cli.predict.outputs.open import open_output
+from pplc_cli.predict.prediction import Prediction
+from pplc_cli.predict.predictor import Predictor
 
 CHECKPOINT = 2.0  # seconds of work that a lost machine may cost
 
@@ -44,14 +45,6 @@ class Facts:
         """What this predictor's answers depend on."""
         engine = predictor.engine
         return cls(hash_model(predictor.folder), engine.name, engine.precision, layout.top_k, predictor.features)
-
-
-def hash_model(folder: Path) -> str:
-    """SHA-256 of the names and contents of ``inference*``."""
-    total = hashlib.sha256()
-    for file in sorted(folder.glob("inference*")):
-        total.update(f"{file.name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-    return total.hexdigest()
 
 
 def peeked(sources: Iterator[Source]) -> Iterator[Source]:

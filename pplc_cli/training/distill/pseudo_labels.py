@@ -16,11 +16,11 @@ from typing import Optional, Union
 import numpy as np
 
 from pplc_cli.base.errors import ImageError, PplcError, TrainError
-from pplc_cli.base.files import PathLike, user_path, write_json, write_text
-from pplc_cli.base.paddle import physical_cores
-from pplc_cli.data.decode import decode_image, is_image_name, list_files, read_bytes
+from pplc_cli.base.files import PathLike, plain, user_path, write_json, write_text
+from pplc_cli.base.hardware import physical_cores
+from pplc_cli.data.decode import decode_image
+from pplc_cli.data.image_files import is_image_name, list_files, read_bytes
 from pplc_cli.data.lists import find_copies, read_labels, read_part
-from pplc_cli.predict.outputs.lines import plain
 from pplc_cli.training.distill.teacher import Teacher, open_teacher
 
 BATCH = 16  # pictures; each has several views
@@ -277,7 +277,7 @@ def _small(path: Path) -> np.ndarray:
 
 def _draw(found: Labelling, threshold: float) -> None:
     """A row a class of the pictures that were nearly left out."""
-    from pplc_cli.plots.text import contact_sheet
+    from pplc_cli.plots.contact_sheet import contact_sheet
 
     tiles = []
     chosen = [number for number, count in enumerate(found.counts()) if count]

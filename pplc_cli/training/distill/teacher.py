@@ -162,7 +162,7 @@ def _of_network(
 ) -> Teacher:
     """Through the kernels of inference where they know the network, else as it is."""
     from pplc_cli.base.paddle import load_paddle
-    from pplc_cli.export.formats import save_graph
+    from pplc_cli.models.static import save_graph
 
     paddle, size = load_paddle(threads), size or pipeline.size
     with tempfile.TemporaryDirectory() as scratch:
@@ -214,8 +214,7 @@ def _graph_run(folder: Path, threads: Optional[int]) -> Run:
 
 def _of_export(folder: Path, threads: Optional[int]) -> Teacher:
     from pplc_cli.predict.engines.choose import open_chosen
-    from pplc_cli.predict.exported_model import describe
-    from pplc_cli.predict.outputs.resumable import hash_model
+    from pplc_cli.predict.exported_model import describe, hash_model
 
     description = describe(folder)
     facts = f"{description.name} of {folder}", hash_model(folder)
@@ -228,7 +227,7 @@ def _of_export(folder: Path, threads: Optional[int]) -> Teacher:
 
 
 def _of_onnx(file: Path, threads: Optional[int]) -> Teacher:
-    from pplc_cli.base.paddle import physical_cores
+    from pplc_cli.base.hardware import physical_cores
     from pplc_cli.predict.engines.onnxruntime import OnnxRuntimeEngine
     from pplc_cli.predict.exported_model import describe
 

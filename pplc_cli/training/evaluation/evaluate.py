@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
@@ -12,14 +10,14 @@ from typing import Any, Optional
 import numpy as np
 
 from pplc_cli.base.errors import DataError
-from pplc_cli.base.files import PathLike, user_path, write_json, write_text
+from pplc_cli.base.files import PathLike, user_path
 from pplc_cli.base.paddle import as_tensor, load_paddle
 from pplc_cli.config.sections import Config
-from pplc_cli.data.decode import read_image
 from pplc_cli.data.lists import Sample, read_class_folders, read_part
 from pplc_cli.data.loader import Loader
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.training.evaluation.metrics import Scores, summary
+from pplc_cli.training.evaluation.report import _write_report
 from pplc_cli.training.runs.checkpoint import load_network
 from pplc_cli.training.runs.run_folder import Run
 
@@ -107,39 +105,3 @@ def _choose_list(config: Config, labels: list[str]) -> tuple[str, list[Sample]]:
     raise DataError(
         f"{config.data.dir}: has no {config.eval.split or 'test or val'} list; run pplc split, or name --data"
     )
-
-
-def _write_report(
-    folder: Path, metrics: dict[str, Any], samples: list[Sample], scores: Scores, labels: list[str], worst: int
-) -> None:
-    from pplc_cli.plots.text import contact_sheet, draw_confusion
-
-    write_json(folder / "metrics.json", metrics)
-    predicted, confidence = scores.probabilities.argmax(1), scores.probabilities.max(1)
-    rows = [
-        [s.name, labels[s.label], labels[p], f"{c:.5f}", int(p == s.label)]
-        for s, p, c in zip(samples, predicted, confidence)
-    ]
-    _write_csv(folder / "predictions.csv", [["path", "true", "predicted", "score", "right"], *rows])
-    matrix = metrics["confusion_matrix"]
-    table = [["true \\ predicted", *labels], *([label, *row] for label, row in zip(labels, matrix))]
-    _write_csv(folder / "confusion_matrix.csv", table)
-    draw_confusion(folder / "confusion_matrix.png", matrix, labels)
-    wrong = [i for i in np.argsort(-confidence, kind="stable") if predicted[i] != samples[i].label][:worst]
-    sheet = folder / "mistakes.png"
-    sheet.unlink(missing_ok=True)  # an older report's, with mistakes that are no longer made
-    if wrong:
-        tiles = [
-            (
-                read_image(samples[i].path),
-                [f"{labels[predicted[i]]} {confidence[i]:.2f}", f"is {labels[samples[i].label]}", samples[i].name],
-            )
-            for i in wrong
-        ]
-        contact_sheet(sheet, tiles, title=f"The most confident mistakes: {len(wrong)} of {len(samples)} pictures")
-
-
-def _write_csv(path: Path, rows: list[list[Any]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_text(path, "\ufeff" + text.getvalue())  # the mark lets Excel read Chinese names

@@ -18,10 +18,12 @@ from typing import Any, Optional
 
 from pplc_cli.base.errors import TrainError
 from pplc_cli.base.files import user_path, write_text
-from pplc_cli.base.paddle import QUIET, WORKER
+from pplc_cli.base.hardware import WORKER
+from pplc_cli.base.paddle import QUIET
 from pplc_cli.config.sections import Config
-from pplc_cli.training.progress import Reporter, TrainResult
+from pplc_cli.training.progress import Reporter
 from pplc_cli.training.runs.run_folder import Run
+from pplc_cli.training.train import TrainResult
 
 
 @dataclasses.dataclass(frozen=True)

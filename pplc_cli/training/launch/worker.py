@@ -23,7 +23,7 @@ def end_with_parent() -> None:
 def main(folder: Path) -> int:
     """Do the job of ``folder/job.json``; a failure's one line goes to ``folder/error.RANK``."""
     from pplc_cli.base.errors import PplcError
-    from pplc_cli.config.sections import check_config
+    from pplc_cli.config.load import check_config
     from pplc_cli.training.progress import Reporter
     from pplc_cli.training.world import LostContact, is_first
 

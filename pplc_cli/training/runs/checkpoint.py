@@ -111,7 +111,7 @@ def load_network(folder: Path) -> tuple[Any, dict[str, Any]]:
     """
     from pplc_cli.models.options import ModelOptions
     from pplc_cli.models.registry import build_network, find_network
-    from pplc_cli.models.weights.pretrained import fit_weights
+    from pplc_cli.models.weights.fit import fit_weights
 
     info = load_info(folder, "model")
     weights = load_arrays(folder, "model")

@@ -11,7 +11,9 @@ import yaml
 
 from pplc_cli.base.errors import CheckpointError
 from pplc_cli.base.files import PathLike, recover_directory, user_path, write_text
-from pplc_cli.config.sections import Config, check_config, read_yaml
+from pplc_cli.config.load import check_config
+from pplc_cli.config.sections import Config
+from pplc_cli.config.yaml_file import read_yaml
 
 LATEST = Path(".pplc/latest_run")  # in the current folder, like output/ itself
 

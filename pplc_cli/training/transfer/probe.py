@@ -20,56 +20,13 @@ from pplc_cli.data.lists import Sample
 from pplc_cli.data.loader import Loader
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.kernels import accelerate
-from pplc_cli.training.transfer.frozen import FrozenPart, Stages, evaluating, place_parameters
+from pplc_cli.training.transfer.frozen import FrozenPart
+from pplc_cli.training.transfer.stages import Stages, evaluating
 
-DECAY = 0.7  # of the learning rate from a part of the network to the one before it
-FEW = 30  # pictures a class: of 20 the head alone gave the most, of 88 more did (docs/builtin_weights.md)
-FULL_BATCH = 32  # whose statistics are good enough for running averages over the last ten or so
 PROBE_PICTURES = 10_000  # whose features take some 100 MB
 BATCH = 32
 PROBE_VIEWS = 2  # augmented versions of each picture that the probe sees
 PROBE_C = 1.0  # how far scikit-learn's logistic regression may go, on features of unit variance
-
-
-def choose(pictures: int, classes: int, pretrained: bool) -> tuple[str, str]:
-    """What ``train.transfer: auto`` takes, and why.
-
-    Args:
-        pictures: to train on.
-        classes: how many there are.
-        pretrained: whether the network starts from weights.
-    """
-    each = pictures / max(1, classes)
-    if not pretrained:
-        return "full", "random weights have to learn everything"
-    if each < FEW:
-        return "head", f"{each:.0f} pictures a class are few"
-    return "stages", f"{each:.0f} pictures a class are enough to fit the features too"
-
-
-def slow_statistics(layers: Sequence[Any], batch: int) -> None:
-    """Let running statistics average over as many pictures as they would with batches of :data:`FULL_BATCH`.
-
-    Small batches would otherwise replace the statistics of weights that know something by those of a few pictures.
-
-    Args:
-        layers: of batch norm, not yet accelerated.
-        batch: pictures that are normalised together.
-    """
-    for layer in layers:
-        layer._momentum **= min(1.0, max(1, batch) / FULL_BATCH)
-
-
-def rate_factors(network: Any, size: tuple[int, int], decay: float = DECAY) -> dict[str, float]:
-    """By parameter name, what its learning rate is multiplied with: 1 in the classifier, less towards the input.
-
-    Args:
-        network: with ``parts``, see :class:`pplc_cli.models.families.layers.PartedNetwork`.
-        size: height and width of its pictures.
-        decay: from a part to the one before it.
-    """
-    last = len(network.parts()) - 1
-    return {name: decay ** (last - number) for name, number in place_parameters(network, size).items()}
 
 
 class Probe:

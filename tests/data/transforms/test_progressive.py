@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pplc_cli.base.errors import ConfigError
-from pplc_cli.config.sections import DEFAULT_TRAIN_TRANSFORMS, check_config, load_config
+from pplc_cli.config.load import check_config, load_config
+from pplc_cli.config.sections import DEFAULT_TRAIN_TRANSFORMS
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.data.transforms.progressive import STEP, scaled, side_at
 from pplc_cli.training.progress import Reporter

@@ -20,7 +20,9 @@ from pplc_cli.base import download
 from pplc_cli.base.errors import DownloadError, ModelError
 from pplc_cli.models.registry import find_network
 from pplc_cli.models.weights import manifest as cache_module
-from pplc_cli.models.weights.manifest import Cache, Entry, best_source, fetch_official, inventory, verify
+from pplc_cli.models.weights.inventory import inventory, verify
+from pplc_cli.models.weights.manifest import Cache, Entry
+from pplc_cli.models.weights.official import best_source, fetch_official
 from pplc_cli.models.weights.pretrained import load_pretrained
 
 SPEC = find_network("PPLCNet_x0_25")

@@ -20,8 +20,8 @@ from pplc_cli.base.errors import ModelError, PplcError
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.models.options import ModelOptions
 from pplc_cli.models.registry import build_network
+from pplc_cli.models.weights.fit import fit_weights
 from pplc_cli.models.weights.importing import Imported, import_weights, write_import
-from pplc_cli.models.weights.pretrained import fit_weights
 
 paddle = load_paddle()
 SMALLEST = "PPLCNet_x0_25"

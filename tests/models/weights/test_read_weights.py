@@ -19,8 +19,10 @@ from safetensors.numpy import save_file
 from pplc_cli.base.errors import DownloadError, ModelError
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.models.registry import build_network, find_network
-from pplc_cli.models.weights.manifest import fetch_official
-from pplc_cli.models.weights.pretrained import fit_weights, load_pretrained, read_weights
+from pplc_cli.models.weights.fit import fit_weights
+from pplc_cli.models.weights.official import fetch_official
+from pplc_cli.models.weights.pretrained import load_pretrained
+from pplc_cli.models.weights.read import read_weights
 
 paddle = load_paddle()
 SPEC = find_network("PPLCNet_x0_25")

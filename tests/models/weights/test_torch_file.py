@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pplc_cli.base.errors import ModelError
-from pplc_cli.models.weights.pretrained import read_weights
+from pplc_cli.models.weights.read import read_weights
 
 KINDS = {"FloatStorage": np.float32, "HalfStorage": np.float16, "DoubleStorage": np.float64, "LongStorage": np.int64}
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001

@@ -11,7 +11,8 @@ import pytest
 
 from helpers.exports import export_network, pictures
 from pplc_cli.predict.engines.auto import choose
-from pplc_cli.predict.engines.base import installed, open_engine
+from pplc_cli.predict.engines.installed import installed
+from pplc_cli.predict.engines.open import open_engine
 
 SMALL = ["PPLCNet_x0_25", "PPLCNetV2_small", "FasterNet_T0", "MobileNetV3_small_x1_0",
          pytest.param("SqueezeNext_1_0_23v5", marks=pytest.mark.slow)]  # fmt: skip

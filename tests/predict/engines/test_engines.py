@@ -13,9 +13,12 @@ import pytest
 from helpers.exports import CLASSES, export_network, pictures
 from helpers.images import picture
 from pplc_cli.base.errors import PredictError
+from pplc_cli.config.sections import ENGINES
 from pplc_cli.data.decode import read_image
 from pplc_cli.predict.engines.auto import LIMITS, choose
-from pplc_cli.predict.engines.base import ENGINES, ImageEngine, installed, open_engine
+from pplc_cli.predict.engines.base import ImageEngine
+from pplc_cli.predict.engines.installed import installed
+from pplc_cli.predict.engines.open import open_engine
 from pplc_cli.predict.engines.paddle import PaddleEngine
 from pplc_cli.predict.exported_model import describe
 
@@ -156,8 +159,8 @@ print(engine.run_images([np.zeros((60, 60, 3), np.uint8)]).shape)
 @pytest.mark.parametrize("name", ["paddle", "onnxruntime", "openvino"])
 def test_networks_of_a_fixed_batch_take_any_number(tmp_path, name, batch):
     from pplc_cli.base.paddle import load_paddle
-    from pplc_cli.export.formats import save_graph
     from pplc_cli.models.registry import build_network
+    from pplc_cli.models.static import save_graph
 
     paddle = load_paddle()
     paddle.seed(3)

@@ -13,7 +13,7 @@ from helpers.images import picture, write_picture
 from helpers.runs import StopAfter, arrays, assert_same
 from pplc_cli.base.errors import CheckpointError, ConfigError, TrainError
 from pplc_cli.base.paddle import load_paddle
-from pplc_cli.config.sections import check_config, load_config
+from pplc_cli.config.load import check_config, load_config
 from pplc_cli.data.decode import read_image
 from pplc_cli.data.lists import read_labels, require_part, unlabelled
 from pplc_cli.data.loader import Batch, Loader

@@ -10,7 +10,7 @@ import pytest
 
 from helpers.images import picture, write_picture
 from pplc_cli.base.errors import PplcError, TrainError
-from pplc_cli.config.sections import check_config
+from pplc_cli.config.load import check_config
 from pplc_cli.data.decode import read_image
 from pplc_cli.data.lists import read_extra, read_labels, require_part
 from pplc_cli.training.distill.pseudo_labels import label_pictures

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pplc_cli.data.decode import is_image_name, list_files, read_image
+from pplc_cli.data.decode import read_image
+from pplc_cli.data.image_files import is_image_name, list_files
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.training.distill.teacher import open_teacher
 

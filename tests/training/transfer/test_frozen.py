@@ -8,9 +8,10 @@ import pytest
 from helpers.runs import StopAfter
 from pplc_cli.base.errors import TrainError
 from pplc_cli.base.paddle import load_paddle
-from pplc_cli.config.sections import check_config
+from pplc_cli.config.load import check_config
+from pplc_cli.data.image_cache import ImageCache
 from pplc_cli.data.lists import read_labels, require_part
-from pplc_cli.data.loader import ImageCache, Loader
+from pplc_cli.data.loader import Loader
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.models.registry import build_network
 from pplc_cli.training.runs.checkpoint import load_arrays

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from helpers.commands import recipe
 from pplc_cli.base.paddle import load_paddle
-from pplc_cli.config.sections import check_config
+from pplc_cli.config.load import check_config
 from pplc_cli.data.lists import read_labels, require_part
 from pplc_cli.data.loader import Loader
 from pplc_cli.data.transforms.pipeline import Pipeline
@@ -19,16 +19,8 @@ from pplc_cli.models.registry import build_network  # noqa: E402
 from pplc_cli.training.optim import build_optimizer  # noqa: E402
 from pplc_cli.training.runs.checkpoint import load_arrays, load_network  # noqa: E402
 from pplc_cli.training.transfer import probe as transfer  # noqa: E402
-from pplc_cli.training.transfer.probe import (  # noqa: E402
-    DECAY,
-    FEW,
-    PROBE_C,
-    Probe,
-    choose,
-    fit_linear,
-    rate_factors,
-    slow_statistics,
-)
+from pplc_cli.training.transfer.policy import DECAY, FEW, choose, rate_factors, slow_statistics  # noqa: E402
+from pplc_cli.training.transfer.probe import PROBE_C, Probe, fit_linear  # noqa: E402
 
 FIXED = [{"ResizeByShort": {"short_size": 36}}, {"CenterCrop": {"crop_size": 32}}, "Normalize"]
 RANDOM = [{"RandomCrop": {"crop_size": 32, "scaling": [0.7, 1.0]}}, "RandomHorizontalFlip", "Normalize"]

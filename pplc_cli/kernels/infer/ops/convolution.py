@@ -12,8 +12,8 @@ from numba.extending import register_jitable
 
 from pplc_cli.kernels.infer.ops.products import FULL, OTHER, PANEL, activate_rows, narrow, product, width
 from pplc_cli.kernels.infer.ops.tiles import FLOAT32, make_depthwise, make_tiles
-from pplc_cli.kernels.simd.activations import activate
 from pplc_cli.kernels.simd.llvm import LANES
+from pplc_cli.kernels.simd.rows import clear, padded, share
 from pplc_cli.kernels.simd.vector import (
     get_f32,
     get_u8,
@@ -21,14 +21,12 @@ from pplc_cli.kernels.simd.vector import (
     load,
     load_all,
     load_bytes,
-    maximum,
     put_f32,
     put_i64,
     splat,
     store,
     store_all,
 )
-from pplc_cli.kernels.train.ops.blocks import clear, padded, share
 
 # Between pixels in scratch: numbers a power of two apart would share a few sets of the first cache and drive each other
 # out.
@@ -282,95 +280,3 @@ def planar(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
                         _one_at_narrow(rows + i * step, step, table, b, y, op.ldy, left, k, bias, op.act, 0, 0)
                     i += 1
         activate_rows(op.y + line * op.wo * op.ldy, op.ldy, op.wo, op.columns, op.act)
-
-
-@kernel
-def mean(op, thread, threads):  # type: ignore[no-untyped-def]
-    """y (n, ci): the mean over the h_in pixels of each picture; the threads share channels."""
-    low, high = share(padded(op.ci) // LANES, 1, thread, threads)
-    part = splat(np.float32(1.0 / op.h_in))
-    for image in range(op.n):
-        for j in range(low * LANES, high * LANES, LANES):
-            total, other = splat(_zero), splat(_zero)
-            at = op.x + image * op.h_in * op.ldx + 4 * j
-            for r in range(0, op.h_in - 1, 2):
-                total = total + load_all(at + r * op.ldx)
-                other = other + load_all(at + (r + 1) * op.ldx)
-            if op.h_in % 2:
-                total = total + load_all(at + (op.h_in - 1) * op.ldx)
-            store((total + other) * part, op.y + image * op.ldy + 4 * j, op.columns - j)
-
-
-@kernel
-def scale(op, thread, threads):  # type: ignore[no-untyped-def]
-    """y = act(x * more), ``more`` a row a picture of h_in pixels."""
-    low, high = share(op.n * op.h_in, 1, thread, threads)
-    for r in range(low, high):
-        factor = op.more + r // op.h_in * op.ldm
-        for j in range(0, op.ci, LANES):
-            value = load(op.x + r * op.ldx + 4 * j, op.ci - j) * load(factor + 4 * j, op.ci - j)
-            store(activate(op.act, value), op.y + r * op.ldy + 4 * j, op.ci - j)
-
-
-@kernel
-def combine(op, thread, threads):  # type: ignore[no-untyped-def]
-    """y = act(x + more), or act(x) without ``more``, over n pixels."""
-    low, high = share(op.n, 1, thread, threads)
-    for r in range(low, high):
-        for j in range(0, op.ci, LANES):
-            value = load(op.x + r * op.ldx + 4 * j, op.ci - j)
-            if op.more:
-                value = value + load(op.more + r * op.ldm + 4 * j, op.ci - j)
-            store(activate(op.act, value), op.y + r * op.ldy + 4 * j, op.ci - j)
-
-
-@kernel
-def shuffle(op, thread, threads):  # type: ignore[no-untyped-def]
-    """Channel (g, i) of kh groups goes to (i, g)."""
-    low, high = share(op.n, 1, thread, threads)
-    size = op.ci // op.kh
-    for r in range(low, high):
-        for g in range(op.kh):
-            for i in range(size):
-                value = get_f32(op.x + r * op.ldx + 4 * (g * size + i))
-                put_f32(value, op.y + r * op.ldy + 4 * (i * op.kh + g))
-
-
-@kernel
-def pool(op, thread, threads):  # type: ignore[no-untyped-def]
-    """The largest (``w`` 1) or the mean of each window; ``split``: padding counts in the mean."""
-    low, high = share(op.n * op.ho * op.wo, 1, thread, threads)
-    for index in range(low, high):
-        image, place = index // (op.ho * op.wo), index % (op.ho * op.wo)
-        top, left = place // op.wo * op.sh - op.pt, place % op.wo * op.sw - op.pl
-        y_low, y_high = max(0, top), min(op.h_in, top + op.kh)
-        x_low, x_high = max(0, left), min(op.w_in, left + op.kw)
-        count = (y_high - y_low) * (x_high - x_low)
-        if op.split:
-            count = (min(op.h_in + op.pt, top + op.kh) - top) * (min(op.w_in + op.pl, left + op.kw) - left)
-        part = splat(np.float32(1.0 / count))
-        for c in range(0, op.ci, LANES):
-            total = splat(np.float32(-np.inf)) if op.w else splat(_zero)
-            for y in range(y_low, y_high):
-                for x in range(x_low, x_high):
-                    value = load(op.x + ((image * op.h_in + y) * op.w_in + x) * op.ldx + 4 * c, op.ci - c)
-                    total = maximum(total, value) if op.w else total + value
-            if not op.w:
-                total = total * part
-            store(total, op.y + index * op.ldy + 4 * c, op.ci - c)
-
-
-@kernel
-def softmax(op, thread, threads):  # type: ignore[no-untyped-def]
-    """y (n, ci) = exp(x - largest) / sum, in float64 until the end."""
-    low, high = share(op.n, 1, thread, threads)
-    for r in range(low, high):
-        x, y = op.x + r * op.ldx, op.y + r * op.ldy
-        largest = get_f32(x)
-        for c in range(1, op.ci):
-            largest = max(largest, get_f32(x + 4 * c))
-        total = 0.0
-        for c in range(op.ci):
-            total += np.exp(np.float64(get_f32(x + 4 * c)) - largest)
-        for c in range(op.ci):
-            put_f32(np.float32(np.exp(np.float64(get_f32(x + 4 * c)) - largest) / total), y + 4 * c)

@@ -30,8 +30,8 @@ from pplc_cli.kernels.simd.llvm import (
     pointer,
     vec,
 )
+from pplc_cli.kernels.simd.loops import Loop, rows_of, vec_at
 from pplc_cli.kernels.simd.vector import vector
-from pplc_cli.kernels.train.ops.tiles import Loop, rows_of, vec_at
 
 # Activations that cost next to nothing in registers; the others take a pass of their own, see kernels.
 CHEAP = (0, RELU, RELU6, HARDSWISH)

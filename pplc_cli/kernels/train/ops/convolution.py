@@ -7,18 +7,15 @@ on while it is still in the cache. K = kernel height x width x inputs, in this o
 from __future__ import annotations
 
 from pplc_cli.kernels.simd.llvm import LANES
+from pplc_cli.kernels.simd.rows import PAD, clear, padded, share
 from pplc_cli.kernels.simd.vector import get_f32, kernel, load, load_all, pairs, put_f32, store, store_all
 from pplc_cli.kernels.train.ops.blocks import (
-    PAD,
     add_bias,
     add_columns,
     add_statistics,
-    clear,
     finish_block,
     gradient_block,
     half_block,
-    padded,
-    share,
     start_statistics,
     start_sums,
     view_block,

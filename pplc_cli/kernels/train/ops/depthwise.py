@@ -6,14 +6,12 @@ The rows in use lie in a ring in scratch, already seen through batch norm and ac
 from __future__ import annotations
 
 from pplc_cli.kernels.simd.llvm import LANES
+from pplc_cli.kernels.simd.rows import clear, padded, share
 from pplc_cli.kernels.simd.vector import get_f32, get_i64, kernel, put_f32, put_i64
 from pplc_cli.kernels.train.ops.blocks import (
     add_statistics,
-    clear,
     finish_block,
     gradient_block,
-    padded,
-    share,
     start_statistics,
     start_sums,
     view_block,

@@ -1,0 +1,120 @@
+"""Facts of this machine: cores, memory, caches, CPU features, package versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Optional, Union
+
+PACKAGES = (
+    "pplc", "paddlepaddle", "paddlex", "onnxruntime", "openvino", "llvmlite", "numba", "numpy", "opencv-contrib-python",
+    "simplejpeg", "pillow", "torch",
+)  # fmt: skip
+_SETS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16", "asimd", "sve")
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+
+
+def facts() -> dict[str, Any]:
+    """CPU, instruction sets that matter, caches in bytes, cores, versions; without what the system does not tell."""
+    fields, flags = cpu_info(), cpu_flags()
+    versions = {name: version for name in PACKAGES if (version := _version(name))}
+    return {
+        "cpu": fields.get("model name") or platform.processor() or platform.machine(),
+        "instructions": [name for name in _SETS if name in flags],
+        "caches": caches(),
+        "cores": physical_cores(),
+        "logical_cpus": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def cpu_info() -> dict[str, str]:
+    """The fields of the last CPU in /proc/cpuinfo; empty where there is no such file."""
+    lines = _read("/proc/cpuinfo").splitlines()
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def cpu_flags() -> set[str]:
+    """Names of the CPU's features as Linux writes them; empty on other systems."""
+    fields = cpu_info()
+    return set((fields.get("flags") or fields.get("Features") or "").split())
+
+
+def caches() -> dict[str, int]:
+    """Bytes of the first CPU's caches: L1d, L1i, L2, L3; nothing where the system does not tell."""
+    found = {}
+    for folder in sorted(_CACHES.glob("index*")):
+        level, kind, size = (_read(folder / name) for name in ("level", "type", "size"))
+        number, unit = size[:-1], size[-1:]
+        if number.isdecimal() and unit in ("K", "M"):
+            found[f"L{level}{ {'Data': 'd', 'Instruction': 'i'}.get(kind, '') }"] = (
+                int(number) << {"K": 10, "M": 20}[unit]
+            )
+    return found
+
+
+def _version(package: str) -> Optional[str]:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _read(path: Union[str, Path]) -> str:
+    """The text of a small system file; empty where it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+WORKER = "PPLC_WORKER"  # set for our training processes: Paddle's own variables may be left over from another job
+
+
+def physical_cores() -> int:
+    """Cores this process may use: hyper-threads counted once, CPU affinity and container limits respected.
+
+    Of several training processes on a machine, each has an equal share.
+    """
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    cores = set()
+    for cpu in allowed:
+        topology = f"/sys/devices/system/cpu/cpu{cpu}/topology"
+        cores.add((_read(f"{topology}/physical_package_id"), _read(f"{topology}/core_id") or f"cpu{cpu}"))
+    count = len(cores) if hasattr(os, "sched_getaffinity") else max(1, len(allowed) // 2)
+    limit = _container_limit()
+    if limit:
+        count = min(count, limit)
+    return max(1, count // local_processes())
+
+
+def local_processes() -> int:
+    """Training processes of this run on this machine, as Paddle's launcher tells those that pplc started."""
+    return int(os.environ["PADDLE_LOCAL_SIZE"]) if WORKER in os.environ else 1
+
+
+def available_memory() -> int:
+    """Bytes that this process can take without swapping; 2 GiB where the system does not tell.
+
+    Of several training processes on a machine, each has an equal share.
+    """
+    total = 2 << 30
+    for line in _read("/proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            total = int(line.split()[1]) * 1024
+    return total // local_processes()
+
+
+def _container_limit() -> Optional[int]:
+    """Whole cores that a cgroup (version 2, then 1) grants."""
+    quota, _, period = _read("/sys/fs/cgroup/cpu.max").partition(" ")
+    if not period:
+        quota = _read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
+        period = _read("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+    if quota.isdecimal() and period.isdecimal() and int(period):
+        return max(1, int(quota) // int(period))
+    return None

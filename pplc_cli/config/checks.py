@@ -1,0 +1,109 @@
+"""Checks that span several keys."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pplc_cli.base.errors import PplcError
+from pplc_cli.base.files import user_path
+from pplc_cli.config.sections import Config
+
+
+def _check_transforms(sections: Mapping[str, Any], faults: list[str]) -> None:
+    from pplc_cli.data.transforms.pipeline import check_transforms  # loads OpenCV, which the command needs anyway
+
+    for section in ("train", "eval"):
+        part = sections.get(section)
+        raw = part.get("transforms") if isinstance(part, Mapping) else None
+        if isinstance(raw, list):
+            check_transforms(raw, f"{section}.transforms", faults, training=section == "train")
+
+
+def _check_network(sections: Mapping[str, Any], faults: list[str]) -> None:
+    from pplc_cli.models.registry import find_network
+
+    part = sections.get("model")
+    name = part.get("name") if isinstance(part, Mapping) else None
+    if isinstance(name, str):
+        try:
+            find_network(name)
+        except PplcError as error:
+            faults.append(f"model.name: {error}")
+
+
+def _check_meaning(config: Config, faults: list[str]) -> None:
+    """What no single key can be wrong about."""
+    train, split = config.train, config.split
+    for name, value in (("data.dir", config.data.dir), ("output", config.output)):
+        if not value.strip():
+            faults.append(f"{name}: expected a folder, got {value!r}")
+    if split.val + split.test >= 1:
+        faults.append(
+            f"split: expected val + test below 1, got {split.val:g} + {split.test:g}: nothing is left to train on"
+        )
+    if train.schedule == "piecewise" and sorted(set(train.lr_decay_epochs)) != train.lr_decay_epochs:
+        faults.append(f"train.lr_decay_epochs: expected rising epochs, got {train.lr_decay_epochs}")
+    if not re.fullmatch(r"cpu|auto|gpu:\d+(,\d+)*", train.device):
+        faults.append(f"train.device: expected cpu, auto, gpu:0 or gpu:0,1, got {train.device!r}")
+    if train.precision == "bfloat16" and not train.accelerate:
+        faults.append("train.precision: bfloat16 is a matter of the fast kernels; it needs train.accelerate: true")
+    if train.batch_norm == "frozen" and config.model.pretrained == "none":
+        faults.append("train.batch_norm: random weights have no statistics that could stay; leave it at batch")
+    if train.freeze is not None and train.transfer != "full":
+        faults.append(f"train.transfer: {train.transfer} says itself what is frozen; leave out train.freeze")
+    if train.progressive_from and train.transfer == "head":
+        faults.append("train.transfer: head computes features once, at one size; leave out train.progressive_from")
+    if train.progressive_from and train.freeze:
+        faults.append("train.freeze: features are computed once, at one size; leave out train.progressive_from")
+    if config.distill.teacher is not None:
+        _check_distillation(config, faults)
+    elif config.data.unlabelled is not None:
+        faults.append("data.unlabelled: pictures without labels need distill.teacher")
+    if train.warmup_epochs > train.epochs:
+        faults.append(
+            f"train.warmup_epochs: expected at most train.epochs ({train.epochs}), got {train.warmup_epochs:g}"
+        )
+    if split.group is not None:
+        try:
+            re.compile(split.group)
+        except (re.error, OverflowError, RecursionError) as error:
+            faults.append(f"split.group: expected a regular expression, got {split.group!r} ({error})")
+
+
+def _check_distillation(config: Config, faults: list[str]) -> None:
+    distill = config.distill
+    if not distill.soft + distill.features + distill.hard:
+        faults.append("distill: soft, features and hard are all 0; nothing would be learnt")
+    if config.train.freeze is not None:
+        faults.append("distill.teacher: train.freeze trains on features of its own; leave one of them out")
+    if config.train.transfer in ("stages", "head"):
+        faults.append("distill.teacher: train.transfer is for learning from labels; leave one of them out")
+    if config.train.class_weights is not None:
+        faults.append("distill.teacher: train.class_weights weighs labels, not a teacher's; leave one of them out")
+
+
+def _check_paths(config: Config, must_exist: Sequence[str], faults: list[str]) -> None:
+    if "data.dir" in must_exist and not os.path.isdir(user_path(config.data.dir)):  # noqa: PTH112 - never raises
+        faults.append(
+            f"data.dir: no such folder {config.data.dir!r} (looked for {user_path(config.data.dir).absolute()})"
+        )
+    if "data.dir" in must_exist:
+        for name in ("train_list", "val_list", "test_list", "labels", "extra_list"):
+            value = getattr(config.data, name)
+            if value is not None and not os.path.isfile(user_path(value)):  # noqa: PTH113
+                faults.append(f"data.{name}: no such file {value!r}")
+        unlabelled = config.data.unlabelled
+        if unlabelled is not None and not os.path.isdir(user_path(unlabelled)):  # noqa: PTH112
+            faults.append(f"data.unlabelled: no such folder {unlabelled!r}")
+    if "model.pretrained" in must_exist:
+        from pplc_cli.models.weights.pretrained import SOURCES
+
+        pretrained = config.model.pretrained
+        if pretrained not in SOURCES and not os.path.exists(user_path(pretrained)):  # noqa: PTH110
+            faults.append(
+                f"model.pretrained: expected {', '.join(SOURCES)} or a weights file, "
+                f"got {pretrained!r}, which is not there"
+            )

@@ -1,0 +1,91 @@
+"""YAML as plain data, with line numbers in errors and a bounded size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Union
+
+import yaml
+
+from pplc_cli.base.errors import ConfigError
+from pplc_cli.base.files import user_path
+from pplc_cli.base.schema import did_you_mean
+
+MAX_VALUES = 100_000  # in one YAML; aliases count as often as they stand
+
+
+def read_yaml(path: Union[str, Path]) -> Any:
+    """Plain data of a YAML file; nothing in it is evaluated.
+
+    Raises:
+        ConfigError: the file is missing, not text, not YAML, or says a key twice.
+    """
+    path = user_path(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        beside = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        ending = did_you_mean(path.name, beside) if beside else ""
+        raise ConfigError(str(path), [f"no such file{ending}"]) from None
+    except OSError as error:
+        raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError:
+        raise ConfigError(str(path), ["expected YAML in UTF-8, got other bytes; save it as UTF-8"]) from None
+    try:
+        return _parse(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(str(path), [f"{where}expected YAML: {problem}"]) from None
+    except ValueError as error:
+        raise ConfigError(str(path), [f"expected plain YAML: {error}"]) from None
+
+
+def _parse(text: str) -> Any:
+    """Plain data of YAML text.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, or not plain data.
+        ValueError: it is nested too deeply, or too large once its aliases are followed.
+    """
+    try:
+        value = yaml.load(text, _Loader)  # a SafeLoader that also refuses doubled keys
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    waiting, count = [value], 0
+    while waiting:
+        count += 1
+        if count > MAX_VALUES:  # also where an alias holds itself
+            raise ValueError(f"it holds more than {MAX_VALUES} values, or an alias that holds itself")
+        item = waiting.pop()
+        if isinstance(item, (Mapping, list, tuple)):
+            waiting.extend(item.values() if isinstance(item, Mapping) else item)
+    return value
+
+
+class _Loader(yaml.SafeLoader):
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, AttributeError, TypeError):  # 2026-13-45, !!bool maybe, !!timestamp never, ...
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.constructor.ConstructorError(None, None, f"not a valid {kind}", node.start_mark) from None
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        if not isinstance(node, yaml.MappingNode):
+            return super().construct_mapping(node, deep)  # says what is wrong
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":  # <<: *defaults, where a key may stand again
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, (str, int, float, bool)):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)

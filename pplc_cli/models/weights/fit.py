@@ -1,0 +1,73 @@
+"""Put arrays into a network: which are missing, which have another shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pplc_cli.base.errors import ModelError
+
+
+def fit_weights(network: Any, weights: dict[str, np.ndarray], where: str, classifier: str = "fc") -> list[str]:
+    """Copy weights into a network; only the classifier may differ, by its number of classes.
+
+    Args:
+        network: a layer.
+        weights: arrays by the names of its state dict.
+        where: what to call them in errors.
+        classifier: the layer that depends on the number of classes.
+
+    Returns:
+        The classifier's keys where they were left as they are.
+
+    Raises:
+        ModelError: keys are missing, unknown or of another shape; the text names them.
+    """
+    state = network.state_dict()
+    faults, replaced = find_faults({key: tuple(tensor.shape) for key, tensor in state.items()}, weights, classifier)
+    if faults:
+        raise ModelError(f"{where} does not fit this network: {shortened(faults)}")
+    for key, tensor in state.items():
+        if key not in replaced:
+            tensor.set_value(np.ascontiguousarray(weights[key], dtype=np.float32))
+    return replaced
+
+
+def find_faults(
+    shapes: dict[str, tuple[int, ...]], weights: dict[str, np.ndarray], classifier: str
+) -> tuple[list[str], list[str]]:
+    """How weights differ from what a network needs.
+
+    Args:
+        shapes: what it needs, by key.
+        weights: arrays by key.
+        classifier: the layer that depends on the number of classes.
+
+    Returns:
+        Faults, in words; and the classifier's keys that differ by the number of classes alone.
+    """
+    faults = [f"{key} is missing" for key in shapes if key not in weights]
+    for key in weights.keys() - shapes.keys():
+        hint = ", which model.options.last_conv_bias=true makes room for" if key == "last_conv.bias" else ""
+        faults.append(f"{key} is unknown{hint}")
+    replaced = []
+    for key in shapes.keys() & weights.keys():
+        shape = tuple(weights[key].shape)
+        if shape != shapes[key]:
+            if key.rpartition(".")[0] == classifier and _other_classes(shape, shapes[key]):
+                replaced.append(key)
+            else:
+                faults.append(f"{key} has shape {list(shape)}, expected {list(shapes[key])}")
+    return sorted(faults), sorted(replaced)
+
+
+def shortened(faults: list[str]) -> str:
+    """The first eight faults, and how many more there are."""
+    more = f" (and {len(faults) - 8} more)" if len(faults) > 8 else ""
+    return "; ".join(faults[:8]) + more
+
+
+def _other_classes(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two shapes differ in one axis alone."""
+    return len(one) == len(other) and sum(a != b for a, b in zip(one, other)) == 1

@@ -1,0 +1,92 @@
+"""List and verify the cached weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Optional
+
+from pplc_cli.base.errors import ModelError
+from pplc_cli.models.registry import find_network, network_names
+from pplc_cli.models.weights.manifest import IMPORTED, Cache, compare
+from pplc_cli.models.weights.official import official
+
+
+@dataclasses.dataclass(frozen=True)
+class Listed:
+    """A file that is in the cache or could be.
+
+    Attributes:
+        network, source: what it holds.
+        file: its path within the cache.
+        url: the official address, or what it was imported from.
+        size: bytes; None where it is not there.
+        cached: whether it is there.
+        sha256: as recorded; None where it is not.
+    """
+
+    network: str
+    source: str
+    file: str
+    url: Optional[str]
+    size: Optional[int]
+    cached: bool
+    sha256: Optional[str]
+
+
+def inventory() -> list[Listed]:
+    """All official weights in the zoo's order, then what was imported."""
+    cache = Cache()
+    entries = cache.entries()
+    specs = [find_network(name) for name in network_names()]
+    rows = [(spec.name, source, *official(spec, source)) for spec in specs for source in spec.weights]
+    names = {file for _, _, file, _ in rows}
+    imports = {n: (e.network, e.source, n, e.url) for n, e in entries.items() if n not in names}
+    for path in sorted((cache.folder / IMPORTED).glob("*.safetensors")):
+        if not path.name.startswith("."):  # a temporary file of another process
+            imports.setdefault(f"{IMPORTED}/{path.name}", ("?", IMPORTED, f"{IMPORTED}/{path.name}", None))
+    listed = []
+    for network, source, file, url in [*rows, *imports.values()]:
+        path = cache.folder / file
+        cached, entry = path.is_file(), entries.get(file)
+        size = path.stat().st_size if cached else None
+        listed.append(Listed(network, source, file, url, size, cached, entry.sha256 if entry else None))
+    return listed
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """A file of the cache, looked at again.
+
+    Attributes:
+        file: its path within the cache.
+        state: ``ok``, ``damaged``, ``missing`` or ``not recorded yet``.
+        remark: what is wrong and what to do; else empty.
+    """
+
+    file: str
+    state: str
+    remark: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is to be done."""
+        return self.state in ("ok", "not recorded yet")
+
+
+def verify() -> Iterator[Checked]:
+    """Compare every file in the cache with what is recorded, one after the other."""
+    cache = Cache()
+    entries = cache.entries()
+    for listed in inventory():
+        entry, path = entries.get(listed.file), cache.folder / listed.file
+        if entry is None and listed.cached:
+            yield Checked(listed.file, "not recorded yet")
+        elif entry is not None and not listed.cached:
+            yield Checked(listed.file, "missing", f"{path} is gone; {entry.remedy}")
+        elif entry is not None:
+            try:
+                compare(path, entry, str(path))
+                yield Checked(listed.file, "ok")
+            except (ModelError, OSError) as error:
+                yield Checked(listed.file, "damaged", str(error))

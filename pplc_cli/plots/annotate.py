@@ -1,0 +1,71 @@
+"""Draw labels into an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from pplc_cli.plots.fonts import printable
+from pplc_cli.plots.text import _PALE, _fonts, _trimmed
+
+_LABELLED_WIDTH = 96  # pixels; a label on less cannot be read
+
+
+def annotate(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
+    """A copy of a picture with lines of text on a banner in its top left corner.
+
+    Args:
+        image: uint8 RGB, shape (height, width, 3).
+        lines: what to write, best first.
+
+    Returns:
+        uint8 RGB of the same shape; larger where the picture is too small to carry text: a narrow one is scaled up
+        to 96 pixels, and a flat one gets the banner above it.
+    """
+    lines = [printable(line) for line in lines]
+    if not lines:
+        return np.array(image)
+    canvas = _wide_enough(Image.fromarray(image))
+    width, height = canvas.size
+    size = max(12, round(min(width, height) / 28))
+    while True:
+        pad = max(3, size // 3)
+        fonts = _fonts(lines, size)
+        longest = max(fonts[line].getlength(line) for line in lines)
+        if longest <= width - 2 * pad or size <= 11:
+            break
+        # Text is nearly proportional to its size; one step at least, so that the loop ends.
+        size = max(11, min(size - 1, int(size * (width - 2 * pad) / longest)))
+    texts = [_trimmed(line, fonts[line], width - 2 * pad) for line in lines]
+    step = max(sum(font.getmetrics()) for font in fonts.values())
+    banner = (
+        min(width, 2 * pad + math.ceil(max(fonts[line].getlength(text) for line, text in zip(lines, texts)))),
+        2 * (pad // 2) + step * len(lines),
+    )
+    if banner[1] > 0.55 * height:  # the picture shall be seen as well
+        taller = Image.new("RGB", (width, height + banner[1]), _PALE)
+        taller.paste(canvas, (0, banner[1]))
+        canvas = taller
+    behind = canvas.crop((0, 0, *banner))
+    behind = Image.blend(behind, Image.new("RGB", banner, (0, 0, 0)), 0.66)
+    draw = ImageDraw.Draw(behind)
+    for number, (line, text) in enumerate(zip(lines, texts)):
+        baseline = pad // 2 + number * step + fonts[line].getmetrics()[0]
+        draw.text((pad, baseline), text, fill="white", font=fonts[line], anchor="ls")
+    canvas.paste(behind, (0, 0))
+    return np.array(canvas)
+
+
+def _wide_enough(picture: Image.Image) -> Image.Image:
+    """The picture, scaled up and at need padded until it is wide enough for a label."""
+    if picture.width >= _LABELLED_WIDTH:
+        return picture.copy()
+    # A narrow tower is padded rather than blown up to thousands of pixels of height.
+    scale = max(1.0, min(_LABELLED_WIDTH / picture.width, 4 * _LABELLED_WIDTH / picture.height))
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    canvas = Image.new("RGB", (max(_LABELLED_WIDTH, size[0]), size[1]), _PALE)
+    canvas.paste(picture.resize(size, Image.Resampling.BICUBIC), (0, 0))
+    return canvas

@@ -1,0 +1,85 @@
+"""Loss, accuracy and learning rate by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pplc_cli.base.files import PathLike
+from pplc_cli.plots.figure import save_figure
+
+# Two colours of Okabe and Ito that stay apart for colour-blind readers and in grey print.
+_TRAIN, _VAL, _RATE = "#E69F00", "#0072B2", "#009E73"
+
+
+def draw_curves(path: PathLike, epochs: Sequence[Mapping[str, Any]]) -> None:
+    """Write three panels over the epochs: loss, top-1 accuracy with the best epoch marked, learning rate.
+
+    Args:
+        path: the picture to write; its suffix chooses the format.
+        epochs: records with ``epoch``, ``learning_rate`` and, as far as known, ``train_loss``, ``train_top1``,
+            ``val_loss``, ``val_top1``; shares between 0 and 1.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(13.5, 4.4), dpi=110, layout="constrained")
+    figure.get_layout_engine().set(wspace=0.06, w_pad=0.12, h_pad=0.1)  # type: ignore[union-attr, call-arg]
+    loss, top1, rate = figure.subplots(1, 3)
+    numbers = [int(record["epoch"]) for record in epochs]
+    marker = {"marker": "o", "markersize": 6 if len(numbers) == 1 else 3.5} if len(numbers) <= 40 else {}
+    for axes, key, factor in ((loss, "loss", 1), (top1, "top1", 100)):
+        for part, colour, style in (("train", _TRAIN, "--"), ("val", _VAL, "-")):
+            values = _column(epochs, f"{part}_{key}") * factor
+            if np.isfinite(values).any():
+                axes.plot(numbers, values, color=colour, linestyle=style, linewidth=1.8, label=part, **marker)
+    best = _column(epochs, "val_top1") * 100
+    if np.isfinite(best).any():
+        # Of equal ones, the epoch whose weights were kept.
+        kept = [i for i, record in enumerate(epochs) if record.get("best")]
+        index = kept[-1] if kept else int(np.nanargmax(best))
+        top1.plot(
+            numbers[index],
+            best[index],
+            linestyle="none",
+            marker="*",
+            markersize=15,
+            color=_VAL,
+            markeredgecolor="white",
+            zorder=5,
+            clip_on=False,
+            label=f"best val: {best[index]:.2f} % (epoch {numbers[index]})",
+        )
+    rates = _column(epochs, "learning_rate")
+    rate.plot(numbers, rates, color=_RATE, linewidth=1.8, drawstyle="steps-mid", label="learning rate", **marker)
+    if np.nanmax(rates, initial=0) > 0:
+        rate.set_ylim(0, 1.08 * float(np.nanmax(rates)))
+    # Numbers in full: an offset such as 1e-5 would stand apart, above the panel.
+    rate.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
+    for axes, name in ((loss, "Loss"), (top1, "Top-1 accuracy (%)"), (rate, "Learning rate")):
+        axes.set_title(name, fontsize=12)
+        axes.set_xlabel("epoch")
+        axes.grid(True, color="#d9dce0", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        if len(numbers) == 1:
+            axes.set_xlim(numbers[0] - 1, numbers[0] + 1)
+            axes.set_xticks(numbers)
+        elif numbers:
+            # Half an epoch at most: there is no epoch 0 to put a tick at.
+            space = min(0.5, 0.04 * (numbers[-1] - numbers[0]))
+            axes.set_xlim(numbers[0] - space, numbers[-1] + space)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+        if axes.get_legend_handles_labels()[0]:
+            # Below the panel, where no curve can run through it.
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False, fontsize=9)
+    save_figure(figure, path)
+
+
+def _column(records: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
+    """float64, shape (records,); NaN where a record has no such number, which matplotlib leaves out."""
+    values = [record.get(key) for record in records]
+    column = np.array([np.nan if value is None else float(value) for value in values], dtype=np.float64)
+    return np.where(np.isfinite(column), column, np.nan)

@@ -1,0 +1,33 @@
+"""Which engines are installed, and how to install the others."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Optional
+
+_PACKAGES = {
+    "paddle": "paddle",
+    "pplc": "numba",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "paddlex": "paddlex",
+}
+_EXTRAS = {"onnxruntime": "'pplc[onnxruntime]'", "openvino": "'pplc[openvino]'"}  # the others come with pplc
+
+
+def not_installed(name: str) -> str:
+    """What to tell who asks for an engine whose package is missing."""
+    return f"the engine {name} is not installed; install it with: pip install {_EXTRAS.get(name, 'pplc')}"
+
+
+def installed() -> dict[str, Optional[str]]:
+    """Every engine with None, or with what to do where its package is missing; nothing is imported."""
+    return {name: None if _is_there(package) else not_installed(name) for name, package in _PACKAGES.items()}
+
+
+def _is_there(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
