@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pplc_cli.benchmark.compare import compare
-from pplc_cli.training.runs.run_folder import Run
+from pplc_cli.training.runs.run_folder import RunFolder
 
 FIRST, MIDDLE, ALL = [1, 2], [6, 7], list(range(1, 14))
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -45,7 +45,7 @@ def train(config: str, network: str, words: list[str], output: Path) -> float:
     done = subprocess.run([*command, "--output", str(output)], capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)}: {done.stderr.strip()}")
-    return max(epoch["val_top1"] for epoch in Run(output).epochs())
+    return max(epoch["val_top1"] for epoch in RunFolder(output).epochs())
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from typing import Any, Optional
 from pplc_cli.base.hardware import facts, physical_cores
 from pplc_cli.benchmark.bench import bench
 from pplc_cli.data.image_files import is_image_name, list_files
-from pplc_cli.predict.exported_model import describe
+from pplc_cli.predict.exported_model import read_exported
 
 PARTS = ("latency", "folder", "start", "memory")
 OTHERS = ("paddle", "onnxruntime", "openvino")
@@ -75,7 +75,7 @@ class Finished:
 
 
 def run(command: Sequence[str], *, watch: float = 0.0) -> Finished:
-    """Run a process that must succeed; ``watch``: look at its memory every so many seconds."""
+    """RunFolder a process that must succeed; ``watch``: look at its memory every so many seconds."""
     environment = {**os.environ, "PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK": "True"}
     began = time.perf_counter()
     with tempfile.TemporaryFile() as errors:
@@ -340,7 +340,7 @@ def main() -> None:
     found: dict[str, Any] = {"machine": facts(), "settings": settings}
     print(json.dumps(found["machine"]), flush=True)
     with tempfile.TemporaryDirectory() as scratch:
-        contest = Contest(arguments.model, describe(arguments.model).name, Path(scratch), settings)
+        contest = Contest(arguments.model, read_exported(arguments.model).name, Path(scratch), settings)
         measures = {
             "latency": lambda: latency(arguments.model, arguments.rounds),
             "folder": lambda: folder_rate(

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pplc_cli.training.runs.run_folder import Run
+from pplc_cli.training.runs.run_folder import RunFolder
 
 VARIANTS = {
     "as it is": [],
@@ -42,7 +42,7 @@ def run(config: str, overrides: list[str], output: Path) -> tuple[float, float]:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)}: {done.stderr.strip()}")
-    epochs = Run(output).epochs()
+    epochs = RunFolder(output).epochs()
     return sum(epoch["seconds"] for epoch in epochs), max(epoch["val_top1"] for epoch in epochs)
 
 

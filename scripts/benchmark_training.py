@@ -204,7 +204,7 @@ def small_batches(network: str, size: int, rounds: int) -> float:
 
 def end_to_end(data: str, network: str, batch: int, size: int, rounds: int) -> dict[str, Any]:
     """``pplc train`` with its augmentation on photographs, in turn with the bare step."""
-    from pplc_cli.training.runs.run_folder import Run
+    from pplc_cli.training.runs.run_folder import RunFolder
 
     bare = Contender("pplc", network, batch, size)
     rates: list[float] = []
@@ -219,7 +219,7 @@ def end_to_end(data: str, network: str, batch: int, size: int, rounds: int) -> d
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode != 0:
                 sys.exit(f"{' '.join(command)}: {done.stderr}")
-            epochs = Run(output).epochs()
+            epochs = RunFolder(output).epochs()
             first_epoch.append(epochs[0]["images_per_second"])
             rates.append(len(epochs) / sum(1 / epoch["images_per_second"] for epoch in epochs))
             waits.append(sum(epoch["data_wait"] for epoch in epochs))
@@ -244,7 +244,7 @@ def profile(network_name: str, batch: int, size: int) -> list[dict[str, Any]]:
     images = paddle.to_tensor(np.random.default_rng(0).standard_normal((batch, 3, size, size)).astype(np.float32))
     network(images).sum().backward()
     found: list[dict[str, Any]] = []
-    whole = program.Team.run
+    whole = program.ThreadTeam.run
     position = 0
 
     def one_by_one(team: Any, ops: Any, scratch: int) -> None:
@@ -260,12 +260,12 @@ def profile(network_name: str, batch: int, size: int) -> list[dict[str, Any]]:
             found[position]["ms"] = min(found[position]["ms"], spent)
             position += 1
 
-    program.Team.run = one_by_one  # type: ignore[method-assign]
+    program.ThreadTeam.run = one_by_one  # type: ignore[method-assign]
     for _ in range(8):
         position = 0
         network(images).sum().backward()
         network.clear_gradients()
-    program.Team.run = whole  # type: ignore[method-assign]
+    program.ThreadTeam.run = whole  # type: ignore[method-assign]
     return found
 
 

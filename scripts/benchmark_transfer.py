@@ -124,7 +124,7 @@ def features_of(network: Any, files: Sequence[Path], normalize: dict[str, Any]) 
     resize = [{"ResizeByShort": {"short_size": 256}}, {"CenterCrop": {"crop_size": 224}}]
     pipeline, rng = Pipeline([*resize, {"Normalize": normalize}], training=False), np.random.default_rng(0)
     network.eval()
-    front = Stages(network, 0, len(network.parts()) - 1)
+    front = Stages(network, 0, len(network.named_stages()) - 1)
     front.eval()
     accelerate(front)
     rows = []

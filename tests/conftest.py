@@ -12,7 +12,7 @@ import pytest
 from helpers.commands import ROOT, Pplc, Trained, recipe
 from helpers.images import picture, write_picture
 from helpers.servers import Server, running
-from pplc_cli.training.runs.run_folder import Run
+from pplc_cli.training.runs.run_folder import RunFolder
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +110,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]
 
 
 @pytest.fixture(scope="session")
-def calm(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def calm(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run whose activations stay below 100; those of ``trained`` reach 40000, which 8 bits cannot tell apart."""
     words = recipe(
         trained.data,
@@ -121,4 +121,4 @@ def calm(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Run:
     resize = "eval.transforms=[{Resize: {target_size: 64}}, Normalize]"
     folder = tmp_path_factory.mktemp("calm")  # where it is the latest run, and not where ``trained`` is
     Pplc(folder)("train", *words, "-o", resize, "--output", str(folder / "run"))
-    return Run(folder / "run")
+    return RunFolder(folder / "run")

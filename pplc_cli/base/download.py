@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 import httpx
 
-from pplc_cli.base.errors import DownloadError, PplcError
+from pplc_cli.base.errors import DownloadError, PplcError, one_line
 from pplc_cli.base.files import write_failure
 
 TIMEOUT_SECONDS = 30
@@ -63,7 +63,7 @@ def fetch(
                 raise
         part.replace(path)
     except _UNUSABLE as error:
-        raise DownloadError(f"{url}: {_words(error)}") from None
+        raise DownloadError(f"{url}: {one_line(error)}") from None
     except OSError as error:
         raise write_failure(path, error) from error
 
@@ -118,9 +118,5 @@ def read_url(url: str, limit: int) -> bytes:
                 if sum(map(len, chunks)) > limit:
                     raise DownloadError(f"is larger than {limit >> 20} MB")
     except _UNUSABLE as error:
-        raise DownloadError(f"cannot be fetched: {_words(error)}") from None
+        raise DownloadError(f"cannot be fetched: {one_line(error)}") from None
     return b"".join(chunks)
-
-
-def _words(error: Any) -> str:
-    return str(error) or type(error).__name__

@@ -55,8 +55,18 @@ class PredictError(PplcError):
     """Nothing can be predicted: no model, or no input."""
 
 
-def one_line(error: Exception) -> str:
-    """The telling line of errors that come with pages of stack."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if "Error" in line]
-    return (telling or lines or [type(error).__name__])[-1][:300]
+def one_line(error: BaseException, *, stack: bool = False) -> str:
+    """The line of a foreign exception that is worth showing, at most 300 characters of it.
+
+    Args:
+        error: of Paddle, ONNX Runtime, the system, ...
+        stack: its text is the stack of a compiled library, whose last line that names an error says most.
+
+    Returns:
+        The line, or the name of the exception's class where it has no text.
+    """
+    text = getattr(error, "strerror", None) or str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    if stack:
+        lines = ([line for line in lines if "Error" in line] or lines)[-1:]
+    return lines[0][:300]

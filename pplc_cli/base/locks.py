@@ -1,55 +1,36 @@
-"""An advisory lock on a file."""
+"""An advisory lock between processes, on every system: filelock's."""
 
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
-from pplc_cli.base.errors import PredictError
+from pplc_cli.base.errors import PplcError
+
+
+class Locked(PplcError):
+    """Another process holds the lock."""
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock that ends with the process; where the file system knows none, go on without."""
-    with path.open("ab") as file:
-        with contextlib.suppress(OSError):
-            _lock(file.fileno())
-        yield
+def lock(file: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a lock until the block ends or the process dies; without locks on the file system, run unlocked.
 
-
-def _lock(descriptor: int) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-
-        while True:
-            try:
-                msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
-                break
-            except OSError as error:
-                if error.errno != 36:  # EDEADLOCK: ten seconds have passed
-                    raise
-    else:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-
-def claim(file: BinaryIO, path: Path) -> None:
-    """Lock an open file until it is closed or the process ends; where the system knows no locks, go on without.
+    Args:
+        file: the lock file, which is made where it is missing; never a file with content.
+        wait: wait for another process that holds the lock.
 
     Raises:
-        PredictError: another process holds it.
+        Locked: ``wait`` is false, and another process holds the lock.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise PredictError(f"{path}: another process is writing it; wait for its end, or name another file") from None
-    except OSError:  # some network drives
-        pass
+    from filelock import FileLock, Timeout
+
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(FileLock(file, timeout=-1 if wait else 0, thread_local=False))
+        except Timeout:
+            raise Locked(f"{file} is locked by another process") from None
+        except NotImplementedError:  # a network drive without locks
+            pass
+        yield

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from pplc_cli.base.errors import PredictError
 from pplc_cli.base.hardware import facts, physical_cores
+from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.base.schema import did_you_mean
 from pplc_cli.benchmark.floor import Floor, cost_of, floor
 from pplc_cli.benchmark.models import find_model
@@ -30,7 +31,7 @@ P99_RUNS = 100  # of fewer, the 99th percentile is but the slowest
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
+class Measurement:
     """One engine on one batch size.
 
     Attributes:
@@ -92,7 +93,7 @@ class Bench:
     seconds: float
     rates: list[Rates]
     floors: list[Floor]
-    measured: list[Measured]
+    measured: list[Measurement]
     failed: list[Failed]
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,7 +110,7 @@ def bench(
     batches: Sequence[int] = BATCHES,
     rounds: int = ROUNDS,
     seconds: float = SECONDS,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: ProgressCallback = lambda done, total: None,
 ) -> Bench:
     """Measure every engine in every precision, number of threads and batch size.
 
@@ -209,11 +210,11 @@ def _failed(case: Case, error: PredictError) -> Failed:
     return Failed(case.model, case.engine, case.precision, case.threads, str(error))
 
 
-def _measured(case: Case, batch: int, seconds: list[float], running: dict[Case, _Running]) -> Measured:
+def _measured(case: Case, batch: int, seconds: list[float], running: dict[Case, _Running]) -> Measurement:
     p50, p90, p99 = (float(ms) for ms in 1e3 * np.percentile(seconds, (50, 90, 99)))
     first = next(each.worker.scores for other, each in running.items() if other.model == case.model)
     own = running[case]
-    return Measured(
+    return Measurement(
         case.model, case.engine, case.precision, case.threads, batch, len(seconds), p50, p90,
         p99 if len(seconds) >= P99_RUNS else None, batch * len(seconds) / sum(seconds), statistics.median(own.starts),
         float(np.abs(own.worker.scores - first).max()),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pplc_cli.benchmark.bench import Bench, Measured
+from pplc_cli.benchmark.bench import Bench, Measurement
 from pplc_cli.benchmark.compare import Compared
 from pplc_cli.benchmark.profile import Profile
 from pplc_cli.plots.figure import save_figure
@@ -73,7 +73,7 @@ def draw_bench(path: Path, found: Bench) -> None:
     batches = sorted({each.batch for each in found.measured})
     several = {key: len({getattr(each, key) for each in found.measured}) > 1 for key in ("model", "threads")}
 
-    def label(each: Measured) -> str:
+    def label(each: Measurement) -> str:
         words = [each.model] if several["model"] else []
         words += [each.engine] + ([each.precision] if each.precision != "float32" else [])
         return ", ".join([*words, *([f"{each.threads} threads"] if several["threads"] else [])])

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+import numpy as np
+
 from pplc_cli.base.errors import ModelError
-from pplc_cli.base.timing import _in_turn
+from pplc_cli.base.timing import time_in_turns
 from pplc_cli.benchmark.macs import count
 
 ROUNDS = 5
+TURN_SECONDS = 0.3
 
 
 @dataclasses.dataclass
@@ -87,7 +91,9 @@ def compare(
             engines.append(PaddleEngine(place, threads=threads))
             del network
         for pictures in dict.fromkeys((1, batch)):
-            times = _in_turn(engines, pictures, size, rounds)
+            images = np.random.default_rng(0).standard_normal((pictures, 3, *size)).astype(np.float32)
+            runs = [functools.partial(engine.run, images) for engine in engines]
+            times = time_in_turns(runs, rounds=rounds, seconds=TURN_SECONDS, at_least=2, warmup=3)
             for each, seconds in zip(found, times):
                 if pictures == 1:
                     low, each.latency, high = (1e3 * s for s in statistics.quantiles(seconds, n=4))
@@ -101,11 +107,11 @@ def _accuracy(text: str, name: str) -> tuple[Optional[float], str]:
     from pplc_cli.base.files import user_path
     from pplc_cli.models.published import PUBLISHED
     from pplc_cli.training.runs.checkpoint import load_info
-    from pplc_cli.training.runs.run_folder import Run
+    from pplc_cli.training.runs.run_folder import RunFolder
 
     folder = user_path(text)
     if folder.is_dir():
-        top1 = load_info(Run(folder).best, "model").get("val_top1")
+        top1 = load_info(RunFolder(folder).best, "model").get("val_top1")
         return (100 * top1 if top1 is not None else None), f"validation list of {folder.name}"
     published = PUBLISHED.get(name)
     return (published.top1, published.source) if published else (None, "")

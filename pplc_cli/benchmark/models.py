@@ -13,7 +13,7 @@ from pplc_cli.base.errors import ModelError
 from pplc_cli.base.files import user_path, write_text
 from pplc_cli.config.sections import DEFAULT_EVAL_TRANSFORMS
 from pplc_cli.export.current import exported_folder
-from pplc_cli.predict.exported_model import describe
+from pplc_cli.predict.exported_model import read_exported
 from pplc_cli.training.runs.run_folder import find_run
 
 _NEEDS = {"paddle": ["paddle"], "onnx": ["onnx"], "openvino": ["onnx", "openvino"]}
@@ -56,16 +56,16 @@ def find_model(text: Optional[str], scratch: Path) -> Model:
 
 
 def _model(name: str, folder: Path) -> Model:
-    return Model(name, folder, describe(folder).pipeline.size)
+    return Model(name, folder, read_exported(folder).pipeline.size)
 
 
 def _export(text: str, folder: Path) -> str:
     """Write a network of the zoo, with random weights, in every format that installed packages write."""
     from pplc_cli.benchmark.targets import CLASSES
     from pplc_cli.data.transforms.pipeline import Pipeline
-    from pplc_cli.export.formats import Form, write_formats
+    from pplc_cli.export.formats import ExportOptions, write_formats
     from pplc_cli.models.registry import build_network, find_network
-    from pplc_cli.predict.inference_yml import describe as description
+    from pplc_cli.predict.inference_yml import build_inference_yml as description
 
     try:
         spec = find_network(text)
@@ -76,7 +76,7 @@ def _export(text: str, folder: Path) -> str:
     size = Pipeline(DEFAULT_EVAL_TRANSFORMS, training=False).size
     formats = [name for name, packages in _NEEDS.items() if all(map(importlib.util.find_spec, packages))]
     folder.mkdir()
-    write_formats(network, Form(size), formats, folder)
+    write_formats(network, ExportOptions(size), formats, folder)
     labels = [str(number) for number in range(CLASSES)]
     content = description(spec.paddlex or spec.name, labels, DEFAULT_EVAL_TRANSFORMS, size)
     write_text(folder / "inference.yml", yaml.safe_dump(content, sort_keys=False))

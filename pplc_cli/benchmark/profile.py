@@ -17,7 +17,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from pplc_cli.base.errors import ModelError
+from pplc_cli.base.errors import ModelError, one_line
 from pplc_cli.benchmark.operations import Operation, operations
 
 RUNS = 20  # timed runs of the whole network, and as many with each operation's time written down
@@ -109,7 +109,7 @@ def profile(
             static, found = operations(network, size, batch)
             paddle.jit.save(static, str(Path(folder) / "inference"))
         except Exception as error:  # what a network of the user's may raise
-            raise ModelError(f"{name} cannot be made a static graph: {_last_line(error)}") from None
+            raise ModelError(f"{name} cannot be made a static graph: {one_line(error, stack=True)}") from None
         engine = PaddleEngine(Path(folder), threads=threads)
         images = np.random.default_rng(0).standard_normal((batch, 3, *size)).astype(np.float32)
         times = []
@@ -125,11 +125,6 @@ def profile(
             log.seek(0)
             runs = _runs(log.read().decode("utf-8", "replace"), RUNS)
     return Profile(name, size, batch, engine.threads, found, _assign(found, runs), statistics.median(times))
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[-1][:300]
 
 
 @contextlib.contextmanager

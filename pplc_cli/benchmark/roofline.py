@@ -7,14 +7,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 
 from pplc_cli.base.hardware import available_memory, caches
+from pplc_cli.base.timing import time_runs
 
 GEMM_SIDE = 1536  # three matrices of 9 MB: products weigh more than memory
 RATE_SECONDS = 0.5
@@ -53,7 +52,7 @@ def _gflops() -> float:
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, GEMM_SIDE, GEMM_SIDE)).astype(np.float32)
     out = np.empty_like(a)
-    return 2 * GEMM_SIDE**3 / _shortest(lambda: np.matmul(a, b, out=out)) / 1e9
+    return 2 * GEMM_SIDE**3 / min(time_runs(lambda: np.matmul(a, b, out=out), RATE_SECONDS, at_least=3)) / 1e9
 
 
 def _gigabytes(threads: int) -> float:
@@ -62,19 +61,9 @@ def _gigabytes(threads: int) -> float:
     source, target = np.ones(size, np.uint8), np.zeros(size, np.uint8)
     parts = list(zip(np.array_split(source, threads), np.array_split(target, threads)))
     with ThreadPoolExecutor(threads) as pool:  # NumPy copies without the interpreter's lock
-        seconds = _shortest(lambda: list(pool.map(lambda part: np.copyto(part[1], part[0]), parts)))
+        copy = lambda: list(pool.map(lambda part: np.copyto(part[1], part[0]), parts))  # noqa: E731
+        seconds = min(time_runs(copy, RATE_SECONDS, at_least=3))
     return 2 * size / seconds / 1e9
-
-
-def _shortest(work: Any) -> float:
-    """Seconds of the fastest of many runs."""
-    times: list[float] = []
-    ends = time.perf_counter() + RATE_SECONDS
-    while len(times) < 3 or time.perf_counter() < ends:
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return min(times)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 from pplc_cli.base.errors import ModelError
 from pplc_cli.base.files import user_path
 from pplc_cli.models.registry import build_network, find_network
-from pplc_cli.training.runs.run_folder import Run
+from pplc_cli.training.runs.run_folder import RunFolder
 
 CLASSES = 1000  # of networks that no run has given others
 
@@ -32,7 +32,7 @@ def find_target(text: str) -> tuple[str, Any]:
     if folder.is_dir():
         from pplc_cli.training.runs.checkpoint import load_network
 
-        network, _ = load_network(Run(folder).best)
+        network, _ = load_network(RunFolder(folder).best)
         return folder.name, network
     try:
         spec = find_network(text)

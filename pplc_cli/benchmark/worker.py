@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from pplc_cli.base.errors import PplcError, PredictError
+from pplc_cli.base.timing import time_runs
 from pplc_cli.data.synthetic import pictures
 
 WARM_SECONDS = 0.2  # of each turn: kernels and caches, and threads of others that still wait for work
@@ -118,17 +120,9 @@ class Worker:
 
 
 def _times(engine: Any, images: np.ndarray, seconds: float) -> list[float]:
-    def runs(span: float) -> list[float]:
-        times: list[float] = []
-        ends = time.perf_counter() + span
-        while len(times) < LEAST_RUNS or time.perf_counter() < ends:
-            began = time.perf_counter()
-            engine.run(images)
-            times.append(time.perf_counter() - began)
-        return times
-
-    runs(WARM_SECONDS)
-    return runs(seconds)
+    run = functools.partial(engine.run, images)
+    time_runs(run, WARM_SECONDS, at_least=LEAST_RUNS)
+    return time_runs(run, seconds, at_least=LEAST_RUNS)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from pplc_cli.config.load import check_config, load_config
 from pplc_cli.config.sections import Config, PredictConfig
 from pplc_cli.export.current import exported_folder
 from pplc_cli.predict.predictor import Predictor, load_predictor
-from pplc_cli.training.runs.run_folder import Run, find_run
+from pplc_cli.training.runs.run_folder import RunFolder, find_run
 
 CONFIGS, DATASETS = Path("configs"), Path("datasets")
 
@@ -65,7 +65,7 @@ def find_dataset(name: str) -> Path:
 
 def find_trained(
     run: Optional[str], config: Optional[str], dataset: Optional[str], overrides: Mapping[str, Any]
-) -> tuple[Run, Config]:
+) -> tuple[RunFolder, Config]:
     """The run that a command works on, and its configuration: the one named, else the configuration's, else the latest.
 
     Raises:

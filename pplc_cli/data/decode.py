@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from pplc_cli.base.errors import one_line
 from pplc_cli.data.image_files import SUFFIXES, read_bytes
 
 try:
@@ -135,7 +136,7 @@ def _decode(image: Image.Image, data: bytes, reduction: int = 1) -> np.ndarray:
     except MemoryError:
         raise ImageError(f"is too large for this machine's memory ({width} x {height} pixels)") from None
     except Exception as error:  # decoders raise a dozen kinds: OSError, SyntaxError, struct.error, ...
-        raise ImageError(f"is broken: {_first_line(error)}") from None
+        raise ImageError(f"is broken: {one_line(error)}") from None
 
 
 def _decode_plain_jpeg(data: bytes) -> Optional[np.ndarray]:
@@ -298,8 +299,3 @@ def _why_not_opened(data: bytes) -> str:
         return "is no picture: it is text"
     except UnicodeDecodeError:
         return f"is no picture of a known kind ({', '.join(FORMATS)})"
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]

@@ -9,13 +9,17 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Optional, TypeVar
+
+import numpy as np
 
 from pplc_cli.base.errors import DataError
 from pplc_cli.base.files import atomic_file, quoted, user_path
 from pplc_cli.base.schema import did_you_mean
 from pplc_cli.data.image_files import list_files
 from pplc_cli.data.settings import DataConfig
+
+Item = TypeVar("Item")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,3 +284,8 @@ def _read_text(path: Path) -> str:
         except UnicodeDecodeError:
             continue
     raise DataError(f"{path}: expected text in UTF-8, got other bytes")
+
+
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """At most ``count`` of the items, evenly spaced, the first and the last among them."""
+    return [items[index] for index in np.linspace(0, len(items) - 1, min(count, len(items))).astype(int)]

@@ -32,8 +32,8 @@ class Batch:
         labels: int64, (N,): the true classes, before any mixing; -1: nobody said.
         targets: float32, (N, classes): what to learn, each row summing to 1, or to 0 without a label.
         indices: int64, (N,): numbers in the list.
-        total: pictures in the whole batch, of which this process may have a share.
-        weight: what the mean over these pictures counts in the mean over the whole batch.
+        global_size: images in the batch over all processes.
+        loss_weight: local batch size / global batch size.
         mixing: float32, (N, N): how much of each picture, along a row, is in one of ``images``; None: nothing is mixed.
     """
 
@@ -41,8 +41,8 @@ class Batch:
     labels: np.ndarray
     targets: np.ndarray
     indices: np.ndarray
-    total: int
-    weight: float = 1.0
+    global_size: int
+    loss_weight: float = 1.0
     mixing: Optional[np.ndarray] = None
 
 
@@ -53,14 +53,14 @@ class Share:
     Attributes:
         start: place of the batch in the epoch.
         indices: int64, numbers in the list.
-        total: as in :class:`Batch`.
-        weight: as in :class:`Batch`.
+        global_size: as in :class:`Batch`.
+        loss_weight: as in :class:`Batch`.
     """
 
     start: int
     indices: np.ndarray
-    total: int
-    weight: float
+    global_size: int
+    loss_weight: float
 
 
 @dataclasses.dataclass
@@ -225,4 +225,4 @@ class Loader:
             for operator in self.pipeline.batch:
                 images, mixing = operator(images, mixing, rng)
             targets = mixing @ targets
-        return Batch(images, labels, targets, share.indices, share.total, share.weight, mixing)
+        return Batch(images, labels, targets, share.indices, share.global_size, share.loss_weight, mixing)

@@ -10,7 +10,7 @@ from pplc_cli.base.errors import DataError, ImageError
 from pplc_cli.base.files import PathLike, user_path
 from pplc_cli.data.decode import inspect_image
 from pplc_cli.data.image_files import is_image_name, list_files, read_bytes
-from pplc_cli.data.lists import read_labels, read_part
+from pplc_cli.data.lists import read_labels, read_part, spread
 from pplc_cli.data.settings import DataConfig
 from pplc_cli.data.transforms.basic import Normalize
 from pplc_cli.data.transforms.pipeline import Pipeline
@@ -66,15 +66,14 @@ def _some_pictures(data: DataConfig, count: int) -> list[np.ndarray]:
         samples = []
     files = [s.path for s in samples] or [f for f in list_files(folder) if is_image_name(f)]
     pictures: list[np.ndarray] = []
-    for index in np.linspace(0, len(files) - 1, min(2 * count, len(files))).astype(int):
+    for file in spread(files, 2 * count):
         try:
-            pictures.append(inspect_image(read_bytes(files[index]))[0])
+            pictures.append(inspect_image(read_bytes(file))[0])
         except ImageError:
             continue
     if not pictures:
         raise DataError(f"{folder}: no readable picture to preview")
-    spread = np.linspace(0, len(pictures) - 1, min(count, len(pictures))).astype(int)
-    return [pictures[i] for i in spread]
+    return spread(pictures, count)
 
 
 def _denormalize(image: np.ndarray, operator: Normalize) -> np.ndarray:

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Optional
@@ -14,6 +13,7 @@ from typing import Optional
 from pplc_cli.base.errors import DataError, ImageError
 from pplc_cli.base.files import PathLike, user_path
 from pplc_cli.base.hardware import physical_cores
+from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.data.decode import inspect_image
 from pplc_cli.data.image_files import SUFFIXES, is_image_name, list_files, read_bytes
 from pplc_cli.data.lists import FORMATS, class_folders, existing_lists, write_lists
@@ -57,7 +57,7 @@ def split_dataset(
     config: Optional[SplitConfig] = None,
     *,
     force: bool = False,
-    progress: Optional[Callable[[int, int], None]] = None,
+    progress: Optional[ProgressCallback] = None,
 ) -> SplitReport:
     """Decode every picture of a folder with one folder a class, and write the lists.
 
@@ -135,7 +135,7 @@ def split_dataset(
 
 
 def _check_pictures(
-    root: Path, classes: list[Path], progress: Optional[Callable[[int, int], None]]
+    root: Path, classes: list[Path], progress: Optional[ProgressCallback]
 ) -> tuple[list[_Picture], dict[str, str], dict[str, str]]:
     """Really decode every file of every class."""
     files = [(path, label) for label, folder in enumerate(classes) for path in list_files(folder)]

@@ -7,10 +7,10 @@ from pathlib import Path
 from pplc_cli.base.errors import PredictError
 from pplc_cli.predict.exported_model import read_sidecar
 from pplc_cli.training.runs.checkpoint import load_info
-from pplc_cli.training.runs.run_folder import Run
+from pplc_cli.training.runs.run_folder import RunFolder
 
 
-def exported_folder(trained: Run) -> Path:
+def exported_folder(trained: RunFolder) -> Path:
     """The exported model of a run.
 
     Raises:

@@ -7,27 +7,27 @@ from typing import Any, Optional, Union
 
 import yaml
 
-from pplc_cli.base.errors import ExportError
+from pplc_cli.base.errors import ExportError, one_line
 from pplc_cli.base.files import PathLike, atomic_directory, user_path, write_json, write_text
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.base.schema import did_you_mean
 from pplc_cli.config.sections import Config
 from pplc_cli.data.transforms.pipeline import Pipeline
-from pplc_cli.export.formats import ENGINE_OF, FORMATS, Form, write_formats
-from pplc_cli.export.result import Exported
+from pplc_cli.export.formats import ENGINE_OF, FORMATS, ExportOptions, write_formats
+from pplc_cli.export.result import ExportResult
 from pplc_cli.export.verify import _Check, _check_images
 from pplc_cli.models.registry import find_network
 from pplc_cli.predict.exported_model import SIDECAR
-from pplc_cli.predict.inference_yml import at_size, describe
+from pplc_cli.predict.inference_yml import at_size, build_inference_yml
 from pplc_cli.training.runs.checkpoint import load_network
-from pplc_cli.training.runs.run_folder import Run
+from pplc_cli.training.runs.run_folder import RunFolder
 
 LOWER_PRECISIONS = ("bfloat16", "int8")
 ANY = "any"
 
 
 def export(
-    run: Run,
+    run: RunFolder,
     config: Config,
     *,
     output: Optional[PathLike] = None,
@@ -36,7 +36,7 @@ def export(
     batch: Optional[int] = None,
     size: Union[tuple[int, int], str, None] = None,
     simplify: bool = False,
-) -> Exported:
+) -> ExportResult:
     """Write the inference model of a run's best weights, and run it beside them on validation pictures.
 
     Args:
@@ -62,20 +62,22 @@ def export(
     labels = info["labels"]
     transforms = at_size(config.eval.transforms, size) if isinstance(size, tuple) else config.eval.transforms
     pipeline = Pipeline(transforms, training=False)
-    form = Form(None if size == ANY else pipeline.size, batch, simplify)
+    form = ExportOptions(None if size == ANY else pipeline.size, batch, simplify)
     images = _check_images(config, labels, pipeline)
     try:
         with paddle.no_grad():
             expected = paddle.nn.functional.softmax(network(paddle.to_tensor(images)), axis=1).numpy()
     except (RuntimeError, ValueError) as error:
         height, width = pipeline.size
-        raise ExportError(f"{spec.name} does not take pictures of {height} x {width}: {_first(error)}") from None
+        raise ExportError(
+            f"{spec.name} does not take pictures of {height} x {width}: {one_line(error, stack=True)}"
+        ) from None
     name = config.export.model_name or spec.paddlex or spec.name
-    description = describe(name, labels, transforms, pipeline.size, batch)
+    description = build_inference_yml(name, labels, transforms, pipeline.size, batch)
     folder = user_path(output) if output else run.exported
     if folder.exists() and any(folder.iterdir()) and not (folder / "inference.yml").exists():
         raise ExportError(f"{folder} holds other files; name an empty or new folder")
-    done = Exported(folder, name, {}, len(images), spec.paddlex is not None or name != spec.name, formats)
+    done = ExportResult(folder, name, {}, len(images), spec.paddlex is not None or name != spec.name, formats)
     with atomic_directory(folder) as temporary:
         graph = write_formats(network, form, formats, temporary, graph="int8" in precisions)
         write_text(temporary / "inference.yml", yaml.safe_dump(description, allow_unicode=True, sort_keys=False))
@@ -100,9 +102,3 @@ def _known(names: Sequence[str], known: Sequence[str], what: str) -> tuple[str, 
         if name not in known:
             raise ExportError(f"expected {what} of {', '.join(known)}, got {name!r}{did_you_mean(name, known)}")
     return tuple(dict.fromkeys(names))
-
-
-def _first(error: Exception) -> str:
-    """What Paddle's pages of stack say."""
-    lines = [line.strip() for line in str(error).splitlines() if "Error:" in line or "Error]" in line]
-    return (lines or [type(error).__name__])[-1][:200]

@@ -20,7 +20,7 @@ FORMATS = tuple(ENGINE_OF)
 
 
 @dataclasses.dataclass(frozen=True)
-class Form:
+class ExportOptions:
     """How a network is written.
 
     Attributes:
@@ -34,7 +34,9 @@ class Form:
     simplify: bool = False
 
 
-def write_formats(network: Any, form: Form, formats: Sequence[str], folder: Path, *, graph: bool = False) -> Any:
+def write_formats(
+    network: Any, form: ExportOptions, formats: Sequence[str], folder: Path, *, graph: bool = False
+) -> Any:
     """Write a network, in evaluation mode, in every named format.
 
     Args:

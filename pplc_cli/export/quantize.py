@@ -17,7 +17,7 @@ import numpy as np
 
 from pplc_cli.base.errors import ExportError, ModelError, PplcError
 from pplc_cli.base.hardware import cpu_flags
-from pplc_cli.data.lists import Sample, read_part
+from pplc_cli.data.lists import Sample, read_part, spread
 from pplc_cli.data.loader import Loader
 from pplc_cli.data.settings import DataConfig
 from pplc_cli.kernels.graph.graph import Graph
@@ -67,8 +67,7 @@ def choose_pictures(data: DataConfig, labels: Sequence[str], calibrate: int) -> 
             f"{data.dir}: has no pictures to measure a lower precision on; expected a training list and a test or "
             "validation list: pplc split"
         )
-    chosen = np.linspace(0, len(others) - 1, min(calibrate, len(others))).astype(int)
-    return [others[i] for i in chosen], measured[1], measured[0]
+    return spread(others, calibrate), measured[1], measured[0]
 
 
 def _read(data: DataConfig, part: str, labels: Sequence[str]) -> list[Sample]:
@@ -177,7 +176,7 @@ def _silent() -> Iterator[None]:
             logging.disable(level)
 
 
-def write_own_spans(folder: Path, images: Iterable[np.ndarray]) -> None:
+def write_pplc_ranges(folder: Path, images: Iterable[np.ndarray]) -> None:
     """Write what pplc's own kernels need for int8, where they run here and know the network of Paddle's files.
 
     Args:
@@ -188,13 +187,13 @@ def write_own_spans(folder: Path, images: Iterable[np.ndarray]) -> None:
 
     if unsupported() is not None or not (folder / "inference.json").is_file():
         return
-    from pplc_cli.kernels.infer.int8_ranges import measure_spans, write_spans
+    from pplc_cli.kernels.infer.int8_ranges import measure_activation_ranges, write_activation_ranges
     from pplc_cli.kernels.infer.operands import Unsupported
 
     with contextlib.suppress(ModelError, Unsupported):
         graph = simplify(read_paddle(folder))
         if graph.size is not None:
-            write_spans(folder, measure_spans(graph, images))
+            write_activation_ranges(folder, measure_activation_ranges(graph, images))
 
 
 def measure(engines: Sequence[Engine], loader: Loader) -> list[float]:

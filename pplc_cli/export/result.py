@@ -11,7 +11,7 @@ from pplc_cli.export.quantize import (
 
 
 @dataclasses.dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """What :func:`export` wrote.
 
     Attributes:

@@ -13,10 +13,10 @@ import numpy as np
 from pplc_cli.base.errors import ExportError, ImageError, PplcError, PredictError
 from pplc_cli.config.sections import Config
 from pplc_cli.data.decode import read_image
-from pplc_cli.data.lists import Sample, read_part
+from pplc_cli.data.lists import Sample, read_part, spread
 from pplc_cli.data.loader import Loader
 from pplc_cli.data.transforms.pipeline import Pipeline
-from pplc_cli.export.formats import Form
+from pplc_cli.export.formats import ExportOptions
 from pplc_cli.export.quantize import (
     CALIBRATION_BATCH,
     INT8_FILE,
@@ -24,9 +24,9 @@ from pplc_cli.export.quantize import (
     choose_pictures,
     measure,
     quantize,
-    write_own_spans,
+    write_pplc_ranges,
 )
-from pplc_cli.export.result import Exported
+from pplc_cli.export.result import ExportResult
 from pplc_cli.predict.engines.base import Engine
 from pplc_cli.predict.engines.open import open_engine
 
@@ -45,9 +45,9 @@ def _check_images(config: Config, labels: Sequence[str], pipeline: Pipeline) -> 
             break
     rng = np.random.default_rng(0)
     images = []
-    for index in np.linspace(0, len(samples) - 1, min(config.export.images, len(samples))).astype(int):
+    for sample in spread(samples, config.export.images):
         try:
-            images.append(pipeline(read_image(samples[index].path), rng))
+            images.append(pipeline(read_image(sample.path), rng))
         except ImageError:
             continue  # a picture that is gone does not hinder an export
     if not images:
@@ -59,7 +59,7 @@ def _check_images(config: Config, labels: Sequence[str], pipeline: Pipeline) -> 
 class _Check:
     """Opens the engines of a folder that was just written, and compares them."""
 
-    def __init__(self, folder: Path, config: Config, form: Form) -> None:
+    def __init__(self, folder: Path, config: Config, form: ExportOptions) -> None:
         self.folder, self.config, self.form = folder, config, form
         self.threads = config.predict.threads
 
@@ -77,8 +77,8 @@ class _Check:
         return difference
 
     def lower(
-        self, done: Exported, graph: Any, precisions: Sequence[str], labels: list[str], pipeline: Pipeline
-    ) -> Exported:
+        self, done: ExportResult, graph: Any, precisions: Sequence[str], labels: list[str], pipeline: Pipeline
+    ) -> ExportResult:
         """Write int8, measure every lower precision on every engine that has it."""
         settings = self.config.export
         calibrate, samples, part = choose_pictures(self.config.data, labels, settings.calibration_images)
@@ -89,7 +89,7 @@ class _Check:
         if "int8" in precisions:
             batches = [b.images for b in loader(calibrate, CALIBRATION_BATCH).epoch()]
             quantize(graph, batches, self.folder / INT8_FILE, batch=self.form.batch)
-            write_own_spans(self.folder, (image for batch in batches for image in batch))
+            write_pplc_ranges(self.folder, (image for batch in batches for image in batch))
         engines = [self.open(next(iter(done.differences)))]
         for precision in precisions:
             found = self.open_all(precision, _PRECISE)

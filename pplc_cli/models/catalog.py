@@ -19,7 +19,7 @@ COUNTS = Path(__file__).with_name(
 
 
 @dataclasses.dataclass(frozen=True)
-class Listed:
+class CatalogEntry:
     """A network of the zoo, with 1000 classes.
 
     Attributes:
@@ -52,7 +52,7 @@ def list_networks(
     max_macs: Optional[float] = None,
     min_top1: Optional[float] = None,
     cached: bool = False,
-) -> list[Listed]:
+) -> list[CatalogEntry]:
     """The networks that meet all conditions.
 
     Args:
@@ -68,7 +68,7 @@ def list_networks(
         spec, published = find_network(name), PUBLISHED[name]
         here = any((cache_folder() / official(spec, source)[0]).is_file() for source in spec.weights)
         known = (published.top1, published.source, list(spec.weights), here, spec.paddlex)
-        found.append(Listed(name, counts[name]["params"], counts[name]["macs"], counts[name]["memory"], *known))
+        found.append(CatalogEntry(name, counts[name]["params"], counts[name]["macs"], counts[name]["memory"], *known))
     return [
         each
         for each in found

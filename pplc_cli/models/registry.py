@@ -61,7 +61,7 @@ def _fasternet(name: str) -> NetworkSpec:
 
 
 def _compared(name: str, paddlex: bool, classifier: str, url: Optional[str]) -> NetworkSpec:
-    return NetworkSpec(name, "comparison", name if paddlex else None, {"imagenet": url} if url else {}, classifier)
+    return NetworkSpec(name, "paddle_vision", name if paddlex else None, {"imagenet": url} if url else {}, classifier)
 
 
 _ALL = [

@@ -19,7 +19,7 @@ SIDECAR = "pplc.json"  # what pplc export has to say that PaddleX has no place f
 
 
 @dataclasses.dataclass(frozen=True)
-class Description:
+class ExportedModel:
     """Labels and preprocessing of an exported folder.
 
     Attributes:
@@ -35,7 +35,7 @@ class Description:
     pipeline: Pipeline
 
 
-def describe(folder: PathLike) -> Description:
+def read_exported(folder: PathLike) -> ExportedModel:
     """Read ``inference.yml``.
 
     Raises:
@@ -54,7 +54,7 @@ def describe(folder: PathLike) -> Description:
         transforms = [t for step in steps for t in _to_transforms(step)]
         name = str((content.get("Global") or {}).get("model_name", ""))
         labels = [str(label) for label in labels or range(1000)]
-        return Description(folder, name, labels, Pipeline(transforms, training=False))
+        return ExportedModel(folder, name, labels, Pipeline(transforms, training=False))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split())  # YAML's has lines
         raise PredictError(f"{path}: is not what PaddleX 3 writes: {type(error).__name__}: {reason}") from None

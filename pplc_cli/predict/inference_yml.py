@@ -12,7 +12,7 @@ from pplc_cli.data.transforms.pipeline import check_transforms, fixed_size
 TOP_K = 5
 
 
-def describe(
+def build_inference_yml(
     name: str, labels: Sequence[str], transforms: Sequence[Any], size: Size, batch: Optional[int] = None
 ) -> dict[str, Any]:
     """What ``inference.yml`` says.

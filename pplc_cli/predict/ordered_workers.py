@@ -16,7 +16,7 @@ AHEAD = 16  # windows that others may be ahead of a task which takes long
 _POLL = 1.0  # seconds; on Windows nothing else lets Ctrl-C through
 
 
-class Stream(Generic[Task, Answer]):
+class OrderedWorkers(Generic[Task, Answer]):
     """Hands tasks to workers and puts their answers in order again.
 
     The thread that reads the answers also draws the tasks, so that an iterator of the user's runs in the user's thread.
@@ -38,7 +38,7 @@ class Stream(Generic[Task, Answer]):
         self._ended = self._closed = False
         self._error: Optional[BaseException] = None
 
-    def take(self, *, wait: bool) -> Optional[tuple[int, Task]]:
+    def get(self, *, wait: bool) -> Optional[tuple[int, Task]]:
         """For a worker: the next task and its number; None: run what you have, or end where you have nothing.
 
         Args:
@@ -54,7 +54,7 @@ class Stream(Generic[Task, Answer]):
             self._let_go()
             return number, task
 
-    def give(self, answers: Iterable[tuple[int, Answer, int]]) -> None:
+    def put(self, answers: Iterable[tuple[int, Answer, int]]) -> None:
         """From a worker: numbers, their answers, and the bytes that each holds."""
         with self._for_reader:
             for number, answer, size in answers:

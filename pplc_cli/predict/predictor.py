@@ -18,9 +18,9 @@ from pplc_cli.base.files import PathLike
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.predict.engines.base import Engine, ImageEngine
 from pplc_cli.predict.engines.choose import open_chosen
-from pplc_cli.predict.exported_model import describe
+from pplc_cli.predict.exported_model import read_exported
 from pplc_cli.predict.inputs.source import Source
-from pplc_cli.predict.ordered_workers import Stream
+from pplc_cli.predict.ordered_workers import OrderedWorkers
 from pplc_cli.predict.preprocess import feed_for
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Predictor:
         Raises:
             PredictError: it is no such folder, or the engine cannot run it.
         """
-        description = describe(folder)
+        description = read_exported(folder)
         self.folder, self.labels, self.pipeline = description.folder, description.labels, description.pipeline
         self.size = self.pipeline.size
         self.features = features
@@ -132,7 +132,9 @@ class Predictor:
         asked = _Asked(top_k, keep_images)
         try:
             if many or len(few) > self.batch_size:
-                stream: Stream[Picture, Prediction] = Stream(WINDOW * self.workers * self.batch_size, held_bytes)
+                stream: OrderedWorkers[Picture, Prediction] = OrderedWorkers(
+                    WINDOW * self.workers * self.batch_size, held_bytes
+                )
                 yield from stream.run(chain(few, source), lambda: self._work(stream, asked), self.workers)
             else:
                 yield from self._few(few, asked)
@@ -154,7 +156,7 @@ class Predictor:
         answers = iter(self._run(self.engine, good, np.stack(pixels) if pixels else None, asked))
         return [next(answers) if p.error is None else Prediction(p.name, error=p.error) for p in prepared]
 
-    def _work(self, stream: Stream[Picture, Prediction], asked: _Asked) -> None:
+    def _work(self, stream: OrderedWorkers[Picture, Prediction], asked: _Asked) -> None:
         """A worker's life: fill a batch across pictures that cannot be used, run it, until there are no more."""
         engine = self._borrow()
         batch = None if isinstance(engine, ImageEngine) else self.feed.empty(self.batch_size)
@@ -162,7 +164,7 @@ class Predictor:
             numbers: list[int] = []
             ready: list[_Prepared] = []
             while len(ready) < self.batch_size:
-                task = stream.take(wait=not ready)
+                task = stream.get(wait=not ready)
                 if task is None:
                     break
                 number, picture = task
@@ -171,12 +173,12 @@ class Predictor:
                     numbers.append(number)
                     ready.append(prepared)
                 else:
-                    stream.give([(number, Prediction(prepared.name, error=prepared.error), 0)])
+                    stream.put([(number, Prediction(prepared.name, error=prepared.error), 0)])
             if not ready:
                 break
             answers = self._run(engine, ready, batch, asked)
             held = (sum(a.nbytes for a in (one.image, one.embedding) if a is not None) for one in answers)
-            stream.give(zip(numbers, answers, held))
+            stream.put(zip(numbers, answers, held))
         with self._lock:
             self._idle.append(engine)
 

@@ -14,7 +14,7 @@ from pplc_cli.predict.engines.base import Engine, PixelEngine
 _UNUSED = np.random.default_rng(0)  # evaluation transforms draw nothing
 
 
-class Feed(Protocol):
+class EngineInput(Protocol):
     """One of the ways."""
 
     def empty(self, pictures: int) -> np.ndarray:
@@ -34,14 +34,14 @@ class Feed(Protocol):
         ...
 
 
-def feed_for(engine: Engine, pipeline: Pipeline) -> Feed:
+def feed_for(engine: Engine, pipeline: Pipeline) -> EngineInput:
     """The cheapest way; what comes out is the same to the last bit."""
     if isinstance(engine, PixelEngine) and isinstance(pipeline.sample[-1], Normalize):
-        return Pixels(pipeline)
-    return Floats(pipeline)
+        return Uint8Input(pipeline)
+    return FloatInput(pipeline)
 
 
-class Floats:
+class FloatInput:
     """float32 (3, H, W), normalised."""
 
     def __init__(self, pipeline: Pipeline) -> None:
@@ -57,7 +57,7 @@ class Floats:
         return engine.run(batch)
 
 
-class Pixels:
+class Uint8Input:
     """uint8 (H, W, 3): the engine normalises where it reads them.
 
     A linear resize and the crop behind it are one pass, which computes nothing that is cut off.

@@ -16,12 +16,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
-from pplc_cli.base.errors import PredictError
+from pplc_cli.base.errors import PredictError, one_line
 from pplc_cli.base.files import user_path
 from pplc_cli.config.sections import PredictConfig
 from pplc_cli.predict.inputs.expand import expand, find
 from pplc_cli.predict.inputs.source import ADDRESSES
-from pplc_cli.predict.outputs.layout import Layout
+from pplc_cli.predict.outputs.layout import OutputSchema
 from pplc_cli.predict.outputs.open import SUFFIXES
 from pplc_cli.predict.outputs.parquet import schema_of, table_of
 from pplc_cli.predict.predictor import load_predictor
@@ -39,10 +39,10 @@ class PredictActor:
 
     def __init__(self, folder: str, settings: PredictConfig, embeddings: bool, every: Optional[float]) -> None:
         self.predictor = load_predictor(folder, settings, features=embeddings)
-        self.layout, self.every = Layout.of(self.predictor, settings.top_k), every
+        self.layout, self.every = OutputSchema.of(self.predictor, settings.top_k), every
 
     def __call__(self, files: dict[str, np.ndarray]) -> Iterator[Any]:
-        """From a column of files' names to tables of Arrow with the columns of :class:`Layout`, a row a picture."""
+        """Turn a column of file names into Arrow tables with the columns of an OutputSchema, one row per image."""
         sources = (source for name in files["item"] for source in expand([str(name)], every=self.every))
         answers = self.predictor.predict(sources, top_k=self.layout.top_k, many=True)
         while rows := [self.layout.row(answer) for answer in islice(answers, ROWS)]:
@@ -110,7 +110,7 @@ def predict_on_ray(
         written = getattr(ray.data, f"read_{kind}")(str(target))
         return int(sum(int(batch["error"].notna().sum()) for batch in written.iter_batches(batch_format="pandas")))
     except (ray.exceptions.RayError, ConnectionError) as error:
-        raise PredictError(f"--on {cluster}: {_told(error)}") from None
+        raise PredictError(f"--on {cluster}: {one_line(error, stack=True)}") from None
     finally:
         logging.disable(logging.NOTSET)
         ray.shutdown()
@@ -129,8 +129,3 @@ def _make_room(target: Path, force: bool) -> None:
 def _absolute(name: str) -> str:
     """The same file for a process that runs in another folder."""
     return name if name.startswith(ADDRESSES) else os.path.abspath(name)  # noqa: PTH100 - the text as it is
-
-
-def _told(error: Any) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[-1][:300]

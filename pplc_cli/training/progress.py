@@ -14,7 +14,7 @@ class Reporter:
     def download(self, done: int, total: Optional[int]) -> None:
         """Bytes of pretrained weights so far, and in all where known."""
 
-    def teacher(self, done: int, total: int) -> None:
+    def teacher(self, done: int, total: Optional[int]) -> None:
         """Pictures whose answers a teacher has given, and all."""
 
     def step(self, record: dict[str, Any]) -> None:

@@ -32,8 +32,8 @@ from pplc_cli.training.interrupts import Interrupts
 from pplc_cli.training.progress import Reporter
 from pplc_cli.training.runs import checkpoint
 from pplc_cli.training.runs.resume import check_folder, clear_folder, fingerprint_of, read_state
-from pplc_cli.training.runs.run_folder import Run
-from pplc_cli.training.world import is_first, join, set_device
+from pplc_cli.training.runs.run_folder import RunFolder
+from pplc_cli.training.world import init_world, is_main_process, set_device
 
 if TYPE_CHECKING:
     from pplc_cli.training.distill.distillation import Distillation
@@ -73,18 +73,18 @@ class Preparation:
         """Args: as :func:`pplc_cli.training.train.train` has them."""
         self.config, self.reporter = config, reporter
         self.began = time.perf_counter()
-        self.run = Run(user_path(config.output))
+        self.run = RunFolder(user_path(config.output))
         self.labels = read_labels(config.data)
         self.val_samples = require_part(config.data, "val", self.labels)
         self.train_samples = self._samples()
         self.fingerprint = fingerprint_of(self.labels, self.train_samples, self.val_samples)
         state = None
-        if is_first():  # before Paddle is loaded: what is wrong shows at once
+        if is_main_process():  # before Paddle is loaded: what is wrong shows at once
             state = check_folder(self.run, config, self.fingerprint, resume=resume, force=force, reporter=self.reporter)
 
         self.paddle = load_paddle(config.train.threads)
         set_device(config.train.device)
-        self.world = join()
+        self.world = init_world()
         state = self._agree(state)
         from pplc_cli.training.optim import MovingAverage, build_optimizer
 
@@ -95,7 +95,7 @@ class Preparation:
         )
         if state is None and self.world.rank == 0:
             self._load_pretrained()
-        self.world.share_tensors(self.network.state_dict().values())
+        self.world.broadcast(self.network.state_dict().values())
         self.train_loader, self.val_loader = self.train_pictures, self.val_pictures = self._loaders()
         self.full_size = self.train_loader.pipeline.size
         if config.train.progressive_from is not None and config.train.progressive_from >= min(self.full_size):
@@ -143,7 +143,7 @@ class Preparation:
         listed = [*samples, *self.val_samples, *(read_part(data, "test", self.labels) or [])]
         copies = find_copies((sample.path for sample in more), (sample.path for sample in listed))
         new = [sample for sample in more if sample.path not in copies]
-        if len(new) < len(more) and is_first():
+        if len(new) < len(more) and is_main_process():
             self.reporter.note(f"{len(more) - len(new):,} pictures are left out: the data set's own lists have them")
         return samples + new
 
@@ -153,14 +153,14 @@ class Preparation:
             return None
         if self.world.size > 1:
             raise TrainError("distill.teacher: distillation runs in one process; leave out --nproc and --nnodes")
-        from pplc_cli.training.distill.distillation import distil
+        from pplc_cli.training.distill.distillation import build_distillation
 
         folder = user_path(self.config.distill.cache or self.run.folder / "teacher")
-        return distil(self.config, self.network, self.labels, self.train_loader, folder, self.reporter)
+        return build_distillation(self.config, self.network, self.labels, self.train_loader, folder, self.reporter)
 
     def _agree(self, state: Optional[dict[str, Any]]) -> Optional[dict[str, Any]]:
         """What process 0 starts from, known to all; each reads the checkpoint itself."""
-        epoch, fingerprint = self.world.tell([state["epoch"] if state else None, self.fingerprint])
+        epoch, fingerprint = self.world.broadcast_object([state["epoch"] if state else None, self.fingerprint])
         if fingerprint != self.fingerprint:
             raise TrainError(
                 f"process {self.world.rank}: the lists in {self.config.data.dir} are not those of process 0; "
@@ -205,7 +205,7 @@ class Preparation:
             return wanted
         if self.config.distill.teacher is not None:
             return "full"  # what a teacher says is enough to learn from
-        known = pretrained and hasattr(self.network, "parts")
+        known = pretrained and hasattr(self.network, "named_stages")
         chosen, why = choose(len(self.train_samples), len(self.labels), known)
         if chosen == "head" and self.config.train.progressive_from:
             chosen, why = "stages", "train.progressive_from needs stages that learn"
@@ -217,7 +217,7 @@ class Preparation:
 
     def _fix_norms(self) -> list[Any]:
         """Batch norms whose statistics and scales stay those of the pretrained weights; others may change slowly."""
-        from pplc_cli.training.transfer.policy import slow_statistics
+        from pplc_cli.training.transfer.policy import scale_bn_momentum
 
         wanted = self.config.train.batch_norm
         layers = [layer for layer in self.network.sublayers() if isinstance(layer, self.paddle.nn.BatchNorm2D)]
@@ -228,18 +228,18 @@ class Preparation:
             return layers
         if wanted == "auto" and self._pretrained():
             together = 1 if self.config.train.sync_batch_norm else self.world.size
-            slow_statistics(layers, self.config.train.batch_size // together)
+            scale_bn_momentum(layers, self.config.train.batch_size // together)
         return []
 
     def _rate_factors(self) -> dict[str, float]:
         """Of the learning rate, by parameter name, where layers learn at different rates."""
         if self.transfer != "stages":
             return {}
-        from pplc_cli.training.transfer.policy import rate_factors
+        from pplc_cli.training.transfer.policy import layerwise_lr_scales
 
-        if not hasattr(self.network, "parts"):
+        if not hasattr(self.network, "named_stages"):
             raise TrainError(f"train.transfer: {self.spec.name} has no stages to tell apart; set it to full")
-        return rate_factors(self.network, self.full_size)
+        return layerwise_lr_scales(self.network, self.full_size)
 
     def _probe(self) -> bool:
         """Fit the classifier to the features of the weights that it starts from; whether that was possible."""
@@ -250,11 +250,11 @@ class Preparation:
             layer = getattr(layer, name)
         # One process does it for all: they have the same pictures.
         reason = Probe(self.config, self.network, layer, self.frozen).fit(self.train_pictures, self.class_weights)
-        (reason,) = self.world.tell([reason])
+        (reason,) = self.world.broadcast_object([reason])
         if reason is not None:
             self.reporter.note(f"no linear probe: {reason}")
             return False
-        self.world.share_tensors(layer.parameters())
+        self.world.broadcast(layer.parameters())
         if self.average is not None:
             from pplc_cli.training.optim import MovingAverage
 
@@ -294,7 +294,7 @@ class Preparation:
         bfloat16 = self.config.train.precision == "bfloat16"
         if bfloat16 and not has_bfloat16():
             self.reporter.note("this CPU has no bfloat16 products; training in float32")
-        accelerate(self.trained, self.config.train.threads, self.world.sum if synced else None, bfloat16)
+        accelerate(self.trained, self.config.train.threads, self.world.all_reduce if synced else None, bfloat16)
         for front in (self.frozen and self.frozen.front, self.distillation and self.distillation.front):
             if front is not None:
                 accelerate(front, self.config.train.threads, bfloat16=bfloat16)

@@ -21,7 +21,7 @@ from pplc_cli.data.transforms.progressive import scaled, side_at
 from pplc_cli.training.evaluation.metrics import Scores
 from pplc_cli.training.progress import Reporter
 from pplc_cli.training.runs import checkpoint
-from pplc_cli.training.runs.run_folder import Run
+from pplc_cli.training.runs.run_folder import RunFolder
 from pplc_cli.training.setup import Preparation
 
 
@@ -100,7 +100,7 @@ class _Training(Preparation):
         state = self.network.state_dict()
         averaged = self.average.values if self.average is not None else {}
         keys = [key for key, value in state.items() if value.stop_gradient]
-        self.world.share_mean([values[key] for values in (state, averaged) for key in keys if key in values])
+        self.world.all_reduce_mean([values[key] for values in (state, averaged) for key in keys if key in values])
 
     def _train_epoch(self, epoch: int) -> dict[str, Any]:
         from pplc_cli.training.optim import clip_gradients, learning_rate
@@ -125,22 +125,22 @@ class _Training(Preparation):
             else:
                 logits, loss = self.distillation(self.trained, as_tensor(batch.images), batch, epoch)
             hits = float((logits.numpy().argmax(1) == batch.labels).mean())
-            value, hits = world.sum(np.array([float(loss), hits * batch.weight]))
+            value, hits = world.all_reduce(np.array([float(loss), hits * batch.loss_weight]))
             if not math.isfinite(value):
                 self._diverged(value, epoch, index, rate)
             loss.backward()
             if world.size > 1:
-                world.add_gradients(self.network.parameters())
+                world.all_reduce_gradients(self.network.parameters())
             if config.clip_grad_norm:
                 clip_gradients(self.learners, config.clip_grad_norm)
             self.optimizer.step()
             self.optimizer.clear_grad()
             if self.average is not None:
                 self.average.update(self.network, step)
-            right += hits * batch.total
-            labelled += float((batch.labels >= 0).mean()) * batch.total
-            seen += batch.total
-            loss_sum += value * batch.total
+            right += hits * batch.global_size
+            labelled += float((batch.labels >= 0).mean()) * batch.global_size
+            seen += batch.global_size
+            loss_sum += value * batch.global_size
             self.interrupts.check()
             top1 = right / max(labelled, 1)
             self._report_step(epoch, index, rate, loss_sum / seen, top1, seen / (time.perf_counter() - began))
@@ -176,10 +176,10 @@ class _Training(Preparation):
 
         losses = cross_entropy(logits, self.paddle.to_tensor(batch.targets))
         if self.class_weights is None:
-            return losses.mean() * batch.weight if batch.weight != 1 else losses.mean()
+            return losses.mean() * batch.loss_weight if batch.loss_weight != 1 else losses.mean()
         weights = batch.targets @ self.class_weights
         # A batch's picture counts by its weight's share in the whole batch, wherever it is computed.
-        whole = self.world.sum(np.array([weights.sum(dtype=np.float64)]))[0]
+        whole = self.world.all_reduce(np.array([weights.sum(dtype=np.float64)]))[0]
         return (losses * self.paddle.to_tensor(weights)).sum() / float(whole)
 
     def _report_step(self, epoch: int, index: int, rate: float, loss: float, top1: float, speed: float) -> None:
@@ -229,7 +229,7 @@ class _Training(Preparation):
         whole = np.zeros((len(self.val_samples), len(self.labels)))
         whole[rank::size] = mine.probabilities
         labels = np.array([sample.label for sample in self.val_samples], np.int64)
-        return Scores(self.world.sum(whole).astype(np.float32), labels)
+        return Scores(self.world.all_reduce(whole).astype(np.float32), labels)
 
     # -- on disk -----------------------------------------------------------------------------------------------------
 
@@ -305,7 +305,7 @@ class TrainResult:
         seconds: spent in this process.
     """
 
-    run: Run
+    run: RunFolder
     epochs: int
     best: dict[str, Any]
     seconds: float

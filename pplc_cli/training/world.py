@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pplc_cli.base.errors import TrainError
+from pplc_cli.base.errors import TrainError, one_line
 from pplc_cli.base.hardware import WORKER
 
 
@@ -32,21 +32,21 @@ class World:
 
     rank, size = 0, 1
 
-    def sum(self, values: np.ndarray) -> np.ndarray:
+    def all_reduce(self, values: np.ndarray) -> np.ndarray:
         """Add a float64 array up over all processes."""
         return values
 
-    def tell(self, value: Any) -> Any:
+    def broadcast_object(self, value: Any) -> Any:
         """Process 0's value, anything JSON can hold, in every process."""
         return value
 
-    def share_tensors(self, tensors: Iterable[Any]) -> None:
+    def broadcast(self, tensors: Iterable[Any]) -> None:
         """Give every process the numbers of process 0's tensors."""
 
-    def share_mean(self, tensors: Sequence[Any]) -> None:
+    def all_reduce_mean(self, tensors: Sequence[Any]) -> None:
         """Give every process the mean of all processes' tensors."""
 
-    def add_gradients(self, parameters: Iterable[Any]) -> None:
+    def all_reduce_gradients(self, parameters: Iterable[Any]) -> None:
         """Add the parameters' gradients up over all processes."""
 
 
@@ -59,28 +59,28 @@ class _Group(World):
         distributed.init_parallel_env()
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
 
-    def sum(self, values: np.ndarray) -> np.ndarray:
+    def all_reduce(self, values: np.ndarray) -> np.ndarray:
         tensor = self._paddle.to_tensor(values)
         self._add(tensor)
         return tensor.numpy()
 
-    def tell(self, value: Any) -> Any:
+    def broadcast_object(self, value: Any) -> Any:
         data = np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.int64)
-        size = int(self.sum(np.array([float(len(data)) if self.rank == 0 else 0.0]))[0])
+        size = int(self.all_reduce(np.array([float(len(data)) if self.rank == 0 else 0.0]))[0])
         tensor = self._paddle.to_tensor(data if self.rank == 0 else np.zeros(size, np.int64))
-        self.share_tensors([tensor])
+        self.broadcast([tensor])
         return json.loads(tensor.numpy().astype(np.uint8).tobytes())
 
-    def share_tensors(self, tensors: Iterable[Any]) -> None:
+    def broadcast(self, tensors: Iterable[Any]) -> None:
         with _in_contact():
             for tensor in tensors:
                 self._distributed.broadcast(tensor, 0)
 
-    def share_mean(self, tensors: Sequence[Any]) -> None:
+    def all_reduce_mean(self, tensors: Sequence[Any]) -> None:
         for tensor, total in zip(tensors, self._sums(tensors, "float64")):
             tensor.copy_((total / self.size).astype(tensor.dtype), False)
 
-    def add_gradients(self, parameters: Iterable[Any]) -> None:
+    def all_reduce_gradients(self, parameters: Iterable[Any]) -> None:
         gradients = [p.grad for p in parameters if p.grad is not None]
         for gradient, total in zip(gradients, self._sums(gradients, "float32")):
             gradient.copy_(total, False)
@@ -104,8 +104,9 @@ def _in_contact() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # gloo and NCCL have their own kinds
-        last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise LostContact(f"another training process cannot be reached any more: {last}") from None
+        raise LostContact(
+            f"another training process cannot be reached any more: {one_line(error, stack=True)}"
+        ) from None
 
 
 def is_worker() -> bool:
@@ -113,7 +114,7 @@ def is_worker() -> bool:
     return WORKER in os.environ
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this process is number 0, which it knows before it has joined the others."""
     return not is_worker() or os.environ.get("PADDLE_TRAINER_ID") == "0"
 
@@ -142,7 +143,7 @@ def set_device(device: str) -> None:
     paddle.set_device(f"gpu:{number}")
 
 
-def join() -> World:
+def init_world() -> World:
     """Meet the other processes, where there are any.
 
     Raises:
@@ -153,5 +154,4 @@ def join() -> World:
     try:
         return _Group()
     except Exception as error:  # whatever sockets and stores may raise
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise TrainError(f"the other processes cannot be reached: {first}") from None
+        raise TrainError(f"the other processes cannot be reached: {one_line(error)}") from None

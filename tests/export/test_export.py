@@ -12,8 +12,8 @@ from helpers.paddlex import assert_paddlex_agrees
 from pplc_cli import Predictor, export, read_image
 from pplc_cli.base.errors import ExportError
 from pplc_cli.config.load import check_config
-from pplc_cli.predict.inference_yml import describe
-from pplc_cli.training.runs.run_folder import Run
+from pplc_cli.predict.inference_yml import build_inference_yml
+from pplc_cli.training.runs.run_folder import RunFolder
 
 
 def test_paddlex_loads_the_folder_and_agrees(trained):
@@ -42,16 +42,16 @@ def test_the_description_says_what_paddlex_needs(trained):
 
 def test_a_model_that_differs_is_refused_and_the_old_one_stays(trained, tmp_path):
     """No two programs agree to 1e-30: the check must see it, and nothing may be written."""
-    config = Run(trained.run).load_config({"export.tolerance": 1e-30})
+    config = RunFolder(trained.run).load_config({"export.tolerance": 1e-30})
     with pytest.raises(ExportError, match="differs from the trained network"):
-        export(Run(trained.run), config, output=tmp_path / "out")
+        export(RunFolder(trained.run), config, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_foreign_folder_is_not_replaced(trained, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work", encoding="utf-8")
     with pytest.raises(ExportError, match="holds other files"):
-        export(Run(trained.run), Run(trained.run).load_config(), output=tmp_path)
+        export(RunFolder(trained.run), RunFolder(trained.run).load_config(), output=tmp_path)
     assert (tmp_path / "thesis.txt").read_text(encoding="utf-8") == "years of work"
 
 
@@ -66,7 +66,7 @@ def test_a_foreign_folder_is_not_replaced(trained, tmp_path):
 def test_preprocessing_without_a_form_in_paddlex_is_refused(transforms):
     check_config({"data": {"dir": "."}, "eval": {"transforms": transforms}})  # valid for us
     with pytest.raises(ExportError, match="PaddleX has no place"):
-        describe("PP-LCNet_x1_0", ["a", "b"], transforms, (32, 32))
+        build_inference_yml("PP-LCNet_x1_0", ["a", "b"], transforms, (32, 32))
 
 
 def test_predictions_do_not_depend_on_batch_form_or_threads(trained):

@@ -13,8 +13,8 @@ from pplc_cli.base.errors import ExportError, PplcError, PredictError
 from pplc_cli.data.decode import read_image
 from pplc_cli.kernels.graph.paddle_reader import read_paddle
 from pplc_cli.predict.engines.open import open_engine
-from pplc_cli.predict.exported_model import describe
-from pplc_cli.training.runs.run_folder import Run
+from pplc_cli.predict.exported_model import read_exported
+from pplc_cli.training.runs.run_folder import RunFolder
 
 ALL = ("paddle", "onnx", "openvino")
 FILES = {
@@ -28,8 +28,8 @@ ENGINE = {"paddle": "paddle", "onnx": "onnxruntime", "openvino": "openvino"}
 def written(trained, folder, **options):
     """An export, and the network's input of some pictures that its own description gives."""
     overrides = options.pop("overrides", {})
-    done = export(Run(trained.run), Run(trained.run).load_config(overrides), output=folder, **options)
-    pipeline, rng = describe(folder).pipeline, np.random.default_rng(0)
+    done = export(RunFolder(trained.run), RunFolder(trained.run).load_config(overrides), output=folder, **options)
+    pipeline, rng = read_exported(folder).pipeline, np.random.default_rng(0)
     files = sorted(trained.data.rglob("*.jpg"))[::8]
     return done, np.stack([pipeline(read_image(file), rng) for file in files])
 

@@ -14,8 +14,8 @@ from pplc_cli.data.decode import read_image
 from pplc_cli.data.lists import read_part
 from pplc_cli.export.quantize import choose_pictures
 from pplc_cli.predict.engines.open import open_engine
-from pplc_cli.predict.exported_model import describe
-from pplc_cli.training.runs.run_folder import Run
+from pplc_cli.predict.exported_model import read_exported
+from pplc_cli.training.runs.run_folder import RunFolder
 
 LABELS = ["dog", "猫 cat"]
 
@@ -33,7 +33,7 @@ def quantized(calm, tmp_path_factory):
 def test_the_accuracy_is_counted_over_the_list(calm, quantized):
     """Counted here, picture by picture, without the loader."""
     data = config_of(calm).data
-    pipeline, rng = describe(quantized.folder).pipeline, np.random.default_rng(0)
+    pipeline, rng = read_exported(quantized.folder).pipeline, np.random.default_rng(0)
     samples = read_part(data, "test", LABELS)
     engine = open_engine(quantized.folder, "onnxruntime", precision="int8")
     right = [engine.run(pipeline(read_image(s.path), rng)[None])[0].argmax() == s.label for s in samples]
@@ -54,7 +54,7 @@ def test_the_file_computes_in_bytes(quantized):
 
 
 def test_the_answers_stay_near_those_of_float32(trained, quantized):
-    pipeline, rng = describe(quantized.folder).pipeline, np.random.default_rng(0)
+    pipeline, rng = read_exported(quantized.folder).pipeline, np.random.default_rng(0)
     images = np.stack([pipeline(read_image(f), rng) for f in sorted(trained.data.rglob("*.jpg"))[::4]])
     expected = open_engine(quantized.folder, "paddle").run(images)
     got = open_engine(quantized.folder, "onnxruntime", precision="int8").run(images)
@@ -62,7 +62,7 @@ def test_the_answers_stay_near_those_of_float32(trained, quantized):
 
 
 def test_calibration_never_sees_what_is_measured(trained):
-    data = Run(trained.run).load_config().data
+    data = RunFolder(trained.run).load_config().data
     fitted, measured, part = choose_pictures(data, LABELS, 10)
     assert part == "test" and len(fitted) == 10 and len({s.label for s in fitted}) == 2
     assert not {s.path for s in fitted} & {s.path for s in measured}
@@ -106,7 +106,7 @@ def test_the_command_prints_what_precisions_cost(pplc, calm):
 
 
 def test_without_lists_there_is_nothing_to_measure_on(trained, tmp_path):
-    config = Run(trained.run).load_config({"data.dir": str(tmp_path)})
+    config = RunFolder(trained.run).load_config({"data.dir": str(tmp_path)})
     with pytest.raises(ExportError, match="no pictures to measure a lower precision on"):
-        export(Run(trained.run), config, output=tmp_path / "out", precisions=["int8"])
+        export(RunFolder(trained.run), config, output=tmp_path / "out", precisions=["int8"])
     assert not (tmp_path / "out").exists()

@@ -31,7 +31,7 @@ class Pplc:
         env: Optional[dict[str, str]] = None,
         **options: Any,
     ) -> subprocess.CompletedProcess[str]:
-        """Run to the end; with ``check``, a failure fails the test and shows what was printed."""
+        """RunFolder to the end; with ``check``, a failure fails the test and shows what was printed."""
         done = subprocess.run(
             [sys.executable, "-m", "pplc_cli", *words],
             cwd=cwd or self.cwd,

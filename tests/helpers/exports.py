@@ -8,7 +8,7 @@ import yaml
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.models.registry import build_network, find_network
 from pplc_cli.models.static import save_graph
-from pplc_cli.predict.inference_yml import describe
+from pplc_cli.predict.inference_yml import build_inference_yml
 
 CLASSES = 10
 
@@ -42,6 +42,6 @@ def export_network(name, folder, size=64, seed=0):
     save_graph(paddle, network, (size, size), folder)
     transforms = [{"ResizeByShort": {"short_size": size + 8}}, {"CenterCrop": {"crop_size": size}}, "Normalize"]
     labels = [f"class {number}" for number in range(CLASSES)]
-    content = describe(find_network(name).paddlex or name, labels, transforms, (size, size))
+    content = build_inference_yml(find_network(name).paddlex or name, labels, transforms, (size, size))
     (folder / "inference.yml").write_text(yaml.safe_dump(content), encoding="utf-8")
     return folder

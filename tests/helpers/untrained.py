@@ -9,7 +9,7 @@ import yaml
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.models.registry import build_network
 from pplc_cli.models.static import save_graph
-from pplc_cli.predict.inference_yml import describe
+from pplc_cli.predict.inference_yml import build_inference_yml
 
 LABELS = ["dog", "猫 cat", "a, b", 'the "fourth"', "five"]
 TRANSFORMS = [{"ResizeByShort": {"short_size": 36}}, {"CenterCrop": {"crop_size": 32}}, "Normalize"]
@@ -29,6 +29,6 @@ def write_untrained(folder: Path, seed: int = 0) -> Path:
         last.bias.set_value(last.bias - network(paddle.randn([64, 3, 32, 32])).mean(0))
     folder.mkdir(parents=True)
     save_graph(paddle, network, (32, 32), folder)
-    description = describe("PP-LCNet_x0_25", LABELS, TRANSFORMS, (32, 32))
+    description = build_inference_yml("PP-LCNet_x0_25", LABELS, TRANSFORMS, (32, 32))
     (folder / "inference.yml").write_text(yaml.safe_dump(description, allow_unicode=True), encoding="utf-8")
     return folder

@@ -17,13 +17,17 @@ from pplc_cli.kernels import unsupported
 from pplc_cli.kernels.graph.graph import Graph, Node
 from pplc_cli.kernels.graph.paddle_reader import read_paddle
 from pplc_cli.kernels.graph.simplify import simplify
-from pplc_cli.kernels.infer.int8_ranges import measure_spans, read_spans, write_spans
-from pplc_cli.kernels.infer.operands import How
+from pplc_cli.kernels.infer.int8_ranges import (
+    measure_activation_ranges,
+    read_activation_ranges,
+    write_activation_ranges,
+)
+from pplc_cli.kernels.infer.operands import PlanOptions
 from pplc_cli.kernels.infer.packing import Weights
 from pplc_cli.kernels.infer.plan import Plan
 from pplc_cli.kernels.simd.llvm import BFLOAT16, INT8
 from pplc_cli.predict.engines.paddle import PaddleEngine
-from pplc_cli.predict.engines.pplc import OwnEngine
+from pplc_cli.predict.engines.pplc import PplcEngine
 
 pytestmark = pytest.mark.skipif(unsupported() is not None, reason=str(unsupported()))
 ONE_OF_EACH = ["PPLCNet_x0_25", "PPLCNetV2_small", "SqueezeNext_1_0_23v5", "FasterNet_T0", "MobileNetV2_x1_0",
@@ -49,7 +53,7 @@ def test_networks_follow_float64(name, tmp_path):
     # largest of 50 differences varies by some times; what is computed wrongly is off by a thousand times as much.
     allowed = 10 * np.abs(PaddleEngine(folder).run(images) - expected).max() + 1e-6
     for threads in (1, 2, 3):
-        engine = OwnEngine(simplify(graph), threads=threads)
+        engine = PplcEngine(simplify(graph), threads=threads)
         for some in (slice(0, 5), slice(3, 4)):
             got = engine.run(images[some])
             assert got.dtype == np.float32 and np.abs(got - expected[some]).max() < allowed, threads
@@ -121,11 +125,11 @@ def test_any_layers_follow_float64(seed, threads):
     graph = Graph("x", "f", nodes, {"x": (-1, 3, *size)})
     images = np.random.default_rng(n).standard_normal((n, 3, *size)).astype(np.float32)
     expected = evaluate(graph, images)
-    engine = OwnEngine(graph, threads=threads)
+    engine = PplcEngine(graph, threads=threads)
     got = engine.run(images)
     assert np.abs(got - expected).max() < ROUNDING * max(1.0, np.abs(expected).max())
     network = engine._network(size, 0)
-    team, needed = network._team, Plan(graph, size, 1, How(threads), Weights()).scratch
+    team, needed = network._team, Plan(graph, size, 1, PlanOptions(threads), Weights()).scratch
     network.run(images[:1])
     team._scratch[:] = 0xA5
     network.run(images[:1])
@@ -137,7 +141,7 @@ def test_any_layers_follow_float64(seed, threads):
 
 @pytest.mark.parametrize("name", ["PPLCNet_x2_5", "FasterNet_T0"])
 def test_large_batches_are_many_small_ones(name, tmp_path):
-    engine = OwnEngine(simplify(exported_graph(name, tmp_path)), threads=1)
+    engine = PplcEngine(simplify(exported_graph(name, tmp_path)), threads=1)
     images = pictures(40)
     one_by_one = np.concatenate([engine.run(images[i : i + 1]) for i in range(40)])
     for n in (2, 15, 16, 17, 40):
@@ -145,7 +149,7 @@ def test_large_batches_are_many_small_ones(name, tmp_path):
 
 
 def test_the_next_batch_does_not_see_the_last_one(tmp_path):
-    engine = OwnEngine(simplify(exported_graph("PPLCNet_x0_25", tmp_path)), threads=2)
+    engine = PplcEngine(simplify(exported_graph("PPLCNet_x0_25", tmp_path)), threads=2)
     images = pictures(9)
     first = engine.run(images[:1])
     engine.run(np.full((4, 3, 64, 64), np.nan, np.float32))
@@ -158,14 +162,14 @@ def test_the_next_batch_does_not_see_the_last_one(tmp_path):
 def test_features_are_what_the_classifier_reads(tmp_path):
     graph = exported_graph("PPLCNet_x0_25", tmp_path)
     images = pictures(5)
-    features = OwnEngine(simplify(graph.features()), threads=1).run(images)
+    features = PplcEngine(simplify(graph.features()), threads=1).run(images)
     assert features.shape == (5, 1280)
     linear = graph.nodes[-1].weights
     scaled = graph.features()
     scaled.nodes.append(Node("scale", [scaled.output], "scaled", options={"factor": 0.8}))  # as dropout may leave it
     scaled.output, scaled.shapes["scaled"] = "scaled", scaled.shapes[scaled.output]
     for threads in (1, 2):
-        np.testing.assert_allclose(OwnEngine(simplify(scaled), threads=threads).run(images), 0.8 * features, rtol=1e-6)
+        np.testing.assert_allclose(PplcEngine(simplify(scaled), threads=threads).run(images), 0.8 * features, rtol=1e-6)
     logits = features @ linear["weight"] + linear["bias"]
     assert np.abs(logits - evaluate(graph, images)).max() < 1e-3 * np.abs(logits).max()
 
@@ -173,8 +177,8 @@ def test_features_are_what_the_classifier_reads(tmp_path):
 def test_what_is_not_known_is_said_in_a_line(tmp_path):
     graph = exported_graph("PPLCNet_x0_25", tmp_path)
     with pytest.raises(PredictError, match=r"batch norm.*--engine paddle"):
-        OwnEngine(graph)
-    engine = OwnEngine(simplify(graph))
+        PplcEngine(graph)
+    engine = PplcEngine(simplify(graph))
     with pytest.raises(PredictError, match=r"expected pictures \(N, 3, 64, 64\), got \(1, 3, 65, 64\)"):
         engine.run(np.zeros((1, 3, 65, 64), np.float32))
 
@@ -193,7 +197,7 @@ def test_weights_that_do_not_fit_are_refused_before_kernels_read_them(kind, name
     graph = simplify(exported_graph("PPLCNet_x0_25", tmp_path))
     next(node for node in graph.nodes if node.kind == kind).weights[name] = array
     with pytest.raises(PredictError, match=f"{kind} .*does not fit what it reads"):
-        OwnEngine(graph, threads=1)
+        PplcEngine(graph, threads=1)
 
 
 @pytest.mark.parametrize("precision, has", [("bfloat16", BFLOAT16), ("int8", INT8)])
@@ -201,7 +205,7 @@ def test_precisions_this_cpu_lacks_are_refused(precision, has, tmp_path):
     if has:
         pytest.skip(f"the CPU has {precision}")
     with pytest.raises(PredictError, match=f"runs {precision} on CPUs with AVX-512"):
-        OwnEngine(simplify(exported_graph("PPLCNet_x0_25", tmp_path)), precision=precision)
+        PplcEngine(simplify(exported_graph("PPLCNet_x0_25", tmp_path)), precision=precision)
 
 
 needs_bytes = pytest.mark.skipif(not INT8, reason="the CPU has no AVX-512 VNNI")
@@ -229,7 +233,7 @@ def test_products_of_bytes_are_exact():
     ]  # fmt: skip
     graph = Graph("x", "f", nodes, {"x": (-1, 3, *size)})
     images = np.zeros((1, 3, *size), np.float32)
-    got = OwnEngine(graph, precision="int8", threads=1, spans={"a": (-1.0, 1.55)}).run(images)
+    got = PplcEngine(graph, precision="int8", threads=1, activation_ranges={"a": (-1.0, 1.55)}).run(images)
     expected = given_[0, :, 0, 0].astype(np.float64) @ weight.T.astype(np.float64) + bias
     assert np.abs(got[0] - expected).max() < 1e-5 * np.abs(expected).max()
 
@@ -240,7 +244,7 @@ def as_bfloat16(array: np.ndarray) -> np.ndarray:
     return np.ldexp(np.round(mantissa * 256) / 256, exponent)
 
 
-def narrowed(graph: Graph, precision: str, spans: dict):
+def narrowed(graph: Graph, precision: str, activation_ranges: dict):
     """What the kernels say they round: inputs and weights of convolutions that are neither the first nor depthwise."""
 
     def rounded(node: Node, x: np.ndarray) -> tuple[Node, np.ndarray]:
@@ -253,7 +257,7 @@ def narrowed(graph: Graph, precision: str, spans: dict):
             return node, x
         if precision == "bfloat16":
             return dataclasses.replace(node, weights={**node.weights, "weight": as_bfloat16(weight)}), as_bfloat16(x)
-        low, high = spans[node.inputs[0]]
+        low, high = activation_ranges[node.inputs[0]]
         step = (max(high, 1e-6) - min(low, 0.0)) / 255
         zero = np.round(-min(low, 0.0) / step)
         x = (np.clip(np.round(x / step + zero), 0, 255) - zero) * step
@@ -277,9 +281,9 @@ def test_narrow_products_are_those_of_rounded_factors(precision, seed):
     threads = 1 + seed % 2
     graph = Graph("x", "f", nodes, {"x": (-1, 3, *size)})
     images = np.random.default_rng(n).standard_normal((n, 3, *size)).astype(np.float32)
-    spans = measure_spans(graph, images)
-    plain, expected = evaluate(graph, images), evaluate(graph, images, narrowed(graph, precision, spans))
-    got = OwnEngine(graph, precision=precision, threads=threads, spans=spans).run(images)
+    activation_ranges = measure_activation_ranges(graph, images)
+    plain, expected = evaluate(graph, images), evaluate(graph, images, narrowed(graph, precision, activation_ranges))
+    got = PplcEngine(graph, precision=precision, threads=threads, activation_ranges=activation_ranges).run(images)
     # float32 may fall to the other side of a step than float64, one number in some thousand: not as far off as float32
     # products are. Networks whose every number is cut off give zeros.
     assert np.abs(got - expected).mean() <= 0.1 * np.abs(plain - expected).mean() + ROUNDING * np.abs(expected).max()
@@ -287,10 +291,10 @@ def test_narrow_products_are_those_of_rounded_factors(precision, seed):
 
 def test_spans_are_kept_beside_the_model(tmp_path):
     with pytest.raises(PredictError, match="pplc export --precision int8"):
-        read_spans(tmp_path)
-    write_spans(tmp_path, {"v1": (-0.5, 2.25)})
-    assert read_spans(tmp_path) == {"v1": (-0.5, 2.25)}
+        read_activation_ranges(tmp_path)
+    write_activation_ranges(tmp_path, {"v1": (-0.5, 2.25)})
+    assert read_activation_ranges(tmp_path) == {"v1": (-0.5, 2.25)}
     for damage in ("", "[]", '{"spans": {"v1": 3}}', '{"spans": {"v1": [1, "x"]}}'):
         (tmp_path / "inference_int8.json").write_text(damage)
         with pytest.raises(PredictError, match="damaged"):
-            read_spans(tmp_path)
+            read_activation_ranges(tmp_path)

@@ -22,8 +22,8 @@ from pplc_cli.base.errors import PplcError
 from pplc_cli.predict.inputs.count import count
 from pplc_cli.predict.inputs.expand import expand
 from pplc_cli.predict.inputs.source import Source
-from pplc_cli.predict.outputs.layout import Layout
-from pplc_cli.predict.outputs.resumable import Recording
+from pplc_cli.predict.outputs.layout import OutputSchema
+from pplc_cli.predict.outputs.resumable import ResumableOutput
 from pplc_cli.predict.prediction import Prediction
 from pplc_cli.predict.predictor import Predictor
 
@@ -56,12 +56,12 @@ def words(pictures, tmp_path_factory):
     return str(path)
 
 
-TWO = Layout(2)
+TWO = OutputSchema(2)
 
 
 def record(predictor, path, words, layout=TWO, **how):
     """A whole run in this process."""
-    recording = Recording(path, predictor, layout, **how)
+    recording = ResumableOutput(path, predictor, layout, **how)
     answers = predictor.predict(recording.remaining(expand([words])), top_k=layout.top_k, many=True)
     return list(recording.record(answers))
 
@@ -121,7 +121,7 @@ def test_a_torn_file_is_continued_to_the_same_bytes(predictor, tmp_path, suffix,
     out = tmp_path / f"torn.{suffix}"
 
     def run(**how):
-        recording = Recording(out, predictor, Layout(2), **how)
+        recording = ResumableOutput(out, predictor, OutputSchema(2), **how)
         sources = recording.remaining(Source(path) for path in paths)
         answers = [Prediction(s.name, [("猫", 0.75), ("dog", 0.25)]) for s in sources]
         answers = [a if len(a.path) % 3 else Prediction(a.path, error='is "broken"') for a in answers]
@@ -146,7 +146,7 @@ def test_other_models_inputs_and_options_are_refused(untrained, predictor, pictu
         assert "\n" not in str(caught.value) and out.read_bytes() == held
 
     refused("is there already; --resume")
-    refused("top_k 2, not 1", layout=Layout(1), resume=True)
+    refused("top_k 2, not 1", layout=OutputSchema(1), resume=True)
     refused("another model", model=Predictor(untrained(1), engine="pplc"), resume=True)
     refused("engine pplc, not paddle", model=Predictor(untrained(0), engine="paddle"), resume=True)
     (tmp_path / "fewer").mkdir()
@@ -165,11 +165,11 @@ def test_other_models_inputs_and_options_are_refused(untrained, predictor, pictu
 
 def test_two_processes_do_not_write_one_file(predictor, pictures, tmp_path):
     out = tmp_path / "out.jsonl"
-    recording = Recording(out, predictor, Layout())
+    recording = ResumableOutput(out, predictor, OutputSchema())
     answers = recording.record(predictor.predict(recording.remaining(expand([str(pictures)])), many=True))
     next(answers)
     with pytest.raises(PplcError, match="another process is writing it"):
-        Recording(out, predictor, Layout(), resume=True)
+        ResumableOutput(out, predictor, OutputSchema(), resume=True)
     assert len(list(answers)) == 41
 
 
@@ -252,7 +252,7 @@ def read_rows(path):
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
 def test_embeddings_are_written_to_the_last_bit(suffix, untrained, pictures, tmp_path):
     embedder = Predictor(untrained(0), engine="pplc", features=True)
-    layout = Layout.of(embedder, 1)
+    layout = OutputSchema.of(embedder, 1)
     answers = record(embedder, tmp_path / f"out.{suffix}", str(pictures), layout)
     path = tmp_path / f"out.{suffix}"
     rows = content(path).to_pylist() if suffix == "parquet" else map(json.loads, path.read_text("utf-8").splitlines())
@@ -262,7 +262,7 @@ def test_embeddings_are_written_to_the_last_bit(suffix, untrained, pictures, tmp
         if answer.embedding is not None:
             assert answer.embedding.dtype == np.float32 and (np.array(vector, np.float32) == answer.embedding).all()
     with pytest.raises(PplcError, match="CSV has no place"):
-        Recording(tmp_path / "out.csv", embedder, layout)
+        ResumableOutput(tmp_path / "out.csv", embedder, layout)
 
 
 @pytest.mark.parametrize(

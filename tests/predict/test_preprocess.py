@@ -16,10 +16,10 @@ from pplc_cli.base.errors import ImageError, PredictError
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.kernels.graph.paddle_reader import read_paddle
 from pplc_cli.kernels.graph.simplify import simplify
-from pplc_cli.kernels.infer.int8_ranges import measure_spans
+from pplc_cli.kernels.infer.int8_ranges import measure_activation_ranges
 from pplc_cli.kernels.infer.resize import crop_of_resized, like_opencv
-from pplc_cli.predict.engines.pplc import OwnEngine
-from pplc_cli.predict.preprocess import Floats, Pixels, feed_for
+from pplc_cli.predict.engines.pplc import PplcEngine
+from pplc_cli.predict.preprocess import FloatInput, Uint8Input, feed_for
 
 sides = st.one_of(st.integers(1, 24), st.integers(1, 400))
 
@@ -97,7 +97,7 @@ def graph(untrained):
 def test_pixels_give_the_answers_of_floats(graph, transforms, normalize, precision):
     pipeline = Pipeline([*TRANSFORMS[transforms], normalize], training=False)
     images = [picture(seed, size) for seed, size in enumerate([(40, 60), (61, 47), (32, 32), (64, 64), (33, 200)])]
-    floats, pixels = Floats(pipeline), Pixels(pipeline)
+    floats, pixels = FloatInput(pipeline), Uint8Input(pipeline)
     one, other = floats.empty(5), pixels.empty(5)
     for number, image in enumerate(images):
         try:
@@ -112,7 +112,9 @@ def test_pixels_give_the_answers_of_floats(graph, transforms, normalize, precisi
     one, other = one[filled], other[filled]
     for threads in (1, 2):
         try:
-            engine = OwnEngine(graph, precision=precision, threads=threads, spans=measure_spans(graph, one))
+            engine = PplcEngine(
+                graph, precision=precision, threads=threads, activation_ranges=measure_activation_ranges(graph, one)
+            )
         except PredictError as error:
             pytest.skip(str(error))
         expected = floats.run(engine, one)
@@ -121,12 +123,12 @@ def test_pixels_give_the_answers_of_floats(graph, transforms, normalize, precisi
 
 def test_the_cheapest_feed_is_taken(graph):
     pipeline = Pipeline([*TRANSFORMS["resize"], "Normalize"], training=False)
-    assert isinstance(feed_for(OwnEngine(graph), pipeline), Pixels)
+    assert isinstance(feed_for(PplcEngine(graph), pipeline), Uint8Input)
     normalized_first = Pipeline(["Normalize", {"CenterCrop": {"crop_size": 32}}], training=False)
-    assert isinstance(feed_for(OwnEngine(graph), normalized_first), Floats)
+    assert isinstance(feed_for(PplcEngine(graph), normalized_first), FloatInput)
 
 
 def test_pixels_of_another_size_are_refused_in_one_line(graph):
     (*_, normalize) = Pipeline([*TRANSFORMS["resize"], "Normalize"], training=False).sample
     with pytest.raises(PredictError, match=r"expected pictures \(N, 3, 32, 32\), got \(2, 3, 32, 40\)"):
-        OwnEngine(graph).run_pixels(np.zeros((2, 32, 40, 3), np.uint8), normalize)
+        PplcEngine(graph).run_pixels(np.zeros((2, 32, 40, 3), np.uint8), normalize)

@@ -15,12 +15,12 @@ import pytest
 
 from helpers.runs import arrays, assert_same, start, wait_for_epoch
 from pplc_cli.training.runs.checkpoint import load_info
-from pplc_cli.training.runs.run_folder import Run
+from pplc_cli.training.runs.run_folder import RunFolder
 
 
 def test_a_run_writes_what_it_promises(trained):
     run = trained.run
-    epochs = Run(run).epochs()
+    epochs = RunFolder(run).epochs()
     assert [record["epoch"] for record in epochs] == list(range(1, len(epochs) + 1))
     best = load_info(run / "best_model", "model")
     assert best["labels"] == ["dog", "猫 cat"] and best["val_top1"] == max(r["val_top1"] for r in epochs)

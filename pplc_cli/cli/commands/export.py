@@ -10,7 +10,7 @@ import click
 from pplc_cli.cli.options import common, overrides_of, run_option
 
 if TYPE_CHECKING:
-    from pplc_cli.export.result import Exported
+    from pplc_cli.export.result import ExportResult
 
 
 class _Size(click.ParamType):
@@ -95,7 +95,7 @@ def export(
     _report(done)
 
 
-def _report(done: Exported) -> None:
+def _report(done: ExportResult) -> None:
     engines = ", ".join(done.differences)
     click.echo(
         f"{done.folder} written: agrees with the trained network to {done.difference:.1e} on {done.images} pictures "

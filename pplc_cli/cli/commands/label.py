@@ -48,13 +48,13 @@ def label(
     from pplc_cli.cli.console import results
     from pplc_cli.cli.console.progress import counter
     from pplc_cli.cli.locate import find_run
-    from pplc_cli.training.distill.pseudo_labels import ZOOMS, label_pictures
+    from pplc_cli.training.distill.pseudo_labels import ZOOMS, pseudo_label
 
     named = models or (str(find_run().folder),)
     if output is None and not (user_path(named[0]) / "best_model").is_dir():
         raise click.UsageError("--output: expected a file, since the first model is no run")
     with counter("labelling") as progress:
-        found = label_pictures(
+        found = pseudo_label(
             folder,
             named,
             output or f"{named[0]}/extra_list.txt",

@@ -81,10 +81,10 @@ def predict(
         click.echo(predictor.note, err=True)
     from pplc_cli.cli.console import predictions
     from pplc_cli.predict.inputs.expand import expand
-    from pplc_cli.predict.outputs.layout import Layout
+    from pplc_cli.predict.outputs.layout import OutputSchema
 
     sources = expand(inputs, every=every)
-    layout = Layout.of(predictor, settings.top_k)
+    layout = OutputSchema.of(predictor, settings.top_k)
     drawer = predictions.Drawer(predictor, save, show)
     if output is None:
         answers = predictor.predict(sources, top_k=layout.top_k, keep_images=drawer.wanted)
@@ -92,10 +92,10 @@ def predict(
         failed = predictions.print_predictions(answers, predictor, style, layout, drawer)
     else:
         from pplc_cli.predict.inputs.count import count
-        from pplc_cli.predict.outputs.resumable import Recording, peeked
+        from pplc_cli.predict.outputs.resumable import ResumableOutput, peeked
 
         sources = peeked(sources)  # a word that is wrong must not cost an old file
-        recording = Recording(output, predictor, layout, resume=resume, force=force)
+        recording = ResumableOutput(output, predictor, layout, resume=resume, force=force)
         answers = predictor.predict(
             recording.remaining(sources), top_k=layout.top_k, keep_images=drawer.wanted, many=True
         )

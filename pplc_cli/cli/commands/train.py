@@ -12,7 +12,7 @@ from pplc_cli.cli.options import common, overrides_of
 
 if TYPE_CHECKING:
     from pplc_cli.config.sections import Config
-    from pplc_cli.training.launch.launcher import Hosts
+    from pplc_cli.training.launch.launcher import ClusterSpec
 
 
 def _recipe(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,9 +65,9 @@ def train(
 
     flags = overrides_of(overrides, **_keys(recipe), train__device=device)
     config = find_config(config_argument or config_option, dataset, flags, must_exist=("data.dir", "model.pretrained"))
-    from pplc_cli.training.launch.launcher import Hosts
+    from pplc_cli.training.launch.launcher import ClusterSpec
 
-    _train(config, Hosts(nproc or config.train.device.count(",") + 1, nnodes, master, node), resume, force)
+    _train(config, ClusterSpec(nproc or config.train.device.count(",") + 1, nnodes, master, node), resume, force)
 
 
 @click.command()
@@ -125,9 +125,9 @@ def distill(
     config = find_config(file, dataset, flags, must_exist=("data.dir", "model.pretrained"))
     if config.distill.teacher is None:
         raise ConfigError(file or "the options", ["distill.teacher: expected a teacher; name it with --teacher"])
-    from pplc_cli.training.launch.launcher import Hosts
+    from pplc_cli.training.launch.launcher import ClusterSpec
 
-    _train(config, Hosts(1, 1, None, 0), resume, force)
+    _train(config, ClusterSpec(1, 1, None, 0), resume, force)
 
 
 def _keys(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def _keys(recipe: dict[str, Any]) -> dict[str, Any]:
     return {sections.get(name, f"train__{name}"): value for name, value in recipe.items()}
 
 
-def _train(config: Config, hosts: Hosts, resume: bool, force: bool) -> None:
+def _train(config: Config, hosts: ClusterSpec, resume: bool, force: bool) -> None:
     """Train, in this process or several, telling how it goes."""
     from pplc_cli.cli.console import results
     from pplc_cli.cli.console.progress import TrainProgress

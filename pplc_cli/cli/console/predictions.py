@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Optional
 
-from pplc_cli.predict.outputs.layout import Layout
+from pplc_cli.predict.outputs.layout import OutputSchema
 from pplc_cli.predict.outputs.lines import csv_line, json_line
-from pplc_cli.predict.outputs.resumable import Recording
+from pplc_cli.predict.outputs.resumable import ResumableOutput
 from pplc_cli.predict.prediction import Prediction
 from pplc_cli.predict.predictor import Predictor
 
@@ -52,7 +52,7 @@ class Drawer:
 
 
 def print_predictions(
-    answers: Iterable[Prediction], predictor: Predictor, style: str, layout: Layout, drawer: Drawer
+    answers: Iterable[Prediction], predictor: Predictor, style: str, layout: OutputSchema, drawer: Drawer
 ) -> int:
     """Print answers as they come, then the time they took.
 
@@ -85,7 +85,7 @@ def print_predictions(
 
 def record_predictions(
     answers: Iterable[Prediction],
-    recording: Recording,
+    recording: ResumableOutput,
     predictor: Predictor,
     drawer: Drawer,
     total: Callable[[threading.Event], Optional[int]],

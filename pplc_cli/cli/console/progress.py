@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Optional
 
 from rich.console import Console
@@ -11,11 +11,12 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.training.progress import Reporter
 
 
 @contextlib.contextmanager
-def counter(what: str) -> Iterator[Callable[[int, int], None]]:
+def counter(what: str) -> Iterator[ProgressCallback]:
     """A bar on standard error, on a terminal only; gives a function to call with done and total."""
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -49,7 +50,7 @@ class TrainProgress(Reporter):
         of = f" of {total / 1e6:.1f}" if total else ""
         self._live.update(Text(f"downloading weights: {done / 1e6:.1f}{of} MB"))
 
-    def teacher(self, done: int, total: int) -> None:
+    def teacher(self, done: int, total: Optional[int]) -> None:
         self._live.update(Text(f"asking the teacher: {done:,} of {total:,} pictures"))
 
     def step(self, record: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from pplc_cli.benchmark.bench import P99_RUNS, Bench
 from pplc_cli.benchmark.compare import Compared
 from pplc_cli.benchmark.design_rules import Finding
 from pplc_cli.benchmark.profile import Profile
-from pplc_cli.models.catalog import Listed
+from pplc_cli.models.catalog import CatalogEntry
 
 _WIDE = 200  # columns of a table in a file or a pipe, where nothing else tells
 
@@ -40,7 +40,7 @@ def _dump(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=1))
 
 
-def print_models(found: Sequence[Listed], as_json: bool) -> None:
+def print_models(found: Sequence[CatalogEntry], as_json: bool) -> None:
     """The zoo."""
     if as_json:
         _dump([dataclasses.asdict(each) for each in found])

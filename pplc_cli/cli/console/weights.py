@@ -14,10 +14,10 @@ from rich.text import Text
 
 from pplc_cli.base.files import quoted
 from pplc_cli.models.weights.importing import Imported
-from pplc_cli.models.weights.inventory import Checked, Listed
+from pplc_cli.models.weights.inventory import CachedWeights, VerifyResult
 
 
-def print_list(files: list[Listed], folder: Path, as_json: bool) -> None:
+def print_list(files: list[CachedWeights], folder: Path, as_json: bool) -> None:
     """A line for each file that is in the cache or could be."""
     if as_json:
         print(json.dumps([dataclasses.asdict(file) for file in files], ensure_ascii=False, indent=2))
@@ -33,7 +33,7 @@ def print_list(files: list[Listed], folder: Path, as_json: bool) -> None:
     print(f"{_files(sum(file.cached for file in files))} in {folder}")
 
 
-def print_verified(files: Iterable[Checked], folder: Path) -> int:
+def print_verified(files: Iterable[VerifyResult], folder: Path) -> int:
     """A line for each file as it is checked.
 
     Returns:

@@ -84,7 +84,7 @@ class Graph:
         return (height, width) if height > 0 and width > 0 else None
 
     def readers(self) -> dict[str, int]:
-        """How many inputs of nodes read each value; the network's output counts as read once."""
+        """PlanOptions many inputs of nodes read each value; the network's output counts as read once."""
         counts = {self.output: 1}
         for node in self.nodes:
             for name in node.inputs:

@@ -12,8 +12,8 @@ from pplc_cli.base.errors import PredictError
 from pplc_cli.base.files import write_json
 from pplc_cli.kernels.graph.graph import Graph
 from pplc_cli.kernels.infer.network import Network
-from pplc_cli.kernels.infer.operands import How
-from pplc_cli.kernels.infer.packing import Span
+from pplc_cli.kernels.infer.operands import PlanOptions
+from pplc_cli.kernels.infer.packing import ActivationRange
 
 FILE = "inference_int8.json"
 # Pictures whose least and greatest numbers count together: those of all would make the steps of most pictures coarse,
@@ -21,7 +21,7 @@ FILE = "inference_int8.json"
 TOGETHER = 8
 
 
-def measure_spans(graph: Graph, images: Iterable[np.ndarray]) -> dict[str, Span]:
+def measure_activation_ranges(graph: Graph, images: Iterable[np.ndarray]) -> dict[str, ActivationRange]:
     """Run pictures through a simplified graph in float32, and see what goes into each product over maps.
 
     Args:
@@ -32,8 +32,8 @@ def measure_spans(graph: Graph, images: Iterable[np.ndarray]) -> dict[str, Span]
         By the names of the values, the mean over groups of :data:`TOGETHER` pictures of their least and greatest.
     """
     assert graph.size is not None
-    network = Network(graph, graph.size, How(fused=False))
-    found: dict[str, list[Span]] = {}
+    network = Network(graph, graph.size, PlanOptions(fused=False))
+    found: dict[str, list[ActivationRange]] = {}
     for number, image in enumerate(images):
         for name, values in network.inputs_of_products(image):
             groups, span = found.setdefault(name, []), (float(values.min()), float(values.max()))
@@ -47,13 +47,13 @@ def measure_spans(graph: Graph, images: Iterable[np.ndarray]) -> dict[str, Span]
     }
 
 
-def write_spans(folder: Path, spans: Mapping[str, Span]) -> None:
+def write_activation_ranges(folder: Path, activation_ranges: Mapping[str, ActivationRange]) -> None:
     """Put them into an exported folder."""
-    write_json(folder / FILE, {"spans": {name: list(span) for name, span in spans.items()}})
+    write_json(folder / FILE, {"spans": {name: list(span) for name, span in activation_ranges.items()}})
 
 
-def read_spans(folder: Path) -> dict[str, Span]:
-    """What :func:`write_spans` wrote.
+def read_activation_ranges(folder: Path) -> dict[str, ActivationRange]:
+    """What :func:`write_activation_ranges` wrote.
 
     Raises:
         PredictError: the folder has no such file, or a damaged one.

@@ -10,13 +10,13 @@ from typing import Any, Optional
 import numpy as np
 
 from pplc_cli.kernels.graph.graph import Graph
-from pplc_cli.kernels.infer.operands import How
+from pplc_cli.kernels.infer.operands import PlanOptions
 from pplc_cli.kernels.infer.packing import Weights, aligned
 from pplc_cli.kernels.infer.plan import Plan
 from pplc_cli.kernels.infer.program import OPERATION, team
 from pplc_cli.kernels.simd.arena import Part, Slot
 from pplc_cli.kernels.simd.llvm import LANES
-from pplc_cli.kernels.simd.team import Team
+from pplc_cli.kernels.simd.team import ThreadTeam
 
 KEPT = 8  # plans; each is a few hundred kB of addresses
 
@@ -30,7 +30,9 @@ class Network:
         outputs: numbers a picture.
     """
 
-    def __init__(self, graph: Graph, size: tuple[int, int], how: How, *, weights: Optional[Weights] = None) -> None:
+    def __init__(
+        self, graph: Graph, size: tuple[int, int], how: PlanOptions, *, weights: Optional[Weights] = None
+    ) -> None:
         """Args: graph: simplified; weights: those of another network of the same graph, to be shared.
 
         Raises:
@@ -38,7 +40,7 @@ class Network:
         """
         self.graph, self.size, self.how = graph, size, how
         self.weights = weights if weights is not None else Weights()
-        self._team: Team = team(how.threads)
+        self._team: ThreadTeam = team(how.threads)
         self._plans: OrderedDict[int, _Bound] = OrderedDict()
         self._arena = np.empty(0, np.uint8)
         self._lock = threading.Lock()

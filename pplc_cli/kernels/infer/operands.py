@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Union
 
 from pplc_cli.kernels.graph.shapes import Shape
-from pplc_cli.kernels.infer.packing import Span
+from pplc_cli.kernels.infer.packing import ActivationRange
 from pplc_cli.kernels.simd.arena import Buffer, Field, Part, Slot
 from pplc_cli.kernels.simd.rows import padded
 
@@ -19,7 +19,7 @@ class Unsupported(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class How:
+class PlanOptions:
     """How plans compute.
 
     Attributes:
@@ -32,7 +32,7 @@ class How:
 
     threads: int = 1
     precision: str = "float32"
-    spans: Mapping[str, Span] = dataclasses.field(default_factory=dict)
+    activation_ranges: Mapping[str, ActivationRange] = dataclasses.field(default_factory=dict)
     fused: bool = True
 
 
@@ -57,5 +57,5 @@ class Value:
 
     @property
     def columns(self) -> int:
-        """How many numbers of a row may be written: the padding too where the rows are this value's alone."""
+        """PlanOptions many numbers of a row may be written: the padding too where the rows are this value's alone."""
         return self.ld if self.start == 0 and self.ld == padded(self.shape[0]) else self.shape[0]

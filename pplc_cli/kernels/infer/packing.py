@@ -14,7 +14,7 @@ from pplc_cli.kernels.simd import activations
 from pplc_cli.kernels.simd.rows import padded
 
 ACTIVATION_CODES = {name: getattr(activations, name.upper()) for name in ACTIVATIONS}
-Span = tuple[float, float]  # the least and the largest
+ActivationRange = tuple[float, float]  # the least and the largest
 
 
 class Weights:
@@ -94,7 +94,7 @@ def aligned(array: np.ndarray) -> np.ndarray:
     return result
 
 
-def packed(weight: np.ndarray, bias: Optional[np.ndarray], kind: int, span: Span) -> tuple[np.ndarray, ...]:
+def packed(weight: np.ndarray, bias: Optional[np.ndarray], kind: int, span: ActivationRange) -> tuple[np.ndarray, ...]:
     """A layer (k, outputs) as a product reads it: panels, bias, and for INT8 the factors of outputs and of the input.
 
     Args:

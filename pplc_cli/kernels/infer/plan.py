@@ -15,7 +15,7 @@ import numpy as np
 
 from pplc_cli.kernels.graph.graph import Graph, Node
 from pplc_cli.kernels.graph.shapes import shapes_of
-from pplc_cli.kernels.infer.operands import Fields, How, Unsupported, Value
+from pplc_cli.kernels.infer.operands import Fields, PlanOptions, Unsupported, Value
 from pplc_cli.kernels.infer.ops.convolution import APART, planar_width
 from pplc_cli.kernels.infer.ops.tiles import BFLOAT16, CHEAP, FLOAT32, INT8
 from pplc_cli.kernels.infer.packing import ACTIVATION_CODES, Weights, as_matrix, packed, shift, taps
@@ -41,7 +41,7 @@ class Plan:
         scratch: bytes that each thread needs.
     """
 
-    def __init__(self, graph: Graph, size: tuple[int, int], n: int, how: How, weights: Weights) -> None:
+    def __init__(self, graph: Graph, size: tuple[int, int], n: int, how: PlanOptions, weights: Weights) -> None:
         self.graph, self.n, self.how, self.threads, self.weights = graph, n, how, how.threads, weights
         self.shapes = shapes_of(graph, size)
         self.body: list[Fields] = []
@@ -178,7 +178,7 @@ class Plan:
     def _factors(self, node: Node, kind: int = FLOAT32, *, planar: bool = False) -> Fields:
         """The fields of a product's weights."""
         weight, bias = node.weights["weight"], node.weights.get("bias")
-        span = self.how.spans.get(node.inputs[0], (0.0, 0.0))
+        span = self.how.activation_ranges.get(node.inputs[0], (0.0, 0.0))
 
         def make() -> tuple[np.ndarray, ...]:
             matrix = weight if weight.ndim == 2 else as_matrix(weight, node.options["groups"], planar=planar)
@@ -188,9 +188,9 @@ class Plan:
         return {"kind": kind, **dict(zip(("w", "bias", "factor", "quant"), addresses))}
 
     def _kind(self, node: Node) -> int:
-        """How a layer's products are computed: the few numbers behind the pooling cost nothing and decide the most."""
+        """The precision of a layer's products; those after the pooling are few and decide most: float32."""
         kind = KINDS[self.how.precision]
-        known = kind != INT8 or node.inputs[0] in self.how.spans
+        known = kind != INT8 or node.inputs[0] in self.how.activation_ranges
         return kind if known and self._is_map(node.inputs[0]) else FLOAT32
 
     def _dense(self, node: Node) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pplc_cli.kernels.infer.ops import convolution, elementwise, pooling
-from pplc_cli.kernels.simd.team import Team, compiled, digest, is_compiled, meet, nothing
+from pplc_cli.kernels.simd.team import ThreadTeam, barrier, compiled, digest, is_compiled, nothing
 
 # The fields of an operation, each int64: addresses, sizes and switches. Kernels say what they mean to them.
 FIELDS = """
@@ -35,7 +35,7 @@ class Code(enum.IntEnum):
 
 
 def _compiled(sources: str) -> Any:
-    def work(ops, thread, threads, scratch, meeting):  # type: ignore[no-untyped-def]
+    def work(ops, thread, threads, scratch, arrivals):  # type: ignore[no-untyped-def]
         """One thread's part of a program: every operation, and after each a meeting."""
         len(sources)
         for i in range(len(ops)):
@@ -59,7 +59,7 @@ def _compiled(sources: str) -> Any:
                 pooling.pool(op, thread, threads)
             elif code == Code.SOFTMAX:
                 elementwise.softmax(op, thread, threads)
-            meet(meeting, threads)
+            barrier(arrivals, threads)
 
     return compiled(work)
 
@@ -72,11 +72,11 @@ def is_ready() -> bool:
     return is_compiled(_work, *nothing(OPERATION))
 
 
-def team(threads: int) -> Team:
+def team(threads: int) -> ThreadTeam:
     """Threads that run these programs; all networks share those of a number, but for one: then each has its own."""
-    return _team(threads) if threads > 1 else Team(1, _work, OPERATION)
+    return _team(threads) if threads > 1 else ThreadTeam(1, _work, OPERATION)
 
 
 @functools.cache
-def _team(threads: int) -> Team:
-    return Team(threads, _work, OPERATION)
+def _team(threads: int) -> ThreadTeam:
+    return ThreadTeam(threads, _work, OPERATION)

@@ -18,14 +18,14 @@ from pplc_cli.kernels.simd.vector import fetch_add, give_way, kernel, pause, rea
 
 
 @kernel
-def meet(meeting, threads):  # type: ignore[no-untyped-def]
+def barrier(arrivals, threads):  # type: ignore[no-untyped-def]
     """Wait for the other threads of the team."""
     if threads == 1:
         return
-    arrived = fetch_add(meeting, 1) + 1
+    arrived = fetch_add(arrivals, 1) + 1
     target = (arrived + threads - 1) // threads * threads
     turns = 0
-    while read_shared(meeting) < target:
+    while read_shared(arrivals) < target:
         turns += 1
         if turns < 2000:
             pause()
@@ -61,14 +61,14 @@ def nothing(operation: np.dtype) -> tuple:
     return np.zeros(0, operation), 0, 1, 0, 0
 
 
-class Team:
+class ThreadTeam:
     """Threads that run programs together, and the memory they work in; the caller's thread is one of them."""
 
     def __init__(self, threads: int, work: Any, operation: np.dtype) -> None:
         """Args: work: see :func:`compiled`; operation: the type of what its lists hold."""
         self.threads, self._work, self._operation = threads, work, operation
         self._lock = threading.Lock()
-        self._meeting = np.zeros(8, np.int64)
+        self._arrivals = np.zeros(8, np.int64)
         self._scratch = np.zeros(0, np.uint8)
         self._memory: list[np.ndarray] = []  # what nobody works in now
         self._job: Any = None
@@ -76,14 +76,14 @@ class Team:
         self._process = -1
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forked)
-        self._hire()
+        self._start_threads()
 
     def run(self, ops: np.ndarray, scratch: int) -> None:
         """Run a program; ``scratch``: bytes that each thread needs."""
         if not len(ops):
             return
         with self._lock:
-            self._hire()
+            self._start_threads()
             size = (scratch + 8191) // 4096 * 4096
             if len(self._scratch) < self.threads * size + 64:
                 self._scratch = np.zeros(self.threads * size + 64, np.uint8)
@@ -105,20 +105,20 @@ class Team:
 
     def _part(self, thread: int) -> None:
         ops, base, size = self._job
-        self._work(ops, thread, self.threads, base + thread * size, self._meeting.ctypes.data)
+        self._work(ops, thread, self.threads, base + thread * size, self._arrivals.ctypes.data)
 
     def _forked(self) -> None:
         """In a child: whoever held the lock is not there."""
         self._lock = threading.Lock()
 
-    def _hire(self) -> None:
+    def _start_threads(self) -> None:
         """Start the threads, in a forked child again."""
         if self._process == os.getpid():
             return
         self._process = os.getpid()
         # In a forked child the old ones would wake threads of the parent.
         self._start = [SimpleQueue() for _ in range(self.threads - 1)]
-        self._meeting = np.zeros(8, np.int64)
+        self._arrivals = np.zeros(8, np.int64)
         self._work(*nothing(self._operation))  # compiled, or read from the cache, before threads need it
         for number in range(1, self.threads):
             threading.Thread(target=self._serve, args=(number,), name=f"pplc-{number}", daemon=True).start()

@@ -10,18 +10,18 @@ import paddle
 from paddle.autograd import PyLayer
 from paddle.jit.dy2static.convert_call_func import convert_call
 
-from pplc_cli.kernels.simd.team import Team
-from pplc_cli.kernels.train.batch import Run
+from pplc_cli.kernels.simd.team import ThreadTeam
+from pplc_cli.kernels.train.batch import BatchRun
 from pplc_cli.kernels.train.plan import Plan
 from pplc_cli.kernels.train.program import make_team
 from pplc_cli.kernels.train.trace import Untraceable, has_hooks, opaque_layers, trace
-from pplc_cli.kernels.train.views import How
+from pplc_cli.kernels.train.views import PlanOptions
 
 _logger = logging.getLogger(__name__)
 
 
 @functools.cache
-def team(threads: int) -> Team:
+def team(threads: int) -> ThreadTeam:
     """The process's threads; all networks share them."""
     return make_team(threads)
 
@@ -44,7 +44,7 @@ class _Differentiable(PyLayer):
 class _Lease:
     """A run that is in use until its backward pass is over or given up."""
 
-    def __init__(self, run: Run, free: list[Run]) -> None:
+    def __init__(self, run: BatchRun, free: list[BatchRun]) -> None:
         self.run, self._free = run, free
 
     def __del__(self) -> None:
@@ -55,11 +55,11 @@ class _Lease:
 class Accelerated:
     """Stands in for a layer's ``forward``."""
 
-    def __init__(self, layer: Any, how: How) -> None:
+    def __init__(self, layer: Any, how: PlanOptions) -> None:
         self.layer, self.original, self.how = layer, layer.forward, how
         # Paddle asks for these when it makes a static graph; __call__ translates what must be translated.
         self.__dict__.update({"__name__": "forward", "__already_d2s": True})
-        self._runs: dict[Any, list[Run]] = {}
+        self._runs: dict[Any, list[BatchRun]] = {}
         self._plans: dict[Any, Plan] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class Accelerated:
                     _replace(child, self.how)
             plan = self._plans[key] = Plan(graph, self.how, training, key[2])
         free = self._runs.setdefault(key, [])
-        lease = _Lease(free.pop() if free else Run(plan, team(self.how.threads)), free)
+        lease = _Lease(free.pop() if free else BatchRun(plan, team(self.how.threads)), free)
         if not plan.backward:
             return lease.run.forward(x.contiguous())
         return _Differentiable.apply(x.contiguous(), lease, *plan.parameters)
@@ -115,7 +115,7 @@ def _fits(x: Any) -> bool:
     )
 
 
-def _replace(layer: Any, how: How) -> None:
+def _replace(layer: Any, how: PlanOptions) -> None:
     if not isinstance(layer.__dict__.get("forward"), Accelerated):
         object.__setattr__(layer, "forward", Accelerated(layer, how))
 
@@ -131,6 +131,6 @@ def replace(network: Any, threads: Optional[int], reduce: Any, half: bool) -> No
     """Let a network's forward pass run through plans."""
     from pplc_cli.base.hardware import physical_cores
 
-    how = How(threads or physical_cores(), reduce, half)
+    how = PlanOptions(threads or physical_cores(), reduce, half)
     team(how.threads)  # has the kernels compiled or loaded now, not in the first step
     _replace(network, how)

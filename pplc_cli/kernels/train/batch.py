@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 
 from pplc_cli.kernels.simd.arena import Buffer, Slot
-from pplc_cli.kernels.simd.team import Team
+from pplc_cli.kernels.simd.team import ThreadTeam
 from pplc_cli.kernels.train.plan import Plan
 from pplc_cli.kernels.train.program import OPERATION
 
@@ -38,10 +38,10 @@ class _Segment:
             self.ops[name][index] = address
 
 
-class Run:
+class BatchRun:
     """A plan for one batch at a time; it borrows its memory from the team until the batch is done."""
 
-    def __init__(self, plan: Plan, team: Team) -> None:
+    def __init__(self, plan: Plan, team: ThreadTeam) -> None:
         self.plan, self.team = plan, team
         self._arena: Optional[np.ndarray] = None
         self._base = 0

@@ -18,8 +18,8 @@ from pplc_cli.kernels.train.ops.blocks import statistics_size
 from pplc_cli.kernels.train.ops.gemm import PANEL
 from pplc_cli.kernels.train.program import Code
 from pplc_cli.kernels.train.scratch import block_rows, scratch_size
-from pplc_cli.kernels.train.trace import Graph, Node
-from pplc_cli.kernels.train.views import Builder, How, Norm, View
+from pplc_cli.kernels.train.trace import Node, TracedGraph
+from pplc_cli.kernels.train.views import Builder, Norm, PlanOptions, View
 
 
 class Plan(Builder):
@@ -31,7 +31,7 @@ class Plan(Builder):
         training: whether a backward pass will follow.
     """
 
-    def __init__(self, graph: Graph, how: How, training: bool, input_gradient: bool) -> None:
+    def __init__(self, graph: TracedGraph, how: PlanOptions, training: bool, input_gradient: bool) -> None:
         super().__init__(graph, how, training)
         self.input_gradient = training and input_gradient
         self.dropouts: list[Node] = []

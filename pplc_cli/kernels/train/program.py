@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pplc_cli.kernels.simd.team import Team, compiled, digest, is_compiled, meet, nothing
+from pplc_cli.kernels.simd.team import ThreadTeam, barrier, compiled, digest, is_compiled, nothing
 from pplc_cli.kernels.train.ops import batch_norm, convolution, depthwise, elementwise, pooling
 
 # The fields of an operation, each int64: addresses, sizes and switches. Kernels say what they mean to them.
@@ -48,7 +48,7 @@ class Code(enum.IntEnum):
 
 
 def _compiled(digest: str) -> Any:
-    def work(ops, thread, threads, scratch, meeting):  # type: ignore[no-untyped-def]
+    def work(ops, thread, threads, scratch, arrivals):  # type: ignore[no-untyped-def]
         """One thread's part of a program: every operation, and after each a meeting."""
         len(digest)
         for i in range(len(ops)):
@@ -100,7 +100,7 @@ def _compiled(digest: str) -> Any:
                 elementwise.to_pixels(op, thread, threads)
             elif code == Code.TO_PLANES:
                 elementwise.to_planes(op, thread, threads)
-            meet(meeting, threads)
+            barrier(arrivals, threads)
 
     return compiled(work)
 
@@ -113,6 +113,6 @@ def is_ready() -> bool:
     return is_compiled(_work, *nothing(OPERATION))
 
 
-def make_team(threads: int) -> Team:
+def make_team(threads: int) -> ThreadTeam:
     """Threads that run these programs."""
-    return Team(threads, _work, OPERATION)
+    return ThreadTeam(threads, _work, OPERATION)

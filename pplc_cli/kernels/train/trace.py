@@ -31,7 +31,7 @@ class Node:
     needed: bool = False
 
 
-class Graph:
+class TracedGraph:
     """Nodes in the order they run; ``output`` is the last, ``flat`` where it is (N, C)."""
 
     def __init__(self, shape: tuple[int, int, int, int], flat: bool) -> None:
@@ -43,10 +43,10 @@ class Graph:
         return len(self.nodes) - 1
 
 
-class Stand:
+class TracedTensor:
     """Stands for a tensor while tracing."""
 
-    def __init__(self, graph: Graph, node: int, flat: bool = False) -> None:
+    def __init__(self, graph: TracedGraph, node: int, flat: bool = False) -> None:
         self._graph, self._node, self._flat = graph, node, flat
 
     def __getattr__(self, name: str) -> Any:
@@ -57,13 +57,13 @@ class Stand:
         n, c, h, w = self._graph.nodes[self._node].shape
         return [n, c] if self._flat else [n, c, h, w]
 
-    def flatten(self, start_axis: int = 0, stop_axis: int = -1) -> Stand:
+    def flatten(self, start_axis: int = 0, stop_axis: int = -1) -> TracedTensor:
         return _flatten(self, start_axis, stop_axis)
 
-    def __add__(self, other: Any) -> Stand:
+    def __add__(self, other: Any) -> TracedTensor:
         return _add(self, other)
 
-    def __mul__(self, other: Any) -> Stand:
+    def __mul__(self, other: Any) -> TracedTensor:
         return _multiply(self, other)
 
     __radd__, __rmul__ = __add__, __mul__
@@ -76,7 +76,7 @@ class Stand:
 
 
 def _node(stand: Any) -> Node:
-    if not isinstance(stand, Stand):
+    if not isinstance(stand, TracedTensor):
         raise Untraceable("a tensor that does not come from the input")
     return stand._graph.nodes[stand._node]
 
@@ -86,24 +86,26 @@ def _require(condition: bool, what: str) -> None:
         raise Untraceable(what)
 
 
-def _make(kind: str, stands: list[Stand], shape: tuple, flat: bool, layer: Any = None, **options: Any) -> Stand:
+def _make(
+    kind: str, stands: list[TracedTensor], shape: tuple, flat: bool, layer: Any = None, **options: Any
+) -> TracedTensor:
     graph = stands[0]._graph
-    return Stand(graph, graph.add(kind, [s._node for s in stands], shape, layer, **options), flat)
+    return TracedTensor(graph, graph.add(kind, [s._node for s in stands], shape, layer, **options), flat)
 
 
-def _flatten(x: Stand, start_axis: int = 0, stop_axis: int = -1, name: Any = None) -> Stand:
+def _flatten(x: TracedTensor, start_axis: int = 0, stop_axis: int = -1, name: Any = None) -> TracedTensor:
     _, _, h, w = _node(x).shape
     # With one pixel an image the order of pixels and channels is the same in both layouts.
     _require(start_axis == 1 and stop_axis in (-1, 3) and h * w == 1, "flatten")
-    return Stand(x._graph, x._node, flat=True)
+    return TracedTensor(x._graph, x._node, flat=True)
 
 
-def _add(x: Any, y: Any, name: Any = None) -> Stand:
+def _add(x: Any, y: Any, name: Any = None) -> TracedTensor:
     _require(_node(x).shape == _node(y).shape and x._flat == y._flat, "an addition of different shapes")
     return _make("add", [x, y], _node(x).shape, x._flat)
 
 
-def _multiply(x: Any, y: Any, name: Any = None) -> Stand:
+def _multiply(x: Any, y: Any, name: Any = None) -> TracedTensor:
     a, b = _node(x).shape, _node(y).shape
     if a[2:] == (1, 1) and b[2:] != (1, 1):
         x, y, a, b = y, x, b, a
@@ -111,7 +113,7 @@ def _multiply(x: Any, y: Any, name: Any = None) -> Stand:
     return _make("scale", [x, y], a, x._flat)
 
 
-def _concat(x: Any, axis: int = 0, name: Any = None) -> Stand:
+def _concat(x: Any, axis: int = 0, name: Any = None) -> TracedTensor:
     parts = list(x)
     shapes = [_node(part).shape for part in parts]
     _require(axis in (1, -3) and all((s[0], *s[2:]) == (shapes[0][0], *shapes[0][2:]) for s in shapes), "concat")
@@ -119,7 +121,7 @@ def _concat(x: Any, axis: int = 0, name: Any = None) -> Stand:
     return _make("concat", parts, (n, sum(s[1] for s in shapes), h, w), parts[0]._flat)
 
 
-def _split(x: Any, num_or_sections: Any, axis: int = 0, name: Any = None) -> list[Stand]:
+def _split(x: Any, num_or_sections: Any, axis: int = 0, name: Any = None) -> list[TracedTensor]:
     n, c, h, w = _node(x).shape
     _require(axis in (1, -3) and not x._flat, "split")
     if isinstance(num_or_sections, int):
@@ -136,7 +138,7 @@ def _split(x: Any, num_or_sections: Any, axis: int = 0, name: Any = None) -> lis
 
 
 def _activation(code: int) -> Callable:
-    def apply(x: Any, *arguments: Any, **options: Any) -> Stand:
+    def apply(x: Any, *arguments: Any, **options: Any) -> TracedTensor:
         options.pop("name", None)
         # Slopes, offsets and approximations other than the usual ones are Paddle's business.
         _require(not arguments and not any(options.values()), "an activation with options")
@@ -159,14 +161,14 @@ def _sides(padding: Any) -> tuple[tuple[int, int], tuple[int, int]]:
     return both, both
 
 
-def _mean(x: Any, output_size: Any, data_format: str = "NCHW", name: Any = None) -> Stand:
+def _mean(x: Any, output_size: Any, data_format: str = "NCHW", name: Any = None) -> TracedTensor:
     n, c, _, _ = _node(x).shape
     _require(data_format == "NCHW" and output_size in (1, (1, 1), [1, 1]), "adaptive pooling to more than one pixel")
     return _make("mean", [x], (n, c, 1, 1), False)
 
 
 def _pool(largest: bool) -> Callable:
-    def apply(x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, **options: Any) -> Stand:
+    def apply(x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, **options: Any) -> TracedTensor:
         plain = options.pop("data_format", "NCHW") == "NCHW" and options.pop("exclusive", True)
         up = bool(options.pop("ceil_mode", False))
         options.pop("name", None)
@@ -185,7 +187,7 @@ def _pool(largest: bool) -> Callable:
 
 def _dropout(
     x: Any, p: Any = 0.5, axis: Any = None, training: bool = True, mode: str = "upscale_in_train", **_: Any
-) -> Stand:
+) -> TracedTensor:
     if (mode == "upscale_in_train" and not training) or p == 0:
         return x
     shape, pictures = _node(x).shape, axis in (0, [0], (0,))
@@ -212,7 +214,7 @@ FUNCTIONS: dict[Any, dict[str, Callable]] = {
 }
 
 
-def _conv(layer: Any, x: Any) -> Stand:
+def _conv(layer: Any, x: Any) -> TracedTensor:
     n, c, h, w = _node(x).shape
     _require(not x._flat and layer._data_format == "NCHW" and layer._padding_mode == "zeros", "Conv2D")
     outputs, _, *kernel = layer.weight.shape
@@ -244,13 +246,13 @@ def _conv(layer: Any, x: Any) -> Stand:
     )
 
 
-def _norm(layer: Any, x: Any) -> Stand:
+def _norm(layer: Any, x: Any) -> TracedTensor:
     _require(layer._data_format == "NCHW" and not x._flat, "BatchNorm2D")
     batch = layer.training if layer._use_global_stats is None else not layer._use_global_stats
     return _make("norm", [x], _node(x).shape, False, layer, batch=batch)
 
 
-def _linear(layer: Any, x: Any) -> Stand:
+def _linear(layer: Any, x: Any) -> TracedTensor:
     n, c, h, w = _node(x).shape
     _require(h * w == 1 and layer.weight.shape[0] == c, "Linear")
     return _make("linear", [x], (n, layer.weight.shape[1], 1, 1), True, layer)
@@ -269,7 +271,7 @@ def _layer_pool(function: str, **more: Any) -> Callable:
     )
 
 
-def _layer_gelu(layer: Any, x: Any) -> Stand:
+def _layer_gelu(layer: Any, x: Any) -> TracedTensor:
     return FUNCTIONS[nn.functional]["gelu"](x, approximate=layer._approximate)
 
 
@@ -303,9 +305,9 @@ def has_hooks(layer: Any) -> bool:
     return bool(layer._forward_pre_hooks or layer._forward_post_hooks)
 
 
-def _opaque(layer: Any, stands: tuple, options: dict) -> Stand:
+def _opaque(layer: Any, stands: tuple, options: dict) -> TracedTensor:
     """A layer that Paddle runs: one tensor in, one out, whose shape a trial on white pixels tells."""
-    _require(len(stands) == 1 and isinstance(stands[0], Stand) and not options, type(layer).__name__)
+    _require(len(stands) == 1 and isinstance(stands[0], TracedTensor) and not options, type(layer).__name__)
     (x,) = stands
     numbers = paddle.get_rng_state()
     # Running statistics are parameters to Paddle, which nobody trains.
@@ -323,7 +325,7 @@ def _opaque(layer: Any, stands: tuple, options: dict) -> Stand:
 
 def _call(layer: Any, *inputs: Any, **options: Any) -> Any:
     """What :meth:`paddle.nn.Layer.__call__` does while tracing."""
-    stands = [value for value in (*inputs, *options.values()) if isinstance(value, Stand)]
+    stands = [value for value in (*inputs, *options.values()) if isinstance(value, TracedTensor)]
     if not stands:
         return _original_call(layer, *inputs, **options)
     graph = stands[0]._graph
@@ -365,7 +367,7 @@ def _functions_replaced() -> Iterator[None]:
     def replace(original: Callable, traced: Callable) -> Callable:
         def choose(x: Any, *arguments: Any, **options: Any) -> Any:
             some = x[0] if isinstance(x, (list, tuple)) and x else x
-            return (traced if isinstance(some, Stand) else original)(x, *arguments, **options)
+            return (traced if isinstance(some, TracedTensor) else original)(x, *arguments, **options)
 
         return choose
 
@@ -378,20 +380,20 @@ def _functions_replaced() -> Iterator[None]:
             setattr(module, name, original)
 
 
-def trace(network: Any, forward: Callable, shape: list[int]) -> Graph:
+def trace(network: Any, forward: Callable, shape: list[int]) -> TracedGraph:
     """The graph of ``forward`` for an input of that shape, (N, C, H, W) or (N, C).
 
     Raises:
         Untraceable: the forward pass itself (not a layer within it) does what is not known.
     """
     flat = len(shape) == 2
-    graph = Graph((*shape, 1, 1) if flat else tuple(shape), flat)  # type: ignore[arg-type]
+    graph = TracedGraph((*shape, 1, 1) if flat else tuple(shape), flat)  # type: ignore[arg-type]
     with _functions_replaced(), _call_replaced(_call):
         try:
-            result = forward(Stand(graph, 0, flat))
+            result = forward(TracedTensor(graph, 0, flat))
         except (TypeError, ValueError, AttributeError) as error:
             raise Untraceable(str(error)) from None
-    _require(isinstance(result, Stand), "a result that is not one tensor")
+    _require(isinstance(result, TracedTensor), "a result that is not one tensor")
     graph.output, graph.flat_output = result._node, result._flat
     graph.nodes[graph.output].uses += 1
     graph.nodes[graph.output].needed = True
@@ -402,9 +404,9 @@ def trace(network: Any, forward: Callable, shape: list[int]) -> Graph:
     return graph
 
 
-def opaque_layers(graph: Graph) -> list[Any]:
+def opaque_layers(graph: TracedGraph) -> list[Any]:
     """Layers of a graph that Paddle runs."""
     return [node.layer for node in graph.nodes if node.kind == "opaque"]
 
 
-__all__ = ["Graph", "Node", "Untraceable", "has_hooks", "opaque_layers", "trace"]
+__all__ = ["Node", "TracedGraph", "Untraceable", "has_hooks", "opaque_layers", "trace"]

@@ -10,7 +10,7 @@ import numpy as np
 from pplc_cli.kernels.simd.arena import Buffer, Field, Slot, Step
 from pplc_cli.kernels.simd.rows import padded
 from pplc_cli.kernels.train.program import Code
-from pplc_cli.kernels.train.trace import Graph, Node
+from pplc_cli.kernels.train.trace import Node, TracedGraph
 
 
 @dataclass
@@ -57,8 +57,8 @@ class View:
 
 
 @dataclass(frozen=True)
-class How:
-    """How plans compute.
+class PlanOptions:
+    """PlanOptions plans compute.
 
     Attributes:
         threads: of the team that runs them.
@@ -74,7 +74,7 @@ class How:
 class Builder:
     """Writes operations down, and keeps the books on who still owes a view a part of its gradient."""
 
-    def __init__(self, graph: Graph, how: How, training: bool) -> None:
+    def __init__(self, graph: TracedGraph, how: PlanOptions, training: bool) -> None:
         self.graph, self.how, self.training = graph, how, training
         self.threads, self.reduce = how.threads, how.reduce
         self.forward: list[Step] = []

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Optional
 import paddle
 from paddle import nn
 
-from pplc_cli.models.families.layers import ConvBNAct, PartedNetwork
+from pplc_cli.models.families.layers import ConvBNAct, StagedNetwork
 
 
 class Stage(NamedTuple):
@@ -72,7 +72,7 @@ class InvertedResidual(nn.Layer):
         return x + y if self.residual else y
 
 
-class EfficientNetLite(PartedNetwork):
+class EfficientNetLite(StagedNetwork):
     """The network of :data:`STAGES`; sides of pictures are even down to the last stride, so multiples of 32."""
 
     def __init__(self, num_classes: int = 1000, dropout: float = 0.2) -> None:
@@ -91,7 +91,7 @@ class EfficientNetLite(PartedNetwork):
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(HEAD, num_classes)
 
-    def parts(self) -> list[tuple[str, Callable[[paddle.Tensor], paddle.Tensor]]]:
+    def named_stages(self) -> list[tuple[str, Callable[[paddle.Tensor], paddle.Tensor]]]:
         stages = [(name, getattr(self, name)) for name in STAGES]
         return [("stem", self.stem), *stages, ("head", self._widen_and_pool), ("fc", self._classify)]
 

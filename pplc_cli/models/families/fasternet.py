@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from pplc_cli.models.families.layers import PartedNetwork
+from pplc_cli.models.families.layers import StagedNetwork
 
 
 class Variant(NamedTuple):
@@ -112,7 +112,7 @@ class Merging(nn.Layer):
         return self.norm(self.reduction(x))
 
 
-class FasterNet(PartedNetwork):
+class FasterNet(StagedNetwork):
     """The network: embedding, four stages with a merging between, head."""
 
     def __init__(self, variant: Variant, num_classes: int = 1000, dropout: float = 0.0) -> None:
@@ -132,7 +132,7 @@ class FasterNet(PartedNetwork):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(HEAD, num_classes, paddle.ParamAttr(initializer=nn.initializer.TruncatedNormal(std=0.02)))
 
-    def parts(self) -> list[tuple[str, Callable[[paddle.Tensor], paddle.Tensor]]]:
+    def named_stages(self) -> list[tuple[str, Callable[[paddle.Tensor], paddle.Tensor]]]:
         stages = [(f"stages.{number}", stage) for number, stage in enumerate(self.stages)]
         return [("patch_embed", self.patch_embed), *stages, ("pre_head", self._widen), ("head", self._classify)]
 

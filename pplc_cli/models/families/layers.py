@@ -15,22 +15,22 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
-class PartedNetwork(nn.Layer):
+class StagedNetwork(nn.Layer):
     """A classifier as parts in a row, so that training can freeze the first ones."""
 
-    def parts(self) -> list[tuple[str, Callable[[paddle.Tensor], paddle.Tensor]]]:
+    def named_stages(self) -> list[tuple[str, Callable[[paddle.Tensor], paddle.Tensor]]]:
         """The parts of the forward pass in their order, by name; the last is the classifier."""
         raise NotImplementedError
 
     def features(self, x: paddle.Tensor) -> paddle.Tensor:
         """(N, 3, H, W) to the numbers before the classifier, (N, C)."""
-        for _, part in self.parts()[:-1]:
+        for _, part in self.named_stages()[:-1]:
             x = part(x)
         return x
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """(N, 3, H, W), normalised, to logits (N, classes)."""
-        _, classify = self.parts()[-1]
+        _, classify = self.named_stages()[-1]
         return classify(self.features(x))
 
 

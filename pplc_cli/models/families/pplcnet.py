@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Optional
 import paddle
 from paddle import nn
 
-from pplc_cli.models.families.layers import ConvBNAct, PartedNetwork, SqueezeExcite, make_divisible
+from pplc_cli.models.families.layers import ConvBNAct, SqueezeExcite, StagedNetwork, make_divisible
 from pplc_cli.models.options import AS_KNOWN, ModelOptions
 
 
@@ -66,7 +66,7 @@ class DepthwiseSeparable(nn.Layer):
         return self.pw_conv(x)
 
 
-class PPLCNet(PartedNetwork):
+class PPLCNet(StagedNetwork):
     """The network; :data:`STAGES` times a width, with the changes that the paper's ablations make."""
 
     def __init__(
@@ -101,7 +101,7 @@ class PPLCNet(PartedNetwork):
         self.dropout = nn.Dropout(dropout, mode="downscale_in_infer")
         self.fc = nn.Linear(channels, num_classes)
 
-    def parts(self) -> list[tuple[str, Callable[[paddle.Tensor], paddle.Tensor]]]:
+    def named_stages(self) -> list[tuple[str, Callable[[paddle.Tensor], paddle.Tensor]]]:
         blocks = [(name, getattr(self, name)) for name in STAGES]
         return [("conv1", self.conv1), *blocks, ("last_conv", self._pool_and_widen), ("fc", self._classify)]
 

@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from pplc_cli.models.families.layers import ConvBNAct, PartedNetwork, SqueezeExcite, make_divisible
+from pplc_cli.models.families.layers import ConvBNAct, SqueezeExcite, StagedNetwork, make_divisible
 
 
 class Row(NamedTuple):
@@ -105,7 +105,7 @@ class DepthwiseSeparable(nn.Layer):
         self.dw_conv.bias.set_value(bias.astype(np.float32))
 
 
-class PPLCNetV2(PartedNetwork):
+class PPLCNetV2(StagedNetwork):
     """The network; :data:`STAGES` times a width, with the branches fused as soon as it is set to evaluation."""
 
     def __init__(self, variant: Variant, num_classes: int = 1000, dropout: float = 0.2) -> None:
@@ -130,7 +130,7 @@ class PPLCNetV2(PartedNetwork):
         self.dropout = nn.Dropout(dropout, mode="downscale_in_infer")  # as in PP-LCNet
         self.fc = nn.Linear(HEAD, num_classes)
 
-    def parts(self) -> list[tuple[str, Callable[[paddle.Tensor], paddle.Tensor]]]:
+    def named_stages(self) -> list[tuple[str, Callable[[paddle.Tensor], paddle.Tensor]]]:
         stages = [(f"stage{number}", stage) for number, stage in enumerate(self.stages, 1)]
         return [("stem", self.stem), *stages, ("last_conv", self._pool_and_widen), ("fc", self._classify)]
 

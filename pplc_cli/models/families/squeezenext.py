@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Optional
 import paddle
 from paddle import nn
 
-from pplc_cli.models.families.layers import ConvBNAct, PartedNetwork
+from pplc_cli.models.families.layers import ConvBNAct, StagedNetwork
 
 
 class Variant(NamedTuple):
@@ -81,7 +81,7 @@ class Block(nn.Layer):
         return self.relu(beside + self.bottleneck(beside if self.projected else x))
 
 
-class SqueezeNext(PartedNetwork):
+class SqueezeNext(StagedNetwork):
     """The network; the authors measure it on pictures of 227 x 227."""
 
     def __init__(self, variant: Variant, num_classes: int = 1000, dropout: float = 0.0) -> None:
@@ -101,7 +101,7 @@ class SqueezeNext(PartedNetwork):
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(TAIL, num_classes, bias_attr=False)
 
-    def parts(self) -> list[tuple[str, Callable[[paddle.Tensor], paddle.Tensor]]]:
+    def named_stages(self) -> list[tuple[str, Callable[[paddle.Tensor], paddle.Tensor]]]:
         stages = [(f"stage{number}", stage) for number, stage in enumerate(self.stages, 1)]
         return [("conv1", self._stem), *stages, ("tail", self._reduce_and_pool), ("fc", self._classify)]
 

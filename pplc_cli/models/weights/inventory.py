@@ -13,7 +13,7 @@ from pplc_cli.models.weights.official import official
 
 
 @dataclasses.dataclass(frozen=True)
-class Listed:
+class CachedWeights:
     """A file that is in the cache or could be.
 
     Attributes:
@@ -34,7 +34,7 @@ class Listed:
     sha256: Optional[str]
 
 
-def inventory() -> list[Listed]:
+def inventory() -> list[CachedWeights]:
     """All official weights in the zoo's order, then what was imported."""
     cache = Cache()
     entries = cache.entries()
@@ -50,12 +50,12 @@ def inventory() -> list[Listed]:
         path = cache.folder / file
         cached, entry = path.is_file(), entries.get(file)
         size = path.stat().st_size if cached else None
-        listed.append(Listed(network, source, file, url, size, cached, entry.sha256 if entry else None))
+        listed.append(CachedWeights(network, source, file, url, size, cached, entry.sha256 if entry else None))
     return listed
 
 
 @dataclasses.dataclass(frozen=True)
-class Checked:
+class VerifyResult:
     """A file of the cache, looked at again.
 
     Attributes:
@@ -74,19 +74,19 @@ class Checked:
         return self.state in ("ok", "not recorded yet")
 
 
-def verify() -> Iterator[Checked]:
+def verify() -> Iterator[VerifyResult]:
     """Compare every file in the cache with what is recorded, one after the other."""
     cache = Cache()
     entries = cache.entries()
     for listed in inventory():
         entry, path = entries.get(listed.file), cache.folder / listed.file
         if entry is None and listed.cached:
-            yield Checked(listed.file, "not recorded yet")
+            yield VerifyResult(listed.file, "not recorded yet")
         elif entry is not None and not listed.cached:
-            yield Checked(listed.file, "missing", f"{path} is gone; {entry.remedy}")
+            yield VerifyResult(listed.file, "missing", f"{path} is gone; {entry.remedy}")
         elif entry is not None:
             try:
                 compare(path, entry, str(path))
-                yield Checked(listed.file, "ok")
+                yield VerifyResult(listed.file, "ok")
             except (ModelError, OSError) as error:
-                yield Checked(listed.file, "damaged", str(error))
+                yield VerifyResult(listed.file, "damaged", str(error))

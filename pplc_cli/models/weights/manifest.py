@@ -13,7 +13,7 @@ from typing import Any, Optional
 from pplc_cli.base.cache_dir import cache_folder, sha256_of
 from pplc_cli.base.errors import ModelError
 from pplc_cli.base.files import write_failure, write_json
-from pplc_cli.base.locks import locked
+from pplc_cli.base.locks import lock
 
 FORMAT = 1
 IMPORTED = "imported"  # the folder, and the source, of what `pplc weights import` writes
@@ -92,7 +92,7 @@ class Cache:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with locked(self.folder / ".manifest.lock"):
+            with lock(self.folder / ".manifest.lock"):
                 entries = {**self.entries(), name: entry}
                 files = {key: dataclasses.asdict(entries[key]) for key in sorted(entries)}
                 write_json(self.manifest, {"format": FORMAT, "files": files})

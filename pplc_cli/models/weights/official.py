@@ -11,7 +11,8 @@ from urllib.parse import urlparse
 
 from pplc_cli.base.errors import DownloadError, ModelError, PplcError
 from pplc_cli.base.files import write_failure
-from pplc_cli.base.locks import locked
+from pplc_cli.base.locks import lock
+from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.models.registry import NetworkSpec
 from pplc_cli.models.weights.manifest import Cache, Entry, compare
 from pplc_cli.models.weights.read import read_weights
@@ -49,7 +50,7 @@ def fetch_official(
     *,
     force: bool = False,
     quick: bool = False,
-    progress: Optional[Progress] = None,
+    progress: Optional[ProgressCallback] = None,
     note: Optional[Note] = None,
 ) -> Path:
     """The official weights in the cache: fetched once, recorded at first use, and checked ever after.
@@ -77,7 +78,7 @@ def fetch_official(
             )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with locked(path.with_name(f".{name}.lock")):  # another process may be fetching it
+            with lock(path.with_name(f".{name}.lock")):  # another process may be fetching it
                 if not path.is_file() or force:
                     _fetch(cache, spec, source, url, path, force, quick, progress, note)
                     return path
@@ -97,7 +98,7 @@ def _fetch(
     path: Path,
     force: bool,
     quick: bool,
-    progress: Optional[Progress],
+    progress: Optional[ProgressCallback],
     note: Note,
 ) -> None:
     """Try the mirrors, or the official address, in turn."""
@@ -148,6 +149,3 @@ def _advice(path: Path) -> str:
         f"To go on: put the file at {path} yourself, name mirrors with PPLC_MIRROR=https://... or a proxy with "
         f"HTTPS_PROXY, name your own file with --pretrained FILE, or start from random weights with --pretrained none."
     )
-
-
-Progress = Callable[[int, Optional[int]], None]

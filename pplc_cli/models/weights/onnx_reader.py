@@ -44,7 +44,7 @@ class _Layer:
     act_attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-class Graph:
+class OnnxGraph:
     """A PP-LCNet as an ONNX file has it.
 
     Attributes:
@@ -123,7 +123,7 @@ def _damaged(where: str) -> Iterator[None]:
         raise ModelError(f"{where} is no readable ONNX file ({type(error).__name__}); is the download whole?") from None
 
 
-def read_graph(path: Path) -> Graph:
+def read_graph(path: Path) -> OnnxGraph:
     """Read an .onnx file of PP-LCNet, with normalisation apart from the convolutions.
 
     Raises:
@@ -137,7 +137,7 @@ def read_graph(path: Path) -> Graph:
             f"{path}: no batch normalisation, so it was folded into the convolutions, and training could not go on "
             "from there; write the file without such optimisation"
         )
-    return Graph(str(path), _named(layers, str(path)), scale)
+    return OnnxGraph(str(path), _named(layers, str(path)), scale)
 
 
 def _load(path: Path) -> Any:

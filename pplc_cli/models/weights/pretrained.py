@@ -8,9 +8,9 @@ from typing import Any, Optional
 
 from pplc_cli.base.errors import PplcError
 from pplc_cli.base.files import user_path
+from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.models.registry import NetworkSpec
 from pplc_cli.models.weights.fit import fit_weights
-from pplc_cli.models.weights.official import Progress
 from pplc_cli.models.weights.read import TORCH_SUFFIXES, read_weights
 
 SOURCES = ("none", "auto", "imagenet", "imagenet_ssld", "builtin")
@@ -21,7 +21,7 @@ def load_pretrained(
     spec: NetworkSpec,
     source: str,
     *,
-    progress: Optional[Progress] = None,
+    progress: Optional[ProgressCallback] = None,
     note: Optional[Callable[[str], None]] = None,
 ) -> tuple[str, list[str]]:
     """Fill a network from a source.
@@ -71,7 +71,7 @@ def has_weights(spec: NetworkSpec, source: str) -> bool:
 
 
 def _best(
-    spec: NetworkSpec, progress: Optional[Progress], note: Optional[Callable[[str], None]]
+    spec: NetworkSpec, progress: Optional[ProgressCallback], note: Optional[Callable[[str], None]]
 ) -> tuple[str, Optional[Path]]:
     """The best source there is, and its file where it is official."""
     from pplc_cli.models.weights.builtin import builtin_names

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
@@ -14,11 +16,11 @@ import numpy as np
 from pplc_cli.base.errors import PplcError, PredictError
 from pplc_cli.base.files import PathLike, write_json
 from pplc_cli.base.hardware import physical_cores
-from pplc_cli.base.timing import time_in_turn
+from pplc_cli.base.timing import time_in_turns
 from pplc_cli.predict.engines.base import Engine
 from pplc_cli.predict.engines.installed import installed
 from pplc_cli.predict.engines.open import open_engine
-from pplc_cli.predict.exported_model import describe
+from pplc_cli.predict.exported_model import read_exported
 
 FORMAT = 1
 # In the order in which they stand for what is right. PaddleX is not among them: its network is paddle's.
@@ -27,10 +29,11 @@ BATCH = 16
 # Largest difference of a probability from float32 that counts as agreeing; of features, in parts of the largest one.
 # bfloat16 has 8 bits and int8 as many, which add up over layers: what they cost in accuracy is measured at export.
 LIMITS = {"float32": 1e-4, "bfloat16": 0.1, "int8": 0.3}
+ROUNDS, TURN_SECONDS = 5, 0.1  # of each engine at each batch size
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
+class EngineTime:
     """One engine on this machine.
 
     Attributes:
@@ -59,7 +62,7 @@ class Choice:
         measured_now: whether this call measured, else an earlier one did.
     """
 
-    measured: tuple[Measured, ...]
+    measured: tuple[EngineTime, ...]
     batch_size: int
     remembered: bool
     measured_now: bool
@@ -81,11 +84,11 @@ class Choice:
         text += f"; not with {', '.join(unable)}" if unable else ""
         return text + ("; remembered" if self.remembered else "")
 
-    def _ranking(self) -> list[Measured]:
+    def _ranking(self) -> list[EngineTime]:
         able = [m for m in self.measured if m.reason is None]
         return sorted(able, key=lambda m: (m.latency or 0.0) if self.batch_size == 1 else -(m.rate or 0.0))
 
-    def _figure(self, measured: Measured) -> str:
+    def _figure(self, measured: EngineTime) -> str:
         return f"{measured.latency:.1f}" if self.batch_size == 1 else f"{measured.rate:.0f}"
 
 
@@ -116,7 +119,7 @@ def choose(
     """
     from pplc_cli.data.synthetic import pictures
 
-    description = describe(folder)
+    description = read_exported(folder)
     threads = threads or physical_cores()
     options = {"precision": precision, "threads": threads, "features": features}
     memory = _memory(description.folder, options)
@@ -131,7 +134,7 @@ def choose(
     return Choice(measured, batch_size, remembered=kept, measured_now=True)
 
 
-def _measure(folder: Path, options: Mapping[str, Any], images: np.ndarray) -> tuple[Measured, ...]:
+def _measure(folder: Path, options: Mapping[str, Any], images: np.ndarray) -> tuple[EngineTime, ...]:
     engines: dict[str, Engine] = {}
     reasons = {name: reason for name, reason in installed().items() if name in CANDIDATES and reason}
     answers: dict[str, np.ndarray] = {}
@@ -150,19 +153,21 @@ def _measure(folder: Path, options: Mapping[str, Any], images: np.ndarray) -> tu
         if not difference <= LIMITS[options["precision"]]:  # NaN too
             reasons[name] = f"its answers differ by {difference:.2g}"
             del engines[name]
-    one = time_in_turn({name: _runner(engine, images[:1]) for name, engine in engines.items()})
-    many = time_in_turn({name: _runner(engine, images) for name, engine in engines.items()})
+    one, many = (_median_seconds(engines, images[:count]) for count in (1, len(images)))
     found = []
     for name in CANDIDATES:
         if name in engines:
-            found.append(Measured(name, 1000 * one[name], len(images) / many[name], differences[name]))
+            found.append(EngineTime(name, 1000 * one[name], len(images) / many[name], differences[name]))
         else:
-            found.append(Measured(name, difference=differences.get(name), reason=reasons[name]))
+            found.append(EngineTime(name, difference=differences.get(name), reason=reasons[name]))
     return tuple(found)
 
 
-def _runner(engine: Engine, images: np.ndarray) -> Callable[[], object]:
-    return lambda: engine.run(images)
+def _median_seconds(engines: Mapping[str, Engine], images: np.ndarray) -> dict[str, float]:
+    """Seconds of a batch, by the name of the engine."""
+    runs = [functools.partial(engine.run, images) for engine in engines.values()]
+    times = time_in_turns(runs, rounds=ROUNDS, seconds=TURN_SECONDS)
+    return {name: statistics.median(taken) for name, taken in zip(engines, times)}
 
 
 def _reference(
@@ -197,11 +202,11 @@ def _memory(folder: Path, options: Mapping[str, Any]) -> Path:
     return cache_folder() / "engines" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
-def _read(memory: Path) -> Optional[tuple[Measured, ...]]:
+def _read(memory: Path) -> Optional[tuple[EngineTime, ...]]:
     """What an earlier call found; None where there is nothing usable."""
     try:
         content = json.loads(memory.read_text(encoding="utf-8"))
-        found = tuple(Measured(**entry) for entry in content["measured"])
+        found = tuple(EngineTime(**entry) for entry in content["measured"])
         able = [m for m in found if m.reason is None]
         if not able or any(m.engine not in CANDIDATES for m in found):
             return None
@@ -212,7 +217,7 @@ def _read(memory: Path) -> Optional[tuple[Measured, ...]]:
         return None
 
 
-def _write(memory: Path, measured: tuple[Measured, ...]) -> bool:
+def _write(memory: Path, measured: tuple[EngineTime, ...]) -> bool:
     try:
         write_json(memory, {"format": FORMAT, "measured": [dataclasses.asdict(m) for m in measured]})
         return True

@@ -55,7 +55,7 @@ def _features_of(file: Path) -> bytes:
     try:
         model = onnx.load(str(file))
     except Exception as error:  # protobuf's own kinds
-        raise PredictError(f"{file}: is no ONNX file: {one_line(error)}") from None
+        raise PredictError(f"{file}: is no ONNX file: {one_line(error, stack=True)}") from None
     graph = model.graph
     product = next((node for node in reversed(graph.node) if node.op_type in ("Gemm", "MatMul")), None)
     if product is None:

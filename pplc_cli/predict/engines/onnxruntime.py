@@ -50,7 +50,9 @@ class OnnxRuntimeEngine:
                 source if isinstance(source, bytes) else str(source), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime's own kinds
-            raise PredictError(f"{where}: ONNX Runtime cannot load this network: {one_line(error)}") from None
+            raise PredictError(
+                f"{where}: ONNX Runtime cannot load this network: {one_line(error, stack=True)}"
+            ) from None
         given, made = self._session.get_inputs(), self._session.get_outputs()
         if len(given) != 1 or not made:
             raise PredictError(f"{where}: expected a network with one input, got {len(given)}")

@@ -53,7 +53,7 @@ class OpenVinoEngine:
             self._shape = [side.get_length() if side.is_static else 0 for side in self._network.input().partial_shape]
             request = self._request(1)
         except Exception as error:  # OpenVINO's own kinds
-            raise PredictError(f"{where}: OpenVINO cannot load this network: {one_line(error)}") from None
+            raise PredictError(f"{where}: OpenVINO cannot load this network: {one_line(error, stack=True)}") from None
         kept = request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT").to_string()
         if precision == "bfloat16" and kept != "bf16":
             raise PredictError("this CPU has no bfloat16 that OpenVINO uses; expected --precision float32")

@@ -62,7 +62,7 @@ class PaddleEngine:
         try:
             self._predictor: Any = inference.create_predictor(config)
         except Exception as error:  # Paddle's own kinds, with pages of stack
-            raise PredictError(f"{folder}: Paddle cannot load this model: {one_line(error)}") from None
+            raise PredictError(f"{folder}: Paddle cannot load this model: {one_line(error, stack=True)}") from None
         # Paddle's predictors are not safe to share between threads.
         self._lock = threading.Lock()
         self._input: Any = self._predictor.get_input_handle(self._predictor.get_input_names()[0])

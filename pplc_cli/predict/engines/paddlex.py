@@ -15,7 +15,7 @@ from pplc_cli.base.errors import PredictError, one_line
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.predict.engines.installed import not_installed
-from pplc_cli.predict.exported_model import describe
+from pplc_cli.predict.exported_model import read_exported
 
 _RUN_MODES = {"float32": "mkldnn", "bfloat16": "mkldnn_bf16"}
 
@@ -32,7 +32,7 @@ class PaddleXEngine:
             PredictError: PaddleX is not installed, or cannot load the folder.
         """
         self.precision, self.threads = precision, threads
-        name = describe(folder).name
+        name = read_exported(folder).name
         load_paddle(threads)
         # It asks its servers for models even where the folder is local, and tells them and the user of itself.
         os.environ.setdefault("PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK", "True")
@@ -41,7 +41,7 @@ class PaddleXEngine:
                 warnings.simplefilter("ignore")
                 import paddlex
         except ImportError as error:
-            raise PredictError(f"{not_installed('paddlex')} ({one_line(error)})") from None
+            raise PredictError(f"{not_installed('paddlex')} ({one_line(error, stack=True)})") from None
         paddlex.utils.logging.setup_logging("WARNING")
         settings = {"run_mode": _RUN_MODES[precision], "cpu_threads": threads}
         try:
@@ -49,7 +49,7 @@ class PaddleXEngine:
                 name, model_dir=str(folder), device="cpu", engine="paddle_static", engine_config=settings
             )
         except Exception as error:  # of many kinds, from assertions to Paddle's own
-            raise PredictError(f"{folder}: PaddleX cannot load {name!r}: {one_line(error)}") from None
+            raise PredictError(f"{folder}: PaddleX cannot load {name!r}: {one_line(error, stack=True)}") from None
         self._predictor: Any = model._predictor
         self._lock = threading.Lock()
 

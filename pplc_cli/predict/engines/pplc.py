@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Size = tuple[int, int]
 
 
-class OwnEngine:
+class PplcEngine:
     """A network in our own kernels; see :class:`pplc_cli.predict.engines.base.Engine`."""
 
     name = "pplc"
@@ -34,11 +34,14 @@ class OwnEngine:
         *,
         precision: str = "float32",
         threads: Optional[int] = None,
-        spans: Optional[Mapping[str, tuple[float, float]]] = None,
-        of: Optional[OwnEngine] = None,
+        activation_ranges: Optional[Mapping[str, tuple[float, float]]] = None,
+        of: Optional[PplcEngine] = None,
     ) -> None:
-        """Args: graph: simplified; spans: see :class:`pplc_cli.kernels.infer.operands.How`; of: an engine of the same
-        graph, whose weights serve this one too.
+        """
+        Args:
+            graph: simplified.
+            activation_ranges: see :class:`pplc_cli.kernels.infer.operands.PlanOptions`.
+            of: an engine of the same graph, whose weights this one shares.
 
         Raises:
             PredictError: the graph has a node that the kernels do not know, named; or this CPU lacks the instructions
@@ -51,7 +54,7 @@ class OwnEngine:
         self.graph, self.precision = graph, precision
         self.threads = threads or physical_cores()
         self._weights: Weights = Weights() if of is None else of._weights
-        self._spans = spans or {}
+        self._activation_ranges = activation_ranges or {}
         self._networks: dict[tuple[Size, int], Network] = {}
         self._normalized: Optional[tuple[Normalize, np.ndarray]] = None
         self._lock = threading.Lock()
@@ -79,9 +82,11 @@ class OwnEngine:
         with ThreadPoolExecutor(self.threads, thread_name_prefix="pplc-engine") as pool:
             return np.concatenate(list(pool.map(run, networks, parts)))
 
-    def single(self) -> OwnEngine:
+    def single(self) -> PplcEngine:
         """See :meth:`pplc_cli.predict.engines.base.Engine.single`."""
-        return OwnEngine(self.graph, precision=self.precision, threads=1, spans=self._spans, of=self)
+        return PplcEngine(
+            self.graph, precision=self.precision, threads=1, activation_ranges=self._activation_ranges, of=self
+        )
 
     def _size(self, shape: tuple[int, ...]) -> Size:
         expected = self.graph.size
@@ -102,13 +107,13 @@ class OwnEngine:
     def _network(self, size: Size, number: int) -> Network:
         """The network of all threads (0), or of one of them."""
         from pplc_cli.kernels.infer.network import Network
-        from pplc_cli.kernels.infer.operands import How, Unsupported
+        from pplc_cli.kernels.infer.operands import PlanOptions, Unsupported
 
         with self._lock:
             if (size, number) not in self._networks:
                 if len(self._networks) > 4 * (self.threads + 1):  # pictures of many sizes
                     self._networks.clear()
-                how = How(1 if number else self.threads, self.precision, self._spans)
+                how = PlanOptions(1 if number else self.threads, self.precision, self._activation_ranges)
                 try:
                     self._networks[size, number] = Network(self.graph, size, how, weights=self._weights)
                 except ModelError as error:
@@ -135,24 +140,24 @@ def to_be_compiled() -> Optional[str]:
     return "compiling pplc's kernels for this CPU, once; about ten seconds"
 
 
-def open_folder(folder: Path, *, precision: str, threads: Optional[int], features: bool) -> OwnEngine:
+def open_folder(folder: Path, *, precision: str, threads: Optional[int], features: bool) -> PplcEngine:
     """See :func:`pplc_cli.predict.engines.open.open_engine`."""
     reason = unsupported()
     if reason is not None:
         raise PredictError(f"the engine pplc cannot run here: {reason}; expected --engine paddle")
     _check_cpu(precision)
-    spans = None
+    activation_ranges = None
     if precision == "int8":
-        from pplc_cli.kernels.infer.int8_ranges import read_spans
+        from pplc_cli.kernels.infer.int8_ranges import read_activation_ranges
 
-        spans = read_spans(folder)
+        activation_ranges = read_activation_ranges(folder)
     from pplc_cli.kernels.graph.paddle_reader import UnknownOperation, read_paddle
     from pplc_cli.kernels.graph.simplify import simplify
 
     try:
         graph = read_paddle(folder)
         graph = simplify(graph.features() if features else graph)
-        return OwnEngine(graph, precision=precision, threads=threads, spans=spans)
+        return PplcEngine(graph, precision=precision, threads=threads, activation_ranges=activation_ranges)
     except UnknownOperation as error:
         raise PredictError(f"{error}; expected --engine paddle") from None
     except (ModelError, ValueError) as error:

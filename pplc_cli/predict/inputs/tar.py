@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator
-from typing import Any
 
+from pplc_cli.base.errors import one_line
 from pplc_cli.data.image_files import IGNORED_FILES, MAX_BYTES, is_image_name
 from pplc_cli.predict.inputs.source import Source
 
@@ -37,7 +37,7 @@ def read_tar(path: str) -> Iterator[Source]:
     except FileNotFoundError:
         yield Source(path, error="no such file")
     except Exception as error:  # of six modules: tarfile, gzip, bz2, lzma, zlib, io
-        yield Source(path, error=f"is a damaged tar archive, the rest of it is missing: {_told(error)}")
+        yield Source(path, error=f"is a damaged tar archive, the rest of it is missing: {one_line(error)}")
     else:
         if empty:
             yield Source(path, error="the archive holds no pictures")
@@ -56,8 +56,3 @@ class _Member(tarfile.TarInfo):
             raise tarfile.ReadError("it is cut off") from None
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(str(error)) from None
-
-
-def _told(error: Exception) -> Any:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return text.splitlines()[0]

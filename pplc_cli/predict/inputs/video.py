@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Optional
 
-from pplc_cli.base.errors import PredictError
+from pplc_cli.base.errors import PredictError, one_line
 from pplc_cli.predict.inputs.source import Source
-from pplc_cli.predict.inputs.tar import _told
 
 
 def read_video(path: str, every: Optional[float]) -> Iterator[Source]:
@@ -51,7 +50,7 @@ def read_video(path: str, every: Optional[float]) -> Iterator[Source]:
         yield Source(path, error="no such file")
     except Exception as error:  # FFmpeg's many kinds, and PyAV's own
         where = "is broken or no video" if empty else f"is broken after {seconds:.3f} s, the rest of it is missing"
-        yield Source(path, error=f"{where}: {_told(error)}")
+        yield Source(path, error=f"{where}: {one_line(error)}")
     else:
         if empty:
             yield Source(path, error="the video has no frames")

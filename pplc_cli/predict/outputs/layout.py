@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pplc_cli.base.errors import PredictError
 from pplc_cli.base.files import plain
+from pplc_cli.base.locks import Locked, lock
 from pplc_cli.predict.prediction import Prediction
 from pplc_cli.predict.predictor import Predictor
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class OutputSchema:
     """What an answer consists of.
 
     Attributes:
@@ -26,7 +29,7 @@ class Layout:
     embedding: int = 0
 
     @classmethod
-    def of(cls, predictor: Predictor, top_k: int) -> Layout:
+    def of(cls, predictor: Predictor, top_k: int) -> OutputSchema:
         """What this predictor answers with."""
         return cls(min(top_k, len(predictor.labels)), predictor.embedding_size())
 
@@ -63,8 +66,22 @@ class Output(abc.ABC):
         path: the file.
     """
 
-    def __init__(self, path: Path, layout: Layout) -> None:
+    def __init__(self, path: Path, layout: OutputSchema) -> None:
         self.path, self.layout = path, layout
+        self._lock = contextlib.ExitStack()
+
+    def _hold(self, lock_file: Path) -> None:
+        """Keep other processes from writing the same output until :meth:`close`.
+
+        Raises:
+            PredictError: another process writes it.
+        """
+        try:
+            self._lock.enter_context(lock(lock_file, wait=False))
+        except Locked:
+            raise PredictError(
+                f"{self.path}: another process is writing it; wait for its end, or name another file"
+            ) from None
 
     @abc.abstractmethod
     def claim(self) -> None:
@@ -94,6 +111,6 @@ class Output(abc.ABC):
         """After the last answer."""
         self.sync()
 
-    @abc.abstractmethod
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file and release the lock."""
+        self._lock.close()

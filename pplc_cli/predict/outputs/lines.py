@@ -16,10 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Optional
 
-from pplc_cli.base.errors import PplcError
 from pplc_cli.base.files import plain
-from pplc_cli.base.locks import claim
-from pplc_cli.predict.outputs.layout import Done, Layout, Output
+from pplc_cli.predict.outputs.layout import Done, Output, OutputSchema
 from pplc_cli.predict.prediction import Prediction
 
 
@@ -45,18 +43,14 @@ class LinesOutput(Output):
 
     _file: BinaryIO
 
-    def __init__(self, path: Path, layout: Layout) -> None:
+    def __init__(self, path: Path, layout: OutputSchema) -> None:
         super().__init__(path, layout)
         self._end: Optional[int] = None  # of the last whole record, until the rest is cut off
 
     def claim(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._hold(self.path.with_name(f".{self.path.name}.lock"))
         self._file = self.path.open("a+b", buffering=1 << 14)
-        try:
-            claim(self._file, self.path)
-        except PplcError:
-            self._file.close()
-            raise
 
     def clear(self) -> None:
         self._end = 0
@@ -84,6 +78,7 @@ class LinesOutput(Output):
     def close(self) -> None:
         with contextlib.suppress(OSError):  # what cannot be written has been told
             self._file.close()
+        super().close()
 
     def _cut(self) -> None:
         if self._end is not None:

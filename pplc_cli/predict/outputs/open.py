@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from pplc_cli.base.errors import PredictError
-from pplc_cli.predict.outputs.layout import Layout, Output
+from pplc_cli.predict.outputs.layout import Output, OutputSchema
 from pplc_cli.predict.outputs.lines import Csv, JsonLines
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 
 
-def open_output(path: Path, layout: Layout) -> Output:
+def open_output(path: Path, layout: OutputSchema) -> Output:
     """By the file's suffix.
 
     Raises:

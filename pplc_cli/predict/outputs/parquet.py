@@ -9,19 +9,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Optional
+from typing import Any
 
-from pplc_cli.base.errors import PplcError, PredictError
+from pplc_cli.base.errors import PredictError
 from pplc_cli.base.files import atomic_file, remove_leftovers
-from pplc_cli.base.locks import claim
-from pplc_cli.predict.outputs.layout import Done, Layout, Output
+from pplc_cli.predict.outputs.layout import Done, Output, OutputSchema
 from pplc_cli.predict.prediction import Prediction
 
 ROWS = 16384  # of a group of labels
 EMBEDDINGS = 32 << 20  # bytes of a group
 
 
-def schema_of(layout: Layout) -> Any:
+def schema_of(layout: OutputSchema) -> Any:
     """The columns' types, a ``pyarrow.Schema``."""
     import pyarrow as pa
 
@@ -38,11 +37,9 @@ def table_of(rows: Sequence[Sequence[Any]], schema: Any) -> Any:
 
 
 class Parquet(Output):
-    """Columns of :class:`pplc_cli.predict.outputs.layout.Layout`; embeddings are lists of float32 of one length."""
+    """A Parquet file with the columns of an OutputSchema; embeddings are lists of float32 of one length."""
 
-    _lock: Optional[BinaryIO] = None
-
-    def __init__(self, path: Path, layout: Layout) -> None:
+    def __init__(self, path: Path, layout: OutputSchema) -> None:
         super().__init__(path, layout)
         try:
             self.schema = schema_of(layout)
@@ -56,12 +53,7 @@ class Parquet(Output):
 
     def claim(self) -> None:
         self.parts.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.parts / "lock").open("ab")
-        try:
-            claim(self._lock, self.path)
-        except PplcError:
-            self._lock.close()
-            raise
+        self._hold(self.parts / "lock")
         remove_leftovers(self.parts)
 
     def clear(self) -> None:

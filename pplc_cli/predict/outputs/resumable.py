@@ -18,7 +18,7 @@ from pplc_cli.base.errors import PplcError, PredictError
 from pplc_cli.base.files import PathLike, plain, user_path, write_json
 from pplc_cli.predict.exported_model import hash_model
 from pplc_cli.predict.inputs.source import Source
-from pplc_cli.predict.outputs.layout import Layout, Output
+from pplc_cli.predict.outputs.layout import Output, OutputSchema
 from pplc_cli.predict.outputs.open import open_output
 from pplc_cli.predict.prediction import Prediction
 from pplc_cli.predict.predictor import Predictor
@@ -27,7 +27,7 @@ CHECKPOINT = 2.0  # seconds of work that a lost machine may cost
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
+class RunSignature:
     """What answers depend on beside the pictures.
 
     Attributes:
@@ -41,7 +41,7 @@ class Facts:
     embeddings: bool
 
     @classmethod
-    def of(cls, predictor: Predictor, layout: Layout) -> Facts:
+    def of(cls, predictor: Predictor, layout: OutputSchema) -> RunSignature:
         """What this predictor's answers depend on."""
         engine = predictor.engine
         return cls(hash_model(predictor.folder), engine.name, engine.precision, layout.top_k, predictor.features)
@@ -52,7 +52,7 @@ def peeked(sources: Iterator[Source]) -> Iterator[Source]:
     return chain(list(islice(sources, 1)), sources)
 
 
-class Recording:
+class ResumableOutput:
     """Answers on their way to a file.
 
     Attributes:
@@ -62,7 +62,7 @@ class Recording:
     """
 
     def __init__(
-        self, file: PathLike, predictor: Predictor, layout: Layout, *, resume: bool = False, force: bool = False
+        self, file: PathLike, predictor: Predictor, layout: OutputSchema, *, resume: bool = False, force: bool = False
     ) -> None:
         """Open the file, or go on with it.
 
@@ -78,7 +78,7 @@ class Recording:
                 it, or it cannot be written.
         """
         path = self.path = user_path(file)
-        facts = self.facts = Facts.of(predictor, layout)
+        facts = self.facts = RunSignature.of(predictor, layout)
         self.state = path.with_name(f"{path.name}.state.json")
         self.done = self.failed = 0
         self._output: Output = open_output(path, layout)

@@ -12,13 +12,12 @@ from typing import Optional
 import numpy as np
 
 from pplc_cli.base.files import atomic_file
+from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.data.loader import Loader
 from pplc_cli.training.distill.teacher import Teacher
 
-Progress = Callable[[int, int], None]
 
-
-class TeacherOutputs:
+class TeacherCache:
     """What a teacher says of every picture in several augmented views, computed once and kept on disk.
 
     Attributes:
@@ -34,7 +33,7 @@ class TeacherOutputs:
         loader: Loader,
         views: int,
         folder: Path,
-        progress: Progress,
+        progress: ProgressCallback,
         columns: Optional[Sequence[int]] = None,
     ) -> None:
         """Compute what is not there yet.
@@ -92,7 +91,7 @@ class TeacherOutputs:
             temporary.write_bytes(save(arrays))
 
 
-def _shifted(progress: Progress, before: int, total: int, done: int) -> None:
+def _shifted(progress: ProgressCallback, before: int, total: int, done: int) -> None:
     progress(before + done, total)
 
 

@@ -19,7 +19,7 @@ from pplc_cli.base.errors import TrainError
 from pplc_cli.config.sections import Config, DistillConfig
 from pplc_cli.data.loader import Batch, Loader
 from pplc_cli.data.transforms.basic import Normalize
-from pplc_cli.training.distill.answers import TeacherOutputs
+from pplc_cli.training.distill.answers import TeacherCache
 from pplc_cli.training.distill.teacher import Teacher
 from pplc_cli.training.objective import TINY, cross_entropy, divergence
 from pplc_cli.training.progress import Reporter
@@ -34,14 +34,14 @@ class Distillation:
         map: from the student's features to the teacher's, learnt along with the student; else None.
     """
 
-    def __init__(self, config: DistillConfig, outputs: TeacherOutputs, network: Any) -> None:
+    def __init__(self, config: DistillConfig, outputs: TeacherCache, network: Any) -> None:
         """Args: network: the student; where features are learnt, it has ``parts``."""
         self.config, self.outputs = config, outputs
         self.front: Optional[Any] = None
         self.map: Optional[Any] = None
         if config.features:
-            self.front = Stages(network, 0, len(network.parts()) - 1)
-            self._classify = Stages(network, len(network.parts()) - 1, len(network.parts()))
+            self.front = Stages(network, 0, len(network.named_stages()) - 1)
+            self._classify = Stages(network, len(network.named_stages()) - 1, len(network.named_stages()))
             with evaluating(network), paddle.no_grad():
                 width = int(network.features(paddle.zeros([1, 3, *outputs.size])).shape[1])
             self.map = nn.Linear(width, outputs.teacher.features)
@@ -95,7 +95,7 @@ class Distillation:
         return total
 
 
-def distil(
+def build_distillation(
     config: Config, network: Any, labels: Sequence[str], loader: Loader, folder: Path, reporter: Reporter
 ) -> Distillation:
     """Ask a configuration's teacher about all of a loader's pictures.
@@ -119,12 +119,12 @@ def distil(
     columns = _columns(teacher, labels) if wanted.soft else None
     if wanted.features and not teacher.features:
         raise TrainError(f"distill.features: what the classifier of {teacher.name} reads cannot be had; set it to 0")
-    if wanted.features and not hasattr(network, "parts"):
+    if wanted.features and not hasattr(network, "named_stages"):
         raise TrainError(f"distill.features: {config.model.name} does not give its features; set it to 0")
     if not isinstance(loader.pipeline.sample[-1], Normalize):
         raise TrainError("train.transforms: a teacher needs pictures as Normalize leaves them; put it last")
     loader.views = wanted.views
-    outputs = TeacherOutputs(teacher, loader, wanted.views, folder, reporter.teacher, columns)
+    outputs = TeacherCache(teacher, loader, wanted.views, folder, reporter.teacher, columns)
     if loader.unusable:
         (first, *_), more = sorted(loader.unusable), len(loader.unusable) - 1
         reporter.note(f"{first}{f' and {more} more' if more else ''} cannot be used; nothing is learnt from them")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 from pplc_cli.base.errors import ImageError, PplcError, TrainError
 from pplc_cli.base.files import PathLike, plain, user_path, write_json, write_text
 from pplc_cli.base.hardware import physical_cores
+from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.data.decode import decode_image
 from pplc_cli.data.image_files import is_image_name, list_files, read_bytes
 from pplc_cli.data.lists import find_copies, read_labels, read_part
@@ -28,8 +29,6 @@ SHOWN = 6  # pictures of a class on the contact sheet, those that were nearly le
 TILE = 352  # pixels, twice what the sheet has
 ROWS = 40  # classes on it
 ZOOMS = (1.0, 1.15)
-
-Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Labelling:
         return counts
 
 
-def label_pictures(
+def pseudo_label(
     folder: PathLike,
     models: Sequence[str],
     output: PathLike,
@@ -81,7 +80,7 @@ def label_pictures(
     zooms: Sequence[float] = ZOOMS,
     flip: bool = True,
     threads: Optional[int] = None,
-    progress: Progress = lambda done, total: None,
+    progress: ProgressCallback = lambda done, total: None,
 ) -> Labelling:
     """Label a folder's pictures, and write those that the models are sure of as a list for ``data.extra_list``.
 
@@ -108,7 +107,7 @@ def label_pictures(
     files = [file for file in list_files(folder) if is_image_name(file)]
     if not files:
         raise TrainError(f"{folder}: holds no pictures")
-    committee = _Committee([open_teacher(model, threads=threads) for model in models], zooms, flip)
+    committee = _Ensemble([open_teacher(model, threads=threads) for model in models], zooms, flip)
     listed, unchecked = _on_lists(models)
     copies = find_copies(files, listed)
     kept: list[Labelled] = []
@@ -140,7 +139,7 @@ def label_pictures(
     return found
 
 
-class _Committee:
+class _Ensemble:
     """Models that look at several views of a picture."""
 
     def __init__(self, models: Sequence[Teacher], zooms: Sequence[float], flip: bool) -> None:
@@ -200,14 +199,14 @@ def _read(file: Path) -> Union[np.ndarray, str]:
 
 def _on_lists(models: Sequence[str]) -> tuple[list[Path], list[str]]:
     """The pictures that the models' runs learnt from, or are measured on; and models that do not tell."""
-    from pplc_cli.training.runs.run_folder import Run
+    from pplc_cli.training.runs.run_folder import RunFolder
 
     found: list[Path] = []
     unchecked: list[str] = []
     for model in models:
         path = user_path(model)
         places = [path, path.parent, path.parent.parent]  # an exported folder lies in its run's
-        run = next((Run(place) for place in places if Run(place).config_file.is_file()), Run(path))
+        run = next((RunFolder(place) for place in places if RunFolder(place).config_file.is_file()), RunFolder(path))
         try:
             data = run.load_config().data
             labels = read_labels(data)

@@ -175,10 +175,10 @@ def _of_network(
     def run(images: np.ndarray) -> tuple[np.ndarray, Optional[np.ndarray]]:
         with paddle.no_grad():
             x = paddle.to_tensor(images)
-            if not hasattr(network, "parts"):
+            if not hasattr(network, "named_stages"):
                 return network(x).numpy(), None
             features = network.features(x)
-            return network.parts()[-1][1](features).numpy(), features.numpy()
+            return network.named_stages()[-1][1](features).numpy(), features.numpy()
 
     return Teacher(name, digest, run, pipeline, labels, None)
 
@@ -192,7 +192,7 @@ def _graph_run(folder: Path, threads: Optional[int]) -> Run:
     from pplc_cli.kernels import unsupported
     from pplc_cli.kernels.graph.paddle_reader import UnknownOperation, read_paddle
     from pplc_cli.kernels.graph.simplify import simplify
-    from pplc_cli.predict.engines.pplc import OwnEngine
+    from pplc_cli.predict.engines.pplc import PplcEngine
 
     if unsupported() is not None:
         raise PredictError(str(unsupported()))
@@ -203,7 +203,7 @@ def _graph_run(folder: Path, threads: Optional[int]) -> Run:
         raise PredictError(str(error)) from None
     last = next(node for node in reversed(graph.nodes) if node.kind == "linear")
     weight, bias = last.weights["weight"], last.weights.get("bias", np.float32(0))
-    engine = OwnEngine(features, threads=threads)
+    engine = PplcEngine(features, threads=threads)
 
     def run(images: np.ndarray) -> tuple[np.ndarray, Optional[np.ndarray]]:
         seen = engine.run(images)
@@ -214,9 +214,9 @@ def _graph_run(folder: Path, threads: Optional[int]) -> Run:
 
 def _of_export(folder: Path, threads: Optional[int]) -> Teacher:
     from pplc_cli.predict.engines.choose import open_chosen
-    from pplc_cli.predict.exported_model import describe, hash_model
+    from pplc_cli.predict.exported_model import hash_model, read_exported
 
-    description = describe(folder)
+    description = read_exported(folder)
     facts = f"{description.name} of {folder}", hash_model(folder)
     try:
         run = _graph_run(folder, threads)
@@ -229,11 +229,11 @@ def _of_export(folder: Path, threads: Optional[int]) -> Teacher:
 def _of_onnx(file: Path, threads: Optional[int]) -> Teacher:
     from pplc_cli.base.hardware import physical_cores
     from pplc_cli.predict.engines.onnxruntime import OnnxRuntimeEngine
-    from pplc_cli.predict.exported_model import describe
+    from pplc_cli.predict.exported_model import read_exported
 
     if not file.is_file():
         raise TrainError(f"{file}: no such file")
-    description = describe(file.parent)
+    description = read_exported(file.parent)
     engine = OnnxRuntimeEngine(file, precision="float32", threads=threads or physical_cores(), where=file)
     digest = hashlib.sha256(file.read_bytes() + (file.parent / "inference.yml").read_bytes()).hexdigest()
     pipeline = description.pipeline

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
@@ -12,6 +11,7 @@ import numpy as np
 from pplc_cli.base.errors import DataError
 from pplc_cli.base.files import PathLike, user_path
 from pplc_cli.base.paddle import as_tensor, load_paddle
+from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.config.sections import Config
 from pplc_cli.data.lists import Sample, read_class_folders, read_part
 from pplc_cli.data.loader import Loader
@@ -19,7 +19,7 @@ from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.training.evaluation.metrics import Scores, summary
 from pplc_cli.training.evaluation.report import _write_report
 from pplc_cli.training.runs.checkpoint import load_network
-from pplc_cli.training.runs.run_folder import Run
+from pplc_cli.training.runs.run_folder import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Evaluation:
     folder: Path
 
 
-def run_network(network: Any, loader: Loader, progress: Optional[Callable[[int, int], None]] = None) -> Scores:
+def run_network(network: Any, loader: Loader, progress: Optional[ProgressCallback] = None) -> Scores:
     """A network's probabilities on all batches of a loader; the network must be in evaluation mode."""
     import paddle
 
@@ -54,12 +54,12 @@ def run_network(network: Any, loader: Loader, progress: Optional[Callable[[int, 
 
 
 def evaluate(
-    run: Run,
+    run: RunFolder,
     config: Config,
     *,
     data: Optional[PathLike] = None,
     output: Optional[PathLike] = None,
-    progress: Optional[Callable[[int, int], None]] = None,
+    progress: Optional[ProgressCallback] = None,
 ) -> Evaluation:
     """Measure a run's best weights and write the report.
 

@@ -22,12 +22,12 @@ from pplc_cli.base.hardware import WORKER
 from pplc_cli.base.paddle import QUIET
 from pplc_cli.config.sections import Config
 from pplc_cli.training.progress import Reporter
-from pplc_cli.training.runs.run_folder import Run
+from pplc_cli.training.runs.run_folder import RunFolder
 from pplc_cli.training.train import TrainResult
 
 
 @dataclasses.dataclass(frozen=True)
-class Hosts:
+class ClusterSpec:
     """Where the processes run.
 
     Attributes:
@@ -65,7 +65,9 @@ class Hosts:
             )
 
 
-def launch(config: Config, hosts: Hosts, *, resume: bool, force: bool, reporter: Reporter) -> Optional[TrainResult]:
+def launch(
+    config: Config, hosts: ClusterSpec, *, resume: bool, force: bool, reporter: Reporter
+) -> Optional[TrainResult]:
     """Train with several processes, as :func:`pplc_cli.training.train.train` does with one.
 
     Returns:
@@ -85,7 +87,7 @@ def launch(config: Config, hosts: Hosts, *, resume: bool, force: bool, reporter:
             raise TrainError(_reason(folder, config))
     if result is None:
         return None
-    return TrainResult(Run(user_path(config.output)), result["epochs"], result["best"], result["seconds"])
+    return TrainResult(RunFolder(user_path(config.output)), result["epochs"], result["best"], result["seconds"])
 
 
 @contextlib.contextmanager
@@ -106,7 +108,7 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _launcher(folder: Path, hosts: Hosts, device: str) -> Iterator[subprocess.Popen]:
+def _launcher(folder: Path, hosts: ClusterSpec, device: str) -> Iterator[subprocess.Popen]:
     """Paddle's launcher and its workers, ended in any case when the block is left.
 
     The workers hold the reading end of a pipe, and end when the writing end is closed: also where this process or the
@@ -174,7 +176,7 @@ def _reason(folder: Path, config: Config) -> str:
         return path.read_text(encoding="utf-8", errors="surrogateescape")
     for path in sorted(folder.glob("crash.*"), key=_written):
         text = path.read_text(encoding="utf-8", errors="replace")
-        kept = Run(user_path(config.output)).crash
+        kept = RunFolder(user_path(config.output)).crash
         write_text(kept, text)
         last = text.strip().splitlines()[-1]
         return f"training process {path.suffix[1:]} failed: {last} (more in {kept}); the others were ended"
@@ -184,6 +186,6 @@ def _reason(folder: Path, config: Config) -> str:
     if dead and " code " in dead[0]:
         rank, code = dead[0].split("rank ")[1].split()[0], dead[0].rpartition(" code ")[2].split()[0]
         what = f"training process {rank} died ({'signal ' + code[1:] if code.startswith('-') else 'status ' + code})"
-    if Run(user_path(config.output)).last.exists():
+    if RunFolder(user_path(config.output)).last.exists():
         return f"{what}; the others were ended. The last whole epoch is intact: the same command with --resume goes on"
     return f"{what} before the first epoch was whole; the others were ended"

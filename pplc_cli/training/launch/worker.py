@@ -25,13 +25,13 @@ def main(folder: Path) -> int:
     from pplc_cli.base.errors import PplcError
     from pplc_cli.config.load import check_config
     from pplc_cli.training.progress import Reporter
-    from pplc_cli.training.world import LostContact, is_first
+    from pplc_cli.training.world import LostContact, is_main_process
 
     class Events(Reporter):
         """Writes what training tells, a JSON list a line."""
 
         def _write(self, *event: Any) -> None:
-            if is_first():
+            if is_main_process():
                 with (folder / "events.jsonl").open("a", encoding="utf-8") as file:
                     file.write(json.dumps(event) + "\n")
 

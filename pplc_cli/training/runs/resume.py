@@ -15,7 +15,7 @@ from pplc_cli.config.sections import Config
 from pplc_cli.data.lists import Sample
 from pplc_cli.training.progress import Reporter
 from pplc_cli.training.runs import checkpoint
-from pplc_cli.training.runs.run_folder import Run
+from pplc_cli.training.runs.run_folder import RunFolder
 
 # What may change between the parts of a resumed run without changing its result.
 _FREE_KEYS = {
@@ -28,7 +28,7 @@ _FREE_KEYS = {
 
 
 def check_folder(
-    run: Run, config: Config, fingerprint: str, *, resume: bool, force: bool, reporter: Reporter
+    run: RunFolder, config: Config, fingerprint: str, *, resume: bool, force: bool, reporter: Reporter
 ) -> Optional[dict[str, Any]]:
     """Whether a run can start or go on in the folder; nothing that is in it changes yet.
 
@@ -63,7 +63,7 @@ def check_folder(
     return state
 
 
-def clear_folder(run: Run, config: Config, state: Optional[dict[str, Any]]) -> None:
+def clear_folder(run: RunFolder, config: Config, state: Optional[dict[str, Any]]) -> None:
     """Make the folder ready for the first step: of an earlier run only what ``state`` goes on with stays."""
     remove_leftovers(run.folder)
     run.crash.unlink(missing_ok=True)
@@ -74,7 +74,7 @@ def clear_folder(run: Run, config: Config, state: Optional[dict[str, Any]]) -> N
     write_text(run.log, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))
 
 
-def read_state(run: Run) -> Optional[dict[str, Any]]:
+def read_state(run: RunFolder) -> Optional[dict[str, Any]]:
     """What the last whole epoch left, or None."""
     return checkpoint.load_info(run.last, "model") if run.exists() and run.last.exists() else None
 
@@ -85,7 +85,7 @@ def fingerprint_of(labels: Sequence[str], *lists: Sequence[Sample]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _check_resumable(run: Run, config: Config, fingerprint: str, state: dict[str, Any]) -> None:
+def _check_resumable(run: RunFolder, config: Config, fingerprint: str, state: dict[str, Any]) -> None:
     old, new = state["config"], config.to_dict()
     changed = []
     for section in ("data", "model", "train", "distill", "eval"):
@@ -121,7 +121,7 @@ def _default(section: Any, key: str) -> Any:
     return field.default if factory is dataclasses.MISSING else factory()
 
 
-def _remove_run(run: Run) -> None:
+def _remove_run(run: RunFolder) -> None:
     """Remove what an earlier run left in the folder; nothing that is not ours."""
     for folder in (run.best, run.last, run.exported, run.visualdl):
         shutil.rmtree(folder, ignore_errors=True)

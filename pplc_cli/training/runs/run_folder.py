@@ -19,7 +19,7 @@ LATEST = Path(".pplc/latest_run")  # in the current folder, like output/ itself
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class RunFolder:
     """The folder that ``output`` names.
 
     Attributes:
@@ -101,7 +101,7 @@ class Run:
         return records
 
 
-def find_run(folder: Optional[PathLike] = None) -> Run:
+def find_run(folder: Optional[PathLike] = None) -> RunFolder:
     """The run of a folder, or the latest one.
 
     Raises:
@@ -110,11 +110,11 @@ def find_run(folder: Optional[PathLike] = None) -> Run:
     if folder is None:
         if not LATEST.is_file():
             raise CheckpointError("no run here yet; train one first (pplc train CONFIG), or name one with --run FOLDER")
-        run = Run(Path(LATEST.read_text(encoding="utf-8").strip()))
+        run = RunFolder(Path(LATEST.read_text(encoding="utf-8").strip()))
         if not run.exists():
             raise CheckpointError(f"the latest run, {run.folder}, is not there any more; name one with --run FOLDER")
         return run
-    run = Run(user_path(folder))
+    run = RunFolder(user_path(folder))
     if not run.exists():
         raise CheckpointError(f"{run.folder}: no trained run (expected best_model/ and config.yaml in it)")
     return run

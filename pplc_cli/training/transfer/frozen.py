@@ -11,7 +11,7 @@ import paddle
 from pplc_cli.base.errors import TrainError
 from pplc_cli.base.paddle import as_tensor
 from pplc_cli.data.loader import Batch, Loader
-from pplc_cli.training.transfer.stages import Stages, evaluating, place_parameters
+from pplc_cli.training.transfer.stages import Stages, evaluating, stage_of_parameters
 
 HEAD = "head"
 
@@ -35,15 +35,15 @@ class FrozenPart:
         Raises:
             TrainError: the network has no such stage, or none at all.
         """
-        if not hasattr(network, "parts"):
+        if not hasattr(network, "named_stages"):
             raise TrainError(f"{name} has no stages that could be frozen; set train.freeze: null, train.transfer: full")
-        names = [stage for stage, _ in network.parts()]
+        names = [stage for stage, _ in network.named_stages()]
         if last != HEAD and last not in names[:-1]:
             raise TrainError(f"train.freeze: {name} has no stage {last!r}; there are {', '.join([*names[:-1], HEAD])}")
         count = len(names) - 1 if last == HEAD else names.index(last) + 1
         self.network = network
         self.front, self.tail = Stages(network, 0, count), Stages(network, count, len(names))
-        places = place_parameters(network, image_size)
+        places = stage_of_parameters(network, image_size)
         for parameter in network.parameters():
             parameter.stop_gradient = parameter.stop_gradient or places.get(parameter.name, 0) < count
 
@@ -99,7 +99,7 @@ class FeatureLoader:
         for share in self.loader.shares(epoch):
             labels = np.array([self.samples[i].label for i in share.indices], np.int64)
             rows = share.indices
-            yield Batch(features[rows], labels, targets[rows], rows, share.total, share.weight)
+            yield Batch(features[rows], labels, targets[rows], rows, share.global_size, share.loss_weight)
 
     def _compute(self, view: int) -> tuple[np.ndarray, np.ndarray]:
         """Features and targets of every picture, float32, in the order of the list."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pplc_cli.training.transfer.stages import place_parameters
+from pplc_cli.training.transfer.stages import stage_of_parameters
 
 DECAY = 0.7  # of the learning rate from a part of the network to the one before it
 FEW = 30  # pictures a class: of 20 the head alone gave the most, of 88 more did (docs/builtin_weights.md)
@@ -28,7 +28,7 @@ def choose(pictures: int, classes: int, pretrained: bool) -> tuple[str, str]:
     return "stages", f"{each:.0f} pictures a class are enough to fit the features too"
 
 
-def slow_statistics(layers: Sequence[Any], batch: int) -> None:
+def scale_bn_momentum(layers: Sequence[Any], batch: int) -> None:
     """Let running statistics average over as many pictures as they would with batches of :data:`FULL_BATCH`.
 
     Small batches would otherwise replace the statistics of weights that know something by those of a few pictures.
@@ -41,13 +41,13 @@ def slow_statistics(layers: Sequence[Any], batch: int) -> None:
         layer._momentum **= min(1.0, max(1, batch) / FULL_BATCH)
 
 
-def rate_factors(network: Any, size: tuple[int, int], decay: float = DECAY) -> dict[str, float]:
+def layerwise_lr_scales(network: Any, size: tuple[int, int], decay: float = DECAY) -> dict[str, float]:
     """By parameter name, what its learning rate is multiplied with: 1 in the classifier, less towards the input.
 
     Args:
-        network: with ``parts``, see :class:`pplc_cli.models.families.layers.PartedNetwork`.
+        network: with ``parts``, see :class:`pplc_cli.models.families.layers.StagedNetwork`.
         size: height and width of its pictures.
         decay: from a part to the one before it.
     """
-    last = len(network.parts()) - 1
-    return {name: decay ** (last - number) for name, number in place_parameters(network, size).items()}
+    last = len(network.named_stages()) - 1
+    return {name: decay ** (last - number) for name, number in stage_of_parameters(network, size).items()}

@@ -7,7 +7,6 @@ A linear probe first and fine-tuning then keeps features that a random classifie
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import Any, Optional
 
 import numpy as np
@@ -16,7 +15,7 @@ from paddle import nn
 
 from pplc_cli.base.paddle import as_tensor
 from pplc_cli.config.sections import Config
-from pplc_cli.data.lists import Sample
+from pplc_cli.data.lists import Sample, spread
 from pplc_cli.data.loader import Loader
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.kernels import accelerate
@@ -42,8 +41,8 @@ class Probe:
         """
         self._config, self._network, self._classifier = config, network, classifier
         self._front: Optional[Stages] = frozen.front if frozen is not None else None
-        if frozen is None and hasattr(network, "parts"):
-            self._front = Stages(network, 0, len(network.parts()) - 1)
+        if frozen is None and hasattr(network, "named_stages"):
+            self._front = Stages(network, 0, len(network.named_stages()) - 1)
             if config.train.accelerate and paddle.get_device() == "cpu":
                 accelerate(self._front, config.train.threads)
 
@@ -62,7 +61,7 @@ class Probe:
         front = self._front
         if not isinstance(self._classifier, nn.Linear):
             return "its classifier is no linear layer"
-        samples = _evenly(loader.samples, PROBE_PICTURES)
+        samples = spread(loader.samples, PROBE_PICTURES)
         labels = np.array([sample.label for sample in samples], np.int64)
         if len(np.unique(labels)) < 2:
             return "its pictures are all of one class"
@@ -102,7 +101,7 @@ class Probe:
         layer.weight.set_value(paddle.ones_like(layer.weight))
         layer.bias.set_value(paddle.zeros_like(layer.bias))
         one = paddle.ones([1, layer.weight.shape[0]])
-        part = float(self._network.parts()[-1][1](one).sum() / layer(one).sum())
+        part = float(self._network.named_stages()[-1][1](one).sum() / layer(one).sum())
         for parameter, value in zip((layer.weight, layer.bias), kept):
             parameter.set_value(value)
         return part
@@ -135,17 +134,3 @@ def fit_linear(
     # Below all others wherever the pictures lie, not only at their mean.
     shift[never] = (features @ weight[:, there] + shift[there]).min() - 10.0
     return weight.astype(np.float32), shift.astype(np.float32)
-
-
-def _evenly(samples: Sequence[Sample], most: int) -> list[Sample]:
-    """At most so many, in their order, of small classes all."""
-    labelled = [sample for sample in samples if sample.label >= 0]
-    if len(labelled) <= most:
-        return labelled
-    by_class: dict[int, list[int]] = {}
-    for number, sample in enumerate(labelled):
-        by_class.setdefault(sample.label, []).append(number)
-    each = max(1, most // len(by_class))
-    # Spread over each class: lists are often sorted.
-    taken = {numbers[i * len(numbers) // each] for numbers in by_class.values() for i in range(each)}
-    return [sample for number, sample in enumerate(labelled) if number in taken]

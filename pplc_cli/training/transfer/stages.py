@@ -19,7 +19,7 @@ class Stages(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """What the stages before gave, to what these make of it."""
-        for _, stage in self.network.parts()[self.first : self.end]:
+        for _, stage in self.network.named_stages()[self.first : self.end]:
             x = stage(x)
         return x
 
@@ -38,7 +38,7 @@ def evaluating(network: Any) -> Iterator[None]:
             layer.training = training
 
 
-def place_parameters(network: Any, image_size: tuple[int, int]) -> dict[str, int]:
+def stage_of_parameters(network: Any, image_size: tuple[int, int]) -> dict[str, int]:
     """The number of the part that each parameter belongs to, by the parameter's name.
 
     It shows by trial: parts are not always layers of their own, and in evaluation some networks leave layers out.
@@ -52,7 +52,7 @@ def place_parameters(network: Any, image_size: tuple[int, int]) -> dict[str, int
     kept = [(buffer, buffer.clone()) for buffer in network.state_dict().values() if buffer.stop_gradient]
     network.train()
     x = paddle.ones([2, 3, *image_size])
-    for number, (_, part) in enumerate(network.parts()):
+    for number, (_, part) in enumerate(network.named_stages()):
         y = part(x)
         y.sum().backward()
         for parameter in network.parameters():

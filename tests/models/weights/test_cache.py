@@ -18,8 +18,8 @@ from safetensors.numpy import save_file
 from helpers.servers import running
 from pplc_cli.base import download
 from pplc_cli.base.errors import DownloadError, ModelError
+from pplc_cli.base.locks import lock
 from pplc_cli.models.registry import find_network
-from pplc_cli.models.weights import manifest as cache_module
 from pplc_cli.models.weights.inventory import inventory, verify
 from pplc_cli.models.weights.manifest import Cache, Entry
 from pplc_cli.models.weights.official import best_source, fetch_official
@@ -403,7 +403,7 @@ def test_the_source_that_is_taken_where_none_is_named():
 
 
 def test_locks_end_with_their_block(tmp_path):
-    with cache_module.locked(tmp_path / "a.lock"):
+    with lock(tmp_path / "a.lock"):
         pass
-    with cache_module.locked(tmp_path / "a.lock"):
+    with lock(tmp_path / "a.lock"):
         pass

@@ -20,7 +20,7 @@ from pplc_cli.predict.engines.base import ImageEngine
 from pplc_cli.predict.engines.installed import installed
 from pplc_cli.predict.engines.open import open_engine
 from pplc_cli.predict.engines.paddle import PaddleEngine
-from pplc_cli.predict.exported_model import describe
+from pplc_cli.predict.exported_model import read_exported
 
 OTHERS = [name for name in ENGINES if name != "paddle"]
 FEATURES = ["pplc", "onnxruntime"]
@@ -50,7 +50,7 @@ def quantised(trained, calm):
 
 def preprocessed(folder):
     """Pictures like those of the data set, as an exported network gets them."""
-    pipeline, rng = describe(folder).pipeline, np.random.default_rng(0)
+    pipeline, rng = read_exported(folder).pipeline, np.random.default_rng(0)
     return np.stack([pipeline(picture(seed), rng) for seed in range(20)])
 
 
@@ -90,7 +90,7 @@ def test_engines_agree_with_paddle(folders, images, name, network):
     + [(name, "int8") for name in ("onnxruntime", "openvino", "pplc")],
 )
 def test_short_numbers_agree_roughly(trained, quantised, name, precision):
-    pipeline, rng = describe(quantised).pipeline, np.random.default_rng(0)
+    pipeline, rng = read_exported(quantised).pipeline, np.random.default_rng(0)
     images = np.stack([pipeline(read_image(file), rng) for file in sorted(trained.data.rglob("*.jpg"))[::4]])
     expected = PaddleEngine(quantised).run(images)
     try:
@@ -132,7 +132,7 @@ def test_paddlex_takes_pictures_of_any_size(folders):
     engine = open_engine(folders["trained"], "paddlex")
     assert isinstance(engine, ImageEngine)
     photographs = [picture(seed, (50 + seed, 80 - seed)) for seed in range(5)]
-    pipeline = describe(folders["trained"]).pipeline
+    pipeline = read_exported(folders["trained"]).pipeline
     given = np.stack([pipeline(photograph, np.random.default_rng(0)) for photograph in photographs])
     expected = PaddleEngine(folders["trained"]).run(given)
     np.testing.assert_allclose(engine.run_images(photographs), expected, atol=1e-4)

@@ -25,7 +25,7 @@ from pplc_cli.training.train import train
 paddle = load_paddle()
 
 from pplc_cli.models.registry import build_network  # noqa: E402
-from pplc_cli.training.distill.distillation import Distillation, distil  # noqa: E402
+from pplc_cli.training.distill.distillation import Distillation, build_distillation  # noqa: E402
 
 RANDOM = [{"RandomCrop": {"crop_size": 32, "scaling": [0.7, 1.0]}}, "RandomHorizontalFlip", "Normalize"]
 FIXED = [{"ResizeByShort": {"short_size": 36}}, {"CenterCrop": {"crop_size": 32}}, "Normalize"]
@@ -153,7 +153,7 @@ def test_the_teacher_is_asked_once_and_of_what_the_student_sees(configured, trai
     config = configured()
     network = build_network("PPLCNet_x0_25", 2)
     loader, first = loader_of(config), Counting()
-    outputs = distil(config, network, read_labels(config.data), loader, tmp_path / "kept", first).outputs
+    outputs = build_distillation(config, network, read_labels(config.data), loader, tmp_path / "kept", first).outputs
     total = 2 * len(loader.samples)
     assert first.asked[-1] == (total, total) and [done for done, _ in first.asked] == sorted(d for d, _ in first.asked)
     teacher = open_teacher(str(trained.run), None, (32, 32))
@@ -169,9 +169,9 @@ def test_the_teacher_is_asked_once_and_of_what_the_student_sees(configured, trai
     one, other = (np.array(next(b.images for b in loader.in_order().epoch(e))) for e in (1, 3))
     assert np.array_equal(one, other)
     again = Counting()
-    distil(config, network, read_labels(config.data), loader_of(config), tmp_path / "kept", again)
+    build_distillation(config, network, read_labels(config.data), loader_of(config), tmp_path / "kept", again)
     assert not again.asked
-    distil(config, network, read_labels(config.data), loader_of(config, seed=1), tmp_path / "kept", again)
+    build_distillation(config, network, read_labels(config.data), loader_of(config, seed=1), tmp_path / "kept", again)
     assert again.asked
 
 
@@ -181,9 +181,9 @@ def test_the_teacher_sees_whole_pictures_and_the_student_blends(configured, tmp_
     labels = read_labels(configured().data)
     plain, blending = configured(), configured(train={"transforms": [*RANDOM, operator]})
     network, asked = build_network("PPLCNet_x0_25", len(labels)), Counting()
-    distil(plain, network, labels, loader_of(plain), tmp_path / "kept", Counting())
+    build_distillation(plain, network, labels, loader_of(plain), tmp_path / "kept", Counting())
     loader = loader_of(blending)
-    outputs = distil(blending, network, labels, loader, tmp_path / "kept", asked).outputs
+    outputs = build_distillation(blending, network, labels, loader, tmp_path / "kept", asked).outputs
     assert not asked.asked and len(list((tmp_path / "kept").iterdir())) == 1
     blended = 0
     for batch in loader.epoch(1):
@@ -209,10 +209,10 @@ def test_answers_that_were_interrupted_are_asked_for_again(configured, tmp_path)
 
     config, network = configured(), build_network("PPLCNet_x0_25", 2)
     with pytest.raises(InterruptedError):
-        distil(config, network, read_labels(config.data), loader_of(config), tmp_path / "kept", Stopping())
+        build_distillation(config, network, read_labels(config.data), loader_of(config), tmp_path / "kept", Stopping())
     assert [path.name for path in (tmp_path / "kept").rglob("*.*")] == ["view-0.safetensors"]
     counting = Counting()
-    distil(config, network, read_labels(config.data), loader_of(config), tmp_path / "kept", counting)
+    build_distillation(config, network, read_labels(config.data), loader_of(config), tmp_path / "kept", counting)
     assert counting.asked[0][0] > len(loader_of(config).samples)
 
 

@@ -13,7 +13,7 @@ from pplc_cli.base.errors import PplcError, TrainError
 from pplc_cli.config.load import check_config
 from pplc_cli.data.decode import read_image
 from pplc_cli.data.lists import read_extra, read_labels, require_part
-from pplc_cli.training.distill.pseudo_labels import label_pictures
+from pplc_cli.training.distill.pseudo_labels import pseudo_label
 from pplc_cli.training.distill.teacher import open_teacher
 
 
@@ -42,7 +42,7 @@ def middle(image, zoom):
 def test_the_sure_ones_are_listed_with_the_mean_over_views(trained, loose, tmp_path):
     output = tmp_path / "lists" / "extra.txt"
     output.parent.mkdir()
-    found = label_pictures(loose, [str(trained.run)], output, threshold=0.9, zooms=(1.0, 1.5))
+    found = pseudo_label(loose, [str(trained.run)], output, threshold=0.9, zooms=(1.0, 1.5))
     teacher = open_teacher(str(trained.run))
     expected = {}
     for file in sorted(loose.glob("p *.jpg")):
@@ -83,9 +83,9 @@ def test_training_takes_the_list(trained, loose, pplc):
 
 
 def test_several_models_vote_and_classes_are_capped(trained, calm, loose, tmp_path):
-    both = label_pictures(loose, [str(trained.run), str(calm.folder)], tmp_path / "x.txt", threshold=0.0, per_class=4)
+    both = pseudo_label(loose, [str(trained.run), str(calm.folder)], tmp_path / "x.txt", threshold=0.0, per_class=4)
     assert both.counts() == [4, 4] and sum(both.unsure) == 32
-    alone = [label_pictures(loose, [str(m)], tmp_path / f"{i}.txt", threshold=0.0) for i, m in
+    alone = [pseudo_label(loose, [str(m)], tmp_path / f"{i}.txt", threshold=0.0) for i, m in
              enumerate((trained.run, calm.folder))]  # fmt: skip
     scores = [{one.path: one.score if one.label == 0 else 1 - one.score for one in each.kept} for each in alone]
     for one in both.kept:
@@ -96,7 +96,7 @@ def test_several_models_vote_and_classes_are_capped(trained, calm, loose, tmp_pa
 def test_what_does_not_fit_is_one_line(trained, untrained, loose, tmp_path):
     def refused(telling, folder, models, kind=TrainError):
         with pytest.raises(kind, match=telling) as caught:
-            label_pictures(folder, models, tmp_path / "x.txt")
+            pseudo_label(folder, models, tmp_path / "x.txt")
         assert "\n" not in str(caught.value) and not (tmp_path / "x.txt").exists()
 
     refused("know different classes", loose, [str(trained.run), str(untrained(0))])
@@ -115,7 +115,7 @@ def test_nothing_sure_is_said(trained, pplc):
 def test_classes_are_matched_by_name(trained, loose, tmp_path):
     """A class that came later moves the ids of the others."""
     output = tmp_path / "x.txt"
-    found = label_pictures(loose, [str(trained.run)], output, threshold=0.5)
+    found = pseudo_label(loose, [str(trained.run)], output, threshold=0.5)
     ids = {one.label for one in found.kept}
     assert ids == {0, 1}
     moved = read_extra(output, ["ant", *found.labels])
@@ -125,15 +125,15 @@ def test_classes_are_matched_by_name(trained, loose, tmp_path):
 
 
 def test_an_exported_folder_knows_its_runs_lists_and_others_are_named(trained, loose, tmp_path, untrained):
-    inside = label_pictures(loose, [str(trained.run / "inference_model")], tmp_path / "x.txt")
+    inside = pseudo_label(loose, [str(trained.run / "inference_model")], tmp_path / "x.txt")
     assert inside.known == 6 and not inside.unchecked
-    alone = label_pictures(loose, [str(untrained(0))], tmp_path / "y.txt", threshold=0.0)
+    alone = pseudo_label(loose, [str(untrained(0))], tmp_path / "y.txt", threshold=0.0)
     assert alone.known == 0 and alone.unchecked == [str(untrained(0))]
 
 
 def test_wrong_outputs_are_refused_before_the_work(trained, loose, tmp_path, pplc):
     for output in (tmp_path / "x.json", tmp_path, tmp_path / "nowhere" / "x.txt"):
         with pytest.raises(TrainError, match="expected a file to be written"):
-            label_pictures(loose, [str(trained.run)], output)
+            pseudo_label(loose, [str(trained.run)], output)
     done = pplc("label", str(loose), "--model", str(trained.run / "inference_model"), check=False)
     assert done.returncode == 2 and "--output: expected a file" in done.stderr

@@ -18,7 +18,7 @@ from pplc_cli.data.lists import Sample
 from pplc_cli.data.loader import Loader
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.training.runs.checkpoint import load_arrays, load_info
-from pplc_cli.training.runs.run_folder import Run
+from pplc_cli.training.runs.run_folder import RunFolder
 
 
 @pytest.mark.parametrize("count", [17, 32, 3, 1])
@@ -32,8 +32,8 @@ def test_the_shares_of_all_processes_are_the_batch(count, size):
     for whole, *parts in zip(alone.shares(2), *(loader.shares(2) for loader in loaders)):
         counted = np.zeros(count)
         for part in parts:
-            assert part.start == whole.start and part.total == len(whole.indices) and len(part.indices)
-            np.add.at(counted, part.indices, part.weight / len(part.indices))
+            assert part.start == whole.start and part.global_size == len(whole.indices) and len(part.indices)
+            np.add.at(counted, part.indices, part.loss_weight / len(part.indices))
         expected = np.zeros(count)
         expected[whole.indices] = 1 / len(whole.indices)
         np.testing.assert_allclose(counted, expected, atol=1e-12)
@@ -57,7 +57,7 @@ def test_two_processes_follow_one(pplc, recipe_args, class_folders):
             # Sums in another order differ by 1e-6, and batch norm over eight values multiplies that step by step.
             size = float(np.abs(value).max())
             np.testing.assert_allclose(two[key], value, rtol=0, atol=5e-3 * size + 1e-9, err_msg=key)
-    for first, second in zip(Run(pplc.cwd / "one").epochs(), Run(pplc.cwd / "two").epochs()):
+    for first, second in zip(RunFolder(pplc.cwd / "one").epochs(), RunFolder(pplc.cwd / "two").epochs()):
         assert first["train_top1"] == pytest.approx(second["train_top1"], abs=1e-9)
         assert first["train_loss"] == pytest.approx(second["train_loss"], rel=1e-4)
     found = sorted(path.name for path in (pplc.cwd / "two").iterdir())
@@ -197,10 +197,10 @@ def test_more_processes_than_pictures(pplc, recipe_args, class_folders):
     args = recipe_args(Path(folder.name), epochs=1, batch_size=2, ema_decay=0.9)
     other = {"PADDLE_TRAINERS_NUM": "7", "PADDLE_TRAINER_ID": "3", "PADDLE_LOCAL_SIZE": "7", "PADDLE_NNODES": "2"}
     pplc("train", *args, "--output", "跑 three", "--nproc", "3", env=other)
-    found = Run(pplc.cwd / "跑 three").epochs()
+    found = RunFolder(pplc.cwd / "跑 three").epochs()
     assert len(found) == 1 and found[0]["val_top1"] in (0, 0.5, 1)
     pplc("train", *args, "--output", "alone", env=other)
-    assert len(Run(pplc.cwd / "alone").epochs()) == 1
+    assert len(RunFolder(pplc.cwd / "alone").epochs()) == 1
 
 
 @pytest.mark.slow
@@ -215,7 +215,9 @@ def test_two_processes_resume_with_the_same_bits(pplc, recipe_args, class_folder
     for part in ("model", "ema", "optimizer"):
         one, two = (load_arrays(pplc.cwd / run / "last", part) for run in ("whole", "cut"))
         assert one.keys() == two.keys() and not [key for key in one if not np.array_equal(one[key], two[key])]
-    figures = [[(r["train_loss"], r["val_loss"]) for r in Run(pplc.cwd / run).epochs()] for run in ("whole", "cut")]
+    figures = [
+        [(r["train_loss"], r["val_loss"]) for r in RunFolder(pplc.cwd / run).epochs()] for run in ("whole", "cut")
+    ]
     assert figures[0] == figures[1] and len(figures[0]) == 3
     # What was measured is what was saved.
     measured = json.loads(pplc("eval", "--run", "whole", "--split", "val", "--json").stdout)

@@ -94,7 +94,7 @@ def test_features_teach_what_the_whole_network_would(settings):
     network, labels = fresh_network(config), read_labels(config.data)
     samples = require_part(config.data, "train", labels)
     loader = Loader(samples, Pipeline(FIXED, training=True), config.train.batch_size, 2, shuffle=True)
-    frozen = [stage for name, stage in network.parts() if name <= "blocks4" or name == "conv1"]
+    frozen = [stage for name, stage in network.named_stages() if name <= "blocks4" or name == "conv1"]
     assert len(frozen) == 4
     for parameter in (parameter for stage in frozen for parameter in stage.parameters()):
         parameter.stop_gradient = True
@@ -180,7 +180,7 @@ def test_features_come_as_the_loader_would_give_them(settings, batch_size):
         for batch, share in zip(batches, loader.shares(epoch)):
             assert [samples[i].label for i in share.indices] == batch.labels.tolist()
             np.testing.assert_array_equal(batch.targets.argmax(1), batch.labels)
-            assert batch.total == len(share.indices) and batch.weight == 1
+            assert batch.global_size == len(share.indices) and batch.loss_weight == 1
         rows = np.concatenate([share.indices for share in loader.shares(epoch)])
         assert sorted(rows) == list(range(len(samples)))
         seen[epoch] = np.concatenate([batch.images for batch in batches])[np.argsort(rows)]

@@ -19,7 +19,7 @@ from pplc_cli.models.registry import build_network  # noqa: E402
 from pplc_cli.training.optim import build_optimizer  # noqa: E402
 from pplc_cli.training.runs.checkpoint import load_arrays, load_network  # noqa: E402
 from pplc_cli.training.transfer import probe as transfer  # noqa: E402
-from pplc_cli.training.transfer.policy import DECAY, FEW, choose, rate_factors, slow_statistics  # noqa: E402
+from pplc_cli.training.transfer.policy import DECAY, FEW, choose, layerwise_lr_scales, scale_bn_momentum  # noqa: E402
 from pplc_cli.training.transfer.probe import PROBE_C, Probe, fit_linear  # noqa: E402
 
 FIXED = [{"ResizeByShort": {"short_size": 36}}, {"CenterCrop": {"crop_size": 32}}, "Normalize"]
@@ -29,10 +29,10 @@ RANDOM = [{"RandomCrop": {"crop_size": 32, "scaling": [0.7, 1.0]}}, "RandomHoriz
 @pytest.mark.parametrize("name", ["PPLCNet_x0_25", "FasterNet_T0", "PPLCNetV2_small"])
 def test_rates_fall_towards_the_input(name):
     network = build_network(name, 3)
-    factors = rate_factors(network, (64, 64))
+    factors = layerwise_lr_scales(network, (64, 64))
     learnt = {p.name for p in network.parameters() if not p.stop_gradient}
     assert set(factors) == learnt
-    parts = len(network.parts())
+    parts = len(network.named_stages())
     assert {round(f, 9) for f in factors.values()} == {round(DECAY**n, 9) for n in range(parts)}
     assert factors[network.parameters()[0].name] == pytest.approx(DECAY ** (parts - 1))
     assert all(parameter.grad is None for parameter in network.parameters())
@@ -48,7 +48,7 @@ def test_a_step_is_as_long_as_the_factor_says(optimizer):
     for slow in (False, True):
         paddle.seed(3)
         network = build_network("PPLCNet_x0_25", 3, dropout=0.0)
-        factors = rate_factors(network, (32, 32))
+        factors = layerwise_lr_scales(network, (32, 32))
         step = build_optimizer(network, config, factors if slow else None)
         before = {key: p.numpy().astype(np.float64) for key, p in network.named_parameters()}
         network(paddle.to_tensor(images)).sum().backward()
@@ -140,7 +140,7 @@ def test_auto_goes_by_the_number_of_pictures():
 def test_running_statistics_average_over_as_many_pictures(batch):
     """The part of the old that is left after 320 pictures is that of ten batches of 32."""
     layer = paddle.nn.BatchNorm2D(3)
-    slow_statistics([layer], batch)
+    scale_bn_momentum([layer], batch)
     left = 1.0
     layer.train()
     layer._variance.set_value(paddle.zeros([3]))
