@@ -123,7 +123,7 @@ def _recognise(
     if spec is not None:
         candidates = [spec]
     else:
-        family = next((name for name, key in _TELLING.items() if key in arrays), "comparison")
+        family = next((name for name, key in _TELLING.items() if key in arrays), "paddle_vision")
         candidates = [spec for spec in map(find_network, network_names()) if spec.family == family]
     nearest: tuple[int, str, list[str]] = (len(arrays) + 10000, "", [])
     for candidate in candidates:
