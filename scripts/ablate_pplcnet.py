@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--network", default="PPLCNet_x0_5")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--size", type=int, default=224, help="of the pictures whose latency is measured")
+    parser.add_argument("--size", type=int, default=224, help="of the images whose latency is measured")
     parser.add_argument("--json", type=Path, default=Path("ablations.json"))
     arguments = parser.parse_args()
     top1: dict[str, list[float]] = {name: [] for name in VARIANTS}

@@ -2,7 +2,7 @@
 
     python scripts/benchmark_inference.py MODEL FOLDER [--only PART ...] [--json FILE]
 
-MODEL is an exported folder, FOLDER holds JPEGs, repeated up to --pictures by a list file. ``pplc predict`` and scripts
+MODEL is an exported folder, FOLDER holds JPEGs, repeated up to --images by a list file. ``pplc predict`` and scripts
 with stock PaddleX run as whole processes in turn (A B A B) on the same files. Everything is a median of the rounds, and
 ratios are medians of ratios round by round.
 """
@@ -34,7 +34,7 @@ from pplc_cli.predict.exported_model import read_exported
 PARTS = ("latency", "folder", "start", "memory")
 OTHERS = ("paddle", "onnxruntime", "openvino")
 BATCHES = (1, 4, 8, 16, 32)
-SEARCHED = 320  # pictures for finding PaddleX's best batch size
+SEARCHED = 320  # images for finding PaddleX's best batch size
 PART_BATCH = 16  # of the network alone
 PATIENCE = 120  # seconds for all processes of a part to be ready
 _ready: Any = None  # a part's processes begin together
@@ -45,10 +45,10 @@ import paddlex
 name, folder, listing, output, batch = sys.argv[1:]
 model = paddlex.create_model(name, model_dir=folder, device="cpu")
 with open(listing, encoding="utf-8") as file:
-    pictures = file.read().splitlines()
+    images = file.read().splitlines()
 began = time.perf_counter()
 with open(output, "w", encoding="utf-8") as file:
-    for number, result in enumerate(model.predict(pictures, batch_size=int(batch))):
+    for number, result in enumerate(model.predict(images, batch_size=int(batch))):
         label, score = result["label_names"][0], float(result["scores"][0])
         if number == 0:
             print(label, flush=True)
@@ -118,7 +118,7 @@ class Contest:
     settings: dict[str, str]
 
     def listing(self, files: Sequence[Path], count: int) -> Path:
-        """A list file of so many pictures, the files again and again."""
+        """A list file of so many images, the files again and again."""
         path = self.scratch / f"{count}.txt"
         lines = itertools.islice(itertools.cycle(str(file.absolute()) for file in files), count)
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -129,9 +129,9 @@ class Contest:
         output = self.scratch / "pplc.jsonl"
         return run([*self._command(listing), "--output", str(output), "--force"], **options)
 
-    def pplc_one(self, picture: Path) -> Finished:
-        """``pplc predict`` of one picture, as a person types it."""
-        return run(self._command(picture))
+    def pplc_one(self, image: Path) -> Finished:
+        """``pplc predict`` of one image, as a person types it."""
+        return run(self._command(image))
 
     def _command(self, what: Path) -> list[str]:
         command = [sys.executable, "-m", "pplc_cli", "predict", str(what), "--model", str(self.folder)]
@@ -177,7 +177,7 @@ def folder_rate(
 ) -> dict[str, Any]:
     """Both on the same list, in turn, with the parts alone.
 
-    The rate without the start is that of all pictures but one over the time that they take beyond that one alone.
+    The rate without the start is that of all images but one over the time that they take beyond that one alone.
     """
     by_batch: dict[int, float] = {}
     if batch is None:
@@ -213,7 +213,7 @@ def _ratio(ours: Sequence[float], others: Sequence[float]) -> float:
 
 
 def part_rate(kind: str, contest: Contest, listing: Path, count: int) -> float:
-    """Pictures a second of decoding or of the network alone: a process a core, which share nothing."""
+    """Images a second of decoding or of the network alone: a process a core, which share nothing."""
     context = multiprocessing.get_context("spawn")
     cores = physical_cores()
     ready = context.Barrier(cores, timeout=PATIENCE)
@@ -251,12 +251,12 @@ def _part(kind: str, contest: Contest, listing: Path, number: int, cores: int, c
     return time.perf_counter() - began
 
 
-def start(contest: Contest, picture: Path, rounds: int) -> dict[str, Any]:
-    """From the start of the process to the first answer, of one picture."""
-    listing = contest.listing([picture], 1)
+def start(contest: Contest, image: Path, rounds: int) -> dict[str, Any]:
+    """From the start of the process to the first answer, of one image."""
+    listing = contest.listing([image], 1)
     times: dict[str, list[float]] = {"pplc": [], "paddlex": []}
     for number in range(rounds + 1):
-        pair = {"pplc": contest.pplc_one(picture).first, "paddlex": contest.paddlex(listing, 1).first}
+        pair = {"pplc": contest.pplc_one(image).first, "paddlex": contest.paddlex(listing, 1).first}
         for who, seconds in pair.items():
             if number:  # the first pair warms the disk's cache
                 times[who].append(seconds)
@@ -265,7 +265,7 @@ def start(contest: Contest, picture: Path, rounds: int) -> dict[str, Any]:
 
 
 def memory(contest: Contest, files: Sequence[Path], count: int) -> dict[str, Any]:
-    """Resident memory while ``pplc predict`` goes through so many pictures."""
+    """Resident memory while ``pplc predict`` goes through so many images."""
     done = contest.pplc(contest.listing(files, count), watch=0.25)
     ends = done.memory[-1][0]
     quarters = [
@@ -303,7 +303,7 @@ def table(found: dict[str, Any]) -> str:
             f"{rates['pplc']:.0f} against {rates['paddlex']:.0f} images/s at batch {got['batch']}, without the start"
         )
         row("JPEGs to labels on disk, against stock PaddleX", "4 x", "7 x", f"{got['ratio']:.2f} x", detail)
-        detail = f"{rates['pplc_whole']:.0f} against {rates['paddlex_whole']:.0f} images/s, {got['pictures']} pictures"
+        detail = f"{rates['pplc_whole']:.0f} against {rates['paddlex_whole']:.0f} images/s, {got['pictures']} images"
         row("the same, whole processes", "", "", f"{got['ratio_whole']:.2f} x", detail)
         detail = f"decoding {rates['decode']:.0f}, network {rates['network']:.0f}, both {got['parts']:.0f} images/s"
         row("share of the sum of its parts", "0.8", "0.95", f"{got['share']:.2f}", detail)
@@ -313,7 +313,7 @@ def table(found: dict[str, Any]) -> str:
         row("start of the process to the first answer", "0.33 x", "0.2 x", f"{got['ratio']:.2f} x", detail)
     if "memory" in found:
         got = found["memory"]
-        detail = f"{got['pictures']} pictures; highest in each quarter of the time, MB: " + ", ".join(
+        detail = f"{got['pictures']} images; highest in each quarter of the time, MB: " + ", ".join(
             f"{size:.0f}" for size in got["highest_mb_by_quarter"]
         )
         row("memory, second to last quarter", "flat", "flat", f"{got['growth_mb']:+.1f} MB", detail)
@@ -326,8 +326,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="a folder of JPEGs")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="measure these parts")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--pictures", type=int, default=1500, help="for the rate of a folder")
-    parser.add_argument("--memory-pictures", type=int, default=20_000, help="200000 for a day's worth in small")
+    parser.add_argument("--images", type=int, default=1500, help="for the rate of a folder")
+    parser.add_argument("--memory-images", type=int, default=20_000, help="200000 for a day's worth in small")
     parser.add_argument("--paddlex-batch", type=int, help="default: the best of " + ", ".join(map(str, BATCHES)))
     parser.add_argument("--engine", help="of pplc predict, for all but the latency")
     parser.add_argument("--precision", help="of pplc predict, for all but the latency")
@@ -335,7 +335,7 @@ def main() -> None:
     arguments = parser.parse_args()
     files = [path for path in list_files(arguments.folder) if is_image_name(path)]
     if not files:
-        sys.exit(f"{arguments.folder}: no pictures")
+        sys.exit(f"{arguments.folder}: no images")
     settings = {name: value for name in ("engine", "precision") if (value := getattr(arguments, name))}
     found: dict[str, Any] = {"machine": facts(), "settings": settings}
     print(json.dumps(found["machine"]), flush=True)
@@ -343,11 +343,9 @@ def main() -> None:
         contest = Contest(arguments.model, read_exported(arguments.model).name, Path(scratch), settings)
         measures = {
             "latency": lambda: latency(arguments.model, arguments.rounds),
-            "folder": lambda: folder_rate(
-                contest, files, arguments.pictures, arguments.rounds, arguments.paddlex_batch
-            ),
+            "folder": lambda: folder_rate(contest, files, arguments.images, arguments.rounds, arguments.paddlex_batch),
             "start": lambda: start(contest, files[0], arguments.rounds),
-            "memory": lambda: memory(contest, files, arguments.memory_pictures),
+            "memory": lambda: memory(contest, files, arguments.memory_images),
         }
         for part in PARTS:
             if part in arguments.only:

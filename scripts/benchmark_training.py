@@ -4,7 +4,7 @@
 
 Each contender is a process of its own that waits while another computes; all are timed in turn, again and again, and
 medians with their spread are printed. PyTorch is optional: pip install torch. A step is forward, backward and Momentum
-on random pictures in float32; ``pplc train`` is timed on photographs (--data: a folder that pplc split has seen).
+on random images in float32; ``pplc train`` is timed on photographs (--data: a folder that pplc split has seen).
 """
 
 from __future__ import annotations

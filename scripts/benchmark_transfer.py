@@ -113,7 +113,7 @@ def seconds_to(options: Sequence[str], folder: Path, *more: str) -> float:
 
 
 def features_of(network: Any, files: Sequence[Path], normalize: dict[str, Any]) -> np.ndarray:
-    """What the classifier of a network reads, of pictures at 224 x 224."""
+    """What the classifier of a network reads, of images at 224 x 224."""
     import paddle
 
     from pplc_cli.base.paddle import as_tensor
@@ -251,7 +251,7 @@ def measure(arguments: argparse.Namespace, pandas: Photographs, flowers: Photogr
         tops = series(pandas, [*ORIGINAL, "train.transfer=auto"], "builtin", "pandas and tigers, auto")
         report("the same, transfer auto", "97 %", "99 %", f"{spread(tops)} %")
         tops = series(pandas, [*ORIGINAL, "train.batch_norm=batch"], "builtin", "pandas and tigers, batch norm")
-        report("the same, transfer full, batch norm of the four pictures", "", "", f"{spread(tops)} %")
+        report("the same, transfer full, batch norm of the four images", "", "", f"{spread(tops)} %")
         tops = series(pandas, ORIGINAL, "none", "pandas and tigers, random")
         report("the same from random weights", "", "", f"{spread(tops)} %")
     if "few" in arguments.only:

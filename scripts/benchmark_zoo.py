@@ -2,8 +2,8 @@
 
     python scripts/benchmark_zoo.py [--networks NAME ...] [--json FILE] [--markdown FILE]
 
-Latency is Paddle Inference's with oneDNN for one picture of 224 x 224, all networks in turn. Training is forward,
-backward and Momentum on random pictures in float32 with the fast kernels, a process a network.
+Latency is Paddle Inference's with oneDNN for one image of 224 x 224, all networks in turn. Training is forward,
+backward and Momentum on random images in float32 with the fast kernels, a process a network.
 """
 
 from __future__ import annotations

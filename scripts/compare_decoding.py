@@ -2,7 +2,7 @@
 
     python scripts/compare_decoding.py MODEL FOLDER
 
-FOLDER has a folder a class, with pictures several times as large as the model's. Prints, by reduction, how many labels
+FOLDER has a folder a class, with images several times as large as the model's. Prints, by reduction, how many labels
 change and how far scores move, for the model's own resize and for one that takes means (AREA).
 """
 
@@ -27,7 +27,7 @@ _UNUSED = np.random.default_rng(0)
 
 
 def saved_again(data: bytes) -> np.ndarray:
-    """The picture after one more JPEG at quality 95, which no eye sees."""
+    """The image after one more JPEG at quality 95, which no eye sees."""
     file = io.BytesIO()
     Image.fromarray(decode_image(data)).save(file, "JPEG", quality=95)
     return decode_image(file.getvalue())
@@ -55,7 +55,7 @@ def with_means(pipeline: Pipeline) -> Pipeline:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="an exported folder")
-    parser.add_argument("folder", type=Path, help="pictures, a folder a class")
+    parser.add_argument("folder", type=Path, help="images, a folder a class")
     arguments = parser.parse_args()
     predictor = Predictor(arguments.model)
     pairs = [(path.parent.name, path.read_bytes()) for path in list_files(arguments.folder)]
@@ -65,7 +65,7 @@ def main() -> None:
     for name, pipeline in (("own", predictor.pipeline), ("AREA", with_means(predictor.pipeline))):
         most = min(pipeline.largest_reduction(*(jpeg_size(data) or (1, 1))) for data in files)
         full = scores(predictor, pipeline, files, decode_image)
-        print(f"{name} resize, {len(files)} pictures, in full: top-1 {(full.argmax(1) == truth).mean():.1%}")
+        print(f"{name} resize, {len(files)} images, in full: top-1 {(full.argmax(1) == truth).mean():.1%}")
         ways: dict[str, Callable] = {"saved again at quality 95": saved_again}
         for reduction in (r for r in (2, 4, 8) if r <= most):
             ways[f"decoded at 1/{reduction}"] = lambda data, reduction=reduction: decode_image(data, reduction)

@@ -1,4 +1,4 @@
-"""How closely our predictions and stock PaddleX's agree on every picture of some folders.
+"""How closely our predictions and stock PaddleX's agree on every image of some folders.
 
 python scripts/compare_paddlex.py EXPORTED_FOLDER PICTURES...
 """
@@ -25,7 +25,7 @@ def main() -> None:
 
     description = yaml.safe_load((arguments.folder / "inference.yml").read_text(encoding="utf-8"))
     topk = description["PostProcess"]["Topk"]
-    found = (f for p in arguments.pictures for f in ([p] if p.is_file() else sorted(p.rglob("*"))))
+    found = (f for p in arguments.images for f in ([p] if p.is_file() else sorted(p.rglob("*"))))
     files = [str(file) for file in found if is_image_name(file) and file.is_file()]
     count = len(topk["label_list"])
     model = paddlex.create_model(description["Global"]["model_name"], model_dir=str(arguments.folder), device="cpu")
@@ -36,7 +36,7 @@ def main() -> None:
         scores = dict(our.top)
         largest = max(largest, *(abs(scores[n] - s) for n, s in zip(result["label_names"], result["scores"])))
         other_label += our.label != result["label_names"][0]
-    print(f"{len(files)} pictures: largest difference of a score {largest:.1e}, other best label {other_label} times")
+    print(f"{len(files)} images: largest difference of a score {largest:.1e}, other best label {other_label} times")
 
 
 if __name__ == "__main__":

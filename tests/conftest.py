@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers.commands import ROOT, Pplc, Trained, recipe
-from helpers.images import picture, write_picture
+from helpers.images import random_image, write_image
 from helpers.servers import Server, running
 from pplc_cli.training.runs.run_folder import RunFolder
 
@@ -26,7 +26,7 @@ def shared() -> Path:
 
 @pytest.fixture
 def class_folders(tmp_path: Path) -> Callable[..., Path]:
-    """A factory of data sets: classes differ by colour and shape, every picture is another one."""
+    """A factory of data sets: classes differ by colour and shape, every image is another one."""
 
     def make(
         counts: Sequence[int] = (10, 10),
@@ -37,12 +37,12 @@ def class_folders(tmp_path: Path) -> Callable[..., Path]:
         root = tmp_path / folder
         for label, count in enumerate(counts):
             for index in range(count):
-                image = picture(1000 * label + index, (size, size)) // 2
+                image = random_image(1000 * label + index, (size, size)) // 2
                 image[..., label % 3] |= 0x80
                 if label % 2:
                     image[:: 6 + label] = 250
                 suffix = (".jpg", ".png")[index % 2]
-                write_picture(root / names[label] / f"{names[label]}_{index:03d}{suffix}", image)
+                write_image(root / names[label] / f"{names[label]}_{index:03d}{suffix}", image)
         return root
 
     return make
@@ -85,9 +85,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     data = folder / "my 数据"
     for label, name in enumerate(("dog", "猫 cat")):
         for index in range(40):
-            image = picture(1000 * label + index) // 2
+            image = random_image(1000 * label + index) // 2
             image[12:36, 12:36, 2 * label] += 100
-            write_picture(data / name / f"图 {index:02d}.jpg", image)
+            write_image(data / name / f"图 {index:02d}.jpg", image)
     pplc = Pplc(folder)
     pplc("split", "--dataset", str(data), "--val", "0.1", "--test", "0.2")
     args = [*recipe(data, epochs=24, batch_size=4, learning_rate=0.03), "--output", str(folder / "the run")]

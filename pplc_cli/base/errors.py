@@ -28,7 +28,7 @@ class DataError(PplcError):
 
 
 class ImageError(DataError):
-    """A file is no picture that can be used; the text is the reason, without the file's name."""
+    """A file is no image that can be used; the text is the reason, without the file's name."""
 
 
 class ModelError(PplcError):

@@ -39,14 +39,14 @@ class Measurement:
         engine: one of :data:`pplc_cli.config.sections.ENGINES`.
         precision: one of :data:`pplc_cli.config.sections.PRECISIONS`.
         threads: of the engine.
-        batch: pictures at a time.
+        batch: images at a time.
         runs: how many were timed.
         p50: milliseconds of a batch, median.
         p90: milliseconds that nine of ten runs stay below.
         p99: milliseconds; None where fewer than :data:`P99_RUNS` were timed.
         images_per_second: over all runs.
         cold_start: seconds from the start of a process to its first answer, median.
-        difference: the largest difference of a probability from the first engine of the model, for one picture.
+        difference: the largest difference of a probability from the first engine of the model, for one image.
     """
 
     model: str
@@ -122,7 +122,7 @@ def bench(
         engines: of :data:`pplc_cli.config.sections.ENGINES`.
         precisions: of :data:`pplc_cli.config.sections.PRECISIONS`.
         threads: none: :func:`pplc_cli.base.hardware.physical_cores`.
-        batches: pictures at a time.
+        batches: images at a time.
         rounds: turns of each.
         seconds: of each turn and batch size.
         progress: called with turns done and all turns.

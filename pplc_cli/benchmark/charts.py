@@ -55,7 +55,7 @@ def draw_comparison(path: Path, found: Sequence[Compared]) -> None:
             )
     for each in shown:
         axes.annotate(each.name, (each.latency, each.top1), xytext=(4, 4), textcoords="offset points", fontsize=8)
-    axes.set_xlabel("latency of one picture, ms")
+    axes.set_xlabel("latency of one image, ms")
     axes.set_ylabel("top-1, %")
     axes.margins(0.15)
     axes.grid(alpha=0.3)

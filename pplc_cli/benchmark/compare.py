@@ -27,8 +27,8 @@ class Compared:
     Attributes:
         name: as it was asked for.
         params: numbers that are learnt.
-        macs: multiply-adds of convolutions and linear layers for one picture.
-        latency: milliseconds of one picture, median.
+        macs: multiply-adds of convolutions and linear layers for one image.
+        latency: milliseconds of one image, median.
         quartiles: of the latency, milliseconds.
         images_per_second: in batches.
         top1: percent: of a run on its validation list; else published, on ImageNet; None where nothing is known.
@@ -60,12 +60,12 @@ def compare(
     Args:
         targets: as :func:`pplc_cli.benchmark.targets.find_target` takes them.
         size: height and width.
-        batch: pictures at a time for the throughput; latency is that of one.
+        batch: images at a time for the throughput; latency is that of one.
         threads: None: :func:`pplc_cli.base.hardware.physical_cores`.
         rounds: turns of each.
 
     Raises:
-        ModelError: a target is not there, or does not take such pictures.
+        ModelError: a target is not there, or does not take such images.
     """
     from pplc_cli.base.files import user_path
     from pplc_cli.base.paddle import load_paddle
@@ -84,7 +84,7 @@ def compare(
                 place = Path(folder) / str(number)
                 save_graph(paddle, network, size, place)
             except (RuntimeError, ValueError, TypeError) as error:
-                raise ModelError(f"{name} does not take pictures of {size[1]} x {size[0]}: {error}") from None
+                raise ModelError(f"{name} does not take images of {size[1]} x {size[0]}: {error}") from None
             top1, source = _accuracy(text, name)
             measured = user_path(text).is_dir()
             found.append(Compared(name, params, macs, top1=top1, source=source, measured=measured))

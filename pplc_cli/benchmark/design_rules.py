@@ -17,7 +17,7 @@ from pplc_cli.benchmark.profile import Profile
 SHARE = 0.03  # of the whole time: cheaper layers are not worth a change
 UNEVEN = 0.1  # more memory access than an even 1 x 1 convolution of the same multiply-adds has
 ELEMENT_WISE = 0.10  # share of the time
-EARLY = 1 / 16  # of the picture's side: PP-LCNet's 14 x 14 at 224, from where on large kernels and SE pay
+EARLY = 1 / 16  # of the image's side: PP-LCNet's 14 x 14 at 224, from where on large kernels and SE pay
 DEPTH = 60  # layers with weights one after another
 SMALL_MS = 0.02  # about what starting an operation costs
 SLOW = 0.25  # of the best rate in the network
@@ -74,7 +74,7 @@ def _uneven_channels(profile: Profile) -> Iterator[Finding]:
                 op.name,
                 f"a 1 x 1 convolution from {inputs} to {outputs} channels moves {extra:.0%} more memory than an even "
                 "one of the same multiply-adds",
-                f"about {even:.0f} channels on both sides, or change the width where pictures are smaller",
+                f"about {even:.0f} channels on both sides, or change the width where images are smaller",
             )
 
 
@@ -104,7 +104,7 @@ def _element_wise(profile: Profile) -> Iterator[Finding]:
             dearest.name,
             f"{len([op for op in alone if op.milliseconds])} operations without weights ({', '.join(kinds)}) run by "
             "themselves, this the dearest",
-            "fewer shortcuts, splits and concatenations, or where pictures are smaller",
+            "fewer shortcuts, splits and concatenations, or where images are smaller",
         )
 
 
@@ -119,7 +119,7 @@ def _fragmentation(profile: Profile) -> Iterator[Finding]:
             "",
             f"{len(small)} of {len(timed)} operations take less than {SMALL_MS * 1e3:.0f} microseconds each, about "
             f"what starting one costs; {profile.overhead:.2f} ms pass outside the operations",
-            "fewer and heavier layers; larger batches where pictures come in numbers",
+            "fewer and heavier layers; larger batches where images come in numbers",
         )
 
 

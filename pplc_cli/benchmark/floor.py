@@ -22,9 +22,9 @@ class Cost:
     """What one network costs on paper, in float32.
 
     Attributes:
-        macs: multiply-adds of convolutions and linear layers for one picture.
+        macs: multiply-adds of convolutions and linear layers for one image.
         weights: bytes.
-        activations: bytes of one picture that are written by one operation and read by another, activations and
+        activations: bytes of one image that are written by one operation and read by another, activations and
             batch norm being part of the operation before.
     """
 
@@ -40,8 +40,8 @@ class Floor:
     Attributes:
         model: as it was asked for.
         threads: of the rates.
-        batch: pictures.
-        cost: of one picture.
+        batch: images.
+        cost: of one image.
         compute: milliseconds of all multiply-adds at the rate of a large matrix product.
         memory: milliseconds of weights and activations at the rate of a large copy.
     """
@@ -62,7 +62,7 @@ def floor(model: str, cost: Cost, rates: Rates, batch: int) -> Floor:
 
 
 def cost_of(folder: Path, size: tuple[int, int]) -> Optional[Cost]:
-    """Of an exported folder, for pictures of ``size``; None where it has no Paddle file to count in."""
+    """Of an exported folder, for images of ``size``; None where it has no Paddle file to count in."""
     if not (folder / "inference.json").is_file():
         return None
     return cost(simplify(read_paddle(folder)), size)

@@ -18,7 +18,7 @@ RULES = ("paddle", "learnt", "weights")
 
 
 def count(network: Any, rule: str = "learnt", size: tuple[int, int] = (224, 224)) -> tuple[int, int]:
-    """Parameters, and multiply-adds for one picture, of the network as inference runs it.
+    """Parameters, and multiply-adds for one image, of the network as inference runs it.
 
     Args:
         network: a :class:`paddle.nn.Layer`, images (N, 3, H, W) to logits; it is set to evaluation mode.

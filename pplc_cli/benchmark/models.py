@@ -26,7 +26,7 @@ class Model:
     Attributes:
         name: to show: the word that asked for it.
         folder: where it lies.
-        size: height and width of its pictures.
+        size: height and width of its images.
     """
 
     name: str

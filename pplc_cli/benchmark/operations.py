@@ -68,7 +68,7 @@ def operations(network: Any, size: tuple[int, int] = (224, 224), batch: int = 1)
     Args:
         network: a :class:`paddle.nn.Layer`, images (N, 3, H, W) to logits (N, classes).
         size: height and width.
-        batch: pictures.
+        batch: images.
 
     Returns:
         What :func:`paddle.jit.save` takes, and the operations.

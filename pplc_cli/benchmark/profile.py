@@ -40,8 +40,8 @@ class Profile:
 
     Attributes:
         name: of the network.
-        size: height and width of the pictures.
-        batch: pictures at a time.
+        size: height and width of the images.
+        batch: images at a time.
         threads: of the CPU kernels.
         operations: in the order they run, with their times.
         other: milliseconds of what oneDNN does besides, changes of memory layout above all, by kind.
@@ -94,11 +94,11 @@ def profile(
         network: a :class:`paddle.nn.Layer`, images (N, 3, H, W) to (N, classes).
         name: what to call it.
         size: height and width.
-        batch: pictures at a time.
+        batch: images at a time.
         threads: None: :func:`pplc_cli.base.hardware.physical_cores`.
 
     Raises:
-        ModelError: it cannot be turned into a static graph, or does not take such pictures.
+        ModelError: it cannot be turned into a static graph, or does not take such images.
     """
     import paddle
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from pplc_cli.base.errors import PplcError, PredictError
 from pplc_cli.base.timing import time_runs
-from pplc_cli.data.synthetic import pictures
+from pplc_cli.data.synthetic import random_images
 
 WARM_SECONDS = 0.2  # of each turn: kernels and caches, and threads of others that still wait for work
 LEAST_RUNS = 2
@@ -38,7 +38,7 @@ class Case:
         engine: one of :data:`pplc_cli.config.sections.ENGINES`.
         precision: one of :data:`pplc_cli.config.sections.PRECISIONS`.
         threads: of the engine.
-        size: height and width of the pictures.
+        size: height and width of the images.
     """
 
     model: str
@@ -54,7 +54,7 @@ class Worker:
 
     Attributes:
         started: seconds from the start of the process to its first answer.
-        scores: float32 (classes,), that answer: the same picture's for every worker of a model.
+        scores: float32 (classes,), that answer: the same image's for every worker of a model.
     """
 
     def __init__(self, case: Case) -> None:
@@ -141,10 +141,10 @@ def main() -> None:
         from pplc_cli.predict.engines.open import open_engine
 
         engine = open_engine(Path(case["folder"]), case["engine"], precision=case["precision"], threads=case["threads"])
-        tell(scores=engine.run(pictures(1, size))[0].tolist())
+        tell(scores=engine.run(random_images(1, size))[0].tolist())
         for line in sys.stdin:
             asked = json.loads(line)
-            tell(times=_times(engine, pictures(asked["batch"], size), asked["seconds"]))
+            tell(times=_times(engine, random_images(asked["batch"], size), asked["seconds"]))
     except PplcError as error:
         tell(error=str(error))
     except Exception as error:  # an engine's own kinds: one that fails must not hide what the others do

@@ -61,7 +61,7 @@ def _check_meaning(config: Config, faults: list[str]) -> None:
     if config.distill.teacher is not None:
         _check_distillation(config, faults)
     elif config.data.unlabelled is not None:
-        faults.append("data.unlabelled: pictures without labels need distill.teacher")
+        faults.append("data.unlabelled: images without labels need distill.teacher")
     if train.warmup_epochs > train.epochs:
         faults.append(
             f"train.warmup_epochs: expected at most train.epochs ({train.epochs}), got {train.warmup_epochs:g}"

@@ -70,7 +70,7 @@ class DistillConfig:
     soft: float = option(1.0, at_least=0)  # weight of the teacher's labels
     features: float = option(0.0, at_least=0)  # weight of what its classifier reads
     hard: float = option(0.0, at_least=0)  # weight of the lists' own labels
-    views: int = option(4, at_least=1)  # augmented versions of each picture that the teacher sees
+    views: int = option(4, at_least=1)  # augmented versions of each image that the teacher sees
     cache: Optional[str] = option(None)  # the folder of its answers; null: in the run's
 
 
@@ -91,7 +91,7 @@ class ExportConfig:
     tolerance: float = option(1e-4, more_than=0)
     images: int = option(64, at_least=1)
     max_accuracy_loss: float = option(0.01, at_least=0, below=1)  # top-1 that int8 or bfloat16 may cost
-    calibration_images: int = option(128, at_least=1)  # training pictures that int8's ranges are fitted to
+    calibration_images: int = option(128, at_least=1)  # training images that int8's ranges are fitted to
     model_name: Optional[str] = option(None)  # null: the name that PaddleX has for the network
 
 
@@ -103,7 +103,7 @@ class PredictConfig:
     precision: str = option("float32", choices=PRECISIONS)
     mkldnn: bool = option(True)
     threads: Optional[int] = option(None, at_least=1)  # null: physical cores
-    workers: Optional[int] = option(None, at_least=1)  # of many pictures at a time; null: as many as threads
+    workers: Optional[int] = option(None, at_least=1)  # of many images at a time; null: as many as threads
     batch_size: Optional[int] = option(None, at_least=1)  # null: 16
     top_k: int = option(1, at_least=1)
 

@@ -13,7 +13,7 @@ from pplc_cli.data.lists import class_folders
 
 
 class Recipe(NamedTuple):
-    """Values that suit fine-tuning on up to so many pictures."""
+    """Values that suit fine-tuning on up to so many images."""
 
     up_to: float
     epochs: int
@@ -29,7 +29,7 @@ RECIPES = (
 )
 
 _TEMPLATE = """\
-# {classes} classes, {images} pictures. The commands:
+# {classes} classes, {images} images. The commands:
 #   pplc split --config {file}
 #   pplc train {file}
 #   pplc eval
@@ -42,7 +42,7 @@ split:
   val: 0.2            # share of each class that measures every epoch
   test: {test}           # share kept aside for pplc eval
   seed: 0
-  # group: '(patient\\d+)_'  # pictures whose names share the parenthesis stay on one side
+  # group: '(patient\\d+)_'  # images whose names share the parenthesis stay on one side
 
 model:
   name: PPLCNet_x1_0  # x0_25 (fastest) x0_35 x0_5 x0_75 x1_0 x1_5 x2_0 x2_5 (most accurate)
@@ -87,18 +87,18 @@ def write_config(folder: PathLike, file: PathLike, *, force: bool = False) -> Pa
         force: replace one that is there.
 
     Raises:
-        DataError: no classes, no pictures, or the file is there already.
+        DataError: no classes, no images, or the file is there already.
     """
     folder, file = user_path(folder), user_path(file)
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; expected one folder of pictures for each class")
+        raise DataError(f"{folder}: no such folder; expected one folder of images for each class")
     if file.exists() and not force:
         raise DataError(f"{file} is there already; --force replaces it")
     counts = {path.name: sum(map(is_image_name, list_files(path))) for path in class_folders(folder)}
     empty = [name for name, count in counts.items() if count == 0]
     if len(counts) < 2 or empty:
-        what = f"the class folder {empty[0]!r} holds no picture" if empty else f"has {len(counts)} folders of classes"
-        raise DataError(f"{folder}: {what}; expected at least two folders of pictures")
+        what = f"the class folder {empty[0]!r} holds no image" if empty else f"has {len(counts)} folders of classes"
+        raise DataError(f"{folder}: {what}; expected at least two folders of images")
     images = sum(counts.values())
     recipe = next(r for r in RECIPES if images <= r.up_to)
     uneven = max(counts.values()) >= 3 * min(counts.values())

@@ -51,7 +51,7 @@ def read_image(path: Union[str, Path]) -> np.ndarray:
 
 
 def decode_image(data: bytes, reduction: int = 1) -> np.ndarray:
-    """Decode a picture as a viewer shows it.
+    """Decode an image as a viewer shows it.
 
     EXIF rotation is applied, of an animation the first frame is taken, 16-bit values keep their high byte, and an alpha
     channel is dropped: so does PaddleX.
@@ -65,7 +65,7 @@ def decode_image(data: bytes, reduction: int = 1) -> np.ndarray:
         uint8 RGB, shape (H, W, 3); reduced sides are rounded up.
 
     Raises:
-        ImageError: the bytes are no whole picture of these kinds, or its size is beyond use.
+        ImageError: the bytes are no whole image of these kinds, or its size is beyond use.
     """
     pixels = _decode_plain_jpeg(data) if reduction == 1 else None
     return _decode(_open(data), data, reduction) if pixels is None else pixels
@@ -83,7 +83,7 @@ def jpeg_size(data: bytes) -> Optional[tuple[int, int]]:
 
 
 def inspect_image(data: bytes) -> tuple[np.ndarray, str, list[str]]:
-    """Decode as :func:`decode_image` does; also the format's name, and what is odd about the picture."""
+    """Decode as :func:`decode_image` does; also the format's name, and what is odd about the image."""
     image = _open(data)
     width, height = image.size
     pixels = _decode(image, data)
@@ -114,7 +114,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _kind(image: Image.Image) -> str:
-    return "JPEG" if image.format == "MPO" else image.format or ""  # many phones' JPEGs hold a second picture
+    return "JPEG" if image.format == "MPO" else image.format or ""  # many phones' JPEGs hold a second image
 
 
 def _decode(image: Image.Image, data: bytes, reduction: int = 1) -> np.ndarray:
@@ -269,18 +269,18 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 def _why_not_opened(data: bytes) -> str:
     if not data.strip(b"\0"):
-        return f"is no picture: its {len(data)} bytes are all zero"
+        return f"is no image: its {len(data)} bytes are all zero"
     head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     known = {
         b"<!doctype": "a web page", b"<html": "a web page", b"<svg": "an SVG drawing", b"<?xml": "an XML file",
         b"%pdf": "a PDF", b"pk\x03\x04": "a ZIP archive", b"\x1f\x8b": "a gzip archive", b"8bps": "a Photoshop file",
-        b"\x7felf": "a program", b"version https://git-lfs": "a Git LFS pointer, not the picture itself",
+        b"\x7felf": "a program", b"version https://git-lfs": "a Git LFS pointer, not the image itself",
     }  # fmt: skip
     for magic, what in known.items():
         if head.startswith(magic):
-            return f"is no picture: it is {what}"
+            return f"is no image: it is {what}"
     if data[4:8] == b"ftyp":
-        return "is a HEIC/AVIF picture or a video; save it as JPEG or PNG"
+        return "is a HEIC/AVIF image or a video; save it as JPEG or PNG"
     starts = {
         b"\xff\xd8": "JPEG",
         b"\x89png": "PNG",
@@ -293,9 +293,9 @@ def _why_not_opened(data: bytes) -> str:
         if (head.startswith(magic) and kind != "BMP") or (kind == "BMP" and data.startswith(b"BM")):
             return f"is broken: it starts like {kind}, but its header is damaged or cut off"
     if data.startswith(b"RIFF"):
-        return "is broken or no picture: a RIFF file that is no readable WebP"
+        return "is broken or no image: a RIFF file that is no readable WebP"
     try:
         codecs.getincrementaldecoder("utf-8")().decode(data[:512])  # which may end inside a character
-        return "is no picture: it is text"
+        return "is no image: it is text"
     except UnicodeDecodeError:
-        return f"is no picture of a known kind ({', '.join(FORMATS)})"
+        return f"is no image of a known kind ({', '.join(FORMATS)})"

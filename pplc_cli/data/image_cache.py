@@ -17,7 +17,7 @@ from pplc_cli.data.lists import Sample
 
 
 class ImageCache:
-    """Decoded pictures in memory, first come first kept, up to a budget; shared by several loaders.
+    """Decoded images in memory, first come first kept, up to a budget; shared by several loaders.
 
     Attributes:
         budget: bytes.
@@ -29,11 +29,11 @@ class ImageCache:
         self.budget = available_memory() // 2 if budget_mb is None else budget_mb << 20
         self.used = 0
         self._images: dict[tuple[str, int], np.ndarray] = {}
-        self._sizes: dict[str, Optional[tuple[int, int]]] = {}  # a few bytes a picture; None: no JPEG
+        self._sizes: dict[str, Optional[tuple[int, int]]] = {}  # a few bytes an image; None: no JPEG
         self._lock = threading.Lock()
 
     def get(self, sample: Sample, reduction: Optional[Callable[[int, int], int]] = None) -> np.ndarray:
-        """The decoded picture, uint8 RGB (H, W, 3).
+        """The decoded image, uint8 RGB (H, W, 3).
 
         Args:
             sample: what to read.
@@ -55,7 +55,7 @@ class ImageCache:
                 return image
             image = decode_image(data or read_bytes(sample.path), key[1])
         except ImageError as error:
-            raise DataError(f"{sample.path} {error}; run pplc split again if pictures came or went") from None
+            raise DataError(f"{sample.path} {error}; run pplc split again if images came or went") from None
         with self._lock:
             if key not in self._images and self.used + image.nbytes <= self.budget:
                 self._images[key] = image

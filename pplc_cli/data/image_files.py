@@ -19,7 +19,7 @@ MAX_BYTES = 2 << 30  # more than MAX_PIXELS need in any format
 
 
 def is_image_name(name: Union[str, Path]) -> bool:
-    """Whether the suffix, in any case, is one of a picture."""
+    """Whether the suffix, in any case, is one of an image."""
     return Path(name).suffix.lower() in SUFFIXES
 
 
@@ -68,7 +68,7 @@ def read_bytes(path: Union[str, Path]) -> bytes:
         status = os.stat(path)  # noqa: PTH116 - a Path takes as long to make as a small file to read
         mode = status.st_mode
         if stat.S_ISDIR(mode):
-            raise ImageError("is a folder, expected a picture")
+            raise ImageError("is a folder, expected an image")
         if not stat.S_ISREG(mode):
             raise ImageError("is no regular file")  # reading a pipe would wait for ever
         if status.st_size > MAX_BYTES:

@@ -1,4 +1,4 @@
-"""The lists of PaddleX 2.x and 3.x: which picture has which label, in which part of the data set."""
+"""The lists of PaddleX 2.x and 3.x: which image has which label, in which part of the data set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """A picture and its class.
+    """An image and its class.
 
     Attributes:
         path: the file.
@@ -57,7 +57,7 @@ FORMATS = {
 
 
 def write_lists(folder: Path, labels: Sequence[str], parts: dict[str, list[tuple[str, int]]], format_name: str) -> None:
-    """Write label file and lists, all or none; a part without pictures gets no list.
+    """Write label file and lists, all or none; a part without images gets no list.
 
     Args:
         folder: the data set's folder.
@@ -106,7 +106,7 @@ def read_labels(data: DataConfig) -> list[str]:
 
 
 def read_part(data: DataConfig, part: str, labels: Sequence[str]) -> Optional[list[Sample]]:
-    """The pictures of a part; None where the data set has no such list.
+    """The images of a part; None where the data set has no such list.
 
     Args:
         data: where the data set is.
@@ -122,27 +122,25 @@ def read_part(data: DataConfig, part: str, labels: Sequence[str]) -> Optional[li
         return None
     samples = _parse(path, user_path(data.dir), labels)
     if not samples:
-        raise DataError(f"{path}: lists no picture; run: pplc split --dataset {quoted(data.dir)} --force")
+        raise DataError(f"{path}: lists no image; run: pplc split --dataset {quoted(data.dir)} --force")
     return samples
 
 
 def read_extra(path: Path, labels: Sequence[str]) -> list[Sample]:
-    """The pictures of ``data.extra_list``, whose paths are relative to the list itself.
+    """The images of ``data.extra_list``, whose paths are relative to the list itself.
 
     Its ids are those of the model that made it; the report beside it, where there is one, has the names of the classes.
 
     Raises:
-        DataError: as :func:`read_part`; or the list has pictures of a class that the data set has not.
+        DataError: as :func:`read_part`; or the list has images of a class that the data set has not.
     """
     theirs = _reported_labels(path.with_suffix(".json")) or list(labels)
     samples = _parse(path, path.parent, theirs)
     if not samples:
-        raise DataError(f"{path}: lists no picture; leave out data.extra_list")
+        raise DataError(f"{path}: lists no image; leave out data.extra_list")
     unknown = sorted({theirs[sample.label] for sample in samples} - set(labels))
     if unknown:
-        raise DataError(
-            f"{path}: has pictures of {unknown[0]!r}, which is no class of the data set: {', '.join(labels)}"
-        )
+        raise DataError(f"{path}: has images of {unknown[0]!r}, which is no class of the data set: {', '.join(labels)}")
     places = {label: number for number, label in enumerate(labels)}
     return [dataclasses.replace(sample, label=places[theirs[sample.label]]) for sample in samples]
 
@@ -208,7 +206,7 @@ def find_copies(files: Iterable[Path], others: Iterable[Path]) -> set[Path]:
 
 
 def unlabelled(folder: Path) -> list[Sample]:
-    """All pictures below a folder, with -1 for a label.
+    """All images below a folder, with -1 for a label.
 
     Raises:
         DataError: there is none.
@@ -217,15 +215,15 @@ def unlabelled(folder: Path) -> list[Sample]:
 
     samples = [Sample(f, -1, f.relative_to(folder).as_posix()) for f in list_files(folder) if is_image_name(f)]
     if not samples:
-        raise DataError(f"{folder}: holds no pictures")
+        raise DataError(f"{folder}: holds no images")
     return samples
 
 
 def read_class_folders(folder: Path, labels: Sequence[str]) -> list[Sample]:
-    """The pictures of a folder with one folder a class, matched to the labels by name, never by position.
+    """The images of a folder with one folder a class, matched to the labels by name, never by position.
 
     Raises:
-        DataError: a folder that is no class of the model, or no picture at all.
+        DataError: a folder that is no class of the model, or no image at all.
     """
     from pplc_cli.data.image_files import is_image_name
 
@@ -244,7 +242,7 @@ def read_class_folders(folder: Path, labels: Sequence[str]) -> list[Sample]:
         if is_image_name(file)
     ]
     if not samples:
-        raise DataError(f"{folder}: its class folders hold no pictures")
+        raise DataError(f"{folder}: its class folders hold no images")
     return samples
 
 
@@ -261,7 +259,7 @@ def class_folders(folder: Path) -> list[Path]:
 
 
 def count_by_class(samples: Iterable[Sample], classes: int) -> list[int]:
-    """How many pictures each class has."""
+    """How many images each class has."""
     counts = [0] * classes
     for sample in samples:
         counts[sample.label] += 1

@@ -1,4 +1,4 @@
-"""From lists to batches: decoding and augmentation on threads, decoded pictures kept in memory."""
+"""From lists to batches: decoding and augmentation on threads, decoded images kept in memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pplc_cli.data.lists import Sample
 from pplc_cli.data.transforms.pipeline import Pipeline
 
 PREFETCH_BATCHES = 4
-TASK_IMAGES = 8  # pictures a task: enough to make its cost small, few enough to end soon when training stops
+TASK_IMAGES = 8  # images a task: enough to make its cost small, few enough to end soon when training stops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Batch:
         indices: int64, (N,): numbers in the list.
         global_size: images in the batch over all processes.
         loss_weight: local batch size / global batch size.
-        mixing: float32, (N, N): how much of each picture, along a row, is in one of ``images``; None: nothing is mixed.
+        mixing: float32, (N, N): how much of each image, along a row, is in one of ``images``; None: nothing is mixed.
     """
 
     images: np.ndarray
@@ -65,7 +65,7 @@ class Share:
 
 @dataclasses.dataclass
 class _Making:
-    """A batch whose pictures several tasks fill in; the task that ends last makes the :class:`Batch`."""
+    """A batch whose images several tasks fill in; the task that ends last makes the :class:`Batch`."""
 
     share: Share
     images: np.ndarray
@@ -83,11 +83,11 @@ class Loader:
     """Batches of a list, in an order and with an augmentation that depend on seed and epoch alone.
 
     Attributes:
-        pipeline: what is done to the pictures; another one may take its place between epochs.
-        reduction: how much smaller JPEGs are decoded. It stays that of the first pipeline, so that the cached pictures
+        pipeline: what is done to the images; another one may take its place between epochs.
+        reduction: how much smaller JPEGs are decoded. It stays that of the first pipeline, so that the cached images
             serve its smaller successors too.
-        views: each picture has so many augmented versions, and epochs take them in turn; 0: every epoch has its own.
-        unusable: what is wrong with pictures without labels that cannot be read; black ones stand for them.
+        views: each image has so many augmented versions, and epochs take them in turn; 0: every epoch has its own.
+        unusable: what is wrong with images without labels that cannot be read; black ones stand for them.
         wait: seconds that the last epoch's consumer waited for batches.
         buffers: memory of the batches.
     """
@@ -128,20 +128,20 @@ class Loader:
         return -(-len(self.samples) // self.batch_size)
 
     def in_order(self) -> Loader:
-        """A loader of the same pictures in the order of the list, all of them for this process."""
+        """A loader of the same images in the order of the list, all of them for this process."""
         loader = copy.copy(self)
         loader.shuffle, loader.share = False, (0, 1)
         return loader
 
     def unmixed(self) -> Loader:
-        """As :meth:`in_order`, and no picture is mixed with others."""
+        """As :meth:`in_order`, and no image is mixed with others."""
         loader = self.in_order()
         loader.pipeline = copy.copy(self.pipeline)
         loader.pipeline.batch = []
         return loader
 
     def shares(self, epoch: int) -> Iterator[Share]:
-        """Which pictures make the batches of an epoch."""
+        """Which images make the batches of an epoch."""
         order = np.arange(len(self.samples))
         if self.shuffle:
             # No sample and no batch has this number; without one it would be the stream of sample 0.
@@ -159,7 +159,7 @@ class Loader:
         """The batches of one epoch.
 
         Raises:
-            DataError: a picture cannot be read, named in the text.
+            DataError: an image cannot be read, named in the text.
         """
         self.wait = 0.0
         shares = self.shares(epoch)
@@ -194,7 +194,7 @@ class Loader:
                         task.cancel()
 
     def _make(self, making: _Making, part: range, epoch: int) -> Optional[Batch]:
-        """Fill in some pictures; the whole batch where they were the last."""
+        """Fill in some images; the whole batch where they were the last."""
         for slot in part:
             index = int(making.share.indices[slot])
             sample = self.samples[index]
@@ -203,7 +203,7 @@ class Loader:
             except DataError as error:
                 if sample.label >= 0:
                     raise
-                # Nobody has looked through pictures without labels. Black ones teach nothing and keep all numbers.
+                # Nobody has looked through images without labels. Black ones teach nothing and keep all numbers.
                 self.unusable.add(str(error).partition("; run")[0])
                 image = np.zeros((*self.pipeline.size, 3), np.uint8)
             try:

@@ -1,4 +1,4 @@
-"""A contact sheet of what the training operators do to pictures."""
+"""A contact sheet of what the training operators do to images."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def preview(
         seed: of the random generator.
 
     Raises:
-        DataError: no readable picture.
+        DataError: no readable image.
     """
     from pplc_cli.plots.contact_sheet import contact_sheet
 
     normalize = next(o for o in pipeline.sample if isinstance(o, Normalize))
-    pictures = _some_pictures(data, images)
+    pictures = _some_images(data, images)
     finals = [[pipeline(p, np.random.default_rng([seed, r, d])) for r, p in enumerate(pictures)] for d in range(draws)]
     targets = np.eye(len(pictures), dtype=np.float32)
     for index in range(draws):
@@ -43,7 +43,7 @@ def preview(
             finals[index] = list(mixer(np.stack(finals[index]), targets, np.random.default_rng([seed, index]))[0])
     tiles = []
     for row, picture in enumerate(pictures):
-        tiles.append((picture, ["the picture"]))
+        tiles.append((picture, ["the image"]))
         image, rng = picture, np.random.default_rng([seed, row, 0])
         for operator in pipeline.sample:
             image = operator(image, rng)
@@ -57,8 +57,8 @@ def preview(
     return Path(path)
 
 
-def _some_pictures(data: DataConfig, count: int) -> list[np.ndarray]:
-    """Readable pictures spread over the training list, or over the folder where it has no lists."""
+def _some_images(data: DataConfig, count: int) -> list[np.ndarray]:
+    """Readable images spread over the training list, or over the folder where it has no lists."""
     folder = user_path(data.dir)
     try:
         samples = read_part(data, "train", read_labels(data)) or []
@@ -72,7 +72,7 @@ def _some_pictures(data: DataConfig, count: int) -> list[np.ndarray]:
         except ImageError:
             continue
     if not pictures:
-        raise DataError(f"{folder}: no readable picture to preview")
+        raise DataError(f"{folder}: no readable image to preview")
     return spread(pictures, count)
 
 

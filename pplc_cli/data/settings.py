@@ -18,8 +18,8 @@ class DataConfig:
     test_list: Optional[str] = option(None)
     labels: Optional[str] = option(None)
     extra_list: Optional[str] = option(None)  # a list to train on as well, as pplc label writes it
-    unlabelled: Optional[str] = option(None)  # more pictures, for distillation
-    cache_mb: Optional[int] = option(None, at_least=0)  # decoded pictures in memory; null: half of what is free
+    unlabelled: Optional[str] = option(None)  # more images, for distillation
+    cache_mb: Optional[int] = option(None, at_least=0)  # decoded images in memory; null: half of what is free
     workers: Optional[int] = option(None, at_least=1)  # decoding threads; null: one a core
 
 

@@ -28,9 +28,9 @@ class SplitReport:
 
     Attributes:
         labels: class names in the order of their ids.
-        counts: part to pictures of each class.
+        counts: part to images of each class.
         left_out: relative path to the reason.
-        notes: relative path to what is odd about a picture that is used all the same.
+        notes: relative path to what is odd about an image that is used all the same.
         duplicates: how many files have the content of another one.
         conflicts: files of equal content in different classes.
         files: the files written.
@@ -46,7 +46,7 @@ class SplitReport:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Picture:
+class _Image:
     name: str
     label: int
     digest: str
@@ -59,25 +59,25 @@ def split_dataset(
     force: bool = False,
     progress: Optional[ProgressCallback] = None,
 ) -> SplitReport:
-    """Decode every picture of a folder with one folder a class, and write the lists.
+    """Decode every image of a folder with one folder a class, and write the lists.
 
-    The same pictures and seed give the same lists on every machine: what decides is a hash of seed and path, not the
+    The same images and seed give the same lists on every machine: what decides is a hash of seed and path, not the
     order of the file system.
 
     Args:
         folder: the data set.
         config: shares, seed, groups and list format.
         force: replace lists that are there.
-        progress: called with pictures done and pictures in all.
+        progress: called with images done and images in all.
 
     Raises:
-        DataError: no classes, an empty class, a class that would get no training or validation picture, or lists that
+        DataError: no classes, an empty class, a class that would get no training or validation image, or lists that
             are there already. Nothing is written then.
     """
     config = config or SplitConfig()
     root = user_path(folder)
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder; expected one with a folder of pictures for each class")
+        raise DataError(f"{root}: no such folder; expected one with a folder of images for each class")
     there = existing_lists(root)
     if there and not force:
         raise DataError(f"{root} is split already ({', '.join(p.name for p in there)}); --force replaces these lists")
@@ -87,7 +87,7 @@ def split_dataset(
         raise DataError(f"--group {config.group!r} is no regular expression: {error}") from None
     classes = class_folders(root)
     if not classes:
-        raise DataError(f"{root}: has no folders; expected one folder of pictures for each class")
+        raise DataError(f"{root}: has no folders; expected one folder of images for each class")
     if len(classes) < 2:
         raise DataError(f"{root}: has only the class {classes[0].name!r}; expected at least two folders of classes")
     labels = [path.name for path in classes]
@@ -95,17 +95,17 @@ def split_dataset(
         if not _writable_name(label):
             raise DataError(f"{root}: the class name {label!r} cannot be written to a list; rename the folder")
 
-    pictures, left_out, notes = _check_pictures(root, classes, progress)
-    used = {picture.label for picture in pictures}
+    images, left_out, notes = _check_images(root, classes, progress)
+    used = {image.label for image in images}
     for index, label in enumerate(labels):
         if index not in used:
             found = [f"{name} {reason}" for name, reason in left_out.items() if name.startswith(f"{label}/")]
             why = f": {found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else "") if found else ""
-            raise DataError(f"{root / label}: the class has no usable picture{why}; add some or remove the folder")
+            raise DataError(f"{root / label}: the class has no usable image{why}; add some or remove the folder")
 
-    components = _components(pictures, group)
+    components = _components(images, group)
     parts = _assign(components, labels, config)
-    rows = {part: sorted((picture.name, picture.label) for picture in members) for part, members in parts.items()}
+    rows = {part: sorted((image.name, image.label) for image in members) for part, members in parts.items()}
     write_lists(root, labels, rows, config.format)
     chosen = FORMATS[config.format]
     written = {chosen.labels, *(chosen.parts[part] for part, members in rows.items() if members)}
@@ -115,9 +115,9 @@ def split_dataset(
                 path.unlink()
             except OSError as error:
                 raise DataError(f"{path}: the old list cannot be removed: {error.strerror or error}") from None
-    by_digest: dict[str, list[_Picture]] = defaultdict(list)
-    for picture in pictures:
-        by_digest[picture.digest].append(picture)
+    by_digest: dict[str, list[_Image]] = defaultdict(list)
+    for image in images:
+        by_digest[image.digest].append(image)
     return SplitReport(
         labels=labels,
         counts={part: _counts(parts[part], len(labels)) for part in PARTS},
@@ -134,12 +134,12 @@ def split_dataset(
     )
 
 
-def _check_pictures(
+def _check_images(
     root: Path, classes: list[Path], progress: Optional[ProgressCallback]
-) -> tuple[list[_Picture], dict[str, str], dict[str, str]]:
+) -> tuple[list[_Image], dict[str, str], dict[str, str]]:
     """Really decode every file of every class."""
     files = [(path, label) for label, folder in enumerate(classes) for path in list_files(folder)]
-    pictures, left_out, notes = [], {}, {}
+    images, left_out, notes = [], {}, {}
     for path in sorted(root.iterdir()):
         if path.is_file() and is_image_name(path) and not path.name.startswith("."):
             left_out[path.name] = "lies beside the class folders, not in one"
@@ -164,23 +164,23 @@ def _check_pictures(
         for done, (name, label, digest, remarks) in enumerate(pool.map(check, files), 1):
             shown = name.encode("utf-8", "backslashreplace").decode("utf-8")
             if digest:
-                pictures.append(_Picture(name, label, digest))
+                images.append(_Image(name, label, digest))
                 if remarks:
                     notes[shown] = "; ".join(remarks)
             else:
                 left_out[shown] = remarks[0]
             if progress:
                 progress(done, len(files))
-    return pictures, left_out, notes
+    return images, left_out, notes
 
 
 def _why_not_by_name(path: Path, data: bytes) -> str:
-    """A file whose suffix is no picture's is left out; where its content is one, the user should know."""
+    """A file whose suffix is no image's is left out; where its content is one, the user should know."""
     try:
         kind = inspect_image(data)[1]
     except ImageError:
-        return f"is no picture by its name ({path.suffix or 'no suffix'})"
-    return f"is a {kind} picture, but named {path.suffix or 'without a suffix'}; rename it to have it used"
+        return f"is no image by its name ({path.suffix or 'no suffix'})"
+    return f"is a {kind} image, but named {path.suffix or 'without a suffix'}; rename it to have it used"
 
 
 def _writable_name(name: str) -> bool:
@@ -191,9 +191,9 @@ def _writable_name(name: str) -> bool:
     return name == name.strip() and not any(c in name for c in "\n\r\t\v\f\x1c\x1d\x1e\x85\u2028\u2029")
 
 
-def _components(pictures: list[_Picture], group: Optional[re.Pattern[str]]) -> list[list[_Picture]]:
-    """Pictures that must stay together: equal content, or equal group (the first parenthesis, else the whole match)."""
-    parent = list(range(len(pictures)))
+def _components(images: list[_Image], group: Optional[re.Pattern[str]]) -> list[list[_Image]]:
+    """Images that must stay together: equal content, or equal group (the first parenthesis, else the whole match)."""
+    parent = list(range(len(images)))
 
     def root_of(index: int) -> int:
         while parent[index] != index:
@@ -202,27 +202,27 @@ def _components(pictures: list[_Picture], group: Optional[re.Pattern[str]]) -> l
         return index
 
     first: dict[tuple[str, str], int] = {}
-    for index, picture in enumerate(pictures):
-        keys = [("content", picture.digest)]
-        match = group.search(picture.name) if group else None
+    for index, image in enumerate(images):
+        keys = [("content", image.digest)]
+        match = group.search(image.name) if group else None
         text = match.group(1 if match.re.groups else 0) if match else None
         if text is not None:
             keys.append(("group", text))
         for key in keys:
             parent[root_of(index)] = root_of(first.setdefault(key, index))
     members = defaultdict(list)
-    for index, picture in enumerate(pictures):
-        members[root_of(index)].append(picture)
+    for index, image in enumerate(images):
+        members[root_of(index)].append(image)
     return list(members.values())
 
 
-def _counts(pictures: list[_Picture], classes: int) -> list[int]:
-    found = Counter(picture.label for picture in pictures)
+def _counts(images: list[_Image], classes: int) -> list[int]:
+    found = Counter(image.label for image in images)
     return [found[index] for index in range(classes)]
 
 
-def _assign(components: list[list[_Picture]], labels: list[str], config: SplitConfig) -> dict[str, list[_Picture]]:
-    """Fill test, then val, to int(share x pictures) of every class; the rest trains.
+def _assign(components: list[list[_Image]], labels: list[str], config: SplitConfig) -> dict[str, list[_Image]]:
+    """Fill test, then val, to int(share x images) of every class; the rest trains.
 
     Large components go first, since small ones still fit where they do not; a component goes where its classes lack
     most, and only where all of its classes have room.
@@ -230,10 +230,10 @@ def _assign(components: list[list[_Picture]], labels: list[str], config: SplitCo
     total = _counts([p for c in components for p in c], len(labels))
     # The smallest amount keeps 0.29 x 100 from being 28.999...
     room = {part: [int(n * getattr(config, part) + 1e-9) for n in total] for part in ("test", "val")}
-    parts: dict[str, list[_Picture]] = {part: [] for part in PARTS}
+    parts: dict[str, list[_Image]] = {part: [] for part in PARTS}
     waiting = []
 
-    def order(component: list[_Picture]) -> tuple[int, str]:
+    def order(component: list[_Image]) -> tuple[int, str]:
         text = f"{config.seed}\0{min(p.name for p in component)}"
         return -len(component), hashlib.sha256(text.encode()).hexdigest()
 
@@ -263,8 +263,8 @@ def _assign(components: list[list[_Picture]], labels: list[str], config: SplitCo
                 groups = sum(any(p.label == index for p in c) for c in components)
                 kept = f" in {groups} groups that stay together" if groups < total[index] else ""
                 raise DataError(
-                    f"class {label!r} would get no {words} picture: it has {total[index]}{kept}, "
+                    f"class {label!r} would get no {words} image: it has {total[index]}{kept}, "
                     f"with val {config.val:g} and test {config.test:g}; "
-                    "add pictures or change --val and --test. Nothing was written."
+                    "add images or change --val and --test. Nothing was written."
                 )
     return parts

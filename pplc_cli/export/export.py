@@ -37,15 +37,15 @@ def export(
     size: Union[tuple[int, int], str, None] = None,
     simplify: bool = False,
 ) -> ExportResult:
-    """Write the inference model of a run's best weights, and run it beside them on validation pictures.
+    """Write the inference model of a run's best weights, and run it beside them on validation images.
 
     Args:
         run: what to export.
-        config: its configuration; ``export`` has the tolerance, the number of pictures and what accuracy may be lost.
+        config: its configuration; ``export`` has the tolerance, the number of images and what accuracy may be lost.
         output: the folder to write; default ``inference_model`` in the run.
         formats: some of paddle, onnx, openvino.
         precisions: ``int8`` writes a file of its own; ``bfloat16`` is what engines make of float32. Either is measured.
-        batch: how many pictures run together, always; None: any number.
+        batch: how many images run together, always; None: any number.
         size: height and width instead of the evaluation's; ``any``: the files take every size, the preprocessing
             stays the evaluation's.
         simplify: fold batch norm and factors into the weights.
@@ -70,7 +70,7 @@ def export(
     except (RuntimeError, ValueError) as error:
         height, width = pipeline.size
         raise ExportError(
-            f"{spec.name} does not take pictures of {height} x {width}: {one_line(error, stack=True)}"
+            f"{spec.name} does not take images of {height} x {width}: {one_line(error, stack=True)}"
         ) from None
     name = config.export.model_name or spec.paddlex or spec.name
     description = build_inference_yml(name, labels, transforms, pipeline.size, batch)

@@ -24,7 +24,7 @@ class ExportOptions:
     """How a network is written.
 
     Attributes:
-        size: height and width of the pictures; None: any.
+        size: height and width of the images; None: any.
         batch: how many run together, always; None: any number.
         simplify: with batch norm and factors folded into the weights.
     """

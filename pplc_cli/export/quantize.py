@@ -1,4 +1,4 @@
-"""int8: from the activations of some pictures to a network of 8 bits; and what lower precisions cost in accuracy."""
+"""int8: from the activations of some images to a network of 8 bits; and what lower precisions cost in accuracy."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Accuracy:
     Attributes:
         engine, precision: which.
         top1: share of right answers.
-        before: that of float32 on the same pictures.
+        before: that of float32 on the same images.
     """
 
     engine: str
@@ -51,11 +51,11 @@ class Accuracy:
         return self.before - self.top1
 
 
-def choose_pictures(data: DataConfig, labels: Sequence[str], calibrate: int) -> tuple[list[Sample], list[Sample], str]:
-    """Pictures to calibrate with, others to measure on, and the list that these are.
+def choose_images(data: DataConfig, labels: Sequence[str], calibrate: int) -> tuple[list[Sample], list[Sample], str]:
+    """Images to calibrate with, others to measure on, and the list that these are.
 
     What is measured, the test list or else the validation list, must not be what the ranges were fitted to. So they are
-    fitted to training pictures, of which there are the most, spread over their list.
+    fitted to training images, of which there are the most, spread over their list.
 
     Raises:
         ExportError: the lists are not there.
@@ -64,7 +64,7 @@ def choose_pictures(data: DataConfig, labels: Sequence[str], calibrate: int) -> 
     others = next((s for part in ("train", "val") if (s := _read(data, part, labels))), None)
     if measured is None or others is None or others == measured[1]:
         raise ExportError(
-            f"{data.dir}: has no pictures to measure a lower precision on; expected a training list and a test or "
+            f"{data.dir}: has no images to measure a lower precision on; expected a training list and a test or "
             "validation list: pplc split"
         )
     return spread(others, calibrate), measured[1], measured[0]
@@ -89,7 +89,7 @@ def quantize(graph: Graph, batches: Iterable[np.ndarray], target: Path, *, batch
         graph: simplified.
         batches: what to calibrate with, float32 (N, 3, H, W).
         target: the ``.onnx`` file.
-        batch: how many pictures it takes, always; None: any number.
+        batch: how many images it takes, always; None: any number.
 
     Raises:
         PplcError: onnxruntime or onnx is not installed.
@@ -137,14 +137,14 @@ def quantize(graph: Graph, batches: Iterable[np.ndarray], target: Path, *, batch
 
 
 def _first_and_grouped(graph: Graph) -> Iterator[str]:
-    """Outputs of the convolutions that read the pictures, and of depthwise and other grouped ones."""
+    """Outputs of the convolutions that read the images, and of depthwise and other grouped ones."""
     for node in graph.nodes:
         if node.kind == "conv" and (node.inputs == [graph.input] or node.options["groups"] > 1):
             yield node.output
 
 
 def _excitations(graph: Graph) -> Iterator[str]:
-    """Outputs of the convolutions between a mean over the picture and the product with its channels."""
+    """Outputs of the convolutions between a mean over the image and the product with its channels."""
     makers = {node.output: node for node in graph.nodes}
     for product in graph.nodes:
         found: list[str] = []
@@ -197,7 +197,7 @@ def write_pplc_ranges(folder: Path, images: Iterable[np.ndarray]) -> None:
 
 
 def measure(engines: Sequence[Engine], loader: Loader) -> list[float]:
-    """Top-1 of several engines on the same pictures, each of which is decoded once."""
+    """Top-1 of several engines on the same images, each of which is decoded once."""
     right = [0] * len(engines)
     for batch in loader.epoch():
         for number, engine in enumerate(engines):

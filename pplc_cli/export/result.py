@@ -18,11 +18,11 @@ class ExportResult:
         folder: what it wrote: inference.yml, pplc.json, and a file or two each format.
         model_name: what to call it in ``paddlex.create_model``.
         differences: of each engine, the largest difference of a probability between it and the trained network.
-        images: how many pictures that was measured on.
+        images: how many images that was measured on.
         in_paddlex: whether PaddleX has a network of that name; it loads no others, but looks at nothing else.
         formats: some of paddle, onnx, openvino.
         accuracies: what lower precisions cost, where they were asked for.
-        measured: the pictures of that, as in "the 47 pictures of the test list".
+        measured: the images of that, as in "the 47 images of the test list".
     """
 
     folder: Path

@@ -21,7 +21,7 @@ from pplc_cli.export.quantize import (
     CALIBRATION_BATCH,
     INT8_FILE,
     Accuracy,
-    choose_pictures,
+    choose_images,
     measure,
     quantize,
     write_pplc_ranges,
@@ -34,7 +34,7 @@ _PRECISE = ("paddle", "pplc", "onnxruntime", "openvino")  # engines that know lo
 
 
 def _check_images(config: Config, labels: Sequence[str], pipeline: Pipeline) -> np.ndarray:
-    """Preprocessed validation pictures, spread over the list; noise where the list is not there any more."""
+    """Preprocessed validation images, spread over the list; noise where the list is not there any more."""
     samples: list[Sample] = []
     for part in ("val", "test", "train"):
         try:
@@ -49,7 +49,7 @@ def _check_images(config: Config, labels: Sequence[str], pipeline: Pipeline) -> 
         try:
             images.append(pipeline(read_image(sample.path), rng))
         except ImageError:
-            continue  # a picture that is gone does not hinder an export
+            continue  # an image that is gone does not hinder an export
     if not images:
         noise = rng.integers(0, 256, (16, 300, 300, 3), np.uint8)
         images = [pipeline(image, rng) for image in noise]
@@ -71,7 +71,7 @@ class _Check:
         tolerance = self.config.export.tolerance
         if not difference <= tolerance:
             raise ExportError(
-                f"the exported model differs from the trained network by {difference:.2g} on {len(images)} pictures "
+                f"the exported model differs from the trained network by {difference:.2g} on {len(images)} images "
                 f"with the engine {engine.name}, more than export.tolerance ({tolerance:g}); nothing was written"
             )
         return difference
@@ -81,7 +81,7 @@ class _Check:
     ) -> ExportResult:
         """Write int8, measure every lower precision on every engine that has it."""
         settings = self.config.export
-        calibrate, samples, part = choose_pictures(self.config.data, labels, settings.calibration_images)
+        calibrate, samples, part = choose_images(self.config.data, labels, settings.calibration_images)
 
         def loader(samples: list[Sample], batch: int) -> Loader:
             return Loader(samples, pipeline, batch, len(labels), workers=self.config.data.workers)
@@ -98,7 +98,7 @@ class _Check:
             engines += found
         top1 = measure(engines, loader(samples, self.config.eval.batch_size))
         accuracies = tuple(Accuracy(e.name, e.precision, value, top1[0]) for e, value in zip(engines[1:], top1[1:]))
-        measured = f"the {len(samples)} pictures of the {part} list"
+        measured = f"the {len(samples)} images of the {part} list"
         for one in accuracies:
             if one.loss > settings.max_accuracy_loss + 1e-9:  # 0.9 - 0.89 is a little above 0.01
                 raise ExportError(

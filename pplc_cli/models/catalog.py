@@ -25,8 +25,8 @@ class CatalogEntry:
     Attributes:
         name: for ``model.name``.
         params: parameters, as the source of the published figures counts them (see :mod:`pplc_cli.benchmark.macs`).
-        macs: multiply-adds for one picture, counted likewise.
-        memory: bytes that its operations read and write for one picture of 224 x 224, float32.
+        macs: multiply-adds for one image, counted likewise.
+        memory: bytes that its operations read and write for one image of 224 x 224, float32.
         top1: percent on ImageNet, published; None where nothing is.
         source: of the published figures.
         weights: kinds of official weights.

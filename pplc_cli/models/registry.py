@@ -27,7 +27,7 @@ class NetworkSpec:
         weights: ``imagenet`` or ``imagenet_ssld`` to the official address.
         classifier: the layer that depends on the number of classes.
         pretrained: the weights that the name itself asks for (PaddleX 2's PPLCNet_ssld).
-        normalization: mean and deviation of the pictures that its published weights were trained with.
+        normalization: mean and deviation of the images that its published weights were trained with.
     """
 
     name: str

@@ -15,14 +15,14 @@ _LABELLED_WIDTH = 96  # pixels; a label on less cannot be read
 
 
 def annotate(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
-    """A copy of a picture with lines of text on a banner in its top left corner.
+    """A copy of an image with lines of text on a banner in its top left corner.
 
     Args:
         image: uint8 RGB, shape (height, width, 3).
         lines: what to write, best first.
 
     Returns:
-        uint8 RGB of the same shape; larger where the picture is too small to carry text: a narrow one is scaled up
+        uint8 RGB of the same shape; larger where the image is too small to carry text: a narrow one is scaled up
         to 96 pixels, and a flat one gets the banner above it.
     """
     lines = [printable(line) for line in lines]
@@ -45,7 +45,7 @@ def annotate(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
         min(width, 2 * pad + math.ceil(max(fonts[line].getlength(text) for line, text in zip(lines, texts)))),
         2 * (pad // 2) + step * len(lines),
     )
-    if banner[1] > 0.55 * height:  # the picture shall be seen as well
+    if banner[1] > 0.55 * height:  # the image shall be seen as well
         taller = Image.new("RGB", (width, height + banner[1]), _PALE)
         taller.paste(canvas, (0, banner[1]))
         canvas = taller
@@ -60,7 +60,7 @@ def annotate(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
 
 
 def _wide_enough(picture: Image.Image) -> Image.Image:
-    """The picture, scaled up and at need padded until it is wide enough for a label."""
+    """The image, scaled up and at need padded until it is wide enough for a label."""
     if picture.width >= _LABELLED_WIDTH:
         return picture.copy()
     # A narrow tower is padded rather than blown up to thousands of pixels of height.

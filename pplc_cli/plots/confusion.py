@@ -15,7 +15,7 @@ from pplc_cli.plots.fonts import best_font_file, printable
 
 
 def row_shares(matrix: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
-    """Counts to shares of their row: float64, same shape; NaN in rows without any picture."""
+    """Counts to shares of their row: float64, same shape; NaN in rows without any image."""
     counts = np.asarray(matrix, dtype=np.float64)
     totals = counts.sum(axis=1, keepdims=True)
     return np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
@@ -25,7 +25,7 @@ def draw_confusion(path: PathLike, matrix: Sequence[Sequence[int]] | np.ndarray,
     """Write a confusion matrix: rows are true classes, columns predicted ones, colours shares of the row.
 
     Args:
-        path: the picture to write; its suffix chooses the format.
+        path: the image to write; its suffix chooses the format.
         matrix: counts, shape (classes, classes).
         labels: class names; all are written up to about 200 classes, beyond that every second, third, ...
     """
@@ -46,7 +46,7 @@ def draw_confusion(path: PathLike, matrix: Sequence[Sequence[int]] | np.ndarray,
     figure = Figure(figsize=(side, side), dpi=140 if written else 170)
     axes = figure.add_axes((0, 0, 1, 1))
     blues = colors.LinearSegmentedColormap.from_list("shares", ["#ffffff", "#9ecae1", "#3182bd", "#08306b"])
-    colour_map = blues.with_extremes(bad="#e3e3e3")  # a class without pictures
+    colour_map = blues.with_extremes(bad="#e3e3e3")  # a class without images
     # A pixel of five per cent would be lost among hundreds of classes: there small shares are drawn darker.
     norm = colors.Normalize(0, 1) if written else colors.PowerNorm(0.5, 0, 1)
     drawn = axes.imshow(np.ma.masked_invalid(shares), cmap=colour_map, norm=norm, interpolation="nearest")

@@ -23,8 +23,8 @@ def contact_sheet(
     """Write a sheet of square tiles with captions below.
 
     Args:
-        path: the picture to write; its suffix chooses the format.
-        tiles: (picture, caption lines) each; pictures are uint8 RGB of shape (height, width, 3).
+        path: the image to write; its suffix chooses the format.
+        tiles: (image, caption lines) each; images are uint8 RGB of shape (height, width, 3).
         columns: tiles in a row, at most.
         side: width and height of a tile in pixels.
         title: a line above all tiles.
@@ -75,7 +75,7 @@ def contact_sheet(
 
 
 def _letterboxed(image: np.ndarray, side: int) -> Image.Image:
-    """The whole picture in a square, scaled up or down, pale bars beside it."""
+    """The whole image in a square, scaled up or down, pale bars beside it."""
     picture = Image.fromarray(image)
     scale = side / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))

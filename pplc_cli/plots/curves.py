@@ -18,7 +18,7 @@ def draw_curves(path: PathLike, epochs: Sequence[Mapping[str, Any]]) -> None:
     """Write three panels over the epochs: loss, top-1 accuracy with the best epoch marked, learning rate.
 
     Args:
-        path: the picture to write; its suffix chooses the format.
+        path: the image to write; its suffix chooses the format.
         epochs: records with ``epoch``, ``learning_rate`` and, as far as known, ``train_loss``, ``train_top1``,
             ``val_loss``, ``val_top1``; shares between 0 and 1.
     """

@@ -1,4 +1,4 @@
-"""Pictures of a run: contact sheets, labelled photographs, training curves and confusion matrices."""
+"""Images of a run: contact sheets, labelled photographs, training curves and confusion matrices."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class ExportedModel:
         folder: where it lies.
         name: of the network, as PaddleX knows it.
         labels: class names in the order of their ids.
-        pipeline: from decoded pictures to network input.
+        pipeline: from decoded images to network input.
     """
 
     folder: Path

@@ -22,7 +22,7 @@ def build_inference_yml(
         labels: class names in the order of their ids.
         transforms: of evaluation.
         size: height and width that come out of them.
-        batch: how many pictures run together, always; None: any number.
+        batch: how many images run together, always; None: any number.
 
     Raises:
         ExportError: PaddleX's image classification cannot express the transforms.
@@ -73,7 +73,7 @@ def _interp(name: str) -> dict[str, str]:
 
 
 def at_size(transforms: Sequence[Any], size: Size) -> list[Any]:
-    """The transforms for another size of picture: the part of the picture that the network sees stays the same.
+    """The transforms for another size of image: the part of the image that the network sees stays the same.
 
     Raises:
         ExportError: they have no form for that size.

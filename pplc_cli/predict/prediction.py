@@ -13,19 +13,19 @@ from pplc_cli.predict.inputs.source import Source
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    Picture = Union[str, Path, bytes, np.ndarray, Image, Source]
+    ImageLike = Union[str, Path, bytes, np.ndarray, Image, Source]
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """The answer for one picture.
+    """The answer for one image.
 
     Attributes:
         path: what was asked.
         top: the best labels with their scores, best first; empty where there was an error, or an embedding was asked.
         error: why there is no answer, else None.
         embedding: float32 (features,), what the classifier reads, where it was asked for.
-        image: the decoded picture, uint8 RGB (H, W, 3), where it was asked for.
+        image: the decoded image, uint8 RGB (H, W, 3), where it was asked for.
     """
 
     path: str

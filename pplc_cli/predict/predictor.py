@@ -1,4 +1,4 @@
-"""From an exported folder and pictures to labels and scores."""
+"""From an exported folder and images to labels and scores."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pplc_cli.config.sections import PredictConfig
 
-    Picture = Union[str, Path, bytes, np.ndarray, Image, Source]
+    ImageLike = Union[str, Path, bytes, np.ndarray, Image, Source]
 from pplc_cli.predict.inputs.source import held_bytes, name_of, pixels_of
 from pplc_cli.predict.prediction import InferenceTime, Prediction
 
@@ -42,10 +42,10 @@ class Predictor:
     Attributes:
         labels: class names in the order of their ids.
         size: height and width of the network's input.
-        engine: what runs the network for few pictures; for many, every worker has its own of one thread.
-        feed: how decoded pictures become what the engine takes.
-        batch_size: pictures that run together.
-        workers: threads for many pictures.
+        engine: what runs the network for few images; for many, every worker has its own of one thread.
+        feed: how decoded images become what the engine takes.
+        batch_size: images that run together.
+        workers: threads for many images.
         features: whether answers are embeddings.
         note: why ``auto`` took this engine, in a sentence.
         time: where the time of all predictions so far went.
@@ -71,7 +71,7 @@ class Predictor:
                 checked with it, else paddle; ``auto``: the fastest here, which is measured once.
             precision: float32, bfloat16 or int8.
             threads: of the kernels; None: physical cores.
-            workers: for many pictures; None: as many as threads.
+            workers: for many images; None: as many as threads.
             batch_size: None: 16.
             features: answer with what the classifier reads, the embedding, instead of labels.
             mkldnn: whether the engine paddle uses oneDNN.
@@ -107,22 +107,22 @@ class Predictor:
 
     def predict(
         self,
-        pictures: Iterable[Picture],
+        pictures: Iterable[ImageLike],
         *,
         top_k: int = 1,
         keep_images: bool = False,
         many: bool = False,
     ) -> Iterator[Prediction]:
-        """Answers in the order of the pictures; a picture that cannot be used gets its reason instead.
+        """Answers in the order of the images; an image that cannot be used gets its reason instead.
 
-        Of few pictures, at most a batch, decoding and then the network use all threads; many go through workers that
-        each decode and run batches of their own. Memory does not grow with the number of pictures.
+        Of few images, at most a batch, decoding and then the network use all threads; many go through workers that
+        each decode and run batches of their own. Memory does not grow with the number of images.
 
         Args:
-            pictures: paths, bytes of files, decoded uint8 RGB arrays (H, W, 3), or Pillow's pictures; any iterable,
+            images: paths, bytes of files, decoded uint8 RGB arrays (H, W, 3), or Pillow's images; any iterable,
                 read as it is needed.
             top_k: labels an answer.
-            keep_images: keep each decoded picture in its answer.
+            keep_images: keep each decoded image in its answer.
             many: go through the workers however few there are; every batch is then of the same shape, so that an
                 answer is the same to the last bit whatever comes before and after it.
         """
@@ -132,7 +132,7 @@ class Predictor:
         asked = _Asked(top_k, keep_images)
         try:
             if many or len(few) > self.batch_size:
-                stream: OrderedWorkers[Picture, Prediction] = OrderedWorkers(
+                stream: OrderedWorkers[ImageLike, Prediction] = OrderedWorkers(
                     WINDOW * self.workers * self.batch_size, held_bytes
                 )
                 yield from stream.run(chain(few, source), lambda: self._work(stream, asked), self.workers)
@@ -142,7 +142,7 @@ class Predictor:
             with self._lock:
                 self.time.total += time.perf_counter() - began
 
-    def _few(self, pictures: Sequence[Picture], asked: _Asked) -> list[Prediction]:
+    def _few(self, pictures: Sequence[ImageLike], asked: _Asked) -> list[Prediction]:
         """Answers for at most a batch."""
         if len(pictures) > 1:
             with ThreadPoolExecutor(min(len(pictures), self.workers), thread_name_prefix="pplc-decode") as pool:
@@ -156,8 +156,8 @@ class Predictor:
         answers = iter(self._run(self.engine, good, np.stack(pixels) if pixels else None, asked))
         return [next(answers) if p.error is None else Prediction(p.name, error=p.error) for p in prepared]
 
-    def _work(self, stream: OrderedWorkers[Picture, Prediction], asked: _Asked) -> None:
-        """A worker's life: fill a batch across pictures that cannot be used, run it, until there are no more."""
+    def _work(self, stream: OrderedWorkers[ImageLike, Prediction], asked: _Asked) -> None:
+        """A worker's life: fill a batch across images that cannot be used, run it, until there are no more."""
         engine = self._borrow()
         batch = None if isinstance(engine, ImageEngine) else self.feed.empty(self.batch_size)
         while True:
@@ -189,8 +189,8 @@ class Predictor:
                 return self._idle.pop()
         return self.engine.single()
 
-    def _prepare(self, picture: Picture, asked: _Asked, out: Optional[np.ndarray] = None) -> _Prepared:
-        """Decode, and preprocess into ``out``; engines that bring their own preprocessing get the picture as it is."""
+    def _prepare(self, picture: ImageLike, asked: _Asked, out: Optional[np.ndarray] = None) -> _Prepared:
+        """Decode, and preprocess into ``out``; engines that bring their own preprocessing get the image as it is."""
         began = time.perf_counter()
         name = name_of(picture)
         try:
@@ -206,7 +206,7 @@ class Predictor:
     def _run(
         self, engine: Engine, ready: Sequence[_Prepared], batch: Optional[np.ndarray], asked: _Asked
     ) -> list[Prediction]:
-        """Answers for prepared pictures, the first of a batch; None: the engine takes the pictures themselves."""
+        """Answers for prepared images, the first of a batch; None: the engine takes the images themselves."""
         began = time.perf_counter()
         if batch is None:
             assert isinstance(engine, ImageEngine)

@@ -1,4 +1,4 @@
-"""What engines are fed with: decoded pictures become an engine's input here, a batch of memory at a time."""
+"""What engines are fed with: decoded images become an engine's input here, a batch of memory at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNUSED = np.random.default_rng(0)  # evaluation transforms draw nothing
 class EngineInput(Protocol):
     """One of the ways."""
 
-    def empty(self, pictures: int) -> np.ndarray:
+    def empty(self, images: int) -> np.ndarray:
         """Memory for so many."""
         ...
 
@@ -47,8 +47,8 @@ class FloatInput:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
 
-    def empty(self, pictures: int) -> np.ndarray:
-        return np.zeros((pictures, 3, *self._pipeline.size), np.float32)
+    def empty(self, images: int) -> np.ndarray:
+        return np.zeros((images, 3, *self._pipeline.size), np.float32)
 
     def write(self, image: np.ndarray, out: np.ndarray) -> None:
         self._pipeline(image, _UNUSED, out)
@@ -69,8 +69,8 @@ class Uint8Input:
         self._others, self._normalize, self._size = others, last, pipeline.size
         self._at_once = _resize_and_crop(others)
 
-    def empty(self, pictures: int) -> np.ndarray:
-        return np.zeros((pictures, *self._size, 3), np.uint8)
+    def empty(self, images: int) -> np.ndarray:
+        return np.zeros((images, *self._size, 3), np.uint8)
 
     def write(self, image: np.ndarray, out: np.ndarray) -> None:
         if self._at_once is not None:

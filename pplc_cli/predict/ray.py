@@ -1,7 +1,7 @@
 """Prediction on Ray Data: the same answers, from as many machines as its cluster has.
 
 Ray schedules, retries and writes; ours is what an actor does with its share of the files. Every machine has pplc, and
-sees the model's folder and the pictures under the same paths, as on a shared drive.
+sees the model's folder and the images under the same paths, as on a shared drive.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 FILES = 256  # an actor takes at a time
-ROWS = 4096  # it gives back at a time, however many pictures an archive holds
+ROWS = 4096  # it gives back at a time, however many images an archive holds
 FREE = {"num_cpus": 0}  # actors have all cores; what writes their answers must not wait for one
 
 
@@ -73,7 +73,7 @@ def predict_on_ray(
         force: replace such a folder.
 
     Returns:
-        How many pictures could not be used.
+        How many images could not be used.
 
     Raises:
         PredictError: Ray is not installed or reached, the output is there, or a machine failed for good.
@@ -88,7 +88,7 @@ def predict_on_ray(
     _make_room(target, force)
     files = [{"item": _absolute(source.name)} for source in find(words) if source.data is None]
     if not files:
-        raise PredictError("a picture on standard input needs no cluster; leave out --on")
+        raise PredictError("an image on standard input needs no cluster; leave out --on")
     arguments = {"folder": str(folder.absolute()), "embeddings": embeddings, "every": every}
     arguments["settings"] = dataclasses.replace(settings, threads=1, workers=1)
     try:

@@ -15,7 +15,7 @@ class Reporter:
         """Bytes of pretrained weights so far, and in all where known."""
 
     def teacher(self, done: int, total: Optional[int]) -> None:
-        """Pictures whose answers a teacher has given, and all."""
+        """Images whose answers a teacher has given, and all."""
 
     def step(self, record: dict[str, Any]) -> None:
         """After each step: epoch, epochs, step, steps, loss, top1, learning_rate, images_per_second, seconds_left."""

@@ -1,4 +1,4 @@
-"""What training starts from: pictures, network, optimiser, and where an earlier part of the run stopped."""
+"""What training starts from: images, network, optimiser, and where an earlier part of the run stopped."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Preparation:
         reporter: told of progress.
         run: the folder.
         labels: the classes.
-        train_samples, val_samples: the pictures.
+        train_samples, val_samples: the images.
         world: this process among those that train together.
         network: what is saved.
         trained: what is called with a batch: the network, or the stages of it that learn.
@@ -96,11 +96,11 @@ class Preparation:
         if state is None and self.world.rank == 0:
             self._load_pretrained()
         self.world.broadcast(self.network.state_dict().values())
-        self.train_loader, self.val_loader = self.train_pictures, self.val_pictures = self._loaders()
+        self.train_loader, self.val_loader = self.train_images, self.val_images = self._loaders()
         self.full_size = self.train_loader.pipeline.size
         if config.train.progressive_from is not None and config.train.progressive_from >= min(self.full_size):
             raise TrainError(
-                f"train.progressive_from: {config.train.progressive_from} is not smaller than the pictures that "
+                f"train.progressive_from: {config.train.progressive_from} is not smaller than the images that "
                 f"train.transforms make, {self.full_size[1]} x {self.full_size[0]}"
             )
         self.transfer = self._choose_transfer()
@@ -128,7 +128,7 @@ class Preparation:
         self.interrupts = Interrupts()
 
     def _samples(self) -> list[Sample]:
-        """What is learnt from; pictures without labels have -1."""
+        """What is learnt from; images without labels have -1."""
         data = self.config.data
         read = require_part if data.unlabelled is None else read_part
         samples = list(read(data, "train", self.labels) or [])
@@ -144,11 +144,11 @@ class Preparation:
         copies = find_copies((sample.path for sample in more), (sample.path for sample in listed))
         new = [sample for sample in more if sample.path not in copies]
         if len(new) < len(more) and is_main_process():
-            self.reporter.note(f"{len(more) - len(new):,} pictures are left out: the data set's own lists have them")
+            self.reporter.note(f"{len(more) - len(new):,} images are left out: the data set's own lists have them")
         return samples + new
 
     def _distil(self) -> Optional[Distillation]:
-        """What the teacher says of all pictures, and the loss that follows from it."""
+        """What the teacher says of all images, and the loss that follows from it."""
         if self.config.distill.teacher is None:
             return None
         if self.world.size > 1:
@@ -193,7 +193,7 @@ class Preparation:
         self.reporter.note(f"starting from {path}{remark}")
 
     def _choose_transfer(self) -> str:
-        """How the weights that it starts from are fitted to the pictures."""
+        """How the weights that it starts from are fitted to the images."""
         from pplc_cli.training.transfer.policy import choose
 
         wanted = self.config.train.transfer
@@ -248,8 +248,8 @@ class Preparation:
         layer = self.network
         for name in self.spec.classifier.split("."):
             layer = getattr(layer, name)
-        # One process does it for all: they have the same pictures.
-        reason = Probe(self.config, self.network, layer, self.frozen).fit(self.train_pictures, self.class_weights)
+        # One process does it for all: they have the same images.
+        reason = Probe(self.config, self.network, layer, self.frozen).fit(self.train_images, self.class_weights)
         (reason,) = self.world.broadcast_object([reason])
         if reason is not None:
             self.reporter.note(f"no linear probe: {reason}")
@@ -269,7 +269,7 @@ class Preparation:
         from pplc_cli.training.transfer.frozen import FeatureLoader, FrozenPart
 
         part = FrozenPart(self.network, last, self.spec.name, self.train_loader.pipeline.size)
-        cache = self.train_loader.cache  # features and pictures share its budget
+        cache = self.train_loader.cache  # features and images share its budget
         validation = FeatureLoader(self.val_loader, part, 1, cache.budget)
         cache.budget -= validation.bytes
         training = FeatureLoader(self.train_loader, part, config.freeze_views, cache.budget)

@@ -162,7 +162,7 @@ class _Training(Preparation):
         raise TrainError(f"{where}learning rate {rate:g}; {advice}")
 
     def _choose_size(self, epoch: int) -> None:
-        """Progressive resizing: the pipeline for an epoch's pictures."""
+        """Progressive resizing: the pipeline for an epoch's images."""
         train = self.config.train
         if train.progressive_from is None or self.frozen is not None:
             return
@@ -178,7 +178,7 @@ class _Training(Preparation):
         if self.class_weights is None:
             return losses.mean() * batch.loss_weight if batch.loss_weight != 1 else losses.mean()
         weights = batch.targets @ self.class_weights
-        # A batch's picture counts by its weight's share in the whole batch, wherever it is computed.
+        # A batch's image counts by its weight's share in the whole batch, wherever it is computed.
         whole = self.world.all_reduce(np.array([weights.sum(dtype=np.float64)]))[0]
         return (losses * self.paddle.to_tensor(weights)).sum() / float(whole)
 
@@ -222,7 +222,7 @@ class _Training(Preparation):
             checkpoint.save(self.run.best, self._model_info(), model=checkpoint.network_arrays(self.network))
 
     def _gathered(self, mine: Scores) -> Scores:
-        """The scores of the whole list, of which each process has every ``size``-th picture."""
+        """The scores of the whole list, of which each process has every ``size``-th image."""
         if self.world.size == 1:
             return mine
         rank, size = self.world.rank, self.world.size
@@ -290,7 +290,7 @@ class _Training(Preparation):
         if epochs:
             try:
                 draw_curves(self.run.curves, epochs)
-            except PplcError as error:  # the disk is full: the weights matter, the picture does not
+            except PplcError as error:  # the disk is full: the weights matter, the image does not
                 self.reporter.note(str(error))
 
 

@@ -18,7 +18,7 @@ from pplc_cli.benchmark.floor import Cost, cost, cost_of, floor
 from pplc_cli.benchmark.macs import count
 from pplc_cli.benchmark.roofline import Rates, best, measure_rates
 from pplc_cli.benchmark.worker import Case, Worker
-from pplc_cli.data.synthetic import pictures
+from pplc_cli.data.synthetic import random_images
 from pplc_cli.kernels.graph.paddle_reader import read_paddle
 from pplc_cli.kernels.graph.simplify import simplify
 from pplc_cli.models.registry import build_network
@@ -84,9 +84,9 @@ def test_the_machine() -> None:
     assert best([Rates(1, 5.0, 2.0), Rates(1, 3.0, 4.0)]) == Rates(1, 5.0, 4.0)
 
 
-def test_pictures_are_the_same_each_time() -> None:
-    assert np.array_equal(pictures(3, (40, 33)), pictures(3, (40, 33)))
-    assert pictures(2, (40, 33)).shape == (2, 3, 40, 33) and pictures(1, (8, 8)).dtype == np.float32
+def test_images_are_the_same_each_time() -> None:
+    assert np.array_equal(random_images(3, (40, 33)), random_images(3, (40, 33)))
+    assert random_images(2, (40, 33)).shape == (2, 3, 40, 33) and random_images(1, (8, 8)).dtype == np.float32
 
 
 def bench(pplc: Pplc, *words: str) -> dict:
@@ -95,9 +95,9 @@ def bench(pplc: Pplc, *words: str) -> dict:
 
 def test_a_run_by_several_engines(trained: Trained, tmp_path: Path) -> None:
     pplc = Pplc(trained.folder)
-    picture = tmp_path / "a chart.png"
+    image = tmp_path / "a chart.png"
     engines = ("--engine", "paddle", "--engine", "onnxruntime")
-    found = bench(pplc, *engines, "--threads", "1", "--batch-size", "1", "--batch-size", "3", "--output", str(picture))
+    found = bench(pplc, *engines, "--threads", "1", "--batch-size", "1", "--batch-size", "3", "--output", str(image))
     assert found["machine"]["cpu"] and (found["rounds"], found["seconds"]) == (1, 0.05)
     assert [rate["threads"] for rate in found["rates"]] == [1]
     assert found["measured"] and not any(each["engine"] == "paddle" for each in found["failed"])
@@ -114,7 +114,7 @@ def test_a_run_by_several_engines(trained: Trained, tmp_path: Path) -> None:
         (1, True, True, True),
         (3, True, True, True),
     ]
-    drawn = read_image(picture)
+    drawn = read_image(image)
     assert drawn.std() > 10 and drawn.shape[1] > 800
 
 

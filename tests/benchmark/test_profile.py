@@ -55,7 +55,7 @@ def test_an_operations_cost_by_hand():
 
 
 class Branches(nn.Layer):
-    """A concatenation, a shortcut, and squeeze-and-excite on large pictures."""
+    """A concatenation, a shortcut, and squeeze-and-excite on large images."""
 
     def __init__(self):
         super().__init__()

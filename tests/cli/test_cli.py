@@ -88,41 +88,41 @@ def test_init_split_preview(pplc, class_folders, tmp_path):
 
 def test_predict_inputs_and_outputs(pplc, trained, tmp_path):
     """Files, folders, globs, lists, standard input; text, JSON, CSV; a bad file among good ones."""
-    pictures = sorted((trained.data / "猫 cat").glob("*.jpg"))
+    images = sorted((trained.data / "猫 cat").glob("*.jpg"))
     model = ["--model", str(trained.run / "inference_model")]
-    answers = _json_lines(pplc("predict", *model, "--json", str(pictures[0]), "--top-k", "2"))
-    assert answers[0]["path"] == str(pictures[0]) and len(answers[0]["top"]) == 2
+    answers = _json_lines(pplc("predict", *model, "--json", str(images[0]), "--top-k", "2"))
+    assert answers[0]["path"] == str(images[0]) and len(answers[0]["top"]) == 2
     assert abs(sum(t["score"] for t in answers[0]["top"]) - 1) < 1e-4  # two classes in all
 
     by_glob = _json_lines(pplc("predict", *model, "--json", str(trained.data / "猫 cat" / "*.jpg")))
     by_folder = _json_lines(pplc("predict", *model, "--json", str(trained.data / "猫 cat")))
-    assert [a["path"] for a in by_glob] == [str(p) for p in pictures] == [a["path"] for a in by_folder]
+    assert [a["path"] for a in by_glob] == [str(p) for p in images] == [a["path"] for a in by_folder]
 
     by_list = _json_lines(pplc("predict", *model, "--json", str(trained.data / "test_list.txt")))
     assert len(by_list) == len((trained.data / "test_list.txt").read_text(encoding="utf-8").splitlines())
     assert all("error" not in answer for answer in by_list)
 
-    by_bytes = _json_lines(pplc("predict", *model, "--json", "-", stdin=pictures[0].read_bytes()))
-    by_names = _json_lines(pplc("predict", *model, "--json", "-", stdin=f"{pictures[0]}\n".encode()))
+    by_bytes = _json_lines(pplc("predict", *model, "--json", "-", stdin=images[0].read_bytes()))
+    by_names = _json_lines(pplc("predict", *model, "--json", "-", stdin=f"{images[0]}\n".encode()))
     assert by_bytes[0]["top"] == by_names[0]["top"]
 
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    mixed = pplc("predict", *model, str(pictures[0]), "broken.jpg", str(pictures[1]), "--csv", check=False)
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    mixed = pplc("predict", *model, str(images[0]), "broken.jpg", str(images[1]), "--csv", check=False)
     assert mixed.returncode == 1
     assert "broken.jpg" in mixed.stdout and mixed.stdout.count("\n") == 4
-    assert "is no picture: it is text" in mixed.stderr
+    assert "is no image: it is text" in mixed.stderr
 
-    text = pplc("predict", *model, str(pictures[0]), "--save", "drawn", "--threads", "1", "--no-mkldnn")
+    text = pplc("predict", *model, str(images[0]), "--save", "drawn", "--threads", "1", "--no-mkldnn")
     assert "Inference Time Info" in text.stdout and "average latency time(ms)" in text.stdout
-    assert (tmp_path / "drawn" / f"{pictures[0].stem}.jpg").is_file()
+    assert (tmp_path / "drawn" / f"{images[0].stem}.jpg").is_file()
 
 
 def test_commands_take_the_latest_run(pplc, trained):
     assert "top-1" in pplc("eval", cwd=trained.folder).stdout
     figures = json.loads(pplc("eval", "--json", "--split", "val", cwd=trained.folder).stdout)
     assert figures["images"] == 8 and len(figures["classes"]) == 2
-    picture = next((trained.data / "dog").glob("*.jpg"))
-    assert "dog" in pplc("predict", str(picture), cwd=trained.folder).stdout
+    image = next((trained.data / "dog").glob("*.jpg"))
+    assert "dog" in pplc("predict", str(image), cwd=trained.folder).stdout
 
 
 def test_bad_files_through_split_train_and_predict(pplc, class_folders, tmp_path, trained):

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers.bad_files import encoded, png, rotated_jpeg, write_bad_files
-from helpers.images import picture
+from helpers.images import random_image
 from pplc_cli.base.errors import DataError, ImageError
 from pplc_cli.data import decode as images
 from pplc_cli.data.decode import decode_image, inspect_image, read_image
@@ -168,7 +168,7 @@ ODD_JPEGS = [
 def test_odd_jpegs_are_the_same_by_pillow(size: tuple[int, int], options: dict, mode: str) -> None:
     if mode != "RGB":
         options = {name: value for name, value in options.items() if name != "keep_rgb"}
-    data = encoded(Image.fromarray(picture(size[0], size)).convert(mode), "JPEG", **options)
+    data = encoded(Image.fromarray(random_image(size[0], size)).convert(mode), "JPEG", **options)
     for changed in (data, data + b"rest", data[: len(data) * 2 // 3], data[:-2]):
         assert all(np.array_equal(outcome(changed, r), by_pillow(changed, r)) for r in (1, 2, 4, 8))
 
@@ -187,7 +187,7 @@ def test_damaged_jpegs_are_the_same_by_pillow(options: dict, data: st.DataObject
 @pytest.mark.parametrize("quality", [30, 75, 100])
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 def test_jpeg_equals_opencv(quality: int, subsampling: int) -> None:
-    data = encoded(Image.fromarray(picture(quality, (61, 83))), "JPEG", quality=quality, subsampling=subsampling)
+    data = encoded(Image.fromarray(random_image(quality, (61, 83))), "JPEG", quality=quality, subsampling=subsampling)
     assert np.array_equal(decode_image(data), opencv(data))
 
 
@@ -220,7 +220,7 @@ def test_float_tiff_of_zero_to_one_is_stretched() -> None:
 
 
 def test_animations_give_their_first_frame() -> None:
-    frames = [Image.fromarray(picture(seed)) for seed in range(3)]
+    frames = [Image.fromarray(random_image(seed)) for seed in range(3)]
     data = encoded(frames[0], "PNG", save_all=True, append_images=frames[1:])
     assert np.array_equal(decode_image(data), np.asarray(frames[0]))
 
@@ -248,7 +248,7 @@ def test_exif_orientation(orientation: int) -> None:
 
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_exif_orientation_of_tiff_is_applied_once(orientation: int) -> None:
-    upright = picture(11, (30, 40))
+    upright = random_image(11, (30, 40))
     stored = np.ascontiguousarray(np.rot90(upright, {3: 2, 6: 1}[orientation]))
     data = encoded(Image.fromarray(stored), "TIFF", tiffinfo={0x0112: orientation})
     assert np.array_equal(decode_image(data), upright)
@@ -256,11 +256,11 @@ def test_exif_orientation_of_tiff_is_applied_once(orientation: int) -> None:
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_impossible_orientation_turns_nothing(orientation: int) -> None:
-    data = rotated_jpeg(Image.fromarray(picture(12, (30, 40))), orientation)
+    data = rotated_jpeg(Image.fromarray(random_image(12, (30, 40))), orientation)
     assert decode_image(data).shape == (30, 40, 3)
 
 
-def test_file_larger_than_any_picture_is_not_read(tmp_path: Path) -> None:
+def test_file_larger_than_any_image_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "sparse.jpg"
     with path.open("wb") as file:
         file.truncate(3 << 30)
@@ -301,7 +301,7 @@ def test_list_files_of_no_folder(tmp_path: Path) -> None:
         list(list_files(tmp_path / "missing"))
 
 
-_PHOTO = Image.fromarray(picture(20, (24, 20)))
+_PHOTO = Image.fromarray(random_image(20, (24, 20)))
 _VALID = [
     encoded(_PHOTO, "JPEG"),
     encoded(_PHOTO, "JPEG", progressive=True),
@@ -336,7 +336,7 @@ def test_random_bytes_are_refused_or_used(start: bytes, rest: bytes) -> None:
 
 @given(st.sampled_from(_VALID), st.data())
 @settings(max_examples=500, deadline=None)
-def test_mutated_pictures_are_refused_or_used(valid: bytes, data: st.DataObject) -> None:
+def test_mutated_images_are_refused_or_used(valid: bytes, data: st.DataObject) -> None:
     changed = bytearray(valid)
     # Most of what can go wrong stands in the first bytes, and in the last of a TIFF.
     places = st.one_of(st.integers(0, min(200, len(valid) - 1)), st.integers(0, len(valid) - 1))

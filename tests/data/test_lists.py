@@ -148,7 +148,7 @@ def test_odd_but_readable_lines(tmp_path: Path) -> None:
         (b"0\n", "line 1: expected"),
         (b"a.jpg 2\n", r"line 1: class id 2, but there are only 2 classes \(0 to 1\)"),
         (b"a.jpg " + b"9" * 5000, "line 1: expected"),
-        (b"", "lists no picture"),
+        (b"", "lists no image"),
         (b"a.jpg 0\n\xff\xff\xff", "UTF-8"),
     ],
 )
@@ -178,7 +178,7 @@ def test_class_folders_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folders of classes"):
         read_class_folders(tmp_path, LABELS)
     (tmp_path / "panda").mkdir()
-    with pytest.raises(DataError, match="hold no pictures"):
+    with pytest.raises(DataError, match="hold no images"):
         read_class_folders(tmp_path, LABELS)
     (tmp_path / "tigre").mkdir()
     with pytest.raises(DataError, match="'tigre' is no class of this model; did you mean tiger"):

@@ -106,9 +106,9 @@ def test_label_smoothing(samples):
     assert np.array_equal(plain.targets, np.eye(CLASSES, dtype=np.float32)[plain.labels])
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no picture"])
-def test_a_vanished_picture_is_named(samples, tmp_path: Path, content):
-    path = tmp_path / "gone picture.png"
+@pytest.mark.parametrize("content", [None, b"", b"no image"])
+def test_a_vanished_image_is_named(samples, tmp_path: Path, content):
+    path = tmp_path / "gone image.png"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(DataError) as caught:
@@ -116,7 +116,7 @@ def test_a_vanished_picture_is_named(samples, tmp_path: Path, content):
     assert str(path) in str(caught.value)
 
 
-def test_a_picture_that_an_operator_refuses_is_named(samples):
+def test_a_image_that_an_operator_refuses_is_named(samples):
     raw = [{"CenterCrop": {"crop_size": 22}}, "Normalize"]
     with pytest.raises(DataError, match=r"\d\d\.png is 24 x 2[01] pixels where CenterCrop needs 22"):
         list(loader(samples, raw).epoch())
@@ -131,7 +131,7 @@ def test_an_epoch_that_is_left_early_ends_its_threads(samples):
 
 
 class Slow(Pipeline):
-    """Takes its time for every picture and every batch."""
+    """Takes its time for every image and every batch."""
 
     def __init__(self, seconds: float, batch_seconds: float = 0.0) -> None:
         super().__init__(PLAIN, training=False)
@@ -161,7 +161,7 @@ def test_wait_leaves_out_what_the_consumer_does(samples):
         busy += len(batch.labels)
         time.sleep(0.1)  # longer than a batch takes
     assert busy == COUNT
-    # Only the first batch is waited for: 2 x 2 ms of pictures and 20 ms; the rest stands ready after 0.1 s each.
+    # Only the first batch is waited for: 2 x 2 ms of images and 20 ms; the rest stands ready after 0.1 s each.
     assert min(first, slow.wait) >= 0.02 and slow.wait < 0.12
 
 
@@ -222,7 +222,7 @@ def test_memory_serves_again_only_when_nobody_holds_it():
     assert buffers.take((5, 3, 8, 8)).shape == (5, 3, 8, 8)  # too large for what is free
 
 
-def test_batches_that_are_kept_keep_their_pictures(samples):
+def test_batches_that_are_kept_keep_their_images(samples):
     """As tensors of Paddle that lie in the same memory, too."""
     loader = Loader(samples, Pipeline(PLAIN, training=False), 4, CLASSES)
     tensors = [as_tensor(batch.images) for batch in loader.epoch()]

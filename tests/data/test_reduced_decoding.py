@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from helpers.bad_files import encoded, rotated_jpeg
-from helpers.images import picture
+from helpers.images import random_image
 from pplc_cli.base.errors import ImageError
 from pplc_cli.data.decode import decode_image, inspect_image, jpeg_size
 from pplc_cli.data.image_cache import ImageCache
@@ -31,9 +31,9 @@ def training(*raw) -> Pipeline:
 @pytest.mark.parametrize("reduction", [2, 4, 8])
 @pytest.mark.parametrize("size", [(97, 131), (64, 200), (100, 72)])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 40}])
-def test_reduced_picture_is_the_full_one_made_smaller(reduction, size, options):
-    # Only smooth colours: what a smaller picture cannot hold is no fault of the decoder.
-    smooth = cv2.resize(picture(3, (4, 4)), size[::-1], interpolation=cv2.INTER_CUBIC)
+def test_reduced_image_is_the_full_one_made_smaller(reduction, size, options):
+    # Only smooth colours: what a smaller image cannot hold is no fault of the decoder.
+    smooth = cv2.resize(random_image(3, (4, 4)), size[::-1], interpolation=cv2.INTER_CUBIC)
     data = encoded(Image.fromarray(smooth), "JPEG", **{"quality": 90, **options})
     full, reduced = decode_image(data), decode_image(data, reduction)
     height, width = (-(-side // reduction) for side in size)
@@ -47,7 +47,7 @@ def test_reduced_picture_is_the_full_one_made_smaller(reduction, size, options):
 
 @pytest.mark.photographs
 def test_reduced_photographs_are_nearer_to_the_true_means_than_a_linear_resize(shared: Path):
-    """What replaces the full picture must not be worse than what the resize makes of the full picture."""
+    """What replaces the full image must not be worse than what the resize makes of the full image."""
     for path in sorted((shared / "data" / "flowers5").rglob("*.jpg"))[::50]:
         data = path.read_bytes()
         full = decode_image(data)
@@ -61,7 +61,7 @@ def test_reduced_photographs_are_nearer_to_the_true_means_than_a_linear_resize(s
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_is_honoured(orientation: int):
-    data = rotated_jpeg(Image.fromarray(picture(5, (96, 64))), orientation)
+    data = rotated_jpeg(Image.fromarray(random_image(5, (96, 64))), orientation)
     full, reduced = decode_image(data), decode_image(data, 2)
     assert jpeg_size(data) == full.shape[:2]
     assert reduced.shape == (full.shape[0] // 2, full.shape[1] // 2, 3)
@@ -72,29 +72,29 @@ def test_exif_is_honoured(orientation: int):
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "GIF"])
 def test_other_kinds_come_in_full(kind: str):
-    data = encoded(Image.fromarray(picture(6, (64, 80))), kind)
+    data = encoded(Image.fromarray(random_image(6, (64, 80))), kind)
     assert jpeg_size(data) is None
     assert np.array_equal(decode_image(data, 4), decode_image(data))
 
 
 def test_odd_jpegs():
-    grey = encoded(Image.fromarray(picture(7, (64, 80))).convert("L"), "JPEG")
-    inks = encoded(Image.fromarray(picture(7, (64, 80))).convert("CMYK"), "JPEG")
+    grey = encoded(Image.fromarray(random_image(7, (64, 80))).convert("L"), "JPEG")
+    inks = encoded(Image.fromarray(random_image(7, (64, 80))).convert("CMYK"), "JPEG")
     for data in (grey, inks, phone_jpeg()):
         assert jpeg_size(data) == (64, 80)
         assert inspect_image(data)[1] == "JPEG"
         assert decode_image(data, 4).shape == (16, 20, 3)
-    tiny = encoded(Image.fromarray(picture(7, (3, 5))), "JPEG")
+    tiny = encoded(Image.fromarray(random_image(7, (3, 5))), "JPEG")
     assert min(decode_image(tiny, 8).shape) >= 1
     with pytest.raises(ImageError, match="broken"):
         decode_image(grey[: len(grey) // 2], 2)
-    assert jpeg_size(b"no picture") is None
+    assert jpeg_size(b"no image") is None
 
 
 def phone_jpeg() -> bytes:
-    """A JPEG with a second picture in it, as many phones write."""
+    """A JPEG with a second image in it, as many phones write."""
     file = io.BytesIO()
-    first, second = (Image.fromarray(picture(seed, (64, 80))) for seed in (8, 9))
+    first, second = (Image.fromarray(random_image(seed, (64, 80))) for seed in (8, 9))
     first.save(file, "MPO", save_all=True, append_images=[second])
     return file.getvalue()
 
@@ -131,13 +131,13 @@ def test_reduction(first, size, expected):
 def test_evaluation_decodes_in_full():
     pipeline = Pipeline(EVAL, training=False)
     assert pipeline.reduction(4000, 4000) == 1
-    # Who asks for less all the same: the resize to 36 still makes the picture smaller.
+    # Who asks for less all the same: the resize to 36 still makes the image smaller.
     assert [pipeline.largest_reduction(side, 4000) for side in (71, 72, 143, 144, 288)] == [1, 2, 2, 4, 8]
 
 
 @pytest.mark.parametrize("scaling", [[0.3, 1.0], [0.8, 0.9], [1.0, 1.0]])
 @pytest.mark.parametrize("aspect", [[0.5, 2.0], [0.2, 0.4], [3.0, 5.0]])
-def test_no_draw_enlarges_a_reduced_picture(scaling, aspect):
+def test_no_draw_enlarges_a_reduced_image(scaling, aspect):
     boxes = {"scaling": scaling, "aspect_ratio": aspect}
     faults: list[str] = []
     (cut,) = check_transforms([{"RandomCrop": boxes}], "t", faults, training=True)
@@ -157,7 +157,7 @@ def samples(tmp_path: Path) -> list[Sample]:
     kinds = [("JPEG", (512, 600)), ("JPEG", (48, 60)), ("PNG", (300, 300)), ("JPEG", (200, 260)), ("JPEG", (520, 512))]
     result = []
     for index, (kind, size) in enumerate(kinds):
-        image = Image.fromarray(picture(index, size))
+        image = Image.fromarray(random_image(index, size))
         path = tmp_path / f"{index}.{kind.lower()}"
         path.write_bytes(rotated_jpeg(image, 6) if index == 4 else encoded(image, kind))
         result.append(Sample(path, index % 2, path.name))
@@ -165,7 +165,7 @@ def samples(tmp_path: Path) -> list[Sample]:
 
 
 def pixels(samples, raw, cache, *, train: bool = True) -> list[np.ndarray]:
-    """All pictures of two epochs, in order."""
+    """All images of two epochs, in order."""
     loader = Loader(samples, Pipeline(raw, training=train), 2, 2, cache=cache, workers=2, seed=3)
     return [batch.images for epoch in (1, 2) for batch in loader.epoch(epoch)]
 
@@ -181,7 +181,7 @@ def test_cache_and_disk_give_the_same_whoever_came_first(samples):
         for user in order + order:
             found = pixels(samples, TRAIN if user == "t" else EVAL, cache, train=user == "t")
             assert equal(found, trained if user == "t" else evaluated)
-    # A cache with room for some only: 1 MB holds no full picture of 512 x 600 beside others.
+    # A cache with room for some only: 1 MB holds no full image of 512 x 600 beside others.
     small = ImageCache(1)
     for user in "etet":
         found = pixels(samples, TRAIN if user == "t" else EVAL, small, train=user == "t")
@@ -198,7 +198,7 @@ def test_evaluation_sees_every_pixel(samples):
     assert np.array_equal(found, expected + expected)
 
 
-def test_reduced_pictures_take_less_of_the_cache(samples):
+def test_reduced_images_take_less_of_the_cache(samples):
     cache = ImageCache(100)
     pixels(samples, TRAIN, cache)
     sides = [(128, 150), (48, 60), (300, 300), (100, 130), (128, 130)]

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.bad_files import write_bad_files
-from helpers.images import picture, write_picture
+from helpers.images import random_image, write_image
 from pplc_cli.base.errors import DataError
 from pplc_cli.data.lists import read_labels, read_part
 from pplc_cli.data.settings import DataConfig, SplitConfig
-from pplc_cli.data.split import PARTS, _assign, _components, _Picture, split_dataset
+from pplc_cli.data.split import PARTS, _assign, _components, _Image, split_dataset
 
 Maker = Callable[..., Path]
 
@@ -124,9 +124,9 @@ def test_failed_force_keeps_the_old_lists(class_folders: Maker, monkeypatch: pyt
 def test_odd_names_come_back(class_folders: Maker) -> None:
     root = class_folders((10, 10), names=("大 熊猫", "虎（东北）"), folder="数据 集", size=12)
     for index in range(5):
-        write_picture(root / "大 熊猫" / f"照片 {index} 1.JpEg", picture(500 + index, (12, 12)))
+        write_image(root / "大 熊猫" / f"照片 {index} 1.JpEg", random_image(500 + index, (12, 12)))
     (root / "虎（东北）" / "sub dir").mkdir()
-    write_picture(root / "虎（东北）" / "sub dir" / "x.PNG", picture(600, (12, 12)))
+    write_image(root / "虎（东北）" / "sub dir" / "x.PNG", random_image(600, (12, 12)))
     report = split_dataset(root)
     assert report.labels == ["大 熊猫", "虎（东北）"]
     data = DataConfig(dir=str(root))
@@ -136,14 +136,14 @@ def test_odd_names_come_back(class_folders: Maker) -> None:
 
 
 @pytest.mark.parametrize("counts", [(10, 1), (10, 4)])
-def test_class_with_too_few_pictures(class_folders: Maker, counts: tuple[int, int]) -> None:
+def test_class_with_too_few_images(class_folders: Maker, counts: tuple[int, int]) -> None:
     root = class_folders(counts, size=12)
-    with pytest.raises(DataError, match=r"'stripe' would get no validation picture: it has \d.*Nothing was written"):
+    with pytest.raises(DataError, match=r"'stripe' would get no validation image: it has \d.*Nothing was written"):
         split_dataset(root)
     assert lists(root) == {}
 
 
-def test_class_without_a_training_picture(class_folders: Maker) -> None:
+def test_class_without_a_training_image(class_folders: Maker) -> None:
     root = class_folders((10, 10), size=12)
     for path in (root / "stripe").iterdir():
         path.write_bytes((root / "stripe" / "stripe_000.jpg").read_bytes())
@@ -155,7 +155,7 @@ def test_class_without_a_training_picture(class_folders: Maker) -> None:
 def test_empty_class(class_folders: Maker) -> None:
     root = class_folders((10, 10), size=12)
     (root / "nothing").mkdir()
-    with pytest.raises(DataError, match=r"nothing: the class has no usable picture; add some"):
+    with pytest.raises(DataError, match=r"nothing: the class has no usable image; add some"):
         split_dataset(root)
     (root / "nothing" / "x.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"nothing/x\.jpg is empty"):
@@ -182,15 +182,15 @@ def test_group_that_is_no_expression(class_folders: Maker, group: str) -> None:
 def test_every_bad_file_is_named(class_folders: Maker) -> None:
     root = class_folders((10, 10), size=12)
     kinds = write_bad_files(root / "disc")
-    shutil.copy(root / "disc" / "grey.jpg", root / "disc" / "picture.txt")
+    shutil.copy(root / "disc" / "grey.jpg", root / "disc" / "image.txt")
     (root / "disc" / "readme.md").write_text("about")
-    write_picture(root / "beside.png", picture(1))
+    write_image(root / "beside.png", random_image(1))
     seen: list[tuple[int, int]] = []
     report = split_dataset(root, progress=lambda done, total: seen.append((done, total)))
     bad = {f"disc/{name}" for name, kind in kinds.items() if kind == "bad"}
-    assert set(report.left_out) == bad | {"disc/picture.txt", "disc/readme.md", "beside.png"}
+    assert set(report.left_out) == bad | {"disc/image.txt", "disc/readme.md", "beside.png"}
     assert all(reason.strip() and "\n" not in reason for reason in report.left_out.values())
-    assert "rename" in report.left_out["disc/picture.txt"]
+    assert "rename" in report.left_out["disc/image.txt"]
     listed = {name for part in rows(root).values() for name, _ in part}
     assert {f"disc/{name}" for name, kind in kinds.items() if kind == "odd"} <= listed and not listed & bad
     assert "PNG file by another name" in report.notes["disc/really_png.jpg"]
@@ -239,8 +239,8 @@ def test_groups_stay_together(class_folders: Maker) -> None:
     for label, name in enumerate(("a", "b")):
         for animal in range(8):
             for shot in range(3):
-                write_picture(
-                    root / name / f"id{animal}_{shot}.png", picture(label * 100 + animal * 9 + shot, (12, 12))
+                write_image(
+                    root / name / f"id{animal}_{shot}.png", random_image(label * 100 + animal * 9 + shot, (12, 12))
                 )
     report = split_dataset(root, SplitConfig(val=0.25, test=0.13, group=r"(\w/id\d+)_"))
     side: dict[str, set[str]] = {}
@@ -252,7 +252,7 @@ def test_groups_stay_together(class_folders: Maker) -> None:
 
 
 def test_optional_group_that_took_no_part_binds_nothing() -> None:
-    pictures = [_Picture(f"a/{i}.jpg", 0, str(i)) for i in range(4)]
+    pictures = [_Image(f"a/{i}.jpg", 0, str(i)) for i in range(4)]
     assert len(_components(pictures, re.compile(r"/\d(_id\d)?"))) == 4
 
 
@@ -261,9 +261,9 @@ def test_optional_group_that_took_no_part_binds_nothing() -> None:
 )
 @settings(max_examples=200, deadline=None)
 def test_nothing_stands_on_two_sides(layout: list[tuple[int, int, int]], data: st.DataObject) -> None:
-    """Layout: class, content id and group id of each picture; group 0 is none."""
+    """Layout: class, content id and group id of each image; group 0 is none."""
     pictures = [
-        _Picture(f"c{label}/{i}_{f'g{group}' if group else 'alone'}.jpg", label, str(content))
+        _Image(f"c{label}/{i}_{f'g{group}' if group else 'alone'}.jpg", label, str(content))
         for i, (label, content, group) in enumerate(layout)
     ]
     config = SplitConfig(
@@ -277,8 +277,8 @@ def test_nothing_stands_on_two_sides(layout: list[tuple[int, int, int]], data: s
     except DataError as error:
         assert "Nothing was written" in str(error)
         return
-    placed = {picture.name: part for part, members in parts.items() for picture in members}
-    assert sorted(placed) == sorted(picture.name for picture in pictures)
+    placed = {image.name: part for part, members in parts.items() for image in members}
+    assert sorted(placed) == sorted(image.name for image in pictures)
     assert sum(map(len, parts.values())) == len(pictures)
     for field in (lambda i: ("content", layout[i][1]), lambda i: ("group", layout[i][2] or -i - 1)):
         sides: dict[tuple[str, int], set[str]] = {}

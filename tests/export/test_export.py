@@ -100,13 +100,13 @@ def test_an_outdated_export_is_not_used(pplc, recipe_args, class_folders):
     folder = class_folders((12, 12))
     pplc("split", "--dataset", str(folder))
     args = [*recipe_args(folder, epochs=1), "--output", "run"]
-    picture = str(next(folder.rglob("*.jpg")))
+    image = str(next(folder.rglob("*.jpg")))
     pplc("train", *args)
-    assert "pplc export" in pplc("predict", picture, check=False).stderr
+    assert "pplc export" in pplc("predict", image, check=False).stderr
     pplc("export")
-    pplc("predict", picture)
+    pplc("predict", image)
     info = json.loads((pplc.cwd / "run/best_model/model.json").read_text(encoding="utf-8"))
     info["sha256"]["model"] = "0" * 64  # as if a later epoch had been better
     (pplc.cwd / "run/best_model/model.json").write_text(json.dumps(info), encoding="utf-8")
-    outdated = pplc("predict", picture, check=False)
+    outdated = pplc("predict", image, check=False)
     assert outdated.returncode == 1 and "older than the run's best weights" in outdated.stderr

@@ -26,7 +26,7 @@ ENGINE = {"paddle": "paddle", "onnx": "onnxruntime", "openvino": "openvino"}
 
 
 def written(trained, folder, **options):
-    """An export, and the network's input of some pictures that its own description gives."""
+    """An export, and the network's input of some images that its own description gives."""
     overrides = options.pop("overrides", {})
     done = export(RunFolder(trained.run), RunFolder(trained.run).load_config(overrides), output=folder, **options)
     pipeline, rng = read_exported(folder).pipeline, np.random.default_rng(0)
@@ -99,7 +99,7 @@ def test_a_fixed_batch_stands_in_every_file(trained, tmp_path):
     assert session.get_inputs()[0].shape == [3, 3, 32, 32]
     assert list(openvino.Core().read_model(done.folder / "inference.xml").input().shape) == [3, 3, 32, 32]
     expected = answers(trained.run / "inference_model", "paddle", images)
-    for engine in ENGINE.values():  # any number of pictures, in batches of three
+    for engine in ENGINE.values():  # any number of images, in batches of three
         np.testing.assert_allclose(answers(done.folder, engine, images), expected, atol=1e-4)
 
 
@@ -112,7 +112,7 @@ def test_another_size_goes_into_files_and_preprocessing(trained, tmp_path):
     assert_paddlex_agrees(done.folder, "PP-LCNet_x0_25", sorted(trained.data.rglob("*.jpg"))[::9])
 
 
-def test_height_and_width_may_differ_where_pictures_are_resized(trained, tmp_path):
+def test_height_and_width_may_differ_where_images_are_resized(trained, tmp_path):
     resize = {"eval.transforms": [{"Resize": {"target_size": 32}}, "Normalize"]}
     done, images = written(trained, tmp_path / "out", size=(32, 64), overrides=resize)
     assert images.shape[1:] == (3, 32, 64) and read_paddle(done.folder).size == (32, 64)

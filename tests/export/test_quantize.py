@@ -1,4 +1,4 @@
-"""int8 and bfloat16: what they cost is measured on pictures that nothing was fitted to, and refused if it is much."""
+"""int8 and bfloat16: what they cost is measured on images that nothing was fitted to, and refused if it is much."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pplc_cli import export
 from pplc_cli.base.errors import ExportError
 from pplc_cli.data.decode import read_image
 from pplc_cli.data.lists import read_part
-from pplc_cli.export.quantize import choose_pictures
+from pplc_cli.export.quantize import choose_images
 from pplc_cli.predict.engines.open import open_engine
 from pplc_cli.predict.exported_model import read_exported
 from pplc_cli.training.runs.run_folder import RunFolder
@@ -21,7 +21,7 @@ LABELS = ["dog", "猫 cat"]
 
 
 def config_of(run):
-    """A picture of sixteen may change its answer: 0.0625."""
+    """An image of sixteen may change its answer: 0.0625."""
     return run.load_config({"export.max_accuracy_loss": 0.1})
 
 
@@ -31,7 +31,7 @@ def quantized(calm, tmp_path_factory):
 
 
 def test_the_accuracy_is_counted_over_the_list(calm, quantized):
-    """Counted here, picture by picture, without the loader."""
+    """Counted here, image by image, without the loader."""
     data = config_of(calm).data
     pipeline, rng = read_exported(quantized.folder).pipeline, np.random.default_rng(0)
     samples = read_part(data, "test", LABELS)
@@ -40,7 +40,7 @@ def test_the_accuracy_is_counted_over_the_list(calm, quantized):
     one = next(a for a in quantized.accuracies if (a.engine, a.precision) == ("onnxruntime", "int8"))
     assert one.top1 == np.mean(right)
     assert one.before > 0.8 and abs(one.loss) <= 1.01 / len(samples)
-    assert quantized.measured == f"the {len(samples)} pictures of the test list"
+    assert quantized.measured == f"the {len(samples)} images of the test list"
 
 
 def test_the_file_computes_in_bytes(quantized):
@@ -63,13 +63,13 @@ def test_the_answers_stay_near_those_of_float32(trained, quantized):
 
 def test_calibration_never_sees_what_is_measured(trained):
     data = RunFolder(trained.run).load_config().data
-    fitted, measured, part = choose_pictures(data, LABELS, 10)
+    fitted, measured, part = choose_images(data, LABELS, 10)
     assert part == "test" and len(fitted) == 10 and len({s.label for s in fitted}) == 2
     assert not {s.path for s in fitted} & {s.path for s in measured}
 
 
 def test_a_precision_that_costs_too_much_is_refused_and_the_old_folder_stays(calm, tmp_path, monkeypatch):
-    """Calibrated on pictures a thousand times too dark, every activation is cut off."""
+    """Calibrated on images a thousand times too dark, every activation is cut off."""
     from pplc_cli.export import verify
 
     good = verify.quantize
@@ -97,7 +97,7 @@ def test_the_command_prints_what_precisions_cost(pplc, calm):
     if "computes in bfloat16 on this CPU" in done.stderr:
         pytest.skip("no bfloat16 on this CPU")
     assert done.returncode == 0, done.stderr
-    found = re.findall(r"(\w+) with (\w+): top-1 ([\d.]+)%, float32 ([\d.]+)%, on the 16 pictures", done.stdout)
+    found = re.findall(r"(\w+) with (\w+): top-1 ([\d.]+)%, float32 ([\d.]+)%, on the 16 images", done.stdout)
     assert {"int8", "bfloat16"} == {precision for precision, *_ in found}
     facts = json.loads((pplc.cwd / "out/pplc.json").read_text(encoding="utf-8"))
     for precision, engine, top1, before in found:
@@ -107,6 +107,6 @@ def test_the_command_prints_what_precisions_cost(pplc, calm):
 
 def test_without_lists_there_is_nothing_to_measure_on(trained, tmp_path):
     config = RunFolder(trained.run).load_config({"data.dir": str(tmp_path)})
-    with pytest.raises(ExportError, match="no pictures to measure a lower precision on"):
+    with pytest.raises(ExportError, match="no images to measure a lower precision on"):
         export(RunFolder(trained.run), config, output=tmp_path / "out", precisions=["int8"])
     assert not (tmp_path / "out").exists()

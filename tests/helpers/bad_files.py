@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from helpers.images import picture
+from helpers.images import random_image
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    """A picture's bytes, as Pillow writes them."""
+    """An image's bytes, as Pillow writes them."""
     out = io.BytesIO()
     image.save(out, kind, **options)
     return out.getvalue()
@@ -45,8 +45,8 @@ def rotated_jpeg(image: Image.Image, orientation: int) -> bytes:
 
 
 def _bad() -> dict[str, bytes]:
-    photo = Image.fromarray(picture(1, (96, 80)))
-    frames = [Image.fromarray(picture(seed, (96, 80))) for seed in (2, 3)]
+    photo = Image.fromarray(random_image(1, (96, 80)))
+    frames = [Image.fromarray(random_image(seed, (96, 80))) for seed in (2, 3)]
     rng = np.random.default_rng(0)
     jpeg, plain_png = encoded(photo, "JPEG"), encoded(photo, "PNG")
     gif, webp = encoded(photo, "GIF"), encoded(photo, "WEBP")
@@ -60,7 +60,7 @@ def _bad() -> dict[str, bytes]:
     bmp[18:26] = struct.pack("<ii", 60000, 60000)
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
-        file.writestr("picture.jpg", jpeg)
+        file.writestr("image.jpg", jpeg)
     return {
         "half.jpg": jpeg[: len(jpeg) // 2],
         "header_only.jpg": jpeg[:100],
@@ -96,14 +96,14 @@ def _bad() -> dict[str, bytes]:
 
 
 def _odd() -> dict[str, bytes]:
-    photo = Image.fromarray(picture(4, (96, 80)))
-    frames = [Image.fromarray(picture(seed, (96, 80))) for seed in (5, 6, 7)]
+    photo = Image.fromarray(random_image(4, (96, 80)))
+    frames = [Image.fromarray(random_image(seed, (96, 80))) for seed in (5, 6, 7)]
     rng = np.random.default_rng(1)
     wide = rng.integers(0, 65536, (20, 24), dtype=np.uint16)
     wide_rgb = rng.integers(0, 65536, (20, 24, 3), dtype=np.uint16)
     palette = photo.convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
     alpha = photo.copy()
-    alpha.putalpha(Image.fromarray(picture(8, (96, 80))[..., 0]))
+    alpha.putalpha(Image.fromarray(random_image(8, (96, 80))[..., 0]))
     jpeg = encoded(photo, "JPEG")
     return {
         "one_pixel.png": encoded(photo.crop((0, 0, 1, 1)), "PNG"),
@@ -124,7 +124,7 @@ def _odd() -> dict[str, bytes]:
         "palette.png": encoded(palette, "PNG", transparency=3),
         "rgba.png": encoded(alpha, "PNG"),
         "la.png": encoded(alpha.convert("LA"), "PNG"),
-        "float.tif": encoded(Image.fromarray(picture(9, (20, 24))[..., 0].astype(np.float32) / 255), "TIFF"),
+        "float.tif": encoded(Image.fromarray(random_image(9, (20, 24))[..., 0].astype(np.float32) / 255), "TIFF"),
         "nan.tif": encoded(Image.fromarray(np.full((20, 24), np.nan, np.float32)), "TIFF"),
         "lzw.tif": encoded(photo, "TIFF", compression="tiff_lzw"),
         "with spaces (1).jpg": jpeg,

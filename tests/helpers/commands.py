@@ -46,7 +46,7 @@ class Pplc:
 
 
 def recipe(folder: Path, **train: Any) -> list[str]:
-    """Words for a short training run of the smallest network on pictures of 32 x 32."""
+    """Words for a short training run of the smallest network on images of 32 x 32."""
     values: dict[str, Any] = {
         "batch_size": 8,
         "learning_rate": 0.002 if train.get("optimizer") == "adamw" else 0.02,

@@ -1,4 +1,4 @@
-"""Exported networks of the zoo whose answers tell pictures apart, which those of fresh weights do not."""
+"""Exported networks of the zoo whose answers tell images apart, which those of fresh weights do not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pplc_cli.predict.inference_yml import build_inference_yml
 CLASSES = 10
 
 
-def pictures(count, size=64, seed=0):
+def random_images(count, size=64, seed=0):
     """Random patches of colour: float32 (count, 3, size, size), as networks get them."""
     rng = np.random.default_rng(seed)
     coarse = rng.standard_normal((count, 3, 8, 8), np.float32).repeat(size // 8, 2).repeat(size // 8, 3)
@@ -21,16 +21,16 @@ def pictures(count, size=64, seed=0):
 
 
 def export_network(name, folder, size=64, seed=0):
-    """Random weights with batch norm's statistics of pictures, and logits stretched to a few units."""
+    """Random weights with batch norm's statistics of images, and logits stretched to a few units."""
     paddle = load_paddle()
     paddle.seed(seed)
     network = build_network(name, CLASSES, dropout=0.0)
-    data = paddle.to_tensor(pictures(16, size, seed=100 + seed))
+    data = paddle.to_tensor(random_images(16, size, seed=100 + seed))
     with paddle.no_grad():
         network.train()
         for layer in network.sublayers():
             if hasattr(layer, "_momentum"):
-                layer._momentum = 0.0  # statistics of the last pictures alone
+                layer._momentum = 0.0  # statistics of the last images alone
         network(data)
         network.eval()
         spread = float(network(data).std(axis=0).max())

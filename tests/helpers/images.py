@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 
-def picture(seed: int, size: tuple[int, int] = (48, 48)) -> np.ndarray:
+def random_image(seed: int, size: tuple[int, int] = (48, 48)) -> np.ndarray:
     """Smooth random colours with a shape and a little noise: uint8 RGB, shape (height, width, 3)."""
     rng = np.random.default_rng(seed)
     height, width = size
@@ -21,7 +21,7 @@ def picture(seed: int, size: tuple[int, int] = (48, 48)) -> np.ndarray:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def write_picture(path: Path, image: np.ndarray) -> None:
+def write_image(path: Path, image: np.ndarray) -> None:
     """Write RGB in the format of the suffix."""
     done, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     assert done

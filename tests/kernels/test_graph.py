@@ -67,7 +67,7 @@ def lively(name, size=64):
             if parameter.shape in ([parameter.shape[0], 10], [10]) or parameter.shape[0] == 10:
                 parameter.set_value(parameter.numpy() / (2 * spread))
         expected = paddle.nn.functional.softmax(network(paddle.to_tensor(images)), axis=1).numpy()
-    assert expected.std(0).max() > 0.02, "the answers must depend on the pictures"
+    assert expected.std(0).max() > 0.02, "the answers must depend on the images"
     return network, images, expected
 
 
@@ -125,7 +125,7 @@ def test_features_are_what_the_classifier_reads(exported):
     np.testing.assert_allclose(e / e.sum(1, keepdims=True), expected[:2], atol=TOLERANCE)
 
 
-def test_pictures_of_any_size(tmp_path):
+def test_images_of_any_size(tmp_path):
     network, _, _ = lively("PPLCNet_x0_25")
     save_graph(paddle, network, None, tmp_path)
     graph = read_paddle(tmp_path)

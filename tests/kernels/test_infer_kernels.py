@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.exports import export_network, pictures
+from helpers.exports import export_network, random_images
 from helpers.graph_reference import evaluate
 from pplc_cli.base.errors import PredictError
 from pplc_cli.kernels import unsupported
@@ -47,7 +47,7 @@ def exported_graph(name: str, folder) -> Graph:
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_networks_follow_float64(name, tmp_path):
     folder = export_network(name, tmp_path)
-    graph, images = read_paddle(folder), pictures(5)
+    graph, images = read_paddle(folder), random_images(5)
     expected = evaluate(graph, images)
     # Networks of random weights blow rounding up, each by another factor; Paddle's float32 shows by how much. The
     # largest of 50 differences varies by some times; what is computed wrongly is off by a thousand times as much.
@@ -142,7 +142,7 @@ def test_any_layers_follow_float64(seed, threads):
 @pytest.mark.parametrize("name", ["PPLCNet_x2_5", "FasterNet_T0"])
 def test_large_batches_are_many_small_ones(name, tmp_path):
     engine = PplcEngine(simplify(exported_graph(name, tmp_path)), threads=1)
-    images = pictures(40)
+    images = random_images(40)
     one_by_one = np.concatenate([engine.run(images[i : i + 1]) for i in range(40)])
     for n in (2, 15, 16, 17, 40):
         assert np.array_equal(engine.run(images[:n]), one_by_one[:n]), n
@@ -150,7 +150,7 @@ def test_large_batches_are_many_small_ones(name, tmp_path):
 
 def test_the_next_batch_does_not_see_the_last_one(tmp_path):
     engine = PplcEngine(simplify(exported_graph("PPLCNet_x0_25", tmp_path)), threads=2)
-    images = pictures(9)
+    images = random_images(9)
     first = engine.run(images[:1])
     engine.run(np.full((4, 3, 64, 64), np.nan, np.float32))
     assert np.array_equal(engine.run(images[:1]), first)
@@ -161,7 +161,7 @@ def test_the_next_batch_does_not_see_the_last_one(tmp_path):
 
 def test_features_are_what_the_classifier_reads(tmp_path):
     graph = exported_graph("PPLCNet_x0_25", tmp_path)
-    images = pictures(5)
+    images = random_images(5)
     features = PplcEngine(simplify(graph.features()), threads=1).run(images)
     assert features.shape == (5, 1280)
     linear = graph.nodes[-1].weights
@@ -179,7 +179,7 @@ def test_what_is_not_known_is_said_in_a_line(tmp_path):
     with pytest.raises(PredictError, match=r"batch norm.*--engine paddle"):
         PplcEngine(graph)
     engine = PplcEngine(simplify(graph))
-    with pytest.raises(PredictError, match=r"expected pictures \(N, 3, 64, 64\), got \(1, 3, 65, 64\)"):
+    with pytest.raises(PredictError, match=r"expected images \(N, 3, 64, 64\), got \(1, 3, 65, 64\)"):
         engine.run(np.zeros((1, 3, 65, 64), np.float32))
 
 

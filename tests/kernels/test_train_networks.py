@@ -329,8 +329,8 @@ def test_dropout(mode, training, rng):
     assert 0.4 < dropped[0] < 0.8 if training else max(dropped) == 0
 
 
-def test_dropout_of_whole_pictures(rng):
-    """As FasterNet leaves out a branch: the same pictures for the same seed."""
+def test_dropout_of_whole_images(rng):
+    """As FasterNet leaves out a branch: the same images for the same seed."""
     plain, fast = twins(
         lambda: Made(lambda n, x: x + n.drop(n.conv(x)), conv=conv_bn(8, 8), drop=nn.Dropout(0.4, axis=0)), rng
     )

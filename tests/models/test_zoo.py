@@ -193,7 +193,7 @@ def test_partial_convolution_passes_the_rest():
     np.testing.assert_allclose(y[:, :3], expected, rtol=0, atol=30 * 2**-24 * np.abs(expected).max() + 1e-9)
 
 
-def test_drop_path_leaves_out_whole_pictures():
+def test_drop_path_leaves_out_whole_images():
     from pplc_cli.models.families.fasternet import Block
 
     rng = np.random.default_rng()
@@ -240,7 +240,7 @@ def test_options_change_what_they_name():
 
 
 def small_config(folder, name, **model):
-    """One epoch on pictures of 64 x 64."""
+    """One epoch on images of 64 x 64."""
     return check_config(
         {
             "data": {"dir": str(folder)},

@@ -1,4 +1,4 @@
-"""Fonts and pictures: what is drawn, not only that something is."""
+"""Fonts and images: what is drawn, not only that something is."""
 
 from __future__ import annotations
 
@@ -168,11 +168,11 @@ def test_sheet_that_cannot_be_written_is_an_error_for_the_user(tmp_path: Path) -
         contact_sheet(tmp_path / "file" / "sheet.png", [])
 
 
-# Labelled pictures
+# Labelled images
 
 
 @pytest.mark.parametrize("shape", [(240, 320), (1500, 2000)])
-def test_banner_leaves_the_rest_of_the_picture_alone(shape: tuple[int, int]) -> None:
+def test_banner_leaves_the_rest_of_the_image_alone(shape: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     before = image.copy()
     labelled = annotate(image, ["panda 98.7%", "tiger 1.3%"])
@@ -190,7 +190,7 @@ def test_label_stands_out_on_black_and_white(colour: tuple[int, int, int]) -> No
     assert labelled.max() - labelled.min() > 150
 
 
-def test_letters_grow_with_the_picture() -> None:
+def test_letters_grow_with_the_image() -> None:
     def banner_height(side: int) -> int:
         labelled = annotate(solid(side, side), ["panda"])
         return int((labelled[:, 0] != (40, 160, 80)).any(axis=1).sum())
@@ -199,12 +199,12 @@ def test_letters_grow_with_the_picture() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (20, 300), (2000, 10), (32, 32), (96, 95)])
-def test_tiny_and_extreme_pictures_get_room_for_a_label(shape: tuple[int, int]) -> None:
+def test_tiny_and_extreme_images_get_room_for_a_label(shape: tuple[int, int]) -> None:
     labelled = annotate(solid(*shape, (250, 20, 20)), ["panda 98.7%", LONG])
     assert labelled.dtype == np.uint8
     assert labelled.shape[1] >= 96 and labelled.shape[0] >= max(shape[0], 24)
     assert labelled.size < 3 * 200 * 2000
-    assert (labelled == (250, 20, 20)).all(axis=2).any(), "the picture itself is still seen"
+    assert (labelled == (250, 20, 20)).all(axis=2).any(), "the image itself is still seen"
     assert (labelled.min(axis=2) > 200).any(), "and so is the text"
 
 
@@ -276,7 +276,7 @@ def test_confusion_of_many_sizes(tmp_path: Path, classes: int) -> None:
     assert (picture[:8] == 255).all() and (picture[:, :8] == 255).all(), "nothing is cut off"
 
 
-def test_confusion_without_any_picture(tmp_path: Path) -> None:
+def test_confusion_without_any_image(tmp_path: Path) -> None:
     draw_confusion(tmp_path / "confusion.png", np.zeros((2, 2), dtype=int), ["a", "b"])
     assert (read(tmp_path / "confusion.png") == 0xE3).all(axis=2).any()
 

@@ -1,4 +1,4 @@
-"""Many pictures: batches that fill, files that grow, runs that are killed and go on."""
+"""Many images: batches that fill, files that grow, runs that are killed and go on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers.images import picture, write_picture
+from helpers.images import random_image, write_image
 from pplc_cli.base.errors import PplcError
 from pplc_cli.predict.inputs.count import count
 from pplc_cli.predict.inputs.expand import expand
@@ -32,13 +32,13 @@ FORMATS = ["jsonl", "csv", "parquet"]
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """40 pictures and two files that are none, with names that files have to escape."""
+    """40 images and two files that are none, with names that files have to escape."""
     folder = tmp_path_factory.mktemp("图 片")
     names = [f"{i:02d}.jpg" for i in range(37)] + ['a "b", c.png', "line\nbreak.png", "猫.jpg"]
     for number, name in enumerate(names):
-        write_picture(folder / name, picture(number))
+        write_image(folder / name, random_image(number))
     (folder / "07 broken.jpg").write_bytes((folder / "07.jpg").read_bytes()[:300])
-    (folder / "text.jpg").write_text("no picture")
+    (folder / "text.jpg").write_text("no image")
     return folder
 
 
@@ -108,7 +108,7 @@ def test_a_run_that_is_killed_goes_on_as_if_nothing_had_been(suffix, untrained, 
     assert done.returncode == 1 and "150 failed" in done.stderr, done.stderr
     assert content(out) == content(whole)
     again = subprocess.run(line, capture_output=True, text=True)
-    assert "0 pictures (3,075 of them before)" in again.stderr and content(out) == content(whole)
+    assert "0 images (3,075 of them before)" in again.stderr and content(out) == content(whole)
     assert sorted(p.name for p in tmp_path.glob("out*")) == [f"out.{suffix}", f"out.{suffix}.state.json"]
 
 
@@ -152,7 +152,7 @@ def test_other_models_inputs_and_options_are_refused(untrained, predictor, pictu
     (tmp_path / "fewer").mkdir()
     (tmp_path / "fewer" / "00.jpg").write_bytes((pictures / "00.jpg").read_bytes())
     refused("answer 1 is of .*00.jpg", words=tmp_path / "fewer", resume=True)
-    refused("has no more pictures", words=pictures / "00.jpg", resume=True)
+    refused("has no more images", words=pictures / "00.jpg", resume=True)
     state = tmp_path / "out.csv.state.json"
     kept = state.read_bytes()
     state.write_text("{")
@@ -193,8 +193,8 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(untrained, predictor, words
 LEAVES = """
 import sys
 from pplc_cli import Predictor
-model, picture, engine = sys.argv[1:]
-answers = Predictor(model, engine=engine).predict([picture] * 10_000, many=True)
+model, image, engine = sys.argv[1:]
+answers = Predictor(model, engine=engine).predict([image] * 10_000, many=True)
 print(next(answers).label)
 """
 
@@ -287,7 +287,7 @@ def test_a_wrong_word_does_not_cost_an_old_file(pplc, untrained):
     (pplc.cwd / "out.csv").write_text("years of work")
     (pplc.cwd / "empty").mkdir()
     done = pplc("predict", "--model", str(untrained(0)), "empty", "--output", "out.csv", "--force", check=False)
-    assert "holds no pictures" in done.stderr and (pplc.cwd / "out.csv").read_text() == "years of work"
+    assert "holds no images" in done.stderr and (pplc.cwd / "out.csv").read_text() == "years of work"
 
 
 def test_the_count_for_the_time_left(words, pictures):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers.images import picture, write_picture
+from helpers.images import random_image, write_image
 from pplc_cli.base.errors import ImageError, PredictError
 from pplc_cli.data.image_files import list_files
 from pplc_cli.predict.inputs.expand import expand
@@ -21,8 +21,8 @@ from pplc_cli.predict.inputs.expand import expand
 @pytest.fixture
 def folder(tmp_path):
     for number, name in enumerate(["b/2.jpg", "b/猫 10.png", "a.jpg", "B.JPG", ".hidden/x.jpg", "b/.x.jpg"]):
-        write_picture(tmp_path / "in" / name, picture(number))
-    (tmp_path / "in" / "notes.txt").write_text("no list of pictures")
+        write_image(tmp_path / "in" / name, random_image(number))
+    (tmp_path / "in" / "notes.txt").write_text("no list of images")
     return tmp_path / "in"
 
 
@@ -41,10 +41,10 @@ def write_tar(path, mode, files):
 
 @pytest.fixture
 def jpegs(tmp_path):
-    """12 pictures' bytes under the names that they have in archives."""
+    """12 images' bytes under the names that they have in archives."""
     found = []
     for number in range(12):
-        write_picture(tmp_path / "one.jpg", picture(number))
+        write_image(tmp_path / "one.jpg", random_image(number))
         found.append((f"photos 照/{number:02d}.jpg", (tmp_path / "one.jpg").read_bytes()))
     return found
 
@@ -80,7 +80,7 @@ def test_lists_are_read_line_by_line_whatever_is_in_them(folder, tmp_path):
 @pytest.mark.parametrize(
     ("suffix", "mode"), [(".tar", "w"), (".tar.gz", "w:gz"), (".tgz", "w:gz"), (".tar.xz", "w:xz")]
 )
-def test_archives_give_their_pictures_under_both_names(jpegs, tmp_path, suffix, mode):
+def test_archives_give_their_images_under_both_names(jpegs, tmp_path, suffix, mode):
     files = [("readme.md", b"x"), *jpegs, ("photos 照/._00.jpg", b"x")]
     path = write_tar(tmp_path / f"shard{suffix}", mode, files)
     sources = list(expand([str(path)]))
@@ -100,7 +100,7 @@ def test_shards_come_by_glob_and_by_list(jpegs, tmp_path):
 @given(st.booleans(), st.floats(0, 1, exclude_max=True))
 def test_a_cut_archive_is_never_taken_for_a_whole_one(jpegs, tmp_path, compressed, share):
     whole = write_tar(tmp_path / "whole.tar", "w", jpegs).read_bytes()
-    end = whole.rstrip(b"\0")  # cut within the end mark, no picture is missing
+    end = whole.rstrip(b"\0")  # cut within the end mark, no image is missing
     content = gzip.compress(whole, 1) if compressed else end
     path = tmp_path / "cut.tar"
     path.write_bytes(content[: int(len(content) * share)])
@@ -130,7 +130,7 @@ def test_links_and_empty_archives_are_told(tmp_path, jpegs):
         archive.addfile(member)
     write_tar(tmp_path / "empty.tar", "w", [("x.txt", b"")])
     link, empty = expand([str(tmp_path / "links.tar"), str(tmp_path / "empty.tar")])
-    assert "is a link" in link.error and "holds no pictures" in empty.error
+    assert "is a link" in link.error and "holds no images" in empty.error
     with pytest.raises(ImageError, match="is a link"):
         link.decode()
 
@@ -186,7 +186,7 @@ def test_damaged_videos_are_a_line(tmp_path):
     assert "is broken or no video" in none.error
 
 
-def test_lists_and_pictures_come_on_standard_input(pplc, untrained, folder):
+def test_lists_and_images_come_on_standard_input(pplc, untrained, folder):
     model = ["predict", "--model", str(untrained(0)), "--json", "--engine", "pplc", "-"]
     listed = pplc(*model, stdin=b"a.jpg\nb/2.jpg\n" * 30, cwd=folder).stdout.splitlines()
     given = pplc(*model, stdin=(folder / "a.jpg").read_bytes()).stdout.splitlines()

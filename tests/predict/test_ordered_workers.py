@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.images import picture, write_picture
+from helpers.images import random_image, write_image
 from pplc_cli.base.errors import ImageError
 from pplc_cli.predict.inputs.source import Source
 from pplc_cli.predict.predictor import Predictor
@@ -23,12 +23,12 @@ def predictor(untrained):
 
 @pytest.fixture
 def path(tmp_path):
-    write_picture(tmp_path / "图 1.jpg", picture(0))
+    write_image(tmp_path / "图 1.jpg", random_image(0))
     return tmp_path / "图 1.jpg"
 
 
 class Watched:
-    """An engine that notes how many pictures came together."""
+    """An engine that notes how many images came together."""
 
     def __init__(self, engine):
         self.engine, self.name, self.precision, self.threads = engine, engine.name, engine.precision, 1
@@ -45,10 +45,10 @@ class Watched:
 def test_batches_fill_across_files_that_cannot_be_used(untrained):
     predictor = Predictor(untrained(0), engine="paddle", workers=2, batch_size=8)
     predictor.engine = watched = Watched(predictor.engine)
-    mixed = [picture(i) if i % 3 == 0 else b"bad" for i in range(360)]
+    mixed = [random_image(i) if i % 3 == 0 else b"bad" for i in range(360)]
     answers = list(predictor.predict(mixed, many=True))
     assert [a.error is None for a in answers] == [i % 3 == 0 for i in range(360)]
-    # 120 pictures are 15 batches of 8; each worker's last one may be short, and is filled up.
+    # 120 images are 15 batches of 8; each worker's last one may be short, and is filled up.
     assert set(watched.batches) == {8} and 15 <= len(watched.batches) <= 16
     alone = [next(predictor.predict([p])).score for p in mixed[::3][:20]]
     assert np.allclose(alone, [a.score for a in answers[::3][:20]], atol=1e-5)
@@ -56,7 +56,7 @@ def test_batches_fill_across_files_that_cannot_be_used(untrained):
 
 def test_an_answer_is_the_same_wherever_it_stands(predictor):
     """What makes a run that was stopped equal to one that was not."""
-    images = [picture(i) for i in range(50)]
+    images = [random_image(i) for i in range(50)]
     answers = [a.top for a in predictor.predict(images, many=True, top_k=5)]
     for first in (1, 7, 33, 49):
         assert [a.top for a in predictor.predict(images[first:], many=True, top_k=5)] == answers[first:]
@@ -67,7 +67,7 @@ def workers():
 
 
 def test_whoever_stops_reading_leaves_no_threads(predictor):
-    reading = predictor.predict((picture(i % 9) for i in range(100_000)), many=True)
+    reading = predictor.predict((random_image(i % 9) for i in range(100_000)), many=True)
     assert next(reading).label and len(workers()) == 2
     reading.close()
     assert not workers()
@@ -75,7 +75,7 @@ def test_whoever_stops_reading_leaves_no_threads(predictor):
 
 def test_errors_end_all_threads_and_come_out(predictor, untrained):
     def pictures():
-        yield from (picture(i) for i in range(30))
+        yield from (random_image(i) for i in range(30))
         raise OSError("the drive is gone")
 
     answers = []
@@ -84,9 +84,9 @@ def test_errors_end_all_threads_and_come_out(predictor, untrained):
     assert not workers()
     failing = Predictor(untrained(0), engine="paddle", workers=2)
     failing.engine = broken = Watched(failing.engine)
-    broken.run = lambda images: np.zeros(0)[5]  # a fault of the engine, not of a picture
+    broken.run = lambda images: np.zeros(0)[5]  # a fault of the engine, not of an image
     with pytest.raises(IndexError):
-        list(failing.predict(picture(i) for i in range(300)))
+        list(failing.predict(random_image(i) for i in range(300)))
     assert not workers()
 
 
@@ -118,13 +118,13 @@ print(resident() - before)
 
 
 def growth(model, path, engine, total):
-    """KiB that a process grows by from its 5,000th picture on."""
+    """KiB that a process grows by from its 5,000th image on."""
     line = [sys.executable, "-c", MEMORY, str(model), str(path), engine, str(total)]
     return int(subprocess.run(line, check=True, capture_output=True, text=True).stdout)
 
 
 def test_memory_is_flat(untrained, path):
-    # A kept answer takes some 500 bytes: 7 MB in 15,000 of them; a kept picture takes 7 kB.
+    # A kept answer takes some 500 bytes: 7 MB in 15,000 of them; a kept image takes 7 kB.
     assert growth(untrained(0), path, "pplc", 20_000) < 5_000
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from helpers.images import picture
+from helpers.images import random_image
 from pplc_cli.predict.predictor import Predictor
 
 ENGINES = ["pplc", "paddle", "onnxruntime"]
@@ -15,7 +15,7 @@ ENGINES = ["pplc", "paddle", "onnxruntime"]
 
 @pytest.fixture(scope="module")
 def images():
-    return [picture(number) for number in range(90)]
+    return [random_image(number) for number in range(90)]
 
 
 def scores(answers):

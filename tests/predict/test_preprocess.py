@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.images import picture
+from helpers.images import random_image
 from pplc_cli.base.errors import ImageError, PredictError
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.kernels.graph.paddle_reader import read_paddle
@@ -30,7 +30,7 @@ def test_the_installed_opencv_resizes_like_this():
 
 @given(rows=sides, columns=sides, height=sides, width=sides, seed=st.integers(0, 2**32 - 1), mirrored=st.booleans())
 @settings(max_examples=500, deadline=None)
-def test_a_crop_of_a_resized_picture_is_opencvs(rows, columns, height, width, seed, mirrored):
+def test_a_crop_of_a_resized_image_is_opencvs(rows, columns, height, width, seed, mirrored):
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (rows, columns, 3), np.uint8)
     image = image[:, ::-1] if mirrored else image
@@ -45,7 +45,7 @@ def test_a_crop_of_a_resized_picture_is_opencvs(rows, columns, height, width, se
 
 
 def test_half_the_size_is_opencvs():
-    image = picture(1, (64, 90))
+    image = random_image(1, (64, 90))
     out = np.empty((32, 45, 3), np.uint8)
     crop_of_resized(image, (32, 45), (0, 0), out)
     assert np.array_equal(out, cv2.resize(image, (45, 32), interpolation=cv2.INTER_LINEAR))
@@ -70,7 +70,7 @@ print("done")
 """
 
 
-def test_nothing_beside_a_picture_is_read():
+def test_nothing_beside_a_image_is_read():
     done = subprocess.run([sys.executable, "-c", GUARDED], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
@@ -96,7 +96,7 @@ def graph(untrained):
 @pytest.mark.parametrize("normalize", ["Normalize", {"Normalize": NORMALIZE}], ids=["usual", "other"])
 def test_pixels_give_the_answers_of_floats(graph, transforms, normalize, precision):
     pipeline = Pipeline([*TRANSFORMS[transforms], normalize], training=False)
-    images = [picture(seed, size) for seed, size in enumerate([(40, 60), (61, 47), (32, 32), (64, 64), (33, 200)])]
+    images = [random_image(seed, size) for seed, size in enumerate([(40, 60), (61, 47), (32, 32), (64, 64), (33, 200)])]
     floats, pixels = FloatInput(pipeline), Uint8Input(pipeline)
     one, other = floats.empty(5), pixels.empty(5)
     for number, image in enumerate(images):
@@ -130,5 +130,5 @@ def test_the_cheapest_feed_is_taken(graph):
 
 def test_pixels_of_another_size_are_refused_in_one_line(graph):
     (*_, normalize) = Pipeline([*TRANSFORMS["resize"], "Normalize"], training=False).sample
-    with pytest.raises(PredictError, match=r"expected pictures \(N, 3, 32, 32\), got \(2, 3, 32, 40\)"):
+    with pytest.raises(PredictError, match=r"expected images \(N, 3, 32, 32\), got \(2, 3, 32, 40\)"):
         PplcEngine(graph).run_pixels(np.zeros((2, 32, 40, 3), np.uint8), normalize)

@@ -38,7 +38,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """50 pictures of each animal, drawn once for all tests."""
+    """50 images of each animal, drawn once for all tests."""
     out = tmp_path_factory.mktemp("drawn") / "pandatiger"
     done = draw(out, "--per-class", "50")
     assert done.returncode == 0, done.stderr
@@ -47,7 +47,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_writes_readable_pictures_of_varied_size_and_no_leftovers(drawn: Path) -> None:
+def test_writes_readable_images_of_varied_size_and_no_leftovers(drawn: Path) -> None:
     names = list(contents(drawn))
     assert names == [f"{name}/{name}_{i:04d}.jpg" for name in ("panda", "tiger") for i in range(1, 51)]
     shapes = {cv2.imread(str(drawn / name)).shape for name in names}
@@ -56,14 +56,14 @@ def test_writes_readable_pictures_of_varied_size_and_no_leftovers(drawn: Path) -
     assert {height > width for height, width, _ in shapes} == {True, False}
 
 
-def test_same_seed_same_pictures_whatever_the_count(drawn: Path, tmp_path: Path) -> None:
+def test_same_seed_same_images_whatever_the_count(drawn: Path, tmp_path: Path) -> None:
     assert draw(tmp_path / "again", "--per-class", "3", "--seed", "0").returncode == 0
     again, first = contents(tmp_path / "again"), contents(drawn)
     assert len(again) == 6
     assert again == {name: first[name] for name in again}
 
 
-def test_other_seed_other_pictures(drawn: Path, tmp_path: Path) -> None:
+def test_other_seed_other_images(drawn: Path, tmp_path: Path) -> None:
     assert draw(tmp_path / "other", "--per-class", "3", "--seed", "1").returncode == 0
     other, first = contents(tmp_path / "other"), contents(drawn)
     assert len(other) == 6

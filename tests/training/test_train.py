@@ -121,7 +121,7 @@ def test_ctrl_c_says_how_to_go_on(pplc, recipe_args, class_folders):
     assert (pplc.cwd / "run" / "curves.png").is_file()
 
 
-def test_a_vanished_picture_is_named(pplc, recipe_args, class_folders):
+def test_a_vanished_image_is_named(pplc, recipe_args, class_folders):
     folder = class_folders((12, 12))
     pplc("split", "--dataset", str(folder))
     args = recipe_args(folder, epochs=1)

@@ -14,9 +14,7 @@ _AT_LEAST_ONE = click.IntRange(1)
 @click.option("--engine", "engines", multiple=True, metavar="NAME", help="Only this one (all that are installed).")
 @click.option("--precision", "precisions", multiple=True, metavar="NAME", help="float32, bfloat16 or int8 (float32).")
 @click.option("--threads", multiple=True, type=_AT_LEAST_ONE, help="Of the engines (physical cores).")
-@click.option(
-    "--batch-size", "batches", multiple=True, type=click.IntRange(1, 1024), help="Pictures at a time (1, 16)."
-)
+@click.option("--batch-size", "batches", multiple=True, type=click.IntRange(1, 1024), help="Images at a time (1, 16).")
 @click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Turns of each.")
 @click.option(
     "--seconds", type=click.FloatRange(0, 600, min_open=True), default=1.0, show_default=True, help="Of each turn."

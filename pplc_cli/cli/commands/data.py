@@ -29,7 +29,7 @@ def init(folder: str, output: Optional[str], force: bool) -> None:
 @click.option("--val", type=float, help="Share of each class for validation (0.2).")
 @click.option("--test", type=float, help="Share of each class kept for testing (0.1).")
 @click.option("--seed", type=int, help="Another seed gives another split (0).")
-@click.option("--group", metavar="REGEX", help="Pictures whose paths match with the same (group) stay together.")
+@click.option("--group", metavar="REGEX", help="Images whose paths match with the same (group) stay together.")
 @click.option("--format", "list_format", help="paddlex2 (train_list.txt, ...) or paddlex3 (train.txt, ...).")
 @click.option("--force", is_flag=True, help="Replace lists that are there.")
 def split(
@@ -53,7 +53,7 @@ def split(
         overrides, split__val=val, split__test=test, split__seed=seed, split__group=group, split__format=list_format
     )
     config = find_config(config_option, dataset, flags, must_exist=("data.dir",))
-    with counter("checking pictures") as progress:
+    with counter("checking images") as progress:
         report = split_dataset(config.data.dir, config.split, force=force, progress=progress)
     results.print_split(config.data.dir, report)
 
@@ -73,7 +73,7 @@ def preview(
     images: int,
     seed: int,
 ) -> None:
-    """Draw what the training operators do to pictures."""
+    """Draw what the training operators do to images."""
     from pathlib import Path
 
     from pplc_cli.cli.locate import find_config

@@ -55,7 +55,7 @@ class _Size(click.ParamType):
     help="The top-1 that a precision may cost; default 0.01, one point.",
 )
 @click.option(
-    "--batch", type=click.IntRange(1), metavar="N", help="Pictures that run together, always; default: any number."
+    "--batch", type=click.IntRange(1), metavar="N", help="Images that run together, always; default: any number."
 )
 @click.option("--size", type=_Size(), metavar="SIZE", help="Side, HEIGHTxWIDTH or any; default: the evaluation's.")
 @click.option("--simplify", is_flag=True, help="Fold batch norm and factors into the weights.")
@@ -98,7 +98,7 @@ def export(
 def _report(done: ExportResult) -> None:
     engines = ", ".join(done.differences)
     click.echo(
-        f"{done.folder} written: agrees with the trained network to {done.difference:.1e} on {done.images} pictures "
+        f"{done.folder} written: agrees with the trained network to {done.difference:.1e} on {done.images} images "
         f"({engines})."
     )
     for one in done.accuracies:

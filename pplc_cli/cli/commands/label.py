@@ -19,7 +19,7 @@ import click
 @click.option(
     "--threshold", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="The least probability."
 )
-@click.option("--per-class", type=click.IntRange(1), help="At most so many pictures of a class, the surest.")
+@click.option("--per-class", type=click.IntRange(1), help="At most so many images of a class, the surest.")
 @click.option(
     "--zoom",
     "zooms",
@@ -40,7 +40,7 @@ def label(
     output: Optional[str],
     threads: Optional[int],
 ) -> None:
-    """Label the pictures below DIR with trained models, and list those that they are sure of.
+    """Label the images below DIR with trained models, and list those that they are sure of.
 
     pplc train takes the list with -o data.extra_list=FILE. Look at the contact sheet first.
     """

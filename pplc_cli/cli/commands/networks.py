@@ -30,15 +30,15 @@ def models(
     print_models(found, as_json)
 
 
-_PICTURE_SIZE = click.option(
-    "--size", type=click.IntRange(8, 4096), default=224, show_default=True, help="Side of the pictures."
+_IMAGE_SIZE = click.option(
+    "--size", type=click.IntRange(8, 4096), default=224, show_default=True, help="Side of the images."
 )
 
 
 @click.command()
 @click.argument("target", metavar="NETWORK|RUN|FILE.py[:CLASS]")
-@_PICTURE_SIZE
-@click.option("--batch-size", type=click.IntRange(1, 1024), default=1, show_default=True, help="Pictures at a time.")
+@_IMAGE_SIZE
+@click.option("--batch-size", type=click.IntRange(1, 1024), default=1, show_default=True, help="Images at a time.")
 @click.option("--threads", type=click.IntRange(1), help="Default: physical cores.")
 @click.option("--output", metavar="FILE", help="Draw time and multiply-adds by layer, as a PNG.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
@@ -67,7 +67,7 @@ def profile(
 
 @click.command()
 @click.argument("targets", nargs=-1, required=True, metavar="NETWORK|RUN|FILE.py[:CLASS]...")
-@_PICTURE_SIZE
+@_IMAGE_SIZE
 @click.option("--batch-size", type=click.IntRange(2, 1024), default=16, show_default=True, help="For the throughput.")
 @click.option("--threads", type=click.IntRange(1), help="Default: physical cores.")
 @click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Turns of each network.")

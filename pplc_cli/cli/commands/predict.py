@@ -18,10 +18,10 @@ from pplc_cli.cli.options import common, overrides_of, run_option
 @click.option("--engine", metavar="NAME", help="pplc, paddle, onnxruntime, openvino, paddlex, or auto: the fastest.")
 @click.option("--precision", metavar="NAME", help="float32, bfloat16 or int8 (float32).")
 @click.option("--threads", type=int, help="Default: physical cores.")
-@click.option("--workers", type=int, help="Of many pictures, so many batches at a time (as many as threads).")
+@click.option("--workers", type=int, help="Of many images, so many batches at a time (as many as threads).")
 @click.option("--mkldnn/--no-mkldnn", default=None, help="oneDNN kernels of the engine paddle (on).")
-@click.option("--batch-size", type=int, help="Pictures that run together (16).")
-@click.option("--top-k", type=int, help="Labels a picture (1).")
+@click.option("--batch-size", type=int, help="Images that run together (16).")
+@click.option("--top-k", type=int, help="Labels an image (1).")
 @click.option("--embeddings", is_flag=True, help="What the classifier reads, 1280 numbers of PP-LCNet, not labels.")
 @click.option(
     "--every",
@@ -32,9 +32,9 @@ from pplc_cli.cli.options import common, overrides_of, run_option
 @click.option("--output", metavar="FILE", help="Write to a .jsonl, .csv or .parquet file.")
 @click.option("--resume", is_flag=True, help="Go on with the file of a run that was stopped.")
 @click.option("--force", is_flag=True, help="Replace the file.")
-@click.option("--json", "style", flag_value="json", help="A line of JSON a picture.")
-@click.option("--csv", "style", flag_value="csv", help="A line of CSV a picture.")
-@click.option("--save", metavar="FOLDER", help="Save the pictures with their labels drawn in.")
+@click.option("--json", "style", flag_value="json", help="A line of JSON an image.")
+@click.option("--csv", "style", flag_value="csv", help="A line of CSV an image.")
+@click.option("--save", metavar="FOLDER", help="Save the images with their labels drawn in.")
 @click.option("--show", is_flag=True, help="Open them in the system's viewer.")
 @click.option("--on", "cluster", metavar="ray", help="Run on Ray Data: ray on this machine, or ray://HOST:PORT.")
 def predict(
@@ -55,9 +55,9 @@ def predict(
     cluster: Optional[str],
     **flags: Any,
 ) -> None:
-    """Say what is on pictures: files, folders, globs, lists, tar archives, videos, addresses, or - for standard input.
+    """Say what is on images: files, folders, globs, lists, tar archives, videos, addresses, or - for standard input.
 
-    The exit status is 1 where a picture could not be used; the others are predicted all the same.
+    The exit status is 1 where an image could not be used; the others are predicted all the same.
     """
     _check(embeddings, output, resume, force, style, save, show, cluster)
     values = overrides_of(overrides, **{f"predict__{name}": value for name, value in flags.items()})

@@ -27,7 +27,7 @@ def _recipe(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--pretrained", metavar="WHAT", help="auto, none, imagenet, imagenet_ssld, builtin or a file."
             ),
             click.option("--epochs", type=int, help="Passes over the training list."),
-            click.option("--batch-size", type=int, help="Pictures a step."),
+            click.option("--batch-size", type=int, help="Images a step."),
             click.option("--learning-rate", type=float, help="Before warm-up and decay."),
             click.option("--seed", type=int, help="Another seed gives another run."),
             click.option("--threads", type=int, help="Default: physical cores."),
@@ -75,13 +75,13 @@ def train(
 @common
 @click.option("--teacher", metavar="WHAT", help="A run, an exported folder, an ONNX file, or a network of the zoo.")
 @click.option("--weights", metavar="WHAT", help="Of a network of the zoo, as --pretrained.")
-@click.option("--unlabelled", metavar="FOLDER", help="More pictures to learn from, without labels.")
+@click.option("--unlabelled", metavar="FOLDER", help="More images to learn from, without labels.")
 @click.option("--divergence", metavar="NAME", help="js (Jensen-Shannon) or kl (Kullback-Leibler).")
 @click.option("--temperature", type=float, help="Above 1, the unlikely classes count more (1).")
 @click.option("--soft", type=float, help="Weight of the teacher's labels (1).")
 @click.option("--features", type=float, help="Weight of what the teacher's classifier reads (0).")
 @click.option("--hard", type=float, help="Weight of the lists' own labels (0).")
-@click.option("--views", type=int, help="Augmented versions of each picture that the teacher sees (4).")
+@click.option("--views", type=int, help="Augmented versions of each image that the teacher sees (4).")
 @_recipe
 def distill(
     config_argument: Optional[str],
@@ -101,7 +101,7 @@ def distill(
     force: bool,
     **recipe: Any,
 ) -> None:
-    """Train the network that CONFIG describes to say what a teacher says, also of pictures without labels.
+    """Train the network that CONFIG describes to say what a teacher says, also of images without labels.
 
     What the teacher says is computed once and kept in the run's folder. The run is one like those of pplc train.
     """

@@ -19,7 +19,7 @@ NOTE = 30.0  # seconds between two lines of progress where there is no terminal
 
 
 class Drawer:
-    """Saves and shows pictures with their labels.
+    """Saves and shows images with their labels.
 
     Attributes:
         wanted: whether there is anything to draw.
@@ -48,7 +48,7 @@ class Drawer:
 
     def close(self) -> None:
         if self._folder is not None:
-            print(f"annotated pictures in {self._folder.folder}", file=sys.stderr)
+            print(f"annotated images in {self._folder.folder}", file=sys.stderr)
 
 
 def print_predictions(
@@ -57,7 +57,7 @@ def print_predictions(
     """Print answers as they come, then the time they took.
 
     Returns:
-        How many pictures could not be used.
+        How many images could not be used.
     """
     began = time.perf_counter()
     if style == "csv":
@@ -93,14 +93,14 @@ def record_predictions(
     """Write answers to a file, with progress on standard error.
 
     Args:
-        answers: of the pictures that have none yet.
+        answers: of the images that have none yet.
         recording: the file.
         predictor: where they come from.
-        drawer: for pictures with labels.
-        total: counts all pictures, for the time left, beside the work; None: nobody knows. The event ends it early.
+        drawer: for images with labels.
+        total: counts all images, for the time left, beside the work; None: nobody knows. The event ends it early.
 
     Returns:
-        How many pictures could not be used, those of earlier calls included.
+        How many images could not be used, those of earlier calls included.
     """
     began = time.perf_counter()
     count, failed = 0, recording.failed
@@ -120,10 +120,10 @@ def record_predictions(
 
 
 def summary(count: int, failed: int, seconds: float, predictor: Predictor, before: str = "") -> str:
-    """One line for a whole run: ``count`` pictures in ``seconds``, of which, or of all of them, some failed."""
+    """One line for a whole run: ``count`` images in ``seconds``, of which, or of all of them, some failed."""
     engine = predictor.engine
     return (
-        f"{count:,} pictures{before}, {failed:,} failed, {seconds:.1f} s, {count / max(seconds, 1e-9):.1f} images/s, "
+        f"{count:,} images{before}, {failed:,} failed, {seconds:.1f} s, {count / max(seconds, 1e-9):.1f} images/s, "
         f"engine {engine.name} ({engine.precision})"
     )
 
@@ -165,7 +165,7 @@ class Progress:
             self._say(f"{self._shown - SHOWN:,} more could not be used; the file names them")
 
     def step(self) -> None:
-        """Another picture is done."""
+        """Another image is done."""
         self._done += 1
         now = time.monotonic()
         if now - self._noted < (0.2 if self._bar is not None else NOTE):
@@ -181,10 +181,10 @@ class Progress:
 
         of = f" of {self._total:,}" if self._total else ""
         left = f", {duration((self._total - self._done) / rate)} left" if self._total else ""
-        self._say(f"{self._done:,}{of} pictures{failed}, {rate:.1f} images/s{left}")
+        self._say(f"{self._done:,}{of} images{failed}, {rate:.1f} images/s{left}")
 
     def failure(self, text: str) -> None:
-        """A picture could not be used; it is done all the same."""
+        """An image could not be used; it is done all the same."""
         self._failed += 1
         self._shown += 1
         if self._shown <= SHOWN:

@@ -51,7 +51,7 @@ class TrainProgress(Reporter):
         self._live.update(Text(f"downloading weights: {done / 1e6:.1f}{of} MB"))
 
     def teacher(self, done: int, total: Optional[int]) -> None:
-        self._live.update(Text(f"asking the teacher: {done:,} of {total:,} pictures"))
+        self._live.update(Text(f"asking the teacher: {done:,} of {total:,} images"))
 
     def step(self, record: dict[str, Any]) -> None:
         self._live.update(

@@ -47,7 +47,7 @@ def print_split(folder: str, report: SplitReport) -> None:
     if report.duplicates:
         print(f"{report.duplicates} files are copies of others; copies stay on one side")
     for first, second in report.conflicts[:SHOWN]:
-        print(f"warning: {first} and {second} are the same picture in two classes")
+        print(f"warning: {first} and {second} are the same image in two classes")
     print(f"written to {folder}: {', '.join(path.name for path in report.files)}")
 
 
@@ -69,7 +69,7 @@ def print_evaluation(found: Evaluation, as_json: bool) -> None:
     )
     Console(highlight=False).print(table)
     print(
-        f"{found.source}: top-1 {metrics['top1']:.2%}, top-5 {metrics['top5']:.2%} of {metrics['images']} pictures; "
+        f"{found.source}: top-1 {metrics['top1']:.2%}, top-5 {metrics['top5']:.2%} of {metrics['images']} images; "
         f"calibration error {metrics['calibration_error']:.3f}"
     )
     print(f"report in {found.folder}: {', '.join(sorted(path.name for path in found.folder.iterdir()))}")
@@ -91,11 +91,11 @@ def print_labelling(found: Labelling) -> None:
     if found.known:
         print(f"left out: {found.known:,} that are on the model's own lists")
     for model in found.unchecked:
-        print(f"the lists of {model} could not be read; pictures that it is measured on may be among these")
+        print(f"the lists of {model} could not be read; images that it is measured on may be among these")
     if not found.kept:
         advice = "; try a lower --threshold" if any(found.unsure) else ": none was left to be labelled"
-        print(f"no picture is on {found.file}{advice}")
+        print(f"no image is on {found.file}{advice}")
         return
     sheet = found.file.with_suffix(".png").name
-    print(f"{len(found.kept):,} pictures on {found.file}; look at {sheet} beside it, then")
+    print(f"{len(found.kept):,} images on {found.file}; look at {sheet} beside it, then")
     print(f"  pplc train CONFIG -o data.extra_list={quoted(str(found.file))}")

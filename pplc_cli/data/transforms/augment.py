@@ -126,7 +126,7 @@ class BatchTransform:
 
 @dataclasses.dataclass(frozen=True)
 class Mixup(BatchTransform):
-    """Blend every picture with another one. Zhang et al., 2017, arXiv:1710.09412."""
+    """Blend every image with another one. Zhang et al., 2017, arXiv:1710.09412."""
 
     alpha: float = option(0.2, more_than=0)
     prob: float = option(1.0, at_least=0, at_most=1)
@@ -144,7 +144,7 @@ class Mixup(BatchTransform):
 
 @dataclasses.dataclass(frozen=True)
 class CutMix(BatchTransform):
-    """Paste a rectangle of another picture into every one. Yun et al., 2019, arXiv:1905.04899."""
+    """Paste a rectangle of another image into every one. Yun et al., 2019, arXiv:1905.04899."""
 
     alpha: float = option(1.0, more_than=0)
     prob: float = option(1.0, at_least=0, at_most=1)
@@ -170,7 +170,7 @@ def _blend(image: np.ndarray, other: Any, change: float) -> np.ndarray:
     return np.clip(image * np.float32(factor) + np.float32(1 - factor) * other, 0, 255).astype(np.uint8)
 
 
-_VALUES = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)  # a picture of every value
+_VALUES = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)  # an image of every value
 
 
 def _by_value(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

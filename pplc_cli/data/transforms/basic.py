@@ -1,6 +1,6 @@
-"""Operators on one picture that every pipeline needs: resize, crop, pad, flip, normalise.
+"""Operators on one image that every pipeline needs: resize, crop, pad, flip, normalise.
 
-Names, arguments and meaning are PaddleX 2.1's. A picture is RGB, shape (H, W, 3), uint8 until Normalize makes it
+Names, arguments and meaning are PaddleX 2.1's. An image is RGB, shape (H, W, 3), uint8 until Normalize makes it
 float32. Every operator is a dataclass, so that the configuration is checked against its fields.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from pplc_cli.base.errors import ImageError
 from pplc_cli.base.schema import option
 
-cv2.setNumThreads(1)  # one picture a thread: nested threads only get in each other's way
+cv2.setNumThreads(1)  # one image a thread: nested threads only get in each other's way
 
 INTERPOLATIONS = {
     "NEAREST": cv2.INTER_NEAREST,
@@ -30,23 +30,23 @@ Size = tuple[int, int]  # height, width
 
 
 class Transform:
-    """What all operators on one picture share."""
+    """What all operators on one image share."""
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
-        """A new picture; the given one is never written to."""
+        """A new image; the given one is never written to."""
         raise NotImplementedError
 
     def output_size(self, size: Optional[Size]) -> Optional[Size]:
-        """Height and width that come out, None where they depend on the picture."""
+        """Height and width that come out, None where they depend on the image."""
         return size
 
     def spare(self, size: Size) -> float:
-        """How many times smaller a picture of this size could come without one draw of this operator enlarging it."""
+        """How many times smaller an image of this size could come without one draw of this operator enlarging it."""
         return 1.0
 
 
 def contiguous(image: np.ndarray) -> np.ndarray:
-    """The picture, C-contiguous. OpenCV turns a mirrored view round ten times faster than NumPy."""
+    """The image, C-contiguous. OpenCV turns a mirrored view round ten times faster than NumPy."""
     return cv2.flip(image[:, ::-1], 1) if image.strides[1] < 0 else np.ascontiguousarray(image)
 
 
@@ -64,7 +64,7 @@ class Resize(Transform):
         return (target, target) if isinstance(target, int) else (target[0], target[1])
 
     def result(self, height: int, width: int) -> Size:
-        """Height and width of what a picture of this size becomes."""
+        """Height and width of what an image of this size becomes."""
         wanted = self.size()
         if not self.keep_ratio:
             return wanted
@@ -97,7 +97,7 @@ class ResizeByShort(Transform):
         return scale
 
     def result(self, height: int, width: int) -> Size:
-        """Height and width of what a picture of this size becomes."""
+        """Height and width of what an image of this size becomes."""
         scale = self._scale(height, width)
         return max(1, round(height * scale)), max(1, round(width * scale))
 
@@ -138,7 +138,7 @@ class ResizeByLong(Transform):
     interp: str = option("LINEAR", choices=_INTERP)
 
     def result(self, height: int, width: int) -> Size:
-        """Height and width of what a picture of this size becomes."""
+        """Height and width of what an image of this size becomes."""
         scale = self.long_size / max(height, width)
         return max(1, round(height * scale)), max(1, round(width * scale))
 
@@ -159,7 +159,7 @@ class CenterCrop(Transform):
     crop_size: int = option(224, at_least=1)
 
     def first(self, height: int, width: int) -> tuple[int, int]:
-        """The row and column of a picture of this size where the square begins.
+        """The row and column of an image of this size where the square begins.
 
         Raises:
             ImageError: it is smaller than the square.
@@ -182,7 +182,7 @@ class RandomCrop(Transform):
     """Cut a random rectangle and resize it to ``crop_size``: what others call a random resized crop.
 
     As in PaddleX 2.1, a number drawn from ``scaling`` multiplies the sides, so its square is the share of the area, and
-    the aspect ratio (width : height relative to the picture's) is drawn from the part of ``aspect_ratio`` that fits.
+    the aspect ratio (width : height relative to the image's) is drawn from the part of ``aspect_ratio`` that fits.
     """
 
     crop_size: Union[int, list[int], None] = option(None, at_least=1)
@@ -196,7 +196,7 @@ class RandomCrop(Transform):
             scale = rng.uniform(*self.scaling)
             low, high = max(self.aspect_ratio[0], scale**2), min(self.aspect_ratio[1], scale**-2)
             if low > high:
-                continue  # no such shape of this size lies within the picture
+                continue  # no such shape of this size lies within the image
             ratio = rng.uniform(low, high)
             crop_height, crop_width = int(height * scale / ratio**0.5), int(width * scale * ratio**0.5)
             if 1 <= crop_height <= height and 1 <= crop_width <= width:
@@ -215,7 +215,7 @@ class RandomCrop(Transform):
         if self.crop_size is None:
             return 1.0
         smallest, (low, high) = self.scaling[0], self.aspect_ratio
-        # The least height and width as shares of the picture's: ratio lies between scale**2 and scale**-2.
+        # The least height and width as shares of the image's: ratio lies between scale**2 and scale**-2.
         height = min(1.0, max(smallest / high**0.5, smallest**2))
         width = min(1.0, max(smallest * low**0.5, smallest**2))
         return Resize(self.crop_size).spare((size[0] * height, size[1] * width))
@@ -223,7 +223,7 @@ class RandomCrop(Transform):
 
 @dataclasses.dataclass(frozen=True)
 class RandomScaleAspect(Transform):
-    """Cut a random rectangle and resize it to the size that the picture had."""
+    """Cut a random rectangle and resize it to the size that the image had."""
 
     min_scale: float = option(0.5, at_least=0, at_most=1)
     aspect_ratio: float = option(0.33, at_least=0, at_most=1)

@@ -1,4 +1,4 @@
-"""From the transforms of a configuration to a pipeline that turns pictures into network input."""
+"""From the transforms of a configuration to a pipeline that turns images into network input."""
 
 from __future__ import annotations
 
@@ -86,14 +86,12 @@ def check_transforms(raw: Sequence[Any], key: str, faults: list[str], *, trainin
         if sum(isinstance(o, Normalize) for o in operators) != 1:
             faults.append(f"{key}: expected Normalize once")
         if fixed_size(operators) is None:
-            faults.append(
-                f"{key}: pictures keep different sizes; add RandomCrop with a crop_size, CenterCrop or Resize"
-            )
+            faults.append(f"{key}: images keep different sizes; add RandomCrop with a crop_size, CenterCrop or Resize")
     return operators
 
 
 def is_random(operator: Any) -> bool:
-    """Whether two calls on the same picture may differ."""
+    """Whether two calls on the same image may differ."""
     fixed = (Resize, ResizeByShort, ResizeByLong, CenterCrop, Padding, Normalize)
     return not isinstance(operator, fixed) or getattr(operator, "interp", None) == "RANDOM"
 
@@ -115,7 +113,7 @@ def _check_arguments(operator: Any, key: str, faults: list[str]) -> None:
 
 
 def fixed_size(operators: Sequence[Any]) -> Optional[Size]:
-    """Height and width that a list of operators gives every picture, or None."""
+    """Height and width that a list of operators gives every image, or None."""
     size: Optional[Size] = None
     for operator in operators:
         if isinstance(operator, Transform):
@@ -127,7 +125,7 @@ class Pipeline:
     """A list of operators, ready to run.
 
     Attributes:
-        sample: the operators on one picture.
+        sample: the operators on one image.
         batch: the operators on a batch.
         size: height and width that come out.
         training: whether it may differ from what evaluation does.
@@ -159,15 +157,15 @@ class Pipeline:
         return out
 
     def reduction(self, height: int, width: int) -> int:
-        """By how much a picture of this size is decoded smaller: 1, 2, 4 or 8; above 1 only in training.
+        """By how much an image of this size is decoded smaller: 1, 2, 4 or 8; above 1 only in training.
 
-        Evaluation sees every pixel: its linear resize reads single pixels of a large picture, and a smaller one gives
+        Evaluation sees every pixel: its linear resize reads single pixels of a large image, and a smaller one gives
         it others (scripts/compare_decoding.py shows how many labels change).
         """
         return self.largest_reduction(height, width) if self.training else 1
 
     def largest_reduction(self, height: int, width: int) -> int:
-        """1, 2, 4 or 8: the most with which the first resize would still never enlarge the picture, whatever it draws.
+        """1, 2, 4 or 8: the most with which the first resize would still never enlarge the image, whatever it draws.
 
         It must not depend on the draw: from the disk and from a cache the same pixels have to come.
         """

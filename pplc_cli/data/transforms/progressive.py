@@ -1,4 +1,4 @@
-"""Progressive resizing: smaller pictures in the first epochs, which cost less and teach nearly as much.
+"""Progressive resizing: smaller images in the first epochs, which cost less and teach nearly as much.
 
 Touvron et al., 2019, arXiv:1906.06423, on training and test sizes; Tan and Le, 2021, arXiv:2104.00298, on growing them.
 """
@@ -13,7 +13,7 @@ STEP = 32  # light networks halve their input five times
 
 
 def side_at(epoch: int, epochs: int, first: int, full: int, share: float) -> int:
-    """The side of the pictures in a 1-based epoch: it grows from ``first`` to ``full`` over ``share`` of the epochs.
+    """The side of the images in a 1-based epoch: it grows from ``first`` to ``full`` over ``share`` of the epochs.
 
     The last epoch has ``full`` in any case: the network must have seen what it is measured on.
     """
@@ -25,7 +25,7 @@ def side_at(epoch: int, epochs: int, first: int, full: int, share: float) -> int
 
 
 def scaled(transforms: Sequence[Any], factor: float) -> list[Any]:
-    """Transforms as in a configuration, for pictures ``factor`` times as large."""
+    """Transforms as in a configuration, for images ``factor`` times as large."""
     result: list[Any] = []
     for item in transforms:
         if not isinstance(item, Mapping):

@@ -57,14 +57,14 @@ class Node:
 
 @dataclasses.dataclass
 class Graph:
-    """A network for inference: one input, pictures, and one output, in the order in which the nodes run.
+    """A network for inference: one input, images, and one output, in the order in which the nodes run.
 
     Attributes:
-        input: name of the pictures, float32 (N, 3, H, W), normalised.
+        input: name of the images, float32 (N, 3, H, W), normalised.
         output: name of the result, float32 (N, classes): probabilities.
         nodes: in an order that can be run.
-        shapes: of every value; -1 where the number is free: that of pictures, and height and width of networks for
-            pictures of any size.
+        shapes: of every value; -1 where the number is free: that of images, and height and width of networks for
+            images of any size.
     """
 
     input: str
@@ -79,7 +79,7 @@ class Graph:
 
     @property
     def size(self) -> Optional[tuple[int, int]]:
-        """Height and width of the pictures, None where they are free."""
+        """Height and width of the images, None where they are free."""
         height, width = self.shapes[self.input][2:]
         return (height, width) if height > 0 and width > 0 else None
 

@@ -19,7 +19,7 @@ def to_onnx(graph: Graph, *, batch: Optional[int] = None) -> bytes:
 
     Args:
         graph: what to write.
-        batch: how many pictures run together, always; None: any number.
+        batch: how many images run together, always; None: any number.
 
     Raises:
         PplcError: the package onnx is not installed.

@@ -1,4 +1,4 @@
-"""Shapes of a graph's values for pictures of one size."""
+"""Shapes of a graph's values for images of one size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def shapes_of(graph: Graph, size: tuple[int, int]) -> dict[str, Shape]:
 
     Args:
         graph: the network.
-        size: height and width of the pictures.
+        size: height and width of the images.
 
     Raises:
         ModelError: the network's weights and values do not fit each other: kernels would read past their ends.
@@ -27,7 +27,7 @@ def shapes_of(graph: Graph, size: tuple[int, int]) -> dict[str, Shape]:
             )
         shapes[node.output] = _shape(node, inputs)
         if min(shapes[node.output]) < 1:
-            raise ModelError(f"the network leaves nothing of pictures of {size[1]} x {size[0]} pixels")
+            raise ModelError(f"the network leaves nothing of images of {size[1]} x {size[0]} pixels")
     return shapes
 
 

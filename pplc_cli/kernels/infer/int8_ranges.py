@@ -16,20 +16,20 @@ from pplc_cli.kernels.infer.operands import PlanOptions
 from pplc_cli.kernels.infer.packing import ActivationRange
 
 FILE = "inference_int8.json"
-# Pictures whose least and greatest numbers count together: those of all would make the steps of most pictures coarse,
-# those of each alone would cut half of the pictures off.
+# Images whose least and greatest numbers count together: those of all would make the steps of most images coarse,
+# those of each alone would cut half of the images off.
 TOGETHER = 8
 
 
 def measure_activation_ranges(graph: Graph, images: Iterable[np.ndarray]) -> dict[str, ActivationRange]:
-    """Run pictures through a simplified graph in float32, and see what goes into each product over maps.
+    """Run images through a simplified graph in float32, and see what goes into each product over maps.
 
     Args:
-        graph: for pictures of one size.
+        graph: for images of one size.
         images: float32 (3, H, W), normalised.
 
     Returns:
-        By the names of the values, the mean over groups of :data:`TOGETHER` pictures of their least and greatest.
+        By the names of the values, the mean over groups of :data:`TOGETHER` images of their least and greatest.
     """
     assert graph.size is not None
     network = Network(graph, graph.size, PlanOptions(fused=False))

@@ -1,4 +1,4 @@
-"""A network that runs: plans by the number of pictures, memory, and the threads that work through them."""
+"""A network that runs: plans by the number of images, memory, and the threads that work through them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ KEPT = 8  # plans; each is a few hundred kB of addresses
 
 
 class Network:
-    """A graph, ready to run on pictures of one size; one call at a time.
+    """A graph, ready to run on images of one size; one call at a time.
 
     Attributes:
         graph: simplified.
-        size: height and width of the pictures.
-        outputs: numbers a picture.
+        size: height and width of the images.
+        outputs: numbers an image.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Network:
         return result
 
     def inputs_of_products(self, image: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-        """Run a picture, float32 (3, H, W), an operation at a time; gives what goes into each product over a map.
+        """Run an image, float32 (3, H, W), an operation at a time; gives what goes into each product over a map.
 
         Yields:
             The value's name and its numbers, float32 (pixels, channels), to be looked at before the next one.
@@ -114,16 +114,16 @@ class _Bound:
             for index, step in enumerate(plan.body):
                 for name, value in step.items():
                     if isinstance(value, Part):
-                        self.ops[name][first + index] += number * value.picture
+                        self.ops[name][first + index] += number * value.image
                     elif isinstance(value, Slot):
                         self._inputs.append((first + index, name, number))
         for index, step in enumerate(plan.tail, len(body) * plan.n):
             self._outputs += [(index, name) for name, value in step.items() if isinstance(value, Slot)]
 
     def at(self, images: int, result: int, picture: int, normalization: int = 0) -> np.ndarray:
-        """The operations on pictures of so many bytes at an address, with their result at another.
+        """The operations on images of so many bytes at an address, with their result at another.
 
-        ``normalization``: the address of how bytes are normalised; 0: the pictures are float32 planes.
+        ``normalization``: the address of how bytes are normalised; 0: the images are float32 planes.
         """
         for index, name, number in self._inputs:
             self.ops[name][index] = images + number * picture

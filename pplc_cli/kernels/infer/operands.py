@@ -38,18 +38,18 @@ class PlanOptions:
 
 @dataclasses.dataclass
 class Value:
-    """Where a value lies: ``rows`` pixels a picture, ``ld`` numbers apart, from number ``start`` of each on."""
+    """Where a value lies: ``rows`` pixels an image, ``ld`` numbers apart, from number ``start`` of each on."""
 
     buffer: Union[Buffer, Slot]
     shape: Shape
     ld: int
     start: int = 0
-    picture: int = 0  # bytes to the same value of the next picture, where all pictures have their own
+    image: int = 0  # bytes to the same value of the next image, where all images have their own
 
     @property
     def address(self) -> Field:
-        """For an operation on one picture, or on all in the tail."""
-        return self.buffer if isinstance(self.buffer, Slot) else Part(self.buffer, 4 * self.start, self.picture)
+        """For an operation on one image, or on all in the tail."""
+        return self.buffer if isinstance(self.buffer, Slot) else Part(self.buffer, 4 * self.start, self.image)
 
     @property
     def rows(self) -> int:

@@ -1,8 +1,8 @@
-"""From a graph to the operations that compute it for a number of pictures.
+"""From a graph to the operations that compute it for a number of images.
 
 What follows a convolution and needs nothing but its result runs inside it: activation, a value to add, and behind a
-depthwise convolution the pointwise one. The part with height and width runs picture by picture, so that what one
-operation makes is in the cache when the next one reads it; the tail behind the pooling runs for all pictures at once,
+depthwise convolution the pointwise one. The part with height and width runs image by image, so that what one
+operation makes is in the cache when the next one reads it; the tail behind the pooling runs for all images at once,
 so that its weights are read once.
 """
 
@@ -31,10 +31,10 @@ DEPTHWISE_SIZES, DEPTHWISE_STRIDES = (1, 3, 5, 7), (1, 2)
 
 
 class Plan:
-    """Operations for ``n`` pictures.
+    """Operations for ``n`` images.
 
     Attributes:
-        body: for each picture.
+        body: for each image.
         tail: for all of them.
         products: what goes into products over maps, by their number in the body.
         arena: bytes of memory that the values need.
@@ -60,12 +60,12 @@ class Plan:
         first = self.shapes[graph.input]
         self._values[graph.input] = Value(Slot("input"), first, first[2])
         for index, node in enumerate(graph.nodes):
-            self._steps, self._pictures = (self.body, 1) if index < self._tail_from else (self.tail, n)
+            self._steps, self._images = (self.body, 1) if index < self._tail_from else (self.tail, n)
             if node.output not in self._done:
                 getattr(self, f"_{node.kind}")(node)
-        self._steps, self._pictures = self.tail, n
+        self._steps, self._images = self.tail, n
         self._write_output()
-        # What the tail reads is written picture by picture: the next one's body must not work in the same place.
+        # What the tail reads is written image by image: the next one's body must not work in the same place.
         kept = {name: self._values[name].address for name in self._crossing if name in self._values}
         self.arena = place([kept, *self.body, *self.tail])
 
@@ -81,7 +81,7 @@ class Plan:
     def _read(self, name: str) -> Value:
         value = self._values[name]
         if isinstance(value.buffer, Slot):
-            raise Unsupported("a network whose pictures are read by more than convolutions of few channels")
+            raise Unsupported("a network whose images are read by more than convolutions of few channels")
         return value
 
     def _make(self, name: str) -> Value:
@@ -102,7 +102,7 @@ class Plan:
         ld = padded(shape[0])
         row = 4 * ld * shape[1] * shape[2]
         crosses = name in self._crossing
-        return Value(Buffer(row * (self.n if crosses else self._pictures)), shape, ld, picture=row * crosses)
+        return Value(Buffer(row * (self.n if crosses else self._images)), shape, ld, image=row * crosses)
 
     def _concat_targets(self) -> dict[str, tuple[str, int]]:
         """Values that lie from the start where their only reader, a concatenation, wants them."""
@@ -219,7 +219,7 @@ class Plan:
     def _product(
         self, geometry: Fields, fields: Fields, source: Value, target: Value, k: int, *, gathered: bool = False
     ) -> None:
-        rows = target.rows * self._pictures
+        rows = target.rows * self._images
         # Few rows, or many weights a row: the threads share the weights rather than each reading all of them.
         split = int(self.threads > 1 and (rows < 16 * self.threads or k * target.shape[0] > 64 * rows * 16))
         copies = int(gathered) + (fields["kind"] != FLOAT32)
@@ -227,7 +227,7 @@ class Plan:
         self._op(
             Code.DENSE,
             **{**geometry, **fields},
-            n=self._pictures,
+            n=self._images,
             block=BLOCK_ROWS,
             split=split,
             x=source.address,
@@ -275,7 +275,7 @@ class Plan:
         self._op(
             Code.DEPTHWISE,
             **{**geometry, **fields},
-            n=self._pictures,
+            n=self._images,
             block=lines,
             split=split,
             x=source.address,
@@ -290,7 +290,7 @@ class Plan:
     def _mean(self, node: Node) -> None:
         source = self._read(node.inputs[0])
         target = self._make(node.output)
-        self._op(Code.MEAN, n=self._pictures, h_in=source.rows, **self._row_fields(source, target))
+        self._op(Code.MEAN, n=self._images, h_in=source.rows, **self._row_fields(source, target))
 
     def _multiply(self, node: Node) -> None:
         one, gate = (self._read(name) for name in node.inputs)
@@ -301,14 +301,14 @@ class Plan:
             raise Unsupported(f"a product of {one.shape} and {gate.shape}")
         name, fields = self._activated(node.output)
         target = self._make(name)
-        n = self._pictures * one.rows // rows
+        n = self._images * one.rows // rows
         fields.update(more=gate.address, ldm=4 * gate.ld)
         self._op(Code.SCALE, n=n, h_in=rows, **fields, **self._row_fields(one, target))
 
     def _combine(self, sources: list[Value], target: Value, **fields: Field) -> None:
         if len(sources) > 1:
             fields.update(more=sources[1].address, ldm=4 * sources[1].ld)
-        n = self._pictures * target.rows
+        n = self._images * target.rows
         self._op(Code.COMBINE, n=n, **fields, **self._row_fields(sources[0], target))
 
     def _add(self, node: Node) -> None:
@@ -340,7 +340,7 @@ class Plan:
     def _shuffle(self, node: Node) -> None:
         source = self._read(node.inputs[0])
         target = self._make(node.output)
-        n = self._pictures * source.rows
+        n = self._images * source.rows
         self._op(Code.SHUFFLE, n=n, kh=node.options["groups"], **self._row_fields(source, target))
 
     def _pool(self, node: Node) -> None:
@@ -350,7 +350,7 @@ class Plan:
         _, ho, wo = target.shape
         sizes: Fields = dict(h_in=h_in, w_in=w_in, ho=ho, wo=wo, kh=kh, kw=kw, sh=sh, sw=sw, pt=top, pl=left)
         sizes.update(w=int(node.options["largest"]), split=int(node.options["count_padding"]))
-        self._op(Code.POOL, n=self._pictures, **sizes, **self._row_fields(source, target))
+        self._op(Code.POOL, n=self._images, **sizes, **self._row_fields(source, target))
 
     def _flatten(self, node: Node) -> None:
         source = self._read(node.inputs[0])
@@ -363,7 +363,7 @@ class Plan:
         factor = np.full(channels, node.options["factor"], np.float32)
         (more,) = self.weights.addresses(node, "factor", lambda: (shift(factor, channels),))
         target = self._make(node.output)
-        n = self._pictures * source.rows
+        n = self._images * source.rows
         self._op(Code.SCALE, n=1, h_in=n, more=more, **self._row_fields(source, target))
 
     def _batch_norm(self, node: Node) -> None:
@@ -374,7 +374,7 @@ class Plan:
         if source.rows != 1:
             raise Unsupported("softmax over maps")
         target = self._make(node.output)
-        self._op(Code.SOFTMAX, n=self._pictures, **self._row_fields(source, target))
+        self._op(Code.SOFTMAX, n=self._images, **self._row_fields(source, target))
 
     def _write_output(self) -> None:
         """The result without padding."""

@@ -1,4 +1,4 @@
-"""Linear resizing and a crop in one pass over a picture, to the same bytes as OpenCV's resize and a slice of it.
+"""Linear resizing and a crop in one pass over an image, to the same bytes as OpenCV's resize and a slice of it.
 
 OpenCV resizes bytes with weights of 11 bits: the columns first, sums cut to 15 bits, then the rows. This does the same
 for what the crop keeps, and nothing else. Addresses are in bytes.
@@ -22,7 +22,7 @@ from pplc_cli.kernels.simd.vector import get_u8, kernel, put_i64, put_u8
 
 SCALE = 2048  # what a weight of 1 is
 GROUP = 4  # pixels computed together
-_LEAST = 3  # columns of a picture: eight bytes are read at a time
+_LEAST = 3  # columns of an image: eight bytes are read at a time
 
 i8, i16 = ir.IntType(8), ir.IntType(16)
 _words, _bytes = ir.VectorType(i16, 4 * GROUP), ir.VectorType(i8, 4 * GROUP)
@@ -169,7 +169,7 @@ _crop_of_resized = _compiled(digest(Path(__file__).parent))
 
 
 def crop_of_resized(image: np.ndarray, whole: tuple[int, int], first: tuple[int, int], out: np.ndarray) -> None:
-    """Write a crop of a picture resized by ``cv2.INTER_LINEAR``.
+    """Write a crop of an image resized by ``cv2.INTER_LINEAR``.
 
     Args:
         image: uint8 (H, W, 3).

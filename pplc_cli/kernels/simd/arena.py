@@ -26,11 +26,11 @@ class Slot:
 
 @dataclass(frozen=True)
 class Part:
-    """What lies ``offset`` bytes behind the start of a buffer, and for each further picture ``picture`` bytes on."""
+    """What lies ``offset`` bytes behind the start of a buffer, and for each further image ``image`` bytes on."""
 
     buffer: Buffer
     offset: int
-    picture: int = 0
+    image: int = 0
 
 
 Field = Union[int, Buffer, Part, Slot]

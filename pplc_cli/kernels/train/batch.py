@@ -105,9 +105,9 @@ class BatchRun:
         self._tensors = {"input": x}
         for number, node in enumerate(self.plan.dropouts):
             options, (n, channels, *_) = node.options, node.shape
-            # Drawn as Paddle would, which has one number for all of a picture where whole pictures are dropped.
+            # Drawn as Paddle would, which has one number for all of an image where whole images are dropped.
             factor = paddle.nn.functional.dropout(
-                paddle.ones([n, 1 if options["pictures"] else channels]),
+                paddle.ones([n, 1 if options["images"] else channels]),
                 options["p"],
                 training=options["training"],
                 mode=options["mode"],

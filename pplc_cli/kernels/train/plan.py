@@ -80,7 +80,7 @@ class Plan(Builder):
         layout = {"ci": ci, "co": co, "kh": kh * kw, "sw": strides[0], "sh": strides[1], "pw": strides[2]}
         columns, rows = -(-co // PANEL) * PANEL, -(-k // PANEL) * PANEL
         packed = Buffer(k * columns * 4)
-        # Whole pictures only: the few numbers behind the pooling cost nothing and decide the most.
+        # Whole images only: the few numbers behind the pooling cost nothing and decide the most.
         half = int(self.how.half and (kh, kw) == (1, 1) and h_in * w_in > 1)
         self._op(Code.PACK_DENSE, w=self._parameter(weight), y=packed, add=0, half=half, **layout)
         geometry: dict[str, Any] = dict(

@@ -190,9 +190,9 @@ def _dropout(
 ) -> TracedTensor:
     if (mode == "upscale_in_train" and not training) or p == 0:
         return x
-    shape, pictures = _node(x).shape, axis in (0, [0], (0,))
-    _require(isinstance(p, (int, float)) and (pictures or (axis is None and shape[2:] == (1, 1))), "dropout of pixels")
-    return _make("dropout", [x], shape, x._flat, p=p, training=training, mode=mode, pictures=pictures)
+    shape, images = _node(x).shape, axis in (0, [0], (0,))
+    _require(isinstance(p, (int, float)) and (images or (axis is None and shape[2:] == (1, 1))), "dropout of pixels")
+    return _make("dropout", [x], shape, x._flat, p=p, training=training, mode=mode, images=images)
 
 
 FUNCTIONS: dict[Any, dict[str, Callable]] = {

@@ -73,7 +73,7 @@ class InvertedResidual(nn.Layer):
 
 
 class EfficientNetLite(StagedNetwork):
-    """The network of :data:`STAGES`; sides of pictures are even down to the last stride, so multiples of 32."""
+    """The network of :data:`STAGES`; sides of images are even down to the last stride, so multiples of 32."""
 
     def __init__(self, num_classes: int = 1000, dropout: float = 0.2) -> None:
         super().__init__()

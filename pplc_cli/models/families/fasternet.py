@@ -65,7 +65,7 @@ class Block(nn.Layer):
         hidden = channels * EXPANSION
         self.spatial_mixing = PartialConv(channels)
         self.mlp = nn.Sequential(_conv(channels, hidden, 1), nn.BatchNorm2D(hidden), act(), _conv(hidden, channels, 1))
-        # Leaves the branch out for some pictures of a batch (drop path, Huang et al., 2016, arXiv:1603.09382).
+        # Leaves the branch out for some images of a batch (drop path, Huang et al., 2016, arXiv:1603.09382).
         self.drop_path = nn.Dropout(drop_path, axis=0) if drop_path else nn.Identity()
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:

@@ -74,7 +74,7 @@ class ConvBNAct(nn.Layer):
 
 
 class SqueezeExcite(nn.Layer):
-    """Weigh the channels by what the whole picture holds. Hu et al., 2017, arXiv:1709.01507."""
+    """Weigh the channels by what the whole image holds. Hu et al., 2017, arXiv:1709.01507."""
 
     def __init__(self, channels: int, reduction: int = 4, gate: type[nn.Layer] = nn.Hardsigmoid) -> None:
         super().__init__()

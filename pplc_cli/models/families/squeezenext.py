@@ -32,7 +32,7 @@ def _23(width: float) -> Variant:
 
 
 def _23v5(width: float) -> Variant:
-    """Fewer blocks where pictures are large and channels few, which computers run badly."""
+    """Fewer blocks where images are large and channels few, which computers run badly."""
     return Variant(width, (2, 4, 14, 1), 5, projected=True)
 
 
@@ -82,7 +82,7 @@ class Block(nn.Layer):
 
 
 class SqueezeNext(StagedNetwork):
-    """The network; the authors measure it on pictures of 227 x 227."""
+    """The network; the authors measure it on images of 227 x 227."""
 
     def __init__(self, variant: Variant, num_classes: int = 1000, dropout: float = 0.0) -> None:
         super().__init__()

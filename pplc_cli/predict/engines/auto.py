@@ -38,8 +38,8 @@ class EngineTime:
 
     Attributes:
         engine: its name.
-        latency: milliseconds of one picture.
-        rate: pictures a second in batches of :data:`BATCH`.
+        latency: milliseconds of one image.
+        rate: images a second in batches of :data:`BATCH`.
         difference: from the reference's answers, see :data:`LIMITS`.
         reason: why it is left out; None where it is not.
     """
@@ -57,7 +57,7 @@ class Choice:
 
     Attributes:
         measured: every candidate, those left out too.
-        batch_size: what it was chosen for; the rate counts for more than one picture, else the latency.
+        batch_size: what it was chosen for; the rate counts for more than one image, else the latency.
         remembered: whether it is kept for the next time.
         measured_now: whether this call measured, else an earlier one did.
     """
@@ -76,7 +76,7 @@ class Choice:
         """What to tell the user, in one line."""
         best, *others = self._ranking()
         compared = ", ".join(f"{other.engine} {self._figure(other)}" for other in others)
-        unit = "ms a picture" if self.batch_size == 1 else f"pictures/s in batches of {BATCH}"
+        unit = "ms an image" if self.batch_size == 1 else f"images/s in batches of {BATCH}"
         text = f"engine auto: {best.engine}, {self._figure(best)} {unit}" + (f" ({compared})" if compared else "")
         wrong = [m for m in self.measured if m.reason and m.difference is not None]
         unable = [m.engine for m in self.measured if m.reason and m.difference is None]
@@ -111,13 +111,13 @@ def choose(
         threads: None: :func:`pplc_cli.base.hardware.physical_cores`.
         precision: one of :data:`pplc_cli.config.sections.PRECISIONS`.
         features: for what the classifier reads instead of probabilities.
-        batch_size: 1 to choose for one picture at a time, else for many.
+        batch_size: 1 to choose for one image at a time, else for many.
         remember: read and write the memory.
 
     Raises:
         PredictError: it is no exported folder, or no engine can run it; with each engine's reason.
     """
-    from pplc_cli.data.synthetic import pictures
+    from pplc_cli.data.synthetic import random_images
 
     description = read_exported(folder)
     threads = threads or physical_cores()
@@ -126,7 +126,7 @@ def choose(
     known = _read(memory) if remember else None
     if known is not None:
         return Choice(known, batch_size, remembered=True, measured_now=False)
-    measured = _measure(description.folder, options, pictures(BATCH, description.pipeline.size))
+    measured = _measure(description.folder, options, random_images(BATCH, description.pipeline.size))
     if all(m.reason for m in measured):
         reasons = "; ".join(f"{m.engine}: {m.reason}" for m in measured)
         raise PredictError(f"no engine can run {description.folder} in {precision}: {reasons}")

@@ -42,29 +42,29 @@ class Engine(Protocol):
 
 @runtime_checkable
 class PixelEngine(Engine, Protocol):
-    """An engine that also takes pixels of pictures that have their size, and normalises them as it reads them."""
+    """An engine that also takes pixels of images that have their size, and normalises them as it reads them."""
 
     def run_pixels(self, images: np.ndarray, normalize: Normalize) -> np.ndarray:
-        """uint8 RGB (N, H, W, 3) to what :meth:`run` would give of the same pictures normalised, to the last bit."""
+        """uint8 RGB (N, H, W, 3) to what :meth:`run` would give of the same images normalised, to the last bit."""
         ...
 
 
 @runtime_checkable
 class ImageEngine(Engine, Protocol):
-    """An engine that also takes decoded pictures, because it brings its own preprocessing: PaddleX.
+    """An engine that also takes decoded images, because it brings its own preprocessing: PaddleX.
 
     ``isinstance(engine, ImageEngine)`` tells them apart.
     """
 
     def run_images(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """uint8 RGB pictures (H, W, 3) of any sizes, one batch, to probabilities, float32 (N, classes)."""
+        """uint8 RGB images (H, W, 3) of any sizes, one batch, to probabilities, float32 (N, classes)."""
         ...
 
 
 def run_in_batches(
     run: Callable[[np.ndarray], np.ndarray], images: np.ndarray, shape: Sequence[Any], where: object
 ) -> np.ndarray:
-    """Run pictures through a network that may be of one batch size only; the last batch is filled with zeros.
+    """Run images through a network that may be of one batch size only; the last batch is filled with zeros.
 
     Args:
         run: takes and gives contiguous arrays.
@@ -73,12 +73,12 @@ def run_in_batches(
         where: what errors name.
 
     Raises:
-        PredictError: the pictures have not the size that the network asks for.
+        PredictError: the images have not the size that the network asks for.
     """
     batch, *sides = (side if isinstance(side, int) and side > 0 else 0 for side in shape)
     if images.ndim != 4 or any(side not in (0, given) for side, given in zip(sides, images.shape[1:])):
         wanted = ", ".join(str(side) if side else "any" for side in sides)
-        raise PredictError(f"{where}: expected pictures of the shape (N, {wanted}), got {images.shape}")
+        raise PredictError(f"{where}: expected images of the shape (N, {wanted}), got {images.shape}")
     images = np.ascontiguousarray(images, np.float32)
     if batch in (0, len(images)):
         return run(images)

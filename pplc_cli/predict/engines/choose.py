@@ -28,7 +28,7 @@ def open_chosen(
         name: see :class:`pplc_cli.predict.predictor.Predictor`.
         precision, threads, features: see :func:`pplc_cli.predict.engines.open.open_engine`.
         mkldnn: False is of the engine paddle alone.
-        batch_size: ``auto`` asks for the shortest time of one picture, or for the most pictures a second.
+        batch_size: ``auto`` asks for the shortest time of one image, or for the most images a second.
 
     Returns:
         It, and why ``auto`` took it.

@@ -1,4 +1,4 @@
-"""What engines for ONNX read of an exported folder, and how pictures reach networks of a fixed batch."""
+"""What engines for ONNX read of an exported folder, and how images reach networks of a fixed batch."""
 
 from __future__ import annotations
 

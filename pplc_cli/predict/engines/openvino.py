@@ -68,7 +68,7 @@ class OpenVinoEngine:
         return result.reshape(len(images), -1)
 
     def _request(self, batch: int) -> Any:
-        """What runs a batch: one picture has a network compiled for its shape, 0.8 of the time; others share one."""
+        """What runs a batch: one image has a network compiled for its shape, 0.8 of the time; others share one."""
         alone = batch == 1 and not self._shape[0] and all(self._shape[1:])
         if alone not in self._requests:
             network = self._network.clone()

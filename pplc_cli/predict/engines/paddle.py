@@ -14,7 +14,7 @@ from pplc_cli.base.paddle import load_paddle
 from pplc_cli.predict.engines.base import run_in_batches
 
 # Shapes whose oneDNN primitives are kept: without a limit, memory grows with every new shape. With it, batches of 1 to
-# 32 pictures at random settle at 1.5 times the memory of batches of one size, so nothing is padded to a fixed batch.
+# 32 images at random settle at 1.5 times the memory of batches of one size, so nothing is padded to a fixed batch.
 MKLDNN_CACHE = 10
 
 

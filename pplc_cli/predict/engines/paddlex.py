@@ -60,9 +60,9 @@ class PaddleXEngine:
         return probabilities
 
     def run_images(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """uint8 RGB pictures (H, W, 3) to probabilities, float32 (N, classes), rounded by PaddleX to five digits."""
+        """uint8 RGB images (H, W, 3) to probabilities, float32 (N, classes), rounded by PaddleX to five digits."""
         if not images:
-            raise PredictError("expected at least one picture")
+            raise PredictError("expected at least one image")
         pictures = [np.ascontiguousarray(image[..., ::-1]) for image in images]  # it takes them as BGR
         with self._lock:
             answers = list(self._predictor(pictures, batch_size=len(pictures), topk=_ALL))

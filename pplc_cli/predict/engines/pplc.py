@@ -76,7 +76,7 @@ class PplcEngine:
     def _run(self, images: np.ndarray, size: Size, run: Callable[[Network, np.ndarray], np.ndarray]) -> np.ndarray:
         if self.threads == 1 or len(images) < self.threads:
             return run(self._network(size, 0), images)
-        # Whole pictures for each thread: nobody waits for anybody.
+        # Whole images for each thread: nobody waits for anybody.
         parts = np.array_split(images, self.threads)
         networks = [self._network(size, number + 1) for number in range(self.threads)]
         with ThreadPoolExecutor(self.threads, thread_name_prefix="pplc-engine") as pool:
@@ -93,7 +93,7 @@ class PplcEngine:
         channels = self.graph.shapes[self.graph.input][1]
         if len(shape) != 4 or shape[1] != channels or expected not in (None, shape[2:]):
             height, width = expected or ("H", "W")
-            raise PredictError(f"expected pictures (N, {channels}, {height}, {width}), got {tuple(shape)}")
+            raise PredictError(f"expected images (N, {channels}, {height}, {width}), got {tuple(shape)}")
         return shape[2], shape[3]
 
     def _normalization(self, normalize: Normalize) -> np.ndarray:
@@ -111,7 +111,7 @@ class PplcEngine:
 
         with self._lock:
             if (size, number) not in self._networks:
-                if len(self._networks) > 4 * (self.threads + 1):  # pictures of many sizes
+                if len(self._networks) > 4 * (self.threads + 1):  # images of many sizes
                     self._networks.clear()
                 how = PlanOptions(1 if number else self.threads, self.precision, self._activation_ranges)
                 try:

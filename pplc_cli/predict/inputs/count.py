@@ -1,4 +1,4 @@
-"""How many pictures there will be, where that can be told without opening them."""
+"""How many images there will be, where that can be told without opening them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pplc_cli.predict.inputs.source import ADDRESSES, LIST_SUFFIXES, TAR_SUFFIXE
 
 
 def count(words: Iterable[str], stop: Event) -> Optional[int]:
-    """How many pictures words stand for; None: it cannot be told, or ``stop`` was set.
+    """How many images words stand for; None: it cannot be told, or ``stop`` was set.
 
     It is for the time left only: what a word turns out to be is told by :func:`pplc_cli.predict.inputs.expand.expand`.
     """

@@ -18,16 +18,16 @@ from pplc_cli.predict.inputs.source import ADDRESSES, LIST_SUFFIXES, TAR_SUFFIXE
 
 
 def expand(words: Iterable[str], *, every: Optional[float] = None) -> Iterator[Source]:
-    """The pictures that words stand for, in an order that is always the same; each is looked for as it is asked for.
+    """The images that words stand for, in an order that is always the same; each is looked for as it is asked for.
 
-    A word that is nothing becomes a source that will say so; archives and videos become the pictures in them.
+    A word that is nothing becomes a source that will say so; archives and videos become the images in them.
 
     Args:
         words: as a user typed them.
         every: of videos, seconds from one frame to the next; None: all frames.
 
     Raises:
-        PredictError: a folder or pattern without pictures, or a list that cannot be read.
+        PredictError: a folder or pattern without images, or a list that cannot be read.
     """
     for source in find(words):
         name = source.name.lower()
@@ -65,7 +65,7 @@ def _local(word: str) -> Iterator[Source]:
                 empty = False
                 yield Source(name)
         if empty:
-            raise PredictError(f"{word}: the folder holds no pictures")
+            raise PredictError(f"{word}: the folder holds no images")
     elif not path.exists() and glob.has_magic(word):
         matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute patterns too
         if not matches:
@@ -100,7 +100,7 @@ def is_text(head: bytes) -> bool:
 
 
 def _listed(lines: Iterable[bytes], folder: Path, where: str) -> Iterator[Source]:
-    """A line a picture: a path or address, perhaps followed by a class id as in train_list.txt."""
+    """A line an image: a path or address, perhaps followed by a class id as in train_list.txt."""
     empty = True
     for number, raw in enumerate(lines):
         # Names that are no UTF-8 are what the system gives out for them.
@@ -122,17 +122,17 @@ def _listed(lines: Iterable[bytes], folder: Path, where: str) -> Iterator[Source
         found = (place for place in places if os.path.exists(place))  # noqa: PTH110 - pathlib's raises for long names
         yield Source(str(next(found, folder / user_path(candidates[-1]))))
     if empty:
-        raise PredictError(f"{where}: lists no picture")
+        raise PredictError(f"{where}: lists no image")
 
 
 def _standard_input() -> Iterator[Source]:
-    """A picture's bytes, or lines of paths, which may come one by one."""
+    """An image's bytes, or lines of paths, which may come one by one."""
     stream: BinaryIO = sys.stdin.buffer
     head = stream.read(16)
     if not head:
-        raise PredictError("-: nothing came on standard input; expected a picture's bytes or a list of paths")
+        raise PredictError("-: nothing came on standard input; expected an image's bytes or a list of paths")
     head += stream.readline()
-    # The only kinds of picture that may start like text.
+    # The only kinds of image that may start like text.
     like_text = head.startswith((b"GIF87a", b"GIF89a")) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
     if like_text or not is_text(head):
         yield Source("-", head + stream.read())

@@ -25,13 +25,13 @@ ADDRESSES = ("http://", "https://")
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A picture to predict.
+    """An image to predict.
 
     Attributes:
         name: what the answer is printed under.
         data: the file's bytes where they are at hand, else they are read from the name.
-        pixels: the decoded picture where it is at hand, uint8 RGB (H, W, 3).
-        error: why there is no picture, where that is known before it is read.
+        pixels: the decoded image where it is at hand, uint8 RGB (H, W, 3).
+        error: why there is no image, where that is known before it is read.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Source:
         return read_bytes(self.name)
 
     def decode(self) -> np.ndarray:
-        """The picture, uint8 RGB (H, W, 3).
+        """The image, uint8 RGB (H, W, 3).
 
         Raises:
             ImageError: it cannot be used.
@@ -67,10 +67,10 @@ class Source:
         return decode_image(self.read()) if self.pixels is None else self.pixels
 
 
-Picture = Union[str, Path, bytes, np.ndarray, "Image", Source]
+ImageLike = Union[str, Path, bytes, np.ndarray, "Image", Source]
 
 
-def name_of(picture: Picture) -> str:
+def name_of(picture: ImageLike) -> str:
     """What an answer is given under."""
     if isinstance(picture, Source):
         return picture.name
@@ -79,19 +79,19 @@ def name_of(picture: Picture) -> str:
     return str(getattr(picture, "filename", "") or type(picture).__name__)  # Pillow's know their files
 
 
-def held_bytes(picture: Picture) -> int:
-    """Memory that a picture which waits takes, where it is more than a name."""
+def held_bytes(picture: ImageLike) -> int:
+    """Memory that an image which waits takes, where it is more than a name."""
     held = (picture.data if picture.data is not None else picture.pixels) if isinstance(picture, Source) else picture
     if isinstance(held, np.ndarray):
         return held.nbytes
     return len(held) if isinstance(held, bytes) else 0
 
 
-def pixels_of(picture: Picture) -> np.ndarray:
+def pixels_of(picture: ImageLike) -> np.ndarray:
     """uint8 RGB (H, W, 3) of anything that :meth:`Predictor.predict` takes.
 
     Raises:
-        ImageError: it is no picture that can be used.
+        ImageError: it is no image that can be used.
     """
     if isinstance(picture, Source):
         return picture.decode()
@@ -105,7 +105,7 @@ def pixels_of(picture: Picture) -> np.ndarray:
         return picture
     if callable(getattr(picture, "convert", None)):  # Pillow's, which may be loaded from anywhere
         return _from_pillow(picture)
-    raise ImageError(f"expected a path, bytes, an array or a picture of Pillow's, got {type(picture).__name__}")
+    raise ImageError(f"expected a path, bytes, an array or an image of Pillow's, got {type(picture).__name__}")
 
 
 def _from_pillow(image: Image) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pictures inside other files, one after the other: tar archives, and the frames of videos."""
+"""Images inside other files, one after the other: tar archives, and the frames of videos."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pplc_cli.predict.inputs.source import Source
 
 
 def read_tar(path: str) -> Iterator[Source]:
-    """The pictures of an archive, also of a compressed one, named ``path/member``; nothing is written to the disk.
+    """The images of an archive, also of a compressed one, named ``path/member``; nothing is written to the disk.
 
-    Damage gives one source that says so, after what came before it; so does an archive without pictures.
+    Damage gives one source that says so, after what came before it; so does an archive without images.
     """
     empty = True
     try:
@@ -27,7 +27,7 @@ def read_tar(path: str) -> Iterator[Source]:
                 empty = False
                 content = archive.extractfile(member) if member.isreg() else None
                 if content is None:
-                    yield Source(name, error="is a link or a device in the archive, expected a picture")
+                    yield Source(name, error="is a link or a device in the archive, expected an image")
                 elif member.size > MAX_BYTES:
                     yield Source(name, error=f"is {member.size >> 30} GB large, expected at most {MAX_BYTES >> 30}")
                 else:
@@ -40,7 +40,7 @@ def read_tar(path: str) -> Iterator[Source]:
         yield Source(path, error=f"is a damaged tar archive, the rest of it is missing: {one_line(error)}")
     else:
         if empty:
-            yield Source(path, error="the archive holds no pictures")
+            yield Source(path, error="the archive holds no images")
 
 
 class _Member(tarfile.TarInfo):

@@ -1,4 +1,4 @@
-"""Saving and showing predicted pictures with their labels drawn in."""
+"""Saving and showing predicted images with their labels drawn in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pplc_cli.predict.prediction import Prediction
 
 
 def draw(prediction: Prediction) -> Any:
-    """The picture of a prediction (made with ``keep_images``) with its labels, a ``PIL.Image``."""
+    """The image of a prediction (made with ``keep_images``) with its labels, a ``PIL.Image``."""
     from PIL import Image
 
     from pplc_cli.plots.annotate import annotate
@@ -26,7 +26,7 @@ def draw(prediction: Prediction) -> Any:
 
 
 class AnnotatedFolder:
-    """Saves annotated pictures; two of the same name do not overwrite each other.
+    """Saves annotated images; two of the same name do not overwrite each other.
 
     Attributes:
         folder: where they go.
@@ -58,7 +58,7 @@ class AnnotatedFolder:
 
 
 def show(prediction: Prediction) -> None:
-    """Open the annotated picture in the system's viewer.
+    """Open the annotated image in the system's viewer.
 
     Raises:
         PredictError: there is no display.

@@ -1,7 +1,7 @@
-"""A run over many pictures whose answers go to a file, and that goes on where it was killed.
+"""A run over many images whose answers go to a file, and that goes on where it was killed.
 
 Beside ``FILE`` stands ``FILE.state.json``: the model and the options that made it. The answers themselves say how far
-it got: the same words give the same pictures in the same order, and each answer's name is compared as it is skipped.
+it got: the same words give the same images in the same order, and each answer's name is compared as it is skipped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CHECKPOINT = 2.0  # seconds of work that a lost machine may cost
 
 @dataclasses.dataclass(frozen=True)
 class RunSignature:
-    """What answers depend on beside the pictures.
+    """What answers depend on beside the images.
 
     Attributes:
         model: SHA-256 of the exported folder's files.
@@ -94,10 +94,10 @@ class ResumableOutput:
                 write_json(self.state, {**dataclasses.asdict(facts), "finished": False})
 
     def remaining(self, sources: Iterable[Source]) -> Iterator[Source]:
-        """The pictures without an answer yet.
+        """The images without an answer yet.
 
         Raises:
-            PredictError: the answers that are there are of other pictures.
+            PredictError: the answers that are there are of other images.
         """
         waiting = iter(sources)
         try:
@@ -142,7 +142,7 @@ class ResumableOutput:
             self._output.close()
 
     def _other(self, path: str, source: Optional[Source]) -> str:
-        now = "has no more pictures" if source is None else f"has {source.name} there"
+        now = "has no more images" if source is None else f"has {source.name} there"
         return (
             f"{self.path}: answer {self.done + 1} is of {path}, but the input now {now}; give the input it was begun "
             "with, or --force to start again"

@@ -18,13 +18,13 @@ from pplc_cli.training.distill.teacher import Teacher
 
 
 class TeacherCache:
-    """What a teacher says of every picture in several augmented views, computed once and kept on disk.
+    """What a teacher says of every image in several augmented views, computed once and kept on disk.
 
     Attributes:
         teacher: who says it.
-        views: augmented versions of each picture; epoch e takes number e modulo this.
-        size: height and width of the pictures.
-        mean, deviation: of the features over all pictures, float32 (features,); None where there are none.
+        views: augmented versions of each image; epoch e takes number e modulo this.
+        size: height and width of the images.
+        mean, deviation: of the features over all images, float32 (features,); None where there are none.
     """
 
     def __init__(
@@ -40,10 +40,10 @@ class TeacherCache:
 
         Args:
             teacher: who is asked.
-            loader: of the pictures; it must give the view of an epoch's number, see :attr:`Loader.views`.
+            loader: of the images; it must give the view of an epoch's number, see :attr:`Loader.views`.
             views: how many.
             folder: where they are kept, a file a view.
-            progress: called with pictures done and in all.
+            progress: called with images done and in all.
             columns: of the teacher's classes, in the student's order; None: all.
         """
         self.teacher, self.views, self.size, self._columns = teacher, views, loader.pipeline.size, columns
@@ -60,7 +60,7 @@ class TeacherCache:
             self.mean, self.deviation = seen.mean(axis=0), seen.std(axis=0) + 1e-6
 
     def of(self, view: int) -> dict[str, np.ndarray]:
-        """``log_probabilities`` (pictures, classes) and perhaps ``features`` (pictures, features), float16."""
+        """``log_probabilities`` (images, classes) and perhaps ``features`` (images, features), float16."""
         from safetensors.numpy import load_file
 
         if self._held is None or self._held[0] != view:

@@ -1,6 +1,6 @@
-"""Knowledge distillation: a student learns what a frozen teacher says of pictures, with labels and without.
+"""Knowledge distillation: a student learns what a frozen teacher says of images, with labels and without.
 
-Soft labels are Hinton et al., 2015, arXiv:1503.02531; SSLD (Cui et al., 2021, arXiv:2103.05959) learns from pictures
+Soft labels are Hinton et al., 2015, arXiv:1503.02531; SSLD (Cui et al., 2021, arXiv:2103.05959) learns from images
 with and without labels together, by the Jensen-Shannon divergence. Features compared behind a map that is learnt are
 Romero et al., 2014, arXiv:1412.6550; here by the cosine, after the teacher's were standardised.
 """
@@ -85,7 +85,7 @@ class Distillation:
                 theirs = mixing @ theirs
             alike = nn.functional.cosine_similarity(self.map(features), theirs, axis=1)
             total = total + config.features * (1 - alike).mean()
-        labelled = batch.targets.sum(axis=1)  # how much of a picture has a label
+        labelled = batch.targets.sum(axis=1)  # how much of an image has a label
         known = np.flatnonzero(labelled)
         if config.hard and len(known):
             shares = labelled[known]
@@ -98,13 +98,13 @@ class Distillation:
 def build_distillation(
     config: Config, network: Any, labels: Sequence[str], loader: Loader, folder: Path, reporter: Reporter
 ) -> Distillation:
-    """Ask a configuration's teacher about all of a loader's pictures.
+    """Ask a configuration's teacher about all of a loader's images.
 
     Args:
         config: with ``distill.teacher``.
         network: the student.
         labels: its classes.
-        loader: of what it learns from; its pictures keep to the views from here on.
+        loader: of what it learns from; its images keep to the views from here on.
         folder: where the answers are kept.
         reporter: told of progress.
 
@@ -122,13 +122,13 @@ def build_distillation(
     if wanted.features and not hasattr(network, "named_stages"):
         raise TrainError(f"distill.features: {config.model.name} does not give its features; set it to 0")
     if not isinstance(loader.pipeline.sample[-1], Normalize):
-        raise TrainError("train.transforms: a teacher needs pictures as Normalize leaves them; put it last")
+        raise TrainError("train.transforms: a teacher needs images as Normalize leaves them; put it last")
     loader.views = wanted.views
     outputs = TeacherCache(teacher, loader, wanted.views, folder, reporter.teacher, columns)
     if loader.unusable:
         (first, *_), more = sorted(loader.unusable), len(loader.unusable) - 1
         reporter.note(f"{first}{f' and {more} more' if more else ''} cannot be used; nothing is learnt from them")
-    reporter.note(f"learning from {teacher.name}, {len(loader.samples):,} pictures in {wanted.views} views")
+    reporter.note(f"learning from {teacher.name}, {len(loader.samples):,} images in {wanted.views} views")
     return Distillation(wanted, outputs, network)
 
 

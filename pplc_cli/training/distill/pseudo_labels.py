@@ -1,6 +1,6 @@
-"""Data distillation: trained models label pictures, and what they are sure of becomes a list to train on.
+"""Data distillation: trained models label images, and what they are sure of becomes a list to train on.
 
-Radosavovic et al., 2017, arXiv:1712.04440: the mean over several views of a picture is a better label than one view's.
+Radosavovic et al., 2017, arXiv:1712.04440: the mean over several views of an image is a better label than one view's.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from pplc_cli.data.image_files import is_image_name, list_files, read_bytes
 from pplc_cli.data.lists import find_copies, read_labels, read_part
 from pplc_cli.training.distill.teacher import Teacher, open_teacher
 
-BATCH = 16  # pictures; each has several views
-SHOWN = 6  # pictures of a class on the contact sheet, those that were nearly left out
+BATCH = 16  # images; each has several views
+SHOWN = 6  # images of a class on the contact sheet, those that were nearly left out
 TILE = 352  # pixels, twice what the sheet has
 ROWS = 40  # classes on it
 ZOOMS = (1.0, 1.15)
@@ -33,7 +33,7 @@ ZOOMS = (1.0, 1.15)
 
 @dataclasses.dataclass(frozen=True)
 class Labelled:
-    """A picture with what the models say: the best label's number, and its probability."""
+    """An image with what the models say: the best label's number, and its probability."""
 
     path: Path
     label: int
@@ -47,11 +47,11 @@ class Labelling:
     Attributes:
         file: the list that was written; the report and the contact sheet lie beside it.
         labels: the models' classes.
-        kept: pictures on the list, the surest first.
+        kept: images on the list, the surest first.
         unsure: how many of each label were not sure enough, or beyond the largest number.
-        known: pictures that the models' own lists have; those to measure on must not be learnt from.
-        unchecked: models whose lists could not be read, so that such pictures may be among those kept.
-        failed: files that are no pictures that can be used, and why.
+        known: images that the models' own lists have; those to measure on must not be learnt from.
+        unchecked: models whose lists could not be read, so that such images may be among those kept.
+        failed: files that are no images that can be used, and why.
     """
 
     file: Path
@@ -63,7 +63,7 @@ class Labelling:
     failed: list[tuple[str, str]]
 
     def counts(self) -> list[int]:
-        """Pictures kept of each class."""
+        """Images kept of each class."""
         counts = [0] * len(self.labels)
         for one in self.kept:
             counts[one.label] += 1
@@ -82,21 +82,21 @@ def pseudo_label(
     threads: Optional[int] = None,
     progress: ProgressCallback = lambda done, total: None,
 ) -> Labelling:
-    """Label a folder's pictures, and write those that the models are sure of as a list for ``data.extra_list``.
+    """Label a folder's images, and write those that the models are sure of as a list for ``data.extra_list``.
 
     Args:
-        folder: of pictures, however deep.
+        folder: of images, however deep.
         models: runs, exported folders or ONNX files that know the same classes; their probabilities are averaged.
         output: the list; a report in JSON and a contact sheet get its name with their suffixes.
         threshold: the least probability.
         per_class: at most so many of a class, the surest; None: all.
-        zooms: views of the middle of the picture, so many times enlarged.
+        zooms: views of the middle of the image, so many times enlarged.
         flip: also look at mirror images.
         threads: None: physical cores.
-        progress: called with pictures done and in all.
+        progress: called with images done and in all.
 
     Raises:
-        PplcError: there are no pictures, or the models know different classes.
+        PplcError: there are no images, or the models know different classes.
     """
     folder, output = user_path(folder), user_path(output)
     if output.suffix.lower() in (".json", ".png") or output.is_dir() or not output.parent.is_dir():
@@ -106,7 +106,7 @@ def pseudo_label(
         )
     files = [file for file in list_files(folder) if is_image_name(file)]
     if not files:
-        raise TrainError(f"{folder}: holds no pictures")
+        raise TrainError(f"{folder}: holds no images")
     committee = _Ensemble([open_teacher(model, threads=threads) for model in models], zooms, flip)
     listed, unchecked = _on_lists(models)
     copies = find_copies(files, listed)
@@ -140,7 +140,7 @@ def pseudo_label(
 
 
 class _Ensemble:
-    """Models that look at several views of a picture."""
+    """Models that look at several views of an image."""
 
     def __init__(self, models: Sequence[Teacher], zooms: Sequence[float], flip: bool) -> None:
         first = models[0]
@@ -152,7 +152,7 @@ class _Ensemble:
                 raise TrainError(f"{model.name} and {first.name} know different classes")
 
     def probabilities(self, images: Sequence[np.ndarray]) -> list[Union[np.ndarray, str]]:
-        """Of pictures, uint8 RGB (H, W, 3): float32 (classes,), or why one of the models cannot use it."""
+        """Of images, uint8 RGB (H, W, 3): float32 (classes,), or why one of the models cannot use it."""
         if not images:
             return []
         total, count = np.zeros((len(images), len(self.labels)), np.float64), 0
@@ -187,7 +187,7 @@ def _groups(files: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 def _read(file: Path) -> Union[np.ndarray, str]:
-    """The picture, or why it cannot be used."""
+    """The image, or why it cannot be used."""
     try:
         data, name = read_bytes(file), str(file)
         if len(name.splitlines()) > 1 or "\t" in name or name != name.strip() or plain(name) != name:
@@ -198,7 +198,7 @@ def _read(file: Path) -> Union[np.ndarray, str]:
 
 
 def _on_lists(models: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """The pictures that the models' runs learnt from, or are measured on; and models that do not tell."""
+    """The images that the models' runs learnt from, or are measured on; and models that do not tell."""
     from pplc_cli.training.runs.run_folder import RunFolder
 
     found: list[Path] = []
@@ -261,7 +261,7 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def _small(path: Path) -> np.ndarray:
-    """A picture no larger than a tile shows."""
+    """An image no larger than a tile shows."""
     import cv2
 
     from pplc_cli.data.decode import read_image
@@ -275,7 +275,7 @@ def _small(path: Path) -> np.ndarray:
 
 
 def _draw(found: Labelling, threshold: float) -> None:
-    """A row a class of the pictures that were nearly left out."""
+    """A row a class of the images that were nearly left out."""
     from pplc_cli.plots.contact_sheet import contact_sheet
 
     tiles = []
@@ -285,5 +285,5 @@ def _draw(found: Labelling, threshold: float) -> None:
         least = [one for one in found.kept if one.label == number][-SHOWN:][::-1]
         tiles += [(_small(one.path), [label, f"{one.score:.3f}", one.path.name]) for one in least]
         tiles += [(np.full((8, 8, 3), 255, np.uint8), [""])] * (SHOWN - len(least))
-    title = f"the least sure of {len(found.kept)} pictures at or above {threshold:g}"
+    title = f"the least sure of {len(found.kept)} images at or above {threshold:g}"
     contact_sheet(found.file.with_suffix(".png"), tiles, columns=SHOWN, title=title)

@@ -30,9 +30,9 @@ class Teacher:
         labels: its classes; None where nobody named them.
         classes: how many there are.
         features: numbers that its classifier reads; 0: they cannot be had.
-        pipeline: what its own pictures go through.
+        pipeline: what its own images go through.
         normalize: the end of that.
-        size: height and width that its pictures must have; None: any.
+        size: height and width that its images must have; None: any.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Teacher:
         self.classes, self.features = logits.shape[1], 0 if features is None else features.shape[1]
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
-        """A decoded picture, uint8 RGB (H, W, 3), as :meth:`answers` takes it, normalised as :attr:`normalize` does."""
+        """A decoded image, uint8 RGB (H, W, 3), as :meth:`answers` takes it, normalised as :attr:`normalize` does."""
         return self.pipeline(image, _UNUSED)
 
     def answers(self, images: np.ndarray, normalize: Normalize) -> tuple[np.ndarray, Optional[np.ndarray]]:
@@ -60,7 +60,7 @@ class Teacher:
 
         Args:
             images: float32 (N, 3, H, W), as a student gets them.
-            normalize: what the student's pictures went through.
+            normalize: what the student's images went through.
         """
         (theirs, more), (mine, add) = normalize.factors(), self.normalize.factors()
         # From the student's numbers to pixels, and to the teacher's.
@@ -91,7 +91,7 @@ def open_teacher(
         source: the folder of a run or of an exported model, an ONNX file that lies beside its inference.yml, or a
             network of the zoo.
         weights: of a network of the zoo: as ``model.pretrained``; None: the best official ones.
-        size: height and width of the student's pictures; None: its own.
+        size: height and width of the student's images; None: its own.
         threads: None: physical cores.
 
     Raises:

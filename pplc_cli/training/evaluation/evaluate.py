@@ -41,7 +41,7 @@ def run_network(network: Any, loader: Loader, progress: Optional[ProgressCallbac
     """A network's probabilities on all batches of a loader; the network must be in evaluation mode."""
     import paddle
 
-    # Of a short list, one of several processes may have no picture.
+    # Of a short list, one of several processes may have no image.
     rows, labels = [np.empty((0, loader.classes), np.float32)], [np.empty(0, np.int64)]
     with paddle.no_grad():
         for batch in loader.epoch():
@@ -71,10 +71,10 @@ def evaluate(
         config: its configuration; ``eval.split`` chooses the list, else test, else val.
         data: a folder with one folder a class instead of a list; matched to the classes by name.
         output: the report's folder; default ``eval_SPLIT`` in the run.
-        progress: called with pictures done and in all.
+        progress: called with images done and in all.
 
     Raises:
-        PplcError: no weights, no list, a picture that cannot be read.
+        PplcError: no weights, no list, an image that cannot be read.
     """
     load_paddle(config.train.threads)
     network, info = load_network(run.best)
@@ -82,7 +82,7 @@ def evaluate(
     if data is not None:
         source = user_path(data).name or "folder"
         if not user_path(data).is_dir():
-            raise DataError(f"{data}: no such folder; expected one folder of pictures for each class")
+            raise DataError(f"{data}: no such folder; expected one folder of images for each class")
         samples = read_class_folders(user_path(data), labels)
         source_text = str(data)
     else:

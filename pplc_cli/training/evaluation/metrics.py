@@ -25,7 +25,7 @@ class Scores:
 
     @property
     def top1(self) -> float:
-        """Share of pictures whose best class is the true one."""
+        """Share of images whose best class is the true one."""
         return float((self.probabilities.argmax(1) == self.labels).mean())
 
     @property
@@ -36,7 +36,7 @@ class Scores:
 
 
 def top_k(scores: Scores, k: int) -> float:
-    """Share of pictures whose true class is among the k best; 1 where there are no more than k classes."""
+    """Share of images whose true class is among the k best; 1 where there are no more than k classes."""
     best = np.argsort(-scores.probabilities, axis=1, kind="stable")[:, :k]
     return float((best == scores.labels[:, None]).any(1).mean())
 
@@ -73,7 +73,7 @@ def summary(scores: Scores, labels: Sequence[str]) -> dict[str, Any]:
     ids = list(range(len(labels)))
     predicted = scores.probabilities.argmax(1)
     per_class = precision_recall_fscore_support(scores.labels, predicted, labels=ids, zero_division=0)
-    present = per_class[3] > 0  # a class without pictures has no recall to average
+    present = per_class[3] > 0  # a class without images has no recall to average
     return {
         "images": len(scores.labels),
         "top1": scores.top1,

@@ -43,7 +43,7 @@ def _write_report(
             )
             for i in wrong
         ]
-        contact_sheet(sheet, tiles, title=f"The most confident mistakes: {len(wrong)} of {len(samples)} pictures")
+        contact_sheet(sheet, tiles, title=f"The most confident mistakes: {len(wrong)} of {len(samples)} images")
 
 
 def _write_csv(path: Path, rows: list[list[Any]]) -> None:

@@ -30,7 +30,7 @@ class FrozenPart:
             network: has a method ``stages``, whose parts in a row are its forward pass.
             last: the last frozen stage, or :data:`HEAD` for all but the classifier.
             name: of the network, for messages.
-            image_size: height and width of the pictures.
+            image_size: height and width of the images.
 
         Raises:
             TrainError: the network has no such stage, or none at all.
@@ -54,11 +54,11 @@ class FrozenPart:
 
 
 class FeatureLoader:
-    """A loader's pictures as features, computed when an epoch first needs them, and kept.
+    """A loader's images as features, computed when an epoch first needs them, and kept.
 
     Attributes:
         samples: as the loader's.
-        views: augmented versions of each picture; epoch e takes number e modulo this.
+        views: augmented versions of each image; epoch e takes number e modulo this.
         bytes: what all of them take.
         wait: 0; there is nothing to wait for.
     """
@@ -66,7 +66,7 @@ class FeatureLoader:
     def __init__(self, loader: Loader, part: FrozenPart, views: int, budget: int) -> None:
         """
         Args:
-            loader: of pictures.
+            loader: of images.
             part: what turns them into features.
             views: never fewer where memory is short: a resumed run must learn from the same ones.
             budget: bytes.
@@ -81,7 +81,7 @@ class FeatureLoader:
         if self.bytes > budget:
             what = f"{views} views of {len(loader.samples)}" if views > 1 else f"{len(loader.samples)}"
             raise TrainError(
-                f"the features of {what} pictures need {self.bytes / (1 << 20):.3g} MB, and "
+                f"the features of {what} images need {self.bytes / (1 << 20):.3g} MB, and "
                 f"{budget / (1 << 20):.3g} MB are left; raise data.cache_mb, freeze a later stage, or lower "
                 "train.freeze_views"
             )
@@ -102,7 +102,7 @@ class FeatureLoader:
             yield Batch(features[rows], labels, targets[rows], rows, share.global_size, share.loss_weight)
 
     def _compute(self, view: int) -> tuple[np.ndarray, np.ndarray]:
-        """Features and targets of every picture, float32, in the order of the list."""
+        """Features and targets of every image, float32, in the order of the list."""
         features = np.empty((len(self.samples), *self.shape), np.float32)
         targets = np.empty((len(self.samples), self.loader.classes), np.float32)
         done = 0

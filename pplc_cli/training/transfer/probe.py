@@ -1,4 +1,4 @@
-"""How weights that know something are fitted to new pictures: which layers learn, how fast, and from where.
+"""How weights that know something are fitted to new images: which layers learn, how fast, and from where.
 
 A linear probe first and fine-tuning then keeps features that a random classifier's gradients would spoil: Kumar et al.,
 2022, arXiv:2202.10054. Rates that fall towards the input: Howard and Ruder, 2018, arXiv:1801.06146.
@@ -22,9 +22,9 @@ from pplc_cli.kernels import accelerate
 from pplc_cli.training.transfer.frozen import FrozenPart
 from pplc_cli.training.transfer.stages import Stages, evaluating
 
-PROBE_PICTURES = 10_000  # whose features take some 100 MB
+PROBE_IMAGES = 10_000  # whose features take some 100 MB
 BATCH = 32
-PROBE_VIEWS = 2  # augmented versions of each picture that the probe sees
+PROBE_VIEWS = 2  # augmented versions of each image that the probe sees
 PROBE_C = 1.0  # how far scikit-learn's logistic regression may go, on features of unit variance
 
 
@@ -34,7 +34,7 @@ class Probe:
     def __init__(self, config: Config, network: Any, classifier: Any, frozen: Optional[FrozenPart] = None) -> None:
         """
         Args:
-            config: of the run: how pictures are prepared.
+            config: of the run: how images are prepared.
             network: with ``parts``.
             classifier: the layer in the last part that depends on the number of classes.
             frozen: where the network is cut already.
@@ -50,7 +50,7 @@ class Probe:
         """Fit the classifier by logistic regression.
 
         Args:
-            loader: of the pictures to train on; of very many, some of each class are taken.
+            loader: of the images to train on; of very many, some of each class are taken.
             class_weights: float32 (classes,), or None.
 
         Returns:
@@ -61,10 +61,10 @@ class Probe:
         front = self._front
         if not isinstance(self._classifier, nn.Linear):
             return "its classifier is no linear layer"
-        samples = spread(loader.samples, PROBE_PICTURES)
+        samples = spread(loader.samples, PROBE_IMAGES)
         labels = np.array([sample.label for sample in samples], np.int64)
         if len(np.unique(labels)) < 2:
-            return "its pictures are all of one class"
+            return "its images are all of one class"
         features = self._features(front, loader, samples)
         targets = np.tile(labels, PROBE_VIEWS)
         weights = None if class_weights is None else class_weights[targets]
@@ -77,13 +77,13 @@ class Probe:
         """Of all samples as evaluation sees them, then of augmented views, float32 (views * samples, features)."""
         evaluation = Pipeline(self._config.eval.transforms, training=False)
         augmented = copy.copy(loader.pipeline)
-        augmented.batch = []  # a blend of two pictures has no one label
+        augmented.batch = []  # a blend of two images has no one label
         found: Optional[np.ndarray] = None
         done = 0
         with evaluating(self._network), paddle.no_grad():
             part = self._scale()
             for view, pipeline in enumerate([evaluation, *[augmented] * (PROBE_VIEWS - 1)]):
-                # No cache: it would keep whole pictures that training never asks for.
+                # No cache: it would keep whole images that training never asks for.
                 each = Loader(samples, pipeline, BATCH, loader.classes, workers=loader.workers, seed=loader.seed)
                 for batch in each.epoch(view):
                     rows = front(as_tensor(batch.images)).numpy() * part
@@ -114,9 +114,9 @@ def fit_linear(
 
     Args:
         features: float32 (N, features).
-        targets: int64 (N,); classes without a picture become ones that are never the answer.
+        targets: int64 (N,); classes without an image become ones that are never the answer.
         classes: of the layer.
-        weights: of the pictures, (N,), or None.
+        weights: of the images, (N,), or None.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -131,6 +131,6 @@ def fit_linear(
     weight[:, there] = (rows / deviation).T
     shift[there] = bias - (rows / deviation) @ mean
     never = np.setdiff1d(np.arange(classes), there)
-    # Below all others wherever the pictures lie, not only at their mean.
+    # Below all others wherever the images lie, not only at their mean.
     shift[never] = (features @ weight[:, there] + shift[there]).min() - 10.0
     return weight.astype(np.float32), shift.astype(np.float32)

@@ -45,7 +45,7 @@ def stage_of_parameters(network: Any, image_size: tuple[int, int]) -> dict[str, 
 
     Args:
         network: with ``parts``; it stays as it is.
-        image_size: height and width of its pictures.
+        image_size: height and width of its images.
     """
     training = network.training
     places: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Progressive resizing: how large the pictures are in which epoch."""
+"""Progressive resizing: how large the images are in which epoch."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_features_have_one_size():
 
 
 class _Sizes(Reporter):
-    """Notes the width of the pictures of each epoch; ends training after one of them, as a kill would."""
+    """Notes the width of the images of each epoch; ends training after one of them, as a kill would."""
 
     def __init__(self, monkeypatch, end=None):
         self.end, self.widths = end, []

@@ -1,4 +1,4 @@
-"""Operators on pictures and batches, and the check of their lists."""
+"""Operators on images and batches, and the check of their lists."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pplc_cli.data.transforms.basic import (
 from pplc_cli.data.transforms.pipeline import OPERATORS, Pipeline, check_transforms, fixed_size, is_random
 
 SIZES = [(1, 1), (5, 7), (64, 48)]
-# One or more calls of every operator on one picture; CenterCrop fits the smallest picture, Padding the largest.
+# One or more calls of every operator on one image; CenterCrop fits the smallest image, Padding the largest.
 CALLS = [
     {"Resize": {"target_size": 9}},
     {"Resize": {"target_size": [4, 11], "interp": "RANDOM"}},
@@ -172,7 +172,7 @@ def test_padding_places():
         assert (result[rest] == [10, 20, 30]).all()
 
 
-def test_too_small_and_too_large_pictures():
+def test_too_small_and_too_large_images():
     with pytest.raises(ImageError, match="7 x 5 pixels where CenterCrop needs 6"):
         CenterCrop(6)(picture(5, 7), rng())
     with pytest.raises(ImageError, match="7 x 5 pixels, larger than Padding's 6 x 6"):
@@ -208,8 +208,8 @@ def test_random_crop_statistics():
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3)])
 @pytest.mark.parametrize("aspect", [(0.5, 2.0), (3.0, 4.0), (0.1, 0.2)])
-def test_random_crop_of_tiny_pictures_and_impossible_shapes(size, aspect):
-    """Where no cut of that shape lies within the picture, the picture stays whole."""
+def test_random_crop_of_tiny_images_and_impossible_shapes(size, aspect):
+    """Where no cut of that shape lies within the image, the image stays whole."""
     operator = RandomCrop(crop_size=8, aspect_ratio=aspect, scaling=(0.9, 1.0))
     for seed in range(20):
         assert operator(picture(*size), rng(seed)).shape == (8, 8, 3)
@@ -263,7 +263,7 @@ def test_erasing_reaches_every_pixel_and_keeps_to_its_area():
 @pytest.mark.parametrize("cls", [Mixup, CutMix])
 def test_mixing(cls):
     count = 6
-    # Picture i is i everywhere; its target is class i: a pixel's value tells whose it is.
+    # Image i is i everywhere; its target is class i: a pixel's value tells whose it is.
     images = np.broadcast_to(np.arange(count, dtype=np.float32)[:, None, None, None], (count, 3, 8, 10)).copy()
     targets = np.eye(count, dtype=np.float32)
     images.flags.writeable = targets.flags.writeable = False
@@ -274,7 +274,7 @@ def test_mixing(cls):
         assert np.array_equal(mixed, again[0]) and np.array_equal(soft, again[1])
         assert mixed.dtype == soft.dtype == np.float32 and mixed.shape == images.shape
         np.testing.assert_allclose(soft.sum(1), 1, atol=2**-22)
-        # The mean pixel is the mean of the classes weighed by their shares of the picture.
+        # The mean pixel is the mean of the classes weighed by their shares of the image.
         np.testing.assert_allclose(mixed.mean((1, 2, 3)), soft @ np.arange(count), atol=1e-5)
         if cls is CutMix:
             for row, pixels in zip(soft, mixed):
@@ -374,8 +374,8 @@ def test_pipeline_writes_where_it_is_told(raw):
         assert np.isnan(batch[[0, 2]]).all()
 
 
-def test_planes_are_the_formula_of_whole_pictures():
-    """The same two roundings as PaddleX 3's picture * factor + offset, bit for bit."""
+def test_planes_are_the_formula_of_whole_images():
+    """The same two roundings as PaddleX 3's image * factor + offset, bit for bit."""
     operator = Normalize(min_val=(1.0, 2.0, 3.0), max_val=(250.0, 251.0, 255.0))
     low, span = np.asarray(operator.min_val), np.asarray(operator.max_val) - np.asarray(operator.min_val)
     factor = (1 / (span * operator.std)).astype(np.float32)

@@ -32,7 +32,7 @@ def arrays(network) -> dict[str, np.ndarray]:
 
 
 def random_network(name: str = SMALLEST, classes: int = 5, **kind):
-    """A network in evaluation mode whose normalisation does something and whose outputs differ by picture."""
+    """A network in evaluation mode whose normalisation does something and whose outputs differ by image."""
     network = build_network(name, classes, **kind)
     rng = np.random.default_rng(0)
     for key, tensor in network.state_dict().items():

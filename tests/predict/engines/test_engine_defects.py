@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from helpers.exports import export_network, pictures
+from helpers.exports import export_network, random_images
 from pplc_cli.predict.engines.auto import choose
 from pplc_cli.predict.engines.installed import installed
 from pplc_cli.predict.engines.open import open_engine
@@ -38,13 +38,13 @@ def test_onednn_runs_networks_in_the_new_format(name, tmp_path):
     """Paddle#77340: some could not be run with oneDNN at all."""
     folder = export_network(name, tmp_path)
     assert (folder / "inference.json").is_file()
-    assert open_engine(folder, "paddle").run(pictures(2)).shape == (2, 10)
+    assert open_engine(folder, "paddle").run(random_images(2)).shape == (2, 10)
 
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_several_classifiers_in_a_process_do_not_mix(networks, name):
-    """Paddle#28459, #31111: oneDNN's cached kernels served another network, or the last picture's."""
-    images = pictures(12)
+    """Paddle#28459, #31111: oneDNN's cached kernels served another network, or the last image's."""
+    images = random_images(12)
     alone = [engine_of(folder, name).run(images) for folder in networks]
     engines = [engine_of(folder, name) for folder in networks]
     for i in range(12):
@@ -55,7 +55,7 @@ def test_several_classifiers_in_a_process_do_not_mix(networks, name):
 @pytest.mark.parametrize("name", ENGINES)
 def test_threads_on_one_engine_do_not_mix(networks, name):
     """Paddle#56524: a predictor that two threads share gave one the other's results."""
-    engine, images = engine_of(networks[0], name), pictures(16)
+    engine, images = engine_of(networks[0], name), random_images(16)
     expected = [engine.run(images[i : i + 1]) for i in range(16)]
     wrong = []
 
@@ -113,7 +113,7 @@ def test_batches_of_many_sizes_do_not_fill_the_memory(networks, name):
 def test_an_engine_that_computes_wrongly_is_left_out(tmp_path, cache):
     """OpenVINO 2026.4.1 errs on ShuffleNetV2's second stage on some CPUs; whoever errs is named and not chosen."""
     folder = export_network("ShuffleNetV2_x1_0", tmp_path / "network")
-    expected, images = open_engine(folder, "paddle").run(pictures(4)), pictures(4)
+    expected, images = open_engine(folder, "paddle").run(random_images(4)), random_images(4)
     choice = choose(folder)
     right = np.abs(open_engine(folder, choice.engine).run(images) - expected).max()
     assert right < 1e-4

@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from helpers.exports import CLASSES, export_network, pictures
-from helpers.images import picture
+from helpers.exports import CLASSES, export_network, random_images
+from helpers.images import random_image
 from pplc_cli.base.errors import PredictError
 from pplc_cli.config.sections import ENGINES
 from pplc_cli.data.decode import read_image
@@ -49,9 +49,9 @@ def quantised(trained, calm):
 
 
 def preprocessed(folder):
-    """Pictures like those of the data set, as an exported network gets them."""
+    """Images like those of the data set, as an exported network gets them."""
     pipeline, rng = read_exported(folder).pipeline, np.random.default_rng(0)
-    return np.stack([pipeline(picture(seed), rng) for seed in range(20)])
+    return np.stack([pipeline(random_image(seed), rng) for seed in range(20)])
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def images(trained):
 
 
 def inputs(folder, images):
-    return images if "inference_model" in str(folder) else pictures(20)
+    return images if "inference_model" in str(folder) else random_images(20)
 
 
 @pytest.mark.parametrize("network", ["trained", "MobileNetV3_small_x1_0", "ShuffleNetV2_x1_0"])
@@ -73,7 +73,7 @@ def test_engines_agree_with_paddle(folders, images, name, network):
     given = inputs(folders[network], images)
     expected = PaddleEngine(folders[network], mkldnn=False).run(given)
     engine = open_engine(folders[network], name)
-    assert expected.std(axis=0).max() > 0.02  # the answers tell pictures apart
+    assert expected.std(axis=0).max() > 0.02  # the answers tell images apart
     for one in (engine, engine.single()):
         assert one.name == name
         assert one.precision == "float32"
@@ -128,10 +128,10 @@ def test_features_of_an_onnx_file_are_the_same(quantised, tmp_path, name):
     np.testing.assert_allclose(cut, expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_paddlex_takes_pictures_of_any_size(folders):
+def test_paddlex_takes_images_of_any_size(folders):
     engine = open_engine(folders["trained"], "paddlex")
     assert isinstance(engine, ImageEngine)
-    photographs = [picture(seed, (50 + seed, 80 - seed)) for seed in range(5)]
+    photographs = [random_image(seed, (50 + seed, 80 - seed)) for seed in range(5)]
     pipeline = read_exported(folders["trained"]).pipeline
     given = np.stack([pipeline(photograph, np.random.default_rng(0)) for photograph in photographs])
     expected = PaddleEngine(folders["trained"]).run(given)
@@ -169,13 +169,13 @@ def test_networks_of_a_fixed_batch_take_any_number(tmp_path, name, batch):
     for folder, number in ((tmp_path / "fixed", batch), (tmp_path / "free", None)):
         folder.mkdir()
         save_graph(paddle, network, (64, 64), folder, batch=number)
-    given = pictures(5)
+    given = random_images(5)
     expected = PaddleEngine(tmp_path / "free").run(given)
     np.testing.assert_allclose(open_engine(tmp_path / "fixed", name).run(given), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["pplc", "onnxruntime", "openvino"])
-def test_pictures_of_another_size_are_refused_in_one_line(folders, name):
+def test_images_of_another_size_are_refused_in_one_line(folders, name):
     with pytest.raises(PredictError, match=r"\(N, 3, 64, 64\)") as caught:
         open_engine(folders["MobileNetV3_small_x1_0"], name).run(np.zeros((2, 3, 32, 64), np.float32))
     assert "\n" not in str(caught.value)
@@ -258,7 +258,7 @@ def test_the_fastest_engine_is_measured_once_and_remembered(copied, cache):
     assert first.engine == min(able, key=lambda name: able[name].latency)
     assert choose(copied, batch_size=8).engine == max(able, key=lambda name: able[name].rate)
     assert all(m.difference <= LIMITS["float32"] for m in able.values())
-    assert first.sentence().startswith(f"engine auto: {first.engine}, {able[first.engine].latency:.1f} ms a picture (")
+    assert first.sentence().startswith(f"engine auto: {first.engine}, {able[first.engine].latency:.1f} ms an image (")
     assert first.sentence().endswith("; remembered")
     second = choose(copied)
     assert (first.measured_now, second.measured_now) == (True, False)

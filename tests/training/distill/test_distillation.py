@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from helpers.commands import recipe
-from helpers.images import picture, write_picture
+from helpers.images import random_image, write_image
 from helpers.runs import StopAfter, arrays, assert_same
 from pplc_cli.base.errors import CheckpointError, ConfigError, TrainError
 from pplc_cli.base.paddle import load_paddle
@@ -33,12 +33,12 @@ FIXED = [{"ResizeByShort": {"short_size": 36}}, {"CenterCrop": {"crop_size": 32}
 
 @pytest.fixture(scope="module")
 def loose(tmp_path_factory):
-    """A folder of pictures without labels, one of them in a folder of its own."""
+    """A folder of images without labels, one of them in a folder of its own."""
     folder = tmp_path_factory.mktemp("loose 无标签")
     for number in range(9):
-        write_picture(folder / f"{number}.jpg", picture(500 + number))
-    write_picture(folder / "more" / "x.png", picture(600))
-    (folder / "notes.txt").write_text("no picture")
+        write_image(folder / f"{number}.jpg", random_image(500 + number))
+    write_image(folder / "more" / "x.png", random_image(600))
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 
@@ -120,7 +120,7 @@ def test_the_loss_is_what_it_says(divergence, heat, mixed):
     a = features.astype(np.float64) @ distillation.map.weight.numpy() + distillation.map.bias.numpy()
     b = mixing @ ((kept.kept["features"][indices].astype(np.float64) - kept.mean) / kept.deviation)
     cosine = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    # A picture that is labelled in part counts in part.
+    # An image that is labelled in part counts in part.
     hard = -(targets * log_softmax(logits)).sum() / targets.sum()
     expected = 0.7 * heat**2 * soft.mean() + 2.0 * (1 - cosine).mean() + 0.3 * hard
     assert got == pytest.approx(expected, rel=1e-5)
@@ -176,7 +176,7 @@ def test_the_teacher_is_asked_once_and_of_what_the_student_sees(configured, trai
 
 
 @pytest.mark.parametrize("operator", ["Mixup", "CutMix"])
-def test_the_teacher_sees_whole_pictures_and_the_student_blends(configured, tmp_path, operator):
+def test_the_teacher_sees_whole_images_and_the_student_blends(configured, tmp_path, operator):
     """What is kept does not depend on the blending, so that it can be tried and left without asking again."""
     labels = read_labels(configured().data)
     plain, blending = configured(), configured(train={"transforms": [*RANDOM, operator]})
@@ -193,7 +193,7 @@ def test_the_teacher_sees_whole_pictures_and_the_student_blends(configured, tmp_
         assert np.allclose(batch.mixing.sum(axis=1), 1)
         if operator == "Mixup":
             np.testing.assert_allclose(batch.images, np.tensordot(batch.mixing, images, 1), atol=1e-5)
-        else:  # every pixel is of the picture or of the one that is pasted into it, in the shares that are told
+        else:  # every pixel is of the image or of the one that is pasted into it, in the shares that are told
             own = np.isclose(batch.images, images).all(axis=1).mean(axis=(1, 2))
             assert (own >= batch.mixing.diagonal() - 1e-6).all()
     assert blended
@@ -229,7 +229,7 @@ def test_a_student_stopped_and_resumed_ends_with_the_same_bits(configured, tmp_p
     assert ("distill", "weight") in arrays(run.last) or not features
 
 
-def test_a_student_learns_from_unlabelled_pictures_alone(configured, trained, loose, tmp_path):
+def test_a_student_learns_from_unlabelled_images_alone(configured, trained, loose, tmp_path):
     """There is no label, and yet it comes to say what its teacher says."""
     data = tmp_path / "no labels"
     data.mkdir()
@@ -252,7 +252,7 @@ def test_a_student_learns_from_unlabelled_pictures_alone(configured, trained, lo
 
 def test_all_kinds_of_teachers_say_the_same(trained, quantised_folder, tmp_path):
     pipeline, rng = Pipeline(FIXED, training=False), np.random.default_rng(0)
-    images = np.stack([pipeline(picture(seed), rng) for seed in range(5)])
+    images = np.stack([pipeline(random_image(seed), rng) for seed in range(5)])
     exported = quantised_folder
     teachers = [open_teacher(str(where)) for where in (trained.run, exported, exported / "inference.onnx")]
     assert [teacher.features > 0 for teacher in teachers] == [True, True, False]
@@ -282,7 +282,7 @@ def test_what_does_not_fit_is_one_line(configured, trained, untrained, tmp_path)
     refused("is no folder of a run", distill={"teacher": "PPLCNet_x9"})
     (tmp_path / "junk").mkdir()
     refused("is no run, no exported folder", distill={"teacher": str(tmp_path / "junk")})
-    refused("no pictures", kind=Exception, unlabelled=str(tmp_path / "junk"))
+    refused("no images", kind=Exception, unlabelled=str(tmp_path / "junk"))
     for telling, how in {
         "train.freeze trains on features": {"train": {"freeze": "head"}},
         "nothing would be learnt": {"distill": {"soft": 0.0}},
@@ -307,21 +307,21 @@ def test_the_command(pplc, trained, loose):
 
 
 def test_what_is_measured_on_is_not_learnt_from(configured, trained, tmp_path):
-    """The obvious folder to name holds the data set's own pictures, those of validation and test among them."""
+    """The obvious folder to name holds the data set's own images, those of validation and test among them."""
 
     config, noting = configured({"views": 1}, {"epochs": 1}, unlabelled=str(trained.data)), Counting()
     run = train(config, reporter=noting).run
     log = [json.loads(line) for line in run.log.read_text(encoding="utf-8").splitlines()]
     own = require_part(config.data, "train", read_labels(config.data))
     assert {r["steps"] for r in log if r["event"] == "step"} <= {-(-len(own) // 8)}
-    assert "80 pictures are left out: the data set's own lists have them" in noting.notes
+    assert "80 images are left out: the data set's own lists have them" in noting.notes
 
 
-def test_broken_pictures_without_labels_do_not_stop_it(configured, loose, tmp_path):
+def test_broken_images_without_labels_do_not_stop_it(configured, loose, tmp_path):
     folder = tmp_path / "mixed"
     shutil.copytree(loose, folder)
     (folder / "broken.jpg").write_bytes((folder / "1.jpg").read_bytes()[:200])
-    (folder / "text.jpg").write_text("no picture")
+    (folder / "text.jpg").write_text("no image")
     counting = Counting()
     train(configured({"views": 1}, {"epochs": 1}, unlabelled=str(folder)), reporter=counting)
     (note,) = [note for note in counting.notes if "cannot be used" in note]

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from helpers.images import picture, write_picture
+from helpers.images import random_image, write_image
 from pplc_cli.base.errors import PplcError, TrainError
 from pplc_cli.config.load import check_config
 from pplc_cli.data.decode import read_image
@@ -19,17 +19,17 @@ from pplc_cli.training.distill.teacher import open_teacher
 
 @pytest.fixture
 def loose(trained, tmp_path):
-    """Pictures like those of the run, between its two classes, some of its own, and files that are none."""
+    """Images like those of the run, between its two classes, some of its own, and files that are none."""
     folder = tmp_path / "new 新"
     for number in range(40):
-        image = picture(7000 + number) // 2
+        image = random_image(7000 + number) // 2
         image[12:36, 12:36, 2 * (number % 2)] += np.uint8(100 * min(1, number / 20))
-        write_picture(folder / f"p {number:02d}.jpg", image)
+        write_image(folder / f"p {number:02d}.jpg", image)
     (folder / "deep").mkdir()
     for number, file in enumerate(sorted((trained.data / "dog").iterdir())[:6]):
         shutil.copy(file, folder / "deep" / f"known{number}.jpg")
-    (folder / "junk.jpg").write_bytes(b"no picture")
-    write_picture(folder / "two\nlines.jpg", picture(1))
+    (folder / "junk.jpg").write_bytes(b"no image")
+    write_image(folder / "two\nlines.jpg", random_image(1))
     return folder
 
 
@@ -54,12 +54,12 @@ def test_the_sure_ones_are_listed_with_the_mean_over_views(trained, loose, tmp_p
     assert 5 < len(sure) < 40
     assert {one.path: one.label for one in found.kept} == {file: label for file, (label, _) in sure.items()}
     for one in found.kept:
-        assert one.score == pytest.approx(expected[one.path][1], abs=1e-4)  # a mirrored picture is resized otherwise
+        assert one.score == pytest.approx(expected[one.path][1], abs=1e-4)  # a mirrored image is resized otherwise
     assert [one.score for one in found.kept] == sorted((one.score for one in found.kept), reverse=True)
     assert sum(found.counts()) + sum(found.unsure) == 40 and found.known == 6
     assert sorted(reason for _, reason in found.failed) == [
         "has a name that no list can hold",
-        "is no picture: it is text",
+        "is no image: it is text",
     ]
     report = json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))
     assert [row["kept"] for row in report["classes"]] == found.counts() and output.with_suffix(".png").is_file()
@@ -101,13 +101,13 @@ def test_what_does_not_fit_is_one_line(trained, untrained, loose, tmp_path):
 
     refused("know different classes", loose, [str(trained.run), str(untrained(0))])
     (tmp_path / "empty").mkdir()
-    refused("holds no pictures", tmp_path / "empty", [str(trained.run)])
+    refused("holds no images", tmp_path / "empty", [str(trained.run)])
     refused("cannot be read", tmp_path / "nowhere", [str(trained.run)], PplcError)
     refused("is no run", loose, [str(tmp_path / "empty")])
 
 
 def test_nothing_sure_is_said(trained, pplc):
-    write_picture(pplc.cwd / "noise" / "x.png", picture(7000) // 2)
+    write_image(pplc.cwd / "noise" / "x.png", random_image(7000) // 2)
     done = pplc("label", "noise", "--model", str(trained.run), "--threshold", "1", "--output", "sure.txt")
     assert "try a lower --threshold" in done.stdout and (pplc.cwd / "sure.txt").read_text() == ""
 
@@ -120,7 +120,7 @@ def test_classes_are_matched_by_name(trained, loose, tmp_path):
     assert ids == {0, 1}
     moved = read_extra(output, ["ant", *found.labels])
     assert [sample.label for sample in moved] == [one.label + 1 for one in found.kept]
-    with pytest.raises(PplcError, match=r"has pictures of '猫 cat', which is no class of the data set: dog, cow"):
+    with pytest.raises(PplcError, match=r"has images of '猫 cat', which is no class of the data set: dog, cow"):
         read_extra(output, ["dog", "cow"])
 
 

@@ -65,10 +65,10 @@ def test_by_hand():
     assert result["classes"][1] == pytest.approx(
         {"label": "b", "precision": 1, "recall": 2 / 3, "f1": 0.8, "support": 3}
     )
-    # The third class has no pictures: it is shown, and left out of the means.
+    # The third class has no images: it is shown, and left out of the means.
     assert result["classes"][2] == {"label": "c", "precision": 0, "recall": 0, "f1": 0, "support": 0}
     assert result["macro"]["recall"] == pytest.approx((1 + 2 / 3) / 2)
-    # Four bins of one picture each: 0.7 right, 0.6 wrong, 0.5 right, 0.8 right.
+    # Four bins of one image each: 0.7 right, 0.6 wrong, 0.5 right, 0.8 right.
     assert result["calibration_error"] == pytest.approx((0.3 + 0.6 + 0.5 + 0.2) / 4, abs=1e-6)
 
 
@@ -105,7 +105,7 @@ def test_calibration_error():
     # Confidence 0.9 and always wrong; 1.0 falls into the last bin.
     assert calibration_error(two_classes(0.9, 0, 10)) == pytest.approx(0.9, abs=1e-6)
     assert calibration_error(two_classes(1.0, 5, 10)) == pytest.approx(0.5, abs=1e-6)
-    # Too sure in one bin and not sure enough in another do not cancel; bins weigh by their pictures.
+    # Too sure in one bin and not sure enough in another do not cancel; bins weigh by their images.
     mixed = [two_classes(0.95, 15, 30), two_classes(0.55, 10, 10)]
     both = Scores(*(np.concatenate([getattr(s, n) for s in mixed]) for n in ("probabilities", "labels")))
     assert calibration_error(both) == pytest.approx(0.75 * 0.45 + 0.25 * 0.45, abs=1e-6)

@@ -24,7 +24,7 @@ from pplc_cli.training.runs.run_folder import RunFolder
 @pytest.mark.parametrize("count", [17, 32, 3, 1])
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_the_shares_of_all_processes_are_the_batch(count, size):
-    """Every picture of a batch counts once in the mean, whoever computes it."""
+    """Every image of a batch counts once in the mean, whoever computes it."""
     samples = [Sample(str(i), 0, Path(str(i))) for i in range(count)]
     pipeline = Pipeline([{"Resize": {"target_size": 8}}, "Normalize"], training=True)
     loaders = [Loader(samples, pipeline, 8, 2, shuffle=True, seed=3, share=(rank, size)) for rank in range(size)]
@@ -40,7 +40,7 @@ def test_the_shares_of_all_processes_are_the_batch(count, size):
 
 
 def test_two_processes_follow_one(pplc, recipe_args, class_folders):
-    """With batch norm over both halves, the same steps but for rounding; the last batch has four pictures."""
+    """With batch norm over both halves, the same steps but for rounding; the last batch has four images."""
     folder = class_folders((13, 13))
     pplc("split", "--dataset", str(folder))
     args = recipe_args(
@@ -189,7 +189,7 @@ def test_a_stopped_run_leaves_no_process_behind(pplc, recipe_args, class_folders
 
 
 @pytest.mark.slow
-def test_more_processes_than_pictures(pplc, recipe_args, class_folders):
+def test_more_processes_than_images(pplc, recipe_args, class_folders):
     """Three for batches and a validation list of two, a relative Chinese path, variables of another job."""
     folder = class_folders((6, 6), names=("狗 dog", "猫"), folder="数据 集")
     pplc("split", "--dataset", folder.name, "--val", "0.2", "--test", "0")

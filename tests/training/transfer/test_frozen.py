@@ -87,7 +87,7 @@ def test_frozen_stages_keep_their_bits_and_the_others_learn(settings, freeze, le
 
 
 def test_features_teach_what_the_whole_network_would(settings):
-    """Against a loop by hand through all stages, the frozen ones in evaluation mode, on the same pictures."""
+    """Against a loop by hand through all stages, the frozen ones in evaluation mode, on the same images."""
     config = settings(freeze_views=1, transforms=FIXED, dropout=0.0, momentum=0.5)
     config = check_config(config.to_dict(), {"train.transforms": FIXED})
     run = train(config).run
@@ -129,7 +129,7 @@ def test_resume_gives_the_same_bits(settings, accelerate):
     assert losses[0] == losses[1] and len(losses[0]) == 5
 
 
-def test_validation_pictures_may_have_another_size(settings):
+def test_validation_images_may_have_another_size(settings):
     larger = [{"ResizeByShort": {"short_size": 72}}, {"CenterCrop": {"crop_size": 64}}, "Normalize"]
     assert train(settings(transforms=larger)).epochs == 3
 
@@ -147,7 +147,7 @@ def test_early_stop(settings):
         (64, {"freeze": "block4"}, "no stage 'block4'; there are conv1, blocks2, blocks3, .*head"),
         (64, {"freeze": "fc"}, "no stage 'fc'"),
         (0, {}, "0 MB are left; raise data.cache_mb"),
-        (1, {"freeze": "conv1", "freeze_views": 50}, "50 views of 1. pictures need .* lower train.freeze_views"),
+        (1, {"freeze": "conv1", "freeze_views": 50}, "50 views of 1. images need .* lower train.freeze_views"),
     ],
 )
 def test_what_cannot_be_frozen_says_why_in_one_line(settings, cache_mb, recipe, message):

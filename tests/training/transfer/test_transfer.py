@@ -1,4 +1,4 @@
-"""How weights that know something are fitted to new pictures."""
+"""How weights that know something are fitted to new images."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_step_is_as_long_as_the_factor_says(optimizer):
 
 @pytest.mark.parametrize("there", [[0, 1], [0, 2, 3, 5]])
 def test_the_linear_layer_is_the_logistic_regression(there):
-    """Against scikit-learn's own answers on new pictures; a class without pictures is never the answer."""
+    """Against scikit-learn's own answers on new images; a class without images is never the answer."""
     rng, classes = np.random.default_rng(), 6
     targets = np.array(there)[np.arange(90) % len(there)]
     centres = rng.normal(size=(classes, 40))
@@ -91,7 +91,7 @@ def probed(trained, network, **values):
 def test_the_probe_fits_what_the_classifier_reads(trained, accelerate):
     """PP-LCNet's dropout scales in evaluation, too; statistics and modes of the layers stay."""
     network, _ = load_network(trained.run / "best_model")
-    network.fc.weight.set_value(paddle.zeros_like(network.fc.weight))  # as a probe leaves classes without pictures
+    network.fc.weight.set_value(paddle.zeros_like(network.fc.weight))  # as a probe leaves classes without images
     network.train()
     network.blocks3.eval()
     before = {key: value.numpy() for key, value in network.state_dict().items() if not key.startswith("fc.")}
@@ -109,14 +109,14 @@ def test_the_probe_fits_what_the_classifier_reads(trained, accelerate):
     np.testing.assert_allclose(logits, 0.8 * features @ weight + bias, rtol=1e-3, atol=1e-3)
 
 
-def test_mixed_pictures_and_many_are_no_part_of_it(trained, monkeypatch):
+def test_mixed_images_and_many_are_no_part_of_it(trained, monkeypatch):
     network, _ = load_network(trained.run / "best_model")
     seen = []
     monkeypatch.setattr(transfer, "fit_linear", lambda f, t, c, w: seen.append(t) or fit_linear(f, t, c, w))
     monkeypatch.setattr(transfer, "PROBE_PICTURES", 10)
     assert probed(trained, network)[0] is None
     (targets,) = seen
-    assert len(targets) == 20 and targets.sum() == 10  # two views of five pictures of each class
+    assert len(targets) == 20 and targets.sum() == 10  # two views of five images of each class
 
 
 def test_what_has_no_linear_classifier_stays(trained):
@@ -130,15 +130,15 @@ def test_what_has_no_linear_classifier_stays(trained):
     assert "no parts" in Probe(config, build_network("ResNet18", 2), network.fc).fit(loader)
 
 
-def test_auto_goes_by_the_number_of_pictures():
+def test_auto_goes_by_the_number_of_images():
     assert choose(10_000, 2, pretrained=False)[0] == "full"
     assert choose(2 * FEW - 1, 2, pretrained=True)[0] == "head"
     assert choose(2 * FEW, 2, pretrained=True)[0] == "stages"
 
 
 @pytest.mark.parametrize("batch", [1, 4, 16, 32, 200])
-def test_running_statistics_average_over_as_many_pictures(batch):
-    """The part of the old that is left after 320 pictures is that of ten batches of 32."""
+def test_running_statistics_average_over_as_many_images(batch):
+    """The part of the old that is left after 320 images is that of ten batches of 32."""
     layer = paddle.nn.BatchNorm2D(3)
     scale_bn_momentum([layer], batch)
     left = 1.0
@@ -151,7 +151,7 @@ def test_running_statistics_average_over_as_many_pictures(batch):
 
 
 def test_only_weights_that_know_something_keep_their_statistics_longer(pplc, trained):
-    """One step of four pictures: by a tenth, or by what slow statistics take of it."""
+    """One step of four images: by a tenth, or by what slow statistics take of it."""
     lines = (trained.data / "train_list.txt").read_text(encoding="utf-8").splitlines()
     (pplc.cwd / "few.txt").write_text("".join(f"{line}\n" for line in lines[:4]), encoding="utf-8")
     words = [*recipe(trained.data, epochs=1, batch_size=4, learning_rate=1e-9), "-o", "data.train_list=few.txt"]
@@ -196,7 +196,7 @@ def test_features_beyond_the_memory_make_auto_learn_all(pplc, trained):
     (pplc.cwd / "few.txt").write_text("".join(f"{line}\n" for line in lines[:8] + lines[-8:]), encoding="utf-8")
     few = ["-o", "data.train_list=few.txt", "-o", "data.cache_mb=0", "-o", "train.transfer=auto"]
     done = pplc("train", *words, *few)
-    assert "train.transfer: head, since 8 pictures a class are few" in done.stderr
+    assert "train.transfer: head, since 8 images a class are few" in done.stderr
     assert "train.transfer: stages after all: the features of" in done.stderr
 
 

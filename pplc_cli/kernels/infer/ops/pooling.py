@@ -19,7 +19,7 @@ from pplc_cli.kernels.simd.vector import (
 
 @kernel
 def mean(op, thread, threads):  # type: ignore[no-untyped-def]
-    """y (n, ci): the mean over the h_in pixels of each picture; the threads share channels."""
+    """y (n, ci): the mean over the h_in pixels of each image; the threads share channels."""
     low, high = share(padded(op.ci) // LANES, 1, thread, threads)
     part = splat(np.float32(1.0 / op.h_in))
     for image in range(op.n):
