@@ -18,7 +18,7 @@ _EXPORTS = {
     "split_dataset": "data.split",
     "train": "training.train",
     "evaluate": "training.evaluation.evaluate",
-    "export": "export.export",
+    "export": "exporting.export",
     "Predictor": "predict.predictor",
     "Prediction": "predict.predictor",
     "decode_image": "data.decode",
@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from pplc_cli.data.decode import decode_image as decode_image
     from pplc_cli.data.decode import read_image as read_image
     from pplc_cli.data.split import split_dataset as split_dataset
-    from pplc_cli.export.export import export as export
+    from pplc_cli.exporting.export import export as export
     from pplc_cli.models.registry import build_network as build_network
     from pplc_cli.predict.prediction import Prediction as Prediction
     from pplc_cli.predict.predictor import Predictor as Predictor

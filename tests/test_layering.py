@@ -18,7 +18,7 @@ ORDER = [
     {"config"},
     {"predict"},
     {"training"},
-    {"export"},
+    {"exporting"},
     {"benchmark"},
     {"cli"},
 ]
@@ -105,3 +105,10 @@ def test_a_level_has_few_things():
     for folder in folders:
         things = [p for p in folder.iterdir() if p.name not in ("__init__.py", "__pycache__", "py.typed")]
         assert len(things) <= LARGEST_LEVEL, f"{folder.relative_to(PACKAGE.parent)}: {len(things)}"
+
+
+def test_no_folder_hides_a_public_name():
+    """Importing ``pplc_cli.x.y`` sets the attribute ``x`` of the package, in place of a function of that name."""
+    import pplc_cli
+
+    assert not set(pplc_cli.__all__) & {path.stem for path in PACKAGE.iterdir()}

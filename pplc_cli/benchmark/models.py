@@ -12,7 +12,7 @@ import yaml
 from pplc_cli.base.errors import ModelError
 from pplc_cli.base.files import user_path, write_text
 from pplc_cli.config.sections import DEFAULT_EVAL_TRANSFORMS
-from pplc_cli.export.current import exported_folder
+from pplc_cli.exporting.current import exported_folder
 from pplc_cli.predict.exported_model import read_exported
 from pplc_cli.training.runs.run_folder import find_run
 
@@ -63,7 +63,7 @@ def _export(text: str, folder: Path) -> str:
     """Write a network of the zoo, with random weights, in every format that installed packages write."""
     from pplc_cli.benchmark.targets import CLASSES
     from pplc_cli.data.transforms.pipeline import Pipeline
-    from pplc_cli.export.formats import ExportOptions, write_formats
+    from pplc_cli.exporting.formats import ExportOptions, write_formats
     from pplc_cli.models.registry import build_network, find_network
     from pplc_cli.predict.inference_yml import build_inference_yml as description
 

@@ -11,7 +11,7 @@ from pplc_cli.base.files import user_path
 from pplc_cli.base.schema import did_you_mean
 from pplc_cli.config.load import check_config, load_config
 from pplc_cli.config.sections import Config, PredictConfig
-from pplc_cli.export.current import exported_folder
+from pplc_cli.exporting.current import exported_folder
 from pplc_cli.predict.predictor import Predictor, load_predictor
 from pplc_cli.training.runs.run_folder import RunFolder, find_run
 

@@ -103,7 +103,7 @@ def test_onnx_says_what_paddle_says(exported):
 
 
 def test_the_way_back_to_paddle(exported, tmp_path):
-    from pplc_cli.export.graph_network import GraphNetwork
+    from pplc_cli.exporting.graph_network import GraphNetwork
 
     graph, images, expected = exported
     network = GraphNetwork(simplify(graph))

@@ -17,7 +17,7 @@ from pplc_cli.config.load import check_config
 from pplc_cli.data.decode import read_image
 from pplc_cli.data.split import split_dataset
 from pplc_cli.data.transforms.pipeline import Pipeline
-from pplc_cli.export.export import export
+from pplc_cli.exporting.export import export
 from pplc_cli.models.families.pplcnet import STAGES
 from pplc_cli.models.options import ModelOptions
 from pplc_cli.models.published import PUBLISHED

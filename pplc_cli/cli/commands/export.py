@@ -10,7 +10,7 @@ import click
 from pplc_cli.cli.options import common, overrides_of, run_option
 
 if TYPE_CHECKING:
-    from pplc_cli.export.result import ExportResult
+    from pplc_cli.exporting.result import ExportResult
 
 
 class _Size(click.ParamType):
@@ -74,7 +74,7 @@ def export(
 ) -> None:  # fmt: skip
     """Write the model that PaddleX 3 and other engines load, and check it against the trained network."""
     from pplc_cli.cli.locate import find_trained
-    from pplc_cli.export.export import export as write
+    from pplc_cli.exporting.export import export as write
     from pplc_cli.predict.engines.pplc import to_be_compiled
 
     trained, config = find_trained(

@@ -16,8 +16,8 @@ from pplc_cli.data.decode import read_image
 from pplc_cli.data.lists import Sample, read_part, spread
 from pplc_cli.data.loader import Loader
 from pplc_cli.data.transforms.pipeline import Pipeline
-from pplc_cli.export.formats import ExportOptions
-from pplc_cli.export.quantize import (
+from pplc_cli.exporting.formats import ExportOptions
+from pplc_cli.exporting.quantize import (
     CALIBRATION_BATCH,
     INT8_FILE,
     Accuracy,
@@ -26,7 +26,7 @@ from pplc_cli.export.quantize import (
     quantize,
     write_pplc_ranges,
 )
-from pplc_cli.export.result import ExportResult
+from pplc_cli.exporting.result import ExportResult
 from pplc_cli.predict.engines.base import Engine
 from pplc_cli.predict.engines.open import open_engine
 

@@ -65,7 +65,7 @@ def write_formats(
         for name in _PADDLE_FILES:
             (folder / name).unlink()
     elif form.simplify:
-        from pplc_cli.export.graph_network import GraphNetwork
+        from pplc_cli.exporting.graph_network import GraphNetwork
 
         _save(paddle, GraphNetwork(simple), form.size, folder, form.batch)
     if "onnx" in formats:

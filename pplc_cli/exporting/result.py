@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from pplc_cli.export.quantize import (
+from pplc_cli.exporting.quantize import (
     Accuracy,
 )
 

@@ -12,7 +12,7 @@ from pplc_cli import export
 from pplc_cli.base.errors import ExportError
 from pplc_cli.data.decode import read_image
 from pplc_cli.data.lists import read_part
-from pplc_cli.export.quantize import choose_images
+from pplc_cli.exporting.quantize import choose_images
 from pplc_cli.predict.engines.open import open_engine
 from pplc_cli.predict.exported_model import read_exported
 from pplc_cli.training.runs.run_folder import RunFolder
@@ -70,7 +70,7 @@ def test_calibration_never_sees_what_is_measured(trained):
 
 def test_a_precision_that_costs_too_much_is_refused_and_the_old_folder_stays(calm, tmp_path, monkeypatch):
     """Calibrated on images a thousand times too dark, every activation is cut off."""
-    from pplc_cli.export import verify
+    from pplc_cli.exporting import verify
 
     good = verify.quantize
 

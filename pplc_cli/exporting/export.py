@@ -13,9 +13,9 @@ from pplc_cli.base.paddle import load_paddle
 from pplc_cli.base.schema import did_you_mean
 from pplc_cli.config.sections import Config
 from pplc_cli.data.transforms.pipeline import Pipeline
-from pplc_cli.export.formats import ENGINE_OF, FORMATS, ExportOptions, write_formats
-from pplc_cli.export.result import ExportResult
-from pplc_cli.export.verify import _Check, _check_images
+from pplc_cli.exporting.formats import ENGINE_OF, FORMATS, ExportOptions, write_formats
+from pplc_cli.exporting.result import ExportResult
+from pplc_cli.exporting.verify import _Check, _check_images
 from pplc_cli.models.registry import find_network
 from pplc_cli.predict.exported_model import SIDECAR
 from pplc_cli.predict.inference_yml import at_size, build_inference_yml
