@@ -10,8 +10,8 @@ and the runs that they start from; with --compare, to these runs.
 
 What is recorded of a file: of safetensors a digest of each array; of JSON, logs and Parquet the values; of text the
 lines; of images a digest of the pixels; of VisualDL's records the scalars; of everything else a digest of the bytes.
-Left out are the keys in VOLATILE, the working folder in texts, the time stamp in the names of VisualDL's files, lines
-with times, and the wording of errors. Messages are kept apart, since their wording may change: --messages.
+Left out are the keys in VOLATILE, pplc's version, the working folder in texts, the time stamp in VisualDL's file names,
+lines with times, and the wording of errors. Messages are kept apart, since their wording may change: --messages.
 Floating-point results differ between CPUs and between versions of the libraries: compare files of one machine only.
 """
 
@@ -38,7 +38,7 @@ import numpy as np
 from PIL import Image
 from pin_recipes import RUNS, Step
 
-VOLATILE = ("seconds", "seconds_left", "images_per_second", "data_wait", "pplc")  # times, rates, and the version
+VOLATILE = ("seconds", "seconds_left", "images_per_second", "data_wait")  # times and rates
 CLASSES = ("ant", "bee", "猫 cat")
 ERROR = re.compile(r"""(?<=["']error["']: )(?:"[^"]*"|'[^']*')|(?<=broken\.jpg,,,)[^,]*""")  # of JSON, Parquet, CSV
 
@@ -109,9 +109,10 @@ def messages(text: str, work: Path) -> list[str]:
 
 
 def steady(value: Any) -> Any:
-    """JSON without the keys of VOLATILE."""
+    """JSON without the keys of VOLATILE, and without the version of pplc; an engine of that name has figures."""
     if isinstance(value, dict):
-        return {key: steady(each) for key, each in value.items() if key not in VOLATILE}
+        dropped = {*VOLATILE, *(["pplc"] if isinstance(value.get("pplc"), str) else [])}
+        return {key: steady(each) for key, each in value.items() if key not in dropped}
     return [steady(each) for each in value] if isinstance(value, list) else value
 
 
