@@ -251,7 +251,7 @@ def test_no_mirror_helps(server, cache, monkeypatch):
     monkeypatch.setenv("PPLC_MIRROR", " ".join(addresses))
     with pytest.raises(DownloadError) as caught:
         fetch_official(SPEC, "imagenet")
-    for words in (*(f"{address}/{NAME}: the server answers 404" for address in addresses), "; then ", "PPLC_MIRROR="):
+    for words in (*(f"{address}/{NAME}: the server answered 404" for address in addresses), "; then ", "PPLC_MIRROR="):
         assert words in str(caught.value)
     assert visible(cache) == set()
 
