@@ -285,7 +285,7 @@ def test_what_does_not_fit_is_one_line(configured, trained, untrained, tmp_path)
     refused("no images", kind=Exception, unlabelled=str(tmp_path / "junk"))
     for telling, how in {
         "train.freeze trains on features": {"train": {"freeze": "head"}},
-        "nothing would be learnt": {"distill": {"soft": 0.0}},
+        "are all 0": {"distill": {"soft": 0.0}},
         "train.class_weights weighs labels": {"train": {"class_weights": "balanced"}},
         "train.transfer is for learning from labels": {"train": {"transfer": "head"}},
         "need distill.teacher": {"distill": {"teacher": None}},
