@@ -52,7 +52,7 @@ class TaskQueue(Generic[Task, Result]):
                 self._for_workers.wait()
             number, task = self._tasks.popleft()
             self._bytes -= self._size_of(task)
-            self._wake_if_starved()
+            self._wake()
             return number, task
 
     def put(self, results: Iterable[tuple[int, Result, int]]) -> None:
@@ -62,9 +62,7 @@ class TaskQueue(Generic[Task, Result]):
                 self._results[number] = result, size
                 self._finished += 1
                 self._bytes += size
-            self._wake_if_starved()
-            if self._read in self._results:
-                self._for_reader.notify()
+            self._wake()
 
     def fail(self, error: BaseException) -> None:
         """Raise a worker's error in the thread that reads the results."""
@@ -115,10 +113,13 @@ class TaskQueue(Generic[Task, Result]):
         unfinished, unread = self._added - self._finished, self._added - self._read
         return unfinished >= self._window or unread >= AHEAD * self._window or self._bytes >= MAX_BYTES
 
-    def _wake_if_starved(self) -> None:
-        """Wake workers that wait for the rest of a batch when no more tasks can come."""
-        if not self._tasks and self._full():
+    def _wake(self) -> None:
+        """Wake workers whose batch cannot become full, and the reader if it can read a result or add a task."""
+        full = self._full()
+        if full and not self._tasks:
             self._for_workers.notify_all()
+        if self._read in self._results or not (full or self._ended):
+            self._for_reader.notify()
 
 
 class OrderedWorkers(Generic[Task, Result]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from PIL import Image
 
 from helpers.images import random_image, write_image
 from pplc_cli.base.errors import ImageError
+from pplc_cli.predict import ordered_workers
 from pplc_cli.predict.inputs.source import Source
-from pplc_cli.predict.ordered_workers import OrderedWorkers
+from pplc_cli.predict.ordered_workers import OrderedWorkers, TaskQueue
 from pplc_cli.predict.predictor import Predictor
 
 
@@ -122,6 +124,23 @@ def test_results_have_the_order_of_the_tasks(count, tasks):
     with pytest.raises(TypeError):
         list(workers.map(["a"], squares))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("square")]
+
+
+def test_the_reader_wakes_when_a_task_may_be_added(monkeypatch):
+    """Otherwise it sleeps until its poll, while the workers wait for tasks."""
+    monkeypatch.setattr(ordered_workers, "_POLL", 60)
+    queue = TaskQueue(4, lambda task: 0)
+    for task in range(4):
+        queue.add(task)
+    reader = threading.Thread(target=list, args=(queue.results(),), daemon=True)
+    reader.start()
+    while not queue._for_reader._waiters:
+        time.sleep(0.001)
+    first, *others = (queue.get(wait=False) for _ in range(3))
+    assert reader.is_alive()
+    queue.put((number, task, 0) for number, task in others)
+    reader.join(timeout=20)
+    assert not reader.is_alive() and first == (0, 0)
 
 
 MEMORY = """
