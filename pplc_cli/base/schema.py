@@ -130,16 +130,17 @@ def describe(hint: Any, metadata: Mapping[str, Any]) -> str:
         choices = metadata["choices"]
         return f"one of {', '.join(choices)}" if len(choices) > 1 else str(choices[0])
     if origin is Union:
-        return " or ".join(describe(alternative, metadata) for alternative in args)
+        words = [describe(each, metadata) for each in args]
+        return (", or " if len(words) > 2 or ", " in words[0] or " and " in words[0] else " or ").join(words)
     if origin in (list, tuple):
         count = f"{len(args)} values" if origin is tuple else "a list"
         return count if args[0] is Any else f"{count}, each {describe(args[0], metadata)}"
     if origin is dict:
         return f"a mapping, each value {describe(args[1], metadata)}"
-    words = _NAMES.get(hint, getattr(hint, "__name__", str(hint)))
+    name = _NAMES.get(hint, getattr(hint, "__name__", str(hint)))
     phrases = {"at_least": "at least", "more_than": "more than", "at_most": "at most", "below": "less than"}
-    limits = [f"{phrases[name]} {limit:g}" for name, limit in metadata.get("limits", {}).items()]
-    return f"{words} of {' and '.join(limits)}" if limits and hint in (int, float) else words
+    limits = [f"{phrases[kind]} {limit:g}" for kind, limit in metadata.get("limits", {}).items()]
+    return f"{name} of {' and '.join(limits)}" if limits and hint in (int, float) else name
 
 
 _BAD = object()

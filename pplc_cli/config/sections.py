@@ -33,7 +33,7 @@ class TrainConfig:
     optimizer: str = option(
         "momentum",
         choices=("momentum", "sgd", "adam", "adamw"),
-        help="`adam` and `adamw` need a learning rate of about 0.001.",
+        help="Optimizer; `adam` and `adamw` need a learning rate of about 0.001.",
     )
     momentum: float = option(0.9, at_least=0, below=1, help="Momentum of the optimizer `momentum`.")
     weight_decay: float = option(1e-4, at_least=0, help="Weight decay; not applied to batch norm.")
@@ -67,7 +67,7 @@ class TrainConfig:
     early_stop: bool = option(
         False, help="Stop after `early_stop_patience` epochs without a better validation top-1 accuracy."
     )
-    early_stop_patience: int = option(5, at_least=1, help="Number of such epochs.")
+    early_stop_patience: int = option(5, at_least=1, help="Epochs without improvement after which `early_stop` stops.")
     class_weights: Union[str, dict[str, float], None] = option(
         None,
         more_than=0,

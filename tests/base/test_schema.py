@@ -87,7 +87,7 @@ def test_defaults_are_not_shared() -> None:
         (
             "either",
             {"x": -1},
-            "expected balanced or a mapping, each value a number of more than 0 or null, got {'x': -1}",
+            "expected balanced, or a mapping, each value a number of more than 0, or null, got {'x': -1}",
         ),
         ("either", {"x": "y"}, "a mapping"),
         ("inner", 3, "expected a mapping of keys to values, got 3"),
@@ -150,7 +150,9 @@ def test_did_you_mean() -> None:
         (list[Any], {}, "a list"),
         (dict[str, float], {"at_least": 0, "below": 1}, "a mapping, each value a number of at least 0 and less than 1"),
         (Union[int, list[int]], {"at_least": 1}, "an integer of at least 1 or a list, each an integer of at least 1"),
+        (Optional[list[int]], {}, "a list, each an integer, or null"),
         (Optional[bool], {}, "true or false or null"),
+        (Union[int, str, None], {}, "an integer, or a text, or null"),
     ],
 )
 def test_describe(hint: Any, limits: dict[str, float], words: str) -> None:
