@@ -124,11 +124,11 @@ def transforms_page() -> str:
     for name, cls in OPERATORS.items():
         # is_random reads nothing but the class and the default of interp.
         allowed = "`train`" if is_random(object.__new__(cls)) else "`train`, `eval`"
-        parts.append(_row(f"[`{name}`](#{name.lower()})", allowed, _summary(cls).partition("\n")[0]))
+        parts.append(_row(f"[`{name}`](#{name.lower()})", allowed, summary(cls).partition("\n")[0]))
     parts.append("")
     for name, cls in OPERATORS.items():
-        parts += [f"## {name}\n", f"{_summary(cls)}\n"]
-        rows = list(_fields(cls, _arguments(cls)))
+        parts += [f"## {name}\n", f"{summary(cls)}\n"]
+        rows = list(_fields(cls, argument_meanings(cls)))
         if rows:
             columns = 4 if any(row[3] for row in rows) else 3
             parts.append(_header(*("Argument", "Value", "Default", "Meaning")[:columns]))
@@ -137,13 +137,13 @@ def transforms_page() -> str:
     return _page(parts)
 
 
-def _summary(cls: type) -> str:
+def summary(cls: type) -> str:
     """The docstring without its sections, as paragraphs of one line each."""
     text = re.split(r"^(?:Args|Attributes|Raises|Note|Notes|Returns):", inspect.getdoc(cls) or "", flags=re.M)[0]
     return "\n\n".join(_plain(paragraph) for paragraph in re.split(r"\n\s*\n", text.strip()))
 
 
-def _arguments(cls: type) -> dict[str, str]:
+def argument_meanings(cls: type) -> dict[str, str]:
     """The entries of a docstring's Args section: the name, or several with commas between, to the meaning."""
     match = re.search(r"^(?:Args|Attributes):[ \t]*\n((?:[ \t]+.*\n?|\n)*)", inspect.getdoc(cls) or "", re.M)
     found: dict[str, str] = {}
@@ -260,9 +260,9 @@ PAGES = {
 }
 
 
-def differing(folder: Path = FOLDER) -> list[str]:
-    """Names of the pages in a folder that are not as the code has them."""
-    pages = {name: folder / name for name in PAGES}
+def differing() -> list[str]:
+    """Names of the pages that are missing or differ from the code."""
+    pages = {name: FOLDER / name for name in PAGES}
     return [n for n, path in pages.items() if not path.is_file() or path.read_text(encoding="utf-8") != PAGES[n]()]
 
 
