@@ -14,7 +14,7 @@ import yaml
 import pplc_cli
 from pplc_cli.cli.main import cli
 from pplc_cli.config.load import check_config
-from pplc_cli.data.transforms.pipeline import OPERATORS
+from pplc_cli.data.transforms.pipeline import TRANSFORMS
 from pplc_cli.models.registry import network_names
 
 ROOT = Path(__file__).parent.parent
@@ -89,15 +89,15 @@ def test_the_yaml_has_every_key_with_its_default(name):
     assert set(written) == {f.name for f in dataclasses.fields(default)}
 
 
-def test_every_operator_is_named_with_its_arguments(name):
+def test_every_transform_is_named_with_its_arguments(name):
     rows = [line.split("|")[1:-1] for line in text_of(name).splitlines() if line.startswith("|")]
-    for operator, cls in OPERATORS.items():
-        found = [cells for cells in rows if re.search(word(operator), cells[0])]
-        assert len(found) == 1, operator
+    for transform, cls in TRANSFORMS.items():
+        found = [cells for cells in rows if re.search(word(transform), cells[0])]
+        assert len(found) == 1, transform
         for field in dataclasses.fields(cls):
             kind = field.name.rpartition("_")[2]  # X_range stands for brightness_range and its like
             either = f"{word(field.name)}|{word(f'X_{kind}')}"
-            assert re.search(either, found[0][2]), (operator, field.name)
+            assert re.search(either, found[0][2]), (transform, field.name)
 
 
 def test_every_network_is_named(name):

@@ -71,7 +71,7 @@ def test_every_fault_at_once() -> None:
         "modle: unknown key; did you mean model?",
         "batch_size: unknown key; did you mean train.batch_size or eval.batch_size or predict.batch_size?",
         "model.name: ",
-        "eval.transforms[0]: unknown operator 'Resise'; did you mean Resize?",
+        "eval.transforms[0]: unknown transform 'Resise'; did you mean Resize?",
     ):
         assert words in text
     assert len(faults) == 10
