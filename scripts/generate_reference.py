@@ -22,12 +22,12 @@ from pplc_cli.base.schema import describe
 from pplc_cli.cli.main import cli
 from pplc_cli.config.load import check_config
 from pplc_cli.config.sections import Config
-from pplc_cli.data.transforms.pipeline import OPERATORS, is_random
+from pplc_cli.data.transforms.pipeline import TRANSFORMS, is_random
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 NOTE = "<!-- Written by scripts/generate_reference.py from the code. Do not edit. -->"
 
-CONFIGURATION = """\
+CONFIGURATION_INTRO = """\
 # Configuration
 
 One YAML file configures all steps. `pplc init FOLDER` writes one with comments. `-o KEY=VALUE` sets any key for one
@@ -42,7 +42,7 @@ train:
 output: output/pandatiger
 ```
 """
-TRANSFORMS = """\
+TRANSFORMS_INTRO = """\
 # Transforms
 
 `train.transforms` and `eval.transforms` are lists, applied in order. An item is a name, or a name with arguments:
@@ -65,7 +65,7 @@ eval:
 
 `pplc preview` shows the result of `train.transforms`. More about them: [your data](../your-data.md#transforms).
 """
-COMMANDS = """\
+COMMANDS_INTRO = """\
 # Commands
 
 `pplc COMMAND --help` (or `-h`) prints the same. What holds for all commands, and the exit statuses:
@@ -75,7 +75,7 @@ COMMANDS = """\
 
 def configuration_page() -> str:
     """One table per section, then one for the keys outside the sections."""
-    parts = [NOTE, CONFIGURATION]
+    parts = [NOTE, CONFIGURATION_INTRO]
     for key, cls in _sections(Config, ""):
         parts += [f"## `{key}`\n", f"{_plain(cls.__doc__ or '')}\n", _header("Key", "Value", "Default", "Meaning")]
         parts += [_row(f"`{key}.{name}`", *cells) for name, *cells in _fields(cls)]
@@ -120,13 +120,13 @@ def _yaml(value: Any) -> str:
 
 def transforms_page() -> str:
     """A table of all transforms, then one section per transform."""
-    parts = [NOTE, TRANSFORMS, _header("Transform", "Allowed in", "Effect")]
-    for name, cls in OPERATORS.items():
+    parts = [NOTE, TRANSFORMS_INTRO, _header("Transform", "Allowed in", "Effect")]
+    for name, cls in TRANSFORMS.items():
         # is_random reads nothing but the class and the default of interp.
         allowed = "`train`" if is_random(object.__new__(cls)) else "`train`, `eval`"
         parts.append(_row(f"[`{name}`](#{name.lower()})", allowed, summary(cls).partition("\n")[0]))
     parts.append("")
-    for name, cls in OPERATORS.items():
+    for name, cls in TRANSFORMS.items():
         parts += [f"## {name}\n", f"{summary(cls)}\n"]
         rows = list(_fields(cls, argument_meanings(cls)))
         if rows:
@@ -168,7 +168,7 @@ def _sentence(text: str) -> str:
 def commands_page() -> str:
     """One section per command and subcommand, with its options."""
     commands = list(_commands(cli, "pplc", None))
-    parts = [NOTE, COMMANDS, _header("Command", "Effect")]
+    parts = [NOTE, COMMANDS_INTRO, _header("Command", "Effect")]
     for path, command, _ in commands:
         anchor = path.replace(" ", "-")
         parts.append(_row(f"[`{path}`](#{anchor})", _plain((command.help or "").partition("\n\n")[0])))

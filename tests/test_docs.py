@@ -20,7 +20,7 @@ from helpers.images import random_image, write_image
 from pplc_cli.cli.main import cli
 from pplc_cli.config.load import check_config, parse_override
 from pplc_cli.config.sections import Config
-from pplc_cli.data.transforms.pipeline import OPERATORS
+from pplc_cli.data.transforms.pipeline import TRANSFORMS
 from pplc_cli.models.registry import network_names
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
@@ -104,7 +104,7 @@ def test_every_key_has_a_meaning() -> None:
 def test_every_argument_of_a_transform_has_a_meaning() -> None:
     missing = [
         f"{name}.{field.name}"
-        for name, cls in OPERATORS.items()
+        for name, cls in TRANSFORMS.items()
         for field in dataclasses.fields(cls)
         if not generate_reference.argument_meanings(cls).get(field.name)
     ]

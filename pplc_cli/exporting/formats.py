@@ -13,7 +13,7 @@ from pplc_cli.kernels.graph.graph import Graph
 from pplc_cli.kernels.graph.onnx_writer import to_onnx
 from pplc_cli.kernels.graph.paddle_reader import read_paddle
 from pplc_cli.kernels.graph.simplify import simplify
-from pplc_cli.models.static import _PADDLE_FILES, _save, save_graph
+from pplc_cli.models.static import PADDLE_FILES, save_graph, save_layer
 
 ENGINE_OF = {"paddle": "paddle", "onnx": "onnxruntime", "openvino": "openvino"}  # what checks each format
 FORMATS = tuple(ENGINE_OF)
@@ -62,12 +62,12 @@ def write_formats(
     simple = simplify(plain)
     chosen = simple if form.simplify else plain
     if "paddle" not in formats:
-        for name in _PADDLE_FILES:
+        for name in PADDLE_FILES:
             (folder / name).unlink()
     elif form.simplify:
         from pplc_cli.exporting.graph_network import GraphNetwork
 
-        _save(paddle, GraphNetwork(simple), form.size, folder, form.batch)
+        save_layer(paddle, GraphNetwork(simple), form.size, folder, form.batch)
     if "onnx" in formats:
         (folder / "inference.onnx").write_bytes(to_onnx(chosen, batch=form.batch))
     if "openvino" in formats:

@@ -110,7 +110,7 @@ def test_predict_inputs_and_outputs(pplc, trained, tmp_path):
     mixed = pplc("predict", *model, str(images[0]), "broken.jpg", str(images[1]), "--csv", check=False)
     assert mixed.returncode == 1
     assert "broken.jpg" in mixed.stdout and mixed.stdout.count("\n") == 4
-    assert "is no image: it is text" in mixed.stderr
+    assert "is not an image but text" in mixed.stderr
 
     text = pplc("predict", *model, str(images[0]), "--save", "drawn", "--threads", "1", "--no-mkldnn")
     assert "Inference Time Info" in text.stdout and "average latency time(ms)" in text.stdout

@@ -71,7 +71,7 @@ def test_every_fault_at_once() -> None:
         "modle: unknown key; did you mean model?",
         "batch_size: unknown key; did you mean train.batch_size or eval.batch_size or predict.batch_size?",
         "model.name: ",
-        "eval.transforms[0]: unknown operator 'Resise'; did you mean Resize?",
+        "eval.transforms[0]: unknown transform 'Resise'; did you mean Resize?",
     ):
         assert words in text
     assert len(faults) == 10
@@ -131,10 +131,10 @@ def test_number_as_people_write_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("data: {dir: d}\ntrain:\n  epochs: 1\n  epochs: 2\n", "line 4: expected YAML: the key 'epochs' stands twice"),
+        ("data: {dir: d}\ntrain:\n  epochs: 1\n  epochs: 2\n", "line 4: expected YAML: the key 'epochs' appears twice"),
         ("data: {dir: d}\ntrain: [1\n", "line 3: expected YAML"),
         ("data:\n\tdir: d\n", "line 2: expected YAML"),
-        ("data: {dir: d}\n? [a, b]\n: 1\n", "line 2: expected YAML: a key must be a plain word"),
+        ("data: {dir: d}\n? [a, b]\n: 1\n", "line 2: expected YAML: a key must be a plain value"),
         ("data: {dir: 2026-13-45}\n", "line 1: expected YAML: not a valid timestamp"),
         ("data: {dir: !!bool maybe}\n", "line 1: expected YAML: not a valid bool"),
         ("data: {dir: !!timestamp never}\n", "line 1: expected YAML: not a valid timestamp"),
@@ -142,7 +142,7 @@ def test_number_as_people_write_it(tmp_path: Path) -> None:
         ("data: !!map text\n", "line 1: expected YAML"),
         ("output: " + "9" * 5000, "line 1: expected YAML: not a valid int"),
         ("data: " + "[" * 1000, "nested too deeply"),
-        ("data: &a [*a]\n", "alias that holds itself"),
+        ("data: &a [*a]\n", "alias that contains itself"),
         ("data: \0", "expected YAML"),
         ("data: {dir: caf\xe9}\n".encode("latin-1"), "expected YAML in UTF-8"),
         ("data: {dir: d}\n".encode("utf-16"), "expected YAML in UTF-8"),

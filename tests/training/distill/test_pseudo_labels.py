@@ -59,7 +59,7 @@ def test_the_sure_ones_are_listed_with_the_mean_over_views(trained, loose, tmp_p
     assert sum(found.counts()) + sum(found.unsure) == 40 and found.known == 6
     assert sorted(reason for _, reason in found.failed) == [
         "has a name that no list can hold",
-        "is no image: it is text",
+        "is not an image but text",
     ]
     report = json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))
     assert [row["kept"] for row in report["classes"]] == found.counts() and output.with_suffix(".png").is_file()

@@ -113,7 +113,7 @@ def test_a_worker_that_finds_a_fault_says_it(pplc, recipe_args, class_folders):
     (folder / gone).unlink()
     done = pplc("train", *recipe_args(folder, epochs=2), "--output", "run", "--nproc", "2", check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert Path(gone).name in done.stderr and "no such file" in done.stderr
+    assert Path(gone).name in done.stderr and "does not exist" in done.stderr
 
 
 @pytest.mark.slow
