@@ -10,7 +10,6 @@ import dataclasses
 import inspect
 import re
 import sys
-import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Optional, get_type_hints
@@ -95,20 +94,19 @@ def _sections(cls: type, key: str) -> Iterator[tuple[str, type]]:
             yield from _sections(hint, f"{key}{name}.")
 
 
-def _fields(cls: Any, meanings: Optional[dict[str, str]] = None) -> Iterator[tuple[str, str, str, str]]:
+def _fields(cls: Any) -> Iterator[tuple[str, str, str, str]]:
     """Name, value, default and meaning of each field that is no section; Markdown."""
     hints = get_type_hints(cls)
     for field in dataclasses.fields(cls):
         if dataclasses.is_dataclass(hints[field.name]):
             continue
-        meaning = (meanings or {}).get(field.name) or field.metadata.get("help", "")
         if field.default is not dataclasses.MISSING:
             default = _yaml(field.default)
         elif field.default_factory is not dataclasses.MISSING:
             default = _yaml(field.default_factory())
         else:
             default = "required"
-        yield field.name, describe(hints[field.name], field.metadata), default, meaning
+        yield field.name, describe(hints[field.name], field.metadata), default, field.metadata["help"]
 
 
 def _yaml(value: Any) -> str:
@@ -124,45 +122,19 @@ def transforms_page() -> str:
     for name, cls in TRANSFORMS.items():
         # is_random reads nothing but the class and the default of interp.
         allowed = "`train`" if is_random(object.__new__(cls)) else "`train`, `eval`"
-        parts.append(_row(f"[`{name}`](#{name.lower()})", allowed, summary(cls).partition("\n")[0]))
+        parts.append(_row(f"[`{name}`](#{name.lower()})", allowed, _summary(cls).partition("\n")[0]))
     parts.append("")
     for name, cls in TRANSFORMS.items():
-        parts += [f"## {name}\n", f"{summary(cls)}\n"]
-        rows = list(_fields(cls, argument_meanings(cls)))
-        if rows:
-            columns = 4 if any(row[3] for row in rows) else 3
-            parts.append(_header(*("Argument", "Value", "Default", "Meaning")[:columns]))
-            parts += [_row(f"`{argument}`", *cells[: columns - 1]) for argument, *cells in rows]
-            parts.append("")
+        parts += [f"## {name}\n", f"{_summary(cls)}\n"]
+        parts.append(_header("Argument", "Value", "Default", "Meaning"))
+        parts += [_row(f"`{argument}`", *cells) for argument, *cells in _fields(cls)]
+        parts.append("")
     return _page(parts)
 
 
-def summary(cls: type) -> str:
-    """The docstring without its sections, as paragraphs of one line each."""
-    text = re.split(r"^(?:Args|Attributes|Raises|Note|Notes|Returns):", inspect.getdoc(cls) or "", flags=re.M)[0]
-    return "\n\n".join(_plain(paragraph) for paragraph in re.split(r"\n\s*\n", text.strip()))
-
-
-def argument_meanings(cls: type) -> dict[str, str]:
-    """The entries of a docstring's Args section: the name, or several with commas between, to the meaning."""
-    match = re.search(r"^(?:Args|Attributes):[ \t]*\n((?:[ \t]+.*\n?|\n)*)", inspect.getdoc(cls) or "", re.M)
-    found: dict[str, str] = {}
-    if match is None:
-        return found
-    names: list[str] = []
-    for line in textwrap.dedent(match[1]).splitlines():
-        entry = re.match(r"(\w+(?:, \w+)*)(?: \([^)]*\))?:\s*(.*)", line)
-        if entry:
-            names = entry[1].split(", ")
-            found.update(dict.fromkeys(names, entry[2]))
-        else:
-            found.update({name: f"{found[name]} {line.strip()}".strip() for name in names})
-    return {name: _sentence(_plain(text)) for name, text in found.items()}
-
-
-def _sentence(text: str) -> str:
-    text = text[:1].upper() + text[1:]
-    return text if not text or text.endswith(".") else f"{text}."
+def _summary(cls: type) -> str:
+    """The docstring as paragraphs of one line each."""
+    return "\n\n".join(_plain(paragraph) for paragraph in (inspect.getdoc(cls) or "").split("\n\n"))
 
 
 def commands_page() -> str:
