@@ -146,6 +146,16 @@ def test_every_page_is_linked() -> None:
     assert [page for page in DOCS if ROOT / page not in linked] == []
 
 
+def test_modules_that_the_architecture_names_exist() -> None:
+    """Paths are relative to the package, as in `data/split.py`, or to a folder within it."""
+    code = "\n".join(inline_code("docs/architecture.md"))
+    named = set(re.findall(r"^[a-z_/]+/[a-z_]+\.py$", code, re.MULTILINE))
+    assert "training/train.py" in named
+    assert (
+        sorted(name for name in named if not list((ROOT / "pplc_cli").rglob(name)) and not (ROOT / name).exists()) == []
+    )
+
+
 @every_page
 def test_files_that_are_named_exist(page: str) -> None:
     if page == "CHANGELOG.md":
