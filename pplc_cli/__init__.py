@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pplc_cli.base.deprecated import register_moved_modules
 from pplc_cli.base.version import __version__
 
 _EXPORTS = {
@@ -43,6 +44,8 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from pplc_cli.predict.predictor import Predictor as Predictor
     from pplc_cli.training.evaluation.evaluate import evaluate as evaluate
     from pplc_cli.training.train import train as train
+
+register_moved_modules()
 
 
 def __getattr__(name: str) -> Any:
