@@ -52,10 +52,10 @@ def profile(
     load_paddle(threads)
     from pplc_cli.benchmark.design_rules import check
     from pplc_cli.benchmark.profile import profile as measure
-    from pplc_cli.benchmark.targets import find_target
+    from pplc_cli.benchmark.targets import find_network_target
     from pplc_cli.cli.console.tables import print_profile
 
-    name, network = find_target(target)
+    name, network = find_network_target(target)
     found = measure(network, name, size=(size, size), batch=batch_size, threads=threads)
     print_profile(found, check(found), as_json)
     if output:
