@@ -87,7 +87,9 @@ class RunLog:
         """Log and report the scores of the linear probe."""
         if self._writes:
             self._write(record, sync=True)
-            self._reporter.note(f"linear probe of the weights as they are: val top-1 {record['val_top1']:.1%}")
+            self._reporter.note(
+                f"linear probe (classifier alone, on pretrained features): val top-1 {record['val_top1']:.1%}"
+            )
 
     def epoch(self, record: dict[str, Any], state: TrainState) -> None:
         """Log an epoch, save its checkpoint, and report it, in this order: a resumed run drops a line too many."""

@@ -92,6 +92,6 @@ def read_samples(data: DataConfig, note: Callable[[str], None]) -> Samples:
         copies = find_copies((sample.path for sample in more), (sample.path for sample in listed))
         new = [sample for sample in more if sample.path not in copies]
         if len(new) < len(more):
-            note(f"{len(more) - len(new):,} images are left out: the data set's own lists have them")
+            note(f"{len(more) - len(new):,} images are skipped: they are on the data set's own lists")
         train += new
     return Samples(labels, train, val)

@@ -68,7 +68,7 @@ def _load_pretrained(network: Any, config: Config, classes: int, reporter: Repor
     spec, source = find_network(config.model.name), config.model.pretrained
     if source == "none":
         if spec.pretrained:
-            reporter.note(f"{config.model.name} asks for SSLD weights, but model.pretrained is none")
+            reporter.note(f"{config.model.name} is meant to start from SSLD weights, but model.pretrained is none")
         return
     if source == "imagenet":
         source = spec.pretrained or source
@@ -115,7 +115,7 @@ def choose_transfer(
     if train.batch_norm == "auto" and pretrained:
         scale_bn_momentum(norms, train.batch_size // (1 if train.sync_batch_norm else world.size))
     if kind == "stages" and not hasattr(network, "named_stages"):
-        raise TrainError(f"train.transfer: {spec.name} has no stages to tell apart; set it to full")
+        raise TrainError(f"train.transfer: {spec.name} cannot be divided into stages; set it to full")
     scales = layerwise_lr_scales(network, size) if kind == "stages" else {}
     return TransferPlan(kind, frozen.tail if frozen else network, frozen, fixed_norms, scales)
 
@@ -235,7 +235,7 @@ def accelerate_all(config: TrainConfig, plan: TransferPlan, objective: Objective
         note("compiling the fast kernels for this CPU, once; it takes about 20 seconds")
     bfloat16 = config.precision == "bfloat16"
     if bfloat16 and not has_bfloat16():
-        note("this CPU has no bfloat16 products; training in float32")
+        note("this CPU does not multiply bfloat16; training in float32")
     accelerate(plan.trainable, config.threads, world.all_reduce if synced else None, bfloat16)
     for front in (plan.frozen and plan.frozen.front, objective.front):
         if front is not None:

@@ -86,7 +86,7 @@ def train(
     setup.accelerate_all(config.train, plan, objective, world, reporter.note)
     if start is not None:
         state = TrainState.restore(run.last, start, network, plan, objective, optimizer, config.train)
-        reporter.note(f"going on after epoch {state.epoch}")
+        reporter.note(f"resuming after epoch {state.epoch}")
         probed = False
     else:
         probed = plan.probes and setup.fit_probe(config, network, plan, samples, loaders.images, world, reporter.note)

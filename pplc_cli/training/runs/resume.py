@@ -49,18 +49,18 @@ def check_start(
         return None
     if run.exists() and not (resume or force):
         raise CheckpointError(
-            f"{run.folder} holds a run already: --resume goes on with it, --force replaces it, "
-            "--output FOLDER puts the new one elsewhere"
+            f"{run.folder} already holds a run: continue it with --resume, replace it with --force, "
+            "or choose another folder with --output"
         )
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CheckpointError(f"{run.folder}: cannot be made: {error.strerror}") from None
+        raise CheckpointError(f"{run.folder}: cannot be created: {error.strerror}") from None
     start = _read_last(run) if resume else None
     if start is not None:
         _check_resumable(run, config, samples.fingerprint, start)
     elif resume:
-        note(f"{run.folder} has no whole epoch yet; starting from the beginning")
+        note(f"{run.folder} has no complete epoch yet; starting from the beginning")
     return start
 
 
@@ -82,15 +82,15 @@ def agree_on_start(
     epoch, fingerprint = world.broadcast_object([start["epoch"] if start else None, samples.fingerprint])
     if fingerprint != samples.fingerprint:
         raise TrainError(
-            f"process {world.rank}: the lists in {config.data.dir} are not those of process 0; "
+            f"process {world.rank}: the lists in {config.data.dir} differ from those of process 0; "
             "every machine needs the same data set"
         )
     if start is None and epoch is not None:
         start = _read_last(run)
         if start is None or start["epoch"] != epoch:
             raise TrainError(
-                f"process {world.rank}: {run.folder} does not hold epoch {epoch} to go on from; "
-                "every machine needs the run's folder"
+                f"process {world.rank}: {run.folder} has no checkpoint of epoch {epoch}; "
+                "every machine needs a copy of the run's folder"
             )
     return start
 
@@ -139,7 +139,7 @@ def _check_resumable(run: RunFolder, config: Config, fingerprint: str, start: di
 
 
 def _default(section: Any, key: str) -> Any:
-    """What a key meant before it existed."""
+    """The behaviour of versions that did not have a key."""
     if key == "accelerate":
         return False
     field = next(field for field in dataclasses.fields(section) if field.name == key)
@@ -148,7 +148,7 @@ def _default(section: Any, key: str) -> Any:
 
 
 def _remove_run(run: RunFolder) -> None:
-    """Remove what an earlier run left in the folder; nothing that is not ours."""
+    """Remove an earlier run's files from the folder; any other files stay."""
     for folder in (run.best, run.last, run.exported, run.visualdl):
         shutil.rmtree(folder, ignore_errors=True)
     for file in (run.log, run.curves):
