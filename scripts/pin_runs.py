@@ -150,12 +150,13 @@ def content(path: Path, work: Path) -> Any:
 
 
 def snapshot(name: str, work: Path) -> dict[str, Any]:
-    """Every file of a run's folder by its name, and which run is the latest."""
+    """Every file of a run's folder by its name, and the note in .pplc where this run is the latest."""
     found = {p.relative_to(work / name).as_posix(): p for p in sorted((work / name).rglob("*")) if p.is_file()}
     if name == "data":
         found = {key: path for key, path in found.items() if path.suffix == ".txt"}
-    if (work / ".pplc/latest_run").exists():
-        found["../.pplc/latest_run"] = work / ".pplc/latest_run"
+    latest = work / ".pplc/latest_run"
+    if latest.exists() and latest.read_text("utf-8").strip().endswith(f"/{name}"):
+        found["../.pplc/latest_run"] = latest
     return {re.sub(r"vdlrecords\.\d+", "vdlrecords.N", key): content(path, work) for key, path in found.items()}
 
 

@@ -1,4 +1,4 @@
-"""Fetching a file: resumable, and never under its name before it is whole."""
+"""Resumable downloads. A file gets its name only when it is complete."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import httpx
 
 from pplc_cli.base.errors import DownloadError, PplcError, one_line
 from pplc_cli.base.files import write_failure
+from pplc_cli.base.progress import ProgressCallback
 
 TIMEOUT_SECONDS = 30
 ATTEMPTS = 3
-QUICK_SECONDS = 5  # to connect, where there is something else to go on with
-# Besides its own errors httpx raises plain ones for a proxy variable that it cannot use.
+QUICK_SECONDS = 5  # to connect, where the caller has a fallback
+# httpx raises plain errors for a proxy variable that it cannot use.
 _UNUSABLE = (httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError)
 
 
@@ -23,24 +24,24 @@ def fetch(
     url: str,
     path: Path,
     *,
-    progress: Optional[Callable[[int, Optional[int]], None]] = None,
+    progress: Optional[ProgressCallback] = None,
     check: Optional[Callable[[Path], None]] = None,
     quick: bool = False,
 ) -> None:
-    """Download to ``path`` by way of ``path.part``, going on where an earlier attempt stopped.
+    """Download to ``path.part``, resuming an earlier attempt, then rename it to ``path``.
 
-    Proxies are taken from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.
+    The variables HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY choose the proxy.
 
     Args:
         url: an http or https address.
-        path: where the whole file goes.
-        progress: called with bytes done and, where the server tells, bytes in all.
-        check: called with the whole ``path.part``; what it raises removes that file.
-        quick: try once, and give up soon where nobody answers.
+        path: the file to write.
+        progress: called with the bytes received and the total, None if the server does not send it.
+        check: called with the complete ``path.part``; if it raises, that file is removed.
+        quick: try once, with a short time-out for the connection.
 
     Raises:
         DownloadError: no connection, an error status, or fewer bytes than announced.
-        PplcError: what ``check`` raises.
+        PplcError: raised by ``check``.
     """
     part = path.with_name(path.name + ".part")
     try:
@@ -72,26 +73,24 @@ class _Incomplete(Exception):
     """The connection ended before the announced length."""
 
 
-def _fetch_once(
-    url: str, part: Path, progress: Optional[Callable[[int, Optional[int]], None]], timeout: httpx.Timeout
-) -> None:
+def _fetch_once(url: str, part: Path, progress: Optional[ProgressCallback], timeout: httpx.Timeout) -> None:
     start = part.stat().st_size if part.exists() else 0
     headers = {"Range": f"bytes={start}-", "Accept-Encoding": "identity"} if start else {"Accept-Encoding": "identity"}
     with httpx.stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response:
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-            part.unlink()  # what lies there is no beginning of this file
+            part.unlink()  # not the beginning of this file
             raise _Incomplete("the server's file has changed")
         if response.status_code >= 400:
-            raise DownloadError(f"{url}: the server answers {response.status_code} {response.reason_phrase}")
+            raise DownloadError(f"{url}: the server answered {response.status_code} {response.reason_phrase}")
         resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             part.unlink()
-            raise _Incomplete("the server sent another part than asked for")
+            raise _Incomplete("the server sent another byte range than requested")
         done = start if resumed else 0
         length = response.headers.get("Content-Length", "")
         total = done + int(length) if length.isdecimal() else None
         with part.open("ab" if resumed else "wb") as file:
-            for chunk in response.iter_bytes():  # as it comes: what is kept back would be lost with the connection
+            for chunk in response.iter_bytes():  # unbuffered: buffered bytes are lost when the connection breaks
                 file.write(chunk)
                 done += len(chunk)
                 if progress:
@@ -99,11 +98,11 @@ def _fetch_once(
             file.flush()
             os.fsync(file.fileno())
     if total is not None and done != total:
-        raise _Incomplete(f"{done} of {total} bytes came")
+        raise _Incomplete(f"received {done} of {total} bytes")
 
 
 def read_url(url: str, limit: int) -> bytes:
-    """The body of an address.
+    """Download the body of an address into memory.
 
     Raises:
         DownloadError: no connection, an error status, or more than ``limit`` bytes.
@@ -112,7 +111,7 @@ def read_url(url: str, limit: int) -> bytes:
     try:
         with httpx.stream("GET", url, timeout=TIMEOUT_SECONDS, follow_redirects=True) as response:
             if response.status_code >= 400:
-                raise DownloadError(f"the server answers {response.status_code} {response.reason_phrase}")
+                raise DownloadError(f"the server answered {response.status_code} {response.reason_phrase}")
             for chunk in response.iter_bytes(1 << 16):
                 chunks.append(chunk)
                 if sum(map(len, chunks)) > limit:

@@ -1,17 +1,17 @@
-"""Every error that a user can cause or meet; the command line prints each as one message, exit status 1."""
+"""The errors that users meet. The command line prints them as one message and exits with status 1."""
 
 from __future__ import annotations
 
 
 class PplcError(Exception):
-    """The root: its text says what was expected, what came and what to do."""
+    """The base class. Its text names what was expected, what came, and what to do."""
 
 
 class ConfigError(PplcError):
     """The configuration is not valid.
 
     Attributes:
-        faults: one sentence a fault, each starting with its dotted key.
+        faults: one sentence per fault, starting with the dotted key.
     """
 
     def __init__(self, source: str, faults: list[str]) -> None:
@@ -24,46 +24,46 @@ class ConfigError(PplcError):
 
 
 class DataError(PplcError):
-    """A data set, a list or a folder is not what it should be."""
+    """A data set, a list or a folder of images is not valid."""
 
 
 class ImageError(DataError):
-    """A file is no image that can be used; the text is the reason, without the file's name."""
+    """A file is not a usable image. The text is the reason, without the name of the file."""
 
 
 class ModelError(PplcError):
-    """A network's name, or weights that do not fit it."""
+    """An unknown network, or weights that do not fit it."""
 
 
 class DownloadError(PplcError):
-    """Something could not be fetched from the network."""
+    """A download failed."""
 
 
 class CheckpointError(PplcError):
-    """A run's folder cannot be read, written or continued."""
+    """A run folder cannot be read, written or resumed."""
 
 
 class TrainError(PplcError):
-    """Training cannot go on."""
+    """Training cannot start or continue."""
 
 
 class ExportError(PplcError):
-    """The exported model would not be what was trained."""
+    """The exported model would differ from the trained network."""
 
 
 class PredictError(PplcError):
-    """Nothing can be predicted: no model, or no input."""
+    """No prediction is possible: no model, no engine, or no input."""
 
 
 def one_line(error: BaseException, *, stack: bool = False) -> str:
-    """The line of a foreign exception that is worth showing, at most 300 characters of it.
+    """The most useful line of an exception's text, at most 300 characters.
 
     Args:
-        error: of Paddle, ONNX Runtime, the system, ...
-        stack: its text is the stack of a compiled library, whose last line that names an error says most.
+        error: an exception of Paddle, ONNX Runtime, the system, ...
+        stack: the text is the stack trace of a compiled library: take its last line that names an error.
 
     Returns:
-        The line, or the name of the exception's class where it has no text.
+        The line, or the name of the exception's class if it has no text.
     """
     text = getattr(error, "strerror", None) or str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]

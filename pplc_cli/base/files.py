@@ -1,4 +1,4 @@
-"""Writing files and folders so that a crash leaves the old one or the new one, never half of one."""
+"""Atomic files and folders: after a crash the old one or the new one is there, never half of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PathLike = Union[str, "os.PathLike[str]"]
 
 
 def user_path(text: PathLike) -> Path:
-    """A path as a person typed it; Windows separators are understood on every system.
+    """Turn a path that a user typed into a Path; Windows separators work on every system.
 
     Args:
         text: a path, absolute, relative to the current folder, or starting with ``~``.
@@ -31,35 +31,32 @@ def user_path(text: PathLike) -> Path:
 def _expanded(text: str) -> Path:
     try:
         return Path(text).expanduser()
-    except RuntimeError:  # ~nobody, or no home at all
+    except RuntimeError:  # ~nobody, or a user without a home
         return Path(text)
 
 
 def quoted(text: str) -> str:
-    """A path as it is typed in a shell, in a command that a message suggests."""
+    """Quote a path for a command that a message suggests."""
     return f'"{text}"' if " " in text else text
 
 
 def write_failure(path: Path, error: OSError) -> PplcError:
-    """What to tell a user whose file could not be written."""
+    """The error for a file that could not be written."""
     reason = error.strerror or str(error)
-    advice = (
-        "free some space and try again"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        else ("check the folder and its permissions")
-    )
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    advice = "free some space and try again" if full else "check the folder and its permissions"
     return PplcError(f"cannot write {path}: {reason}; {advice}. What was there before is unchanged.")
 
 
 @contextlib.contextmanager
 def atomic_file(path: PathLike) -> Iterator[Path]:
-    """Give a temporary name to write to; on success it takes the place of ``path``, on failure it is removed.
+    """Yield a temporary name to write to. Success renames it to ``path``, failure removes it.
 
     Raises:
         PplcError: the file cannot be written (no space, no permission, ...).
     """
     path = Path(path)
-    # The suffix stays last: some writers choose the format by it.
+    # Keep the suffix at the end: some writers choose the format by it.
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,10 +84,10 @@ def write_json(path: PathLike, value: Any) -> None:
 
 @contextlib.contextmanager
 def atomic_directory(path: PathLike) -> Iterator[Path]:
-    """Give a temporary folder to fill; on success it takes the place of the folder ``path`` as a whole.
+    """Yield a temporary folder to fill. Success makes it replace the folder ``path`` as a whole.
 
-    No system can exchange two folders everywhere in one step, so the old one is first renamed to
-    ``.old-NAME``: :func:`recover_directory` puts it back where a crash fell between the two renames.
+    Swapping two folders in one step is not portable, so the old one is first renamed to ``.old-NAME``.
+    :func:`recover_directory` renames it back after a crash between the two renames.
 
     Raises:
         PplcError: the folder cannot be written.
@@ -100,7 +97,7 @@ def atomic_directory(path: PathLike) -> Iterator[Path]:
     old = _old_name(path)
     try:
         if path.exists() and not path.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, "there is a file of this name")
+            raise NotADirectoryError(errno.ENOTDIR, "a file has this name")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         yield temporary
@@ -123,10 +120,10 @@ def atomic_directory(path: PathLike) -> Iterator[Path]:
 
 
 def recover_directory(path: PathLike) -> Path:
-    """Finish what a crash inside :func:`atomic_directory` left: the folder, whole, at its own name.
+    """Restore the folder ``path`` after a crash inside :func:`atomic_directory`.
 
     Raises:
-        PplcError: the folder cannot be put back.
+        PplcError: the folder cannot be renamed.
     """
     path = _linked(Path(path))
     old = _old_name(path)
@@ -142,7 +139,7 @@ def recover_directory(path: PathLike) -> Path:
 
 
 def remove_leftovers(folder: PathLike) -> None:
-    """Remove the temporary files of killed processes from a folder that only this process writes."""
+    """Remove temporary files that killed processes left in a folder; only this process may write there."""
     for leftover in Path(folder).glob(".tmp-*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
@@ -156,12 +153,12 @@ def _old_name(path: Path) -> Path:
 
 
 def _linked(path: Path) -> Path:
-    """What a link points to: renaming the link itself would leave its folder behind."""
+    """Follow a link: renaming the link itself would leave its folder behind."""
     return path.resolve() if path.is_symlink() else path
 
 
 def _sync_folder(path: Path) -> None:
-    if os.name != "nt":  # Windows cannot open a folder to flush it, nor can some network drives
+    if os.name != "nt":  # Windows and some network drives cannot open a folder
         with contextlib.suppress(OSError):
             _sync(path)
 
@@ -175,5 +172,5 @@ def _sync(path: Path) -> None:
 
 
 def plain(text: str) -> str:
-    """Text that every file can hold: a name that is no Unicode keeps its bytes as escapes."""
+    """Text that can be encoded as UTF-8: undecodable bytes of a file name become escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

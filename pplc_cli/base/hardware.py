@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Optional, Union
 
+# Set in our training processes. Paddle's own variables may be left over from another job.
+WORKER = "PPLC_WORKER"
 PACKAGES = (
     "pplc", "paddlepaddle", "paddlex", "onnxruntime", "openvino", "llvmlite", "numba", "numpy", "opencv-contrib-python",
     "simplejpeg", "pillow", "torch",
@@ -17,7 +19,7 @@ _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
 def facts() -> dict[str, Any]:
-    """CPU, instruction sets that matter, caches in bytes, cores, versions; without what the system does not tell."""
+    """CPU, relevant instruction sets, caches in bytes, cores, package versions; unknown facts are left out."""
     fields, flags = cpu_info(), cpu_flags()
     versions = {name: version for name in PACKAGES if (version := _version(name))}
     return {
@@ -32,20 +34,21 @@ def facts() -> dict[str, Any]:
     }
 
 
+@functools.cache
 def cpu_info() -> dict[str, str]:
-    """The fields of the last CPU in /proc/cpuinfo; empty where there is no such file."""
+    """The fields of /proc/cpuinfo, of its last CPU; empty where there is no such file."""
     lines = _read("/proc/cpuinfo").splitlines()
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
 def cpu_flags() -> set[str]:
-    """Names of the CPU's features as Linux writes them; empty on other systems."""
+    """The CPU's features by their Linux names; empty on other systems."""
     fields = cpu_info()
     return set((fields.get("flags") or fields.get("Features") or "").split())
 
 
 def caches() -> dict[str, int]:
-    """Bytes of the first CPU's caches: L1d, L1i, L2, L3; nothing where the system does not tell."""
+    """Sizes in bytes of the first CPU's caches, by name: L1d, L1i, L2, L3; empty where they are unknown."""
     found = {}
     for folder in sorted(_CACHES.glob("index*")):
         level, kind, size = (_read(folder / name) for name in ("level", "type", "size"))
@@ -58,6 +61,8 @@ def caches() -> dict[str, int]:
 
 
 def _version(package: str) -> Optional[str]:
+    from importlib import metadata
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -72,13 +77,10 @@ def _read(path: Union[str, Path]) -> str:
         return ""
 
 
-WORKER = "PPLC_WORKER"  # set for our training processes: Paddle's own variables may be left over from another job
-
-
 def physical_cores() -> int:
-    """Cores this process may use: hyper-threads counted once, CPU affinity and container limits respected.
+    """Count the cores that this process may use, by CPU affinity and container limits; hyper-threads count once.
 
-    Of several training processes on a machine, each has an equal share.
+    Several training processes on a machine share its cores equally.
     """
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     cores = set()
@@ -93,14 +95,14 @@ def physical_cores() -> int:
 
 
 def local_processes() -> int:
-    """Training processes of this run on this machine, as Paddle's launcher tells those that pplc started."""
+    """Number of training processes of this run on this machine, from Paddle's launcher; 1 outside such a run."""
     return int(os.environ["PADDLE_LOCAL_SIZE"]) if WORKER in os.environ else 1
 
 
 def available_memory() -> int:
-    """Bytes that this process can take without swapping; 2 GiB where the system does not tell.
+    """Bytes that this process can allocate without swapping; 2 GiB where that is unknown.
 
-    Of several training processes on a machine, each has an equal share.
+    Several training processes on a machine share its memory equally.
     """
     total = 2 << 30
     for line in _read("/proc/meminfo").splitlines():
@@ -110,7 +112,7 @@ def available_memory() -> int:
 
 
 def _container_limit() -> Optional[int]:
-    """Whole cores that a cgroup (version 2, then 1) grants."""
+    """Whole cores that the cgroup (version 2, else 1) grants; None without a limit."""
     quota, _, period = _read("/sys/fs/cgroup/cpu.max").partition(" ")
     if not period:
         quota = _read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")

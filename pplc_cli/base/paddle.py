@@ -1,4 +1,4 @@
-"""Settings of the process that must stand before Paddle loads."""
+"""Import Paddle with the right settings, which it reads only when it loads."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     import numpy as np
 from pplc_cli.base.hardware import cpu_flags, cpu_info, physical_cores
 
-QUIET = ("GLOG_minloglevel", "2")  # Paddle's own remarks on stderr are not for our users
+QUIET = ("GLOG_minloglevel", "2")  # silences Paddle's log on stderr
 
 
 def load_paddle(threads: Optional[int] = None) -> Any:
-    """Import Paddle with settings that suit training on a CPU; what the user set in the environment wins.
+    """Import Paddle with settings for fast training on a CPU; environment variables of the user take precedence.
 
     Args:
         threads: threads of its kernels; None: :func:`physical_cores`.
@@ -31,7 +31,7 @@ def load_paddle(threads: Optional[int] = None) -> Any:
     kernels = _mkl_kernels(cpu_info().get("vendor_id", ""), cpu_flags())
     if kernels:
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", kernels)
-    # Paddle remarks on having more than one thread, on a compiler cache, and on its own batch norm.
+    # Paddle warns of more than one thread, of a compiler cache, and of its own batch norm.
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         import paddle
@@ -40,7 +40,7 @@ def load_paddle(threads: Optional[int] = None) -> Any:
 
 
 def _mkl_kernels(vendor: str, flags: set[str]) -> Optional[str]:
-    """The kernels for the MKL of 2019 that Paddle brings, on an AMD CPU, where it picks slow ones by itself.
+    """The value of MKL_DEBUG_CPU_TYPE that makes Paddle's MKL (of 2019) use its fast kernels on an AMD CPU.
 
     Paddle's own training of PPLCNet_x1_0 is 1.4 times as fast with them.
     """
@@ -50,9 +50,22 @@ def _mkl_kernels(vendor: str, flags: set[str]) -> Optional[str]:
 
 
 def as_tensor(array: np.ndarray) -> Any:
-    """A Paddle tensor of a contiguous array; on a CPU it is the array's memory, and neither must be written to."""
+    """Make a Paddle tensor of a contiguous array. On a CPU both share memory, so neither may be modified."""
     import paddle
 
     if paddle.get_device() != "cpu":
         return paddle.to_tensor(array)
     return paddle.utils.dlpack.from_dlpack(array)
+
+
+def set_bn_momentum(layer: Any, momentum: float) -> None:
+    """Set the momentum of a batch norm's running statistics.
+
+    Paddle has no public way; its layers, and this package's kernels, read the attribute ``_momentum``.
+    """
+    layer._momentum = momentum
+
+
+def bn_momentum(layer: Any) -> float:
+    """The momentum of a batch norm's running statistics: the share of the old value that each batch keeps."""
+    return layer._momentum

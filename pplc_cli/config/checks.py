@@ -12,7 +12,7 @@ from pplc_cli.base.files import user_path
 from pplc_cli.config.sections import Config
 
 
-def _check_transforms(sections: Mapping[str, Any], faults: list[str]) -> None:
+def check_transforms_of(sections: Mapping[str, Any], faults: list[str]) -> None:
     from pplc_cli.data.transforms.pipeline import check_transforms  # loads OpenCV, which the command needs anyway
 
     for section in ("train", "eval"):
@@ -22,7 +22,7 @@ def _check_transforms(sections: Mapping[str, Any], faults: list[str]) -> None:
             check_transforms(raw, f"{section}.transforms", faults, training=section == "train")
 
 
-def _check_network(sections: Mapping[str, Any], faults: list[str]) -> None:
+def check_network(sections: Mapping[str, Any], faults: list[str]) -> None:
     from pplc_cli.models.registry import find_network
 
     part = sections.get("model")
@@ -34,34 +34,34 @@ def _check_network(sections: Mapping[str, Any], faults: list[str]) -> None:
             faults.append(f"model.name: {error}")
 
 
-def _check_meaning(config: Config, faults: list[str]) -> None:
-    """What no single key can be wrong about."""
+def check_combinations(config: Config, faults: list[str]) -> None:
+    """Faults of keys that are valid alone and wrong together."""
     train, split = config.train, config.split
     for name, value in (("data.dir", config.data.dir), ("output", config.output)):
         if not value.strip():
             faults.append(f"{name}: expected a folder, got {value!r}")
     if split.val + split.test >= 1:
         faults.append(
-            f"split: expected val + test below 1, got {split.val:g} + {split.test:g}: nothing is left to train on"
+            f"split: expected val + test below 1, got {split.val:g} + {split.test:g}: no image is left for training"
         )
     if train.schedule == "piecewise" and sorted(set(train.lr_decay_epochs)) != train.lr_decay_epochs:
         faults.append(f"train.lr_decay_epochs: expected rising epochs, got {train.lr_decay_epochs}")
     if not re.fullmatch(r"cpu|auto|gpu:\d+(,\d+)*", train.device):
         faults.append(f"train.device: expected cpu, auto, gpu:0 or gpu:0,1, got {train.device!r}")
     if train.precision == "bfloat16" and not train.accelerate:
-        faults.append("train.precision: bfloat16 is a matter of the fast kernels; it needs train.accelerate: true")
+        faults.append("train.precision: bfloat16 requires train.accelerate: true")
     if train.batch_norm == "frozen" and config.model.pretrained == "none":
-        faults.append("train.batch_norm: random weights have no statistics that could stay; leave it at batch")
+        faults.append("train.batch_norm: frozen requires pretrained weights; use batch, or set model.pretrained")
     if train.freeze is not None and train.transfer != "full":
-        faults.append(f"train.transfer: {train.transfer} says itself what is frozen; leave out train.freeze")
+        faults.append(f"train.transfer: {train.transfer} cannot be combined with train.freeze; remove one of them")
     if train.progressive_from and train.transfer == "head":
-        faults.append("train.transfer: head computes features once, at one size; leave out train.progressive_from")
+        faults.append("train.transfer: head computes features once, at one image size; remove train.progressive_from")
     if train.progressive_from and train.freeze:
-        faults.append("train.freeze: features are computed once, at one size; leave out train.progressive_from")
+        faults.append("train.freeze: features are computed once, at one image size; remove train.progressive_from")
     if config.distill.teacher is not None:
         _check_distillation(config, faults)
     elif config.data.unlabelled is not None:
-        faults.append("data.unlabelled: images without labels need distill.teacher")
+        faults.append("data.unlabelled: unlabelled images require distill.teacher")
     if train.warmup_epochs > train.epochs:
         faults.append(
             f"train.warmup_epochs: expected at most train.epochs ({train.epochs}), got {train.warmup_epochs:g}"
@@ -76,16 +76,18 @@ def _check_meaning(config: Config, faults: list[str]) -> None:
 def _check_distillation(config: Config, faults: list[str]) -> None:
     distill = config.distill
     if not distill.soft + distill.features + distill.hard:
-        faults.append("distill: soft, features and hard are all 0; nothing would be learnt")
+        faults.append("distill: soft, features and hard are all 0; set at least one of them")
     if config.train.freeze is not None:
-        faults.append("distill.teacher: train.freeze trains on features of its own; leave one of them out")
+        faults.append("distill.teacher cannot be combined with train.freeze; remove one of them")
     if config.train.transfer in ("stages", "head"):
-        faults.append("distill.teacher: train.transfer is for learning from labels; leave one of them out")
+        faults.append(
+            f"distill.teacher cannot be combined with train.transfer: {config.train.transfer}; remove one of them"
+        )
     if config.train.class_weights is not None:
-        faults.append("distill.teacher: train.class_weights weighs labels, not a teacher's; leave one of them out")
+        faults.append("distill.teacher cannot be combined with train.class_weights; remove one of them")
 
 
-def _check_paths(config: Config, must_exist: Sequence[str], faults: list[str]) -> None:
+def check_paths(config: Config, must_exist: Sequence[str], faults: list[str]) -> None:
     if "data.dir" in must_exist and not os.path.isdir(user_path(config.data.dir)):  # noqa: PTH112 - never raises
         faults.append(
             f"data.dir: no such folder {config.data.dir!r} (looked for {user_path(config.data.dir).absolute()})"
@@ -105,5 +107,5 @@ def _check_paths(config: Config, must_exist: Sequence[str], faults: list[str]) -
         if pretrained not in SOURCES and not os.path.exists(user_path(pretrained)):  # noqa: PTH110
             faults.append(
                 f"model.pretrained: expected {', '.join(SOURCES)} or a weights file, "
-                f"got {pretrained!r}, which is not there"
+                f"got {pretrained!r}, which does not exist"
             )

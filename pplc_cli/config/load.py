@@ -11,9 +11,9 @@ import yaml
 
 from pplc_cli.base.errors import ConfigError, PplcError
 from pplc_cli.base.schema import read
-from pplc_cli.config.checks import _check_meaning, _check_network, _check_paths, _check_transforms
+from pplc_cli.config.checks import check_combinations, check_network, check_paths, check_transforms_of
 from pplc_cli.config.sections import Config, DistillConfig, EvalConfig, ExportConfig, PredictConfig, TrainConfig
-from pplc_cli.config.yaml_file import _parse, read_yaml
+from pplc_cli.config.yaml_file import parse_yaml, read_yaml
 from pplc_cli.data.settings import DataConfig, SplitConfig
 from pplc_cli.models.options import ModelConfig
 
@@ -27,12 +27,12 @@ def load_config(
     """Read and check a configuration.
 
     Args:
-        path: a YAML file; None starts from an empty one, so that the overrides are all there is.
-        overrides: dotted key to value, applied over the file with the same checks.
-        must_exist: dotted keys whose files or folders must be there: any of ``data.dir`` and ``model.pretrained``.
+        path: a YAML file; None: the overrides alone.
+        overrides: values by dotted key, which replace those of the file and pass the same checks.
+        must_exist: keys whose files and folders must exist: ``data.dir``, ``model.pretrained`` or both.
 
     Raises:
-        ConfigError: with every fault found, not only the first.
+        ConfigError: lists all faults.
     """
     source = str(path) if path is not None else "the options"
     raw = read_yaml(path) if path is not None else {}
@@ -46,7 +46,7 @@ def check_config(
     source: str = "config",
     must_exist: Sequence[str] = (),
 ) -> Config:
-    """Check plain data as :func:`load_config` does with a file's."""
+    """Check plain data like the content of a file in :func:`load_config`."""
     faults: list[str] = []
     raw = _apply(raw, overrides or {}, faults)
     if isinstance(raw, dict) and "output" not in raw:
@@ -56,33 +56,33 @@ def check_config(
     config = read(Config, raw, "", faults)
     faults = [_hint_elsewhere(fault) for fault in faults]
     sections = raw if isinstance(raw, Mapping) else {}
-    _check_transforms(sections, faults)
-    _check_network(sections, faults)
+    check_transforms_of(sections, faults)
+    check_network(sections, faults)
     if config is not None:
-        _check_meaning(config, faults)
-        _check_paths(config, must_exist, faults)
+        check_combinations(config, faults)
+        check_paths(config, must_exist, faults)
     if faults or config is None:
         raise ConfigError(source, faults)
     return config
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """``train.epochs=5`` as a dotted key and a YAML value.
+    """Split ``train.epochs=5`` into the dotted key and the YAML value.
 
     Raises:
-        PplcError: there is no ``=``, or the value is no YAML.
+        PplcError: there is no ``=``, or the value is not YAML.
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise PplcError(f"-o {text}: expected key=value, as in -o train.epochs=5")
     try:
-        return key.strip(), _parse(value)
+        return key.strip(), parse_yaml(value)
     except (yaml.YAMLError, ValueError):
         raise PplcError(f"-o {text}: the value is not valid YAML") from None
 
 
 def _apply(raw: Any, overrides: Mapping[str, Any], faults: list[str]) -> Any:
-    """A copy of the raw mapping with the overrides set in it."""
+    """Copy the raw mapping and set the overrides in the copy."""
     if raw is None:
         raw = {}
     if not isinstance(raw, Mapping):
@@ -97,7 +97,7 @@ def _apply(raw: Any, overrides: Mapping[str, Any], faults: list[str]) -> Any:
             if not isinstance(child, Mapping):
                 faults.append(f"{dotted}: {parent} holds a value, not keys")
                 break
-            node[parent] = dict(child)  # never the caller's own
+            node[parent] = dict(child)  # a copy: the caller's mapping stays as it is
             node = node[parent]
         else:
             node[last] = value
@@ -105,7 +105,7 @@ def _apply(raw: Any, overrides: Mapping[str, Any], faults: list[str]) -> Any:
 
 
 def _hint_elsewhere(fault: str) -> str:
-    """Point an unknown key at the section that does have a key of that name."""
+    """Suggest the section that has a key of this name for an unknown key."""
     key, separator, _ = fault.partition(": unknown key")
     if not separator or "did you mean" in fault:
         return fault

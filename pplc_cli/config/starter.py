@@ -13,7 +13,7 @@ from pplc_cli.data.lists import class_folders
 
 
 class Recipe(NamedTuple):
-    """Values that suit fine-tuning on up to so many images."""
+    """Values for fine-tuning on at most ``up_to`` images."""
 
     up_to: float
     epochs: int
@@ -34,32 +34,32 @@ _TEMPLATE = """\
 #   pplc train {file}
 #   pplc eval
 #   pplc export
-#   pplc predict PICTURE
+#   pplc predict IMAGE
 data:
-  dir: {dir}          # one folder a class; pplc split writes the lists there
+  dir: {dir}          # one folder per class; pplc split writes the lists here
 
 split:
-  val: 0.2            # share of each class that measures every epoch
-  test: {test}           # share kept aside for pplc eval
+  val: 0.2            # share of each class for validation after each epoch
+  test: {test}           # share of each class for pplc eval
   seed: 0
-  # group: '(patient\\d+)_'  # images whose names share the parenthesis stay on one side
+  # group: '(patient\\d+)_'  # images with the same text in the parentheses go to the same list
 
 model:
   name: PPLCNet_x1_0  # x0_25 (fastest) x0_35 x0_5 x0_75 x1_0 x1_5 x2_0 x2_5 (most accurate)
-  # Weights to start from: auto (official ones, downloaded once, or else built-in ones), imagenet_ssld, imagenet,
-  # builtin, a file, or none for random ones, which need several times the epochs.
+  # Pretrained weights: auto (official weights, downloaded once; without network the built-in ones), imagenet_ssld,
+  # imagenet, builtin, a file, or none (random weights, which need several times as many epochs).
   pretrained: auto
 
 train:
   epochs: {epochs}
   batch_size: {batch_size}
-  learning_rate: {learning_rate}  # for batch_size {batch_size}; scale both together
-  optimizer: momentum   # momentum, sgd, adam, adamw (the last two want a learning rate of about 0.001)
+  learning_rate: {learning_rate}  # for batch_size {batch_size}; change both by the same factor
+  optimizer: momentum   # momentum, sgd, adam, adamw (adam and adamw need a learning rate of about 0.001)
   schedule: cosine      # cosine, piecewise (with lr_decay_epochs), constant
   warmup_epochs: 1
   label_smoothing: 0.1
-  early_stop: false     # true: stop after early_stop_patience epochs without a better result
-{weights}  transforms:           # see them with: pplc preview {file}
+  early_stop: false     # true: stop after early_stop_patience epochs without improvement
+{weights}  transforms:           # look at their effect: pplc preview {file}
     - RandomCrop: {{crop_size: 224}}
     - RandomHorizontalFlip
     # - ColorJitter: {{brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.05}}
@@ -79,30 +79,35 @@ output: {output}
 
 
 def write_config(folder: PathLike, file: PathLike, *, force: bool = False) -> Path:
-    """Write a configuration for a data set, with values that suit its size.
+    """Write a configuration for a data set, with values chosen by its size.
 
     Args:
-        folder: one folder a class.
+        folder: the data set, one folder per class.
         file: the YAML to write.
-        force: replace one that is there.
+        force: replace an existing file.
 
     Raises:
-        DataError: no classes, no images, or the file is there already.
+        DataError: there are no classes or no images, or the file exists.
     """
     folder, file = user_path(folder), user_path(file)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected one folder of images for each class")
     if file.exists() and not force:
-        raise DataError(f"{file} is there already; --force replaces it")
+        raise DataError(f"{file} exists already; --force replaces it")
     counts = {path.name: sum(map(is_image_name, list_files(path))) for path in class_folders(folder)}
     empty = [name for name, count in counts.items() if count == 0]
     if len(counts) < 2 or empty:
-        what = f"the class folder {empty[0]!r} holds no image" if empty else f"has {len(counts)} folders of classes"
-        raise DataError(f"{folder}: {what}; expected at least two folders of images")
+        if empty:
+            what = f"the class folder {empty[0]!r} contains no images"
+        elif counts:
+            what = "has one subfolder; expected at least two, one per class"
+        else:
+            what = "has no subfolders; put each class in its own folder"
+        raise DataError(f"{folder}: {what}")
     images = sum(counts.values())
     recipe = next(r for r in RECIPES if images <= r.up_to)
     uneven = max(counts.values()) >= 3 * min(counts.values())
-    weights = "  class_weights: balanced  # the largest class has three times the smallest or more\n" if uneven else ""
+    weights = "  class_weights: balanced  # the largest class is at least three times the smallest\n" if uneven else ""
     name = folder.resolve().name
     text = _TEMPLATE.format(
         file=quoted(file.as_posix()),

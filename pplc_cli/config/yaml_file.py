@@ -12,14 +12,14 @@ from pplc_cli.base.errors import ConfigError
 from pplc_cli.base.files import user_path
 from pplc_cli.base.schema import did_you_mean
 
-MAX_VALUES = 100_000  # in one YAML; aliases count as often as they stand
+MAX_VALUES = 100_000  # in one file; an alias counts each time it is used
 
 
 def read_yaml(path: Union[str, Path]) -> Any:
-    """Plain data of a YAML file; nothing in it is evaluated.
+    """Read a YAML file as plain data; nothing in it is executed.
 
     Raises:
-        ConfigError: the file is missing, not text, not YAML, or says a key twice.
+        ConfigError: the file is missing, not text, not YAML, or contains a key twice.
     """
     path = user_path(path)
     try:
@@ -33,7 +33,7 @@ def read_yaml(path: Union[str, Path]) -> Any:
     except UnicodeDecodeError:
         raise ConfigError(str(path), ["expected YAML in UTF-8, got other bytes; save it as UTF-8"]) from None
     try:
-        return _parse(text)
+        return parse_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
@@ -43,22 +43,22 @@ def read_yaml(path: Union[str, Path]) -> Any:
         raise ConfigError(str(path), [f"expected plain YAML: {error}"]) from None
 
 
-def _parse(text: str) -> Any:
-    """Plain data of YAML text.
+def parse_yaml(text: str) -> Any:
+    """Parse YAML text into plain data.
 
     Raises:
         yaml.YAMLError: it is not YAML, or not plain data.
-        ValueError: it is nested too deeply, or too large once its aliases are followed.
+        ValueError: it is nested too deeply, or too large with its aliases expanded.
     """
     try:
-        value = yaml.load(text, _Loader)  # a SafeLoader that also refuses doubled keys
+        value = yaml.load(text, _Loader)  # a SafeLoader that also refuses duplicate keys
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     waiting, count = [value], 0
     while waiting:
         count += 1
-        if count > MAX_VALUES:  # also where an alias holds itself
-            raise ValueError(f"it holds more than {MAX_VALUES} values, or an alias that holds itself")
+        if count > MAX_VALUES:  # also where an alias contains itself
+            raise ValueError(f"it holds more than {MAX_VALUES} values, or an alias that contains itself")
         item = waiting.pop()
         if isinstance(item, (Mapping, list, tuple)):
             waiting.extend(item.values() if isinstance(item, Mapping) else item)
@@ -76,16 +76,16 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         if not isinstance(node, yaml.MappingNode):
-            return super().construct_mapping(node, deep)  # says what is wrong
+            return super().construct_mapping(node, deep)  # which raises a clear error
         for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":  # <<: *defaults, where a key may stand again
+            if key_node.tag == "tag:yaml.org,2002:merge":  # <<: *defaults, whose keys may be repeated
                 continue
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, (str, int, float, bool)):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a plain value", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                    None, None, f"the key {key!r} appears twice", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)

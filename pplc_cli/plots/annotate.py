@@ -9,21 +9,21 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from pplc_cli.plots.fonts import printable
-from pplc_cli.plots.text import _PALE, _fonts, _trimmed
+from pplc_cli.plots.text import PALE, fonts_by_line, trimmed
 
-_LABELLED_WIDTH = 96  # pixels; a label on less cannot be read
+_LABELLED_WIDTH = 96  # pixels; a label on fewer could not be read
 
 
 def annotate(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
-    """A copy of an image with lines of text on a banner in its top left corner.
+    """Copy an image and draw lines of text on a banner in its top left corner.
 
     Args:
         image: uint8 RGB, shape (height, width, 3).
-        lines: what to write, best first.
+        lines: the text, the best label first.
 
     Returns:
-        uint8 RGB of the same shape; larger where the image is too small to carry text: a narrow one is scaled up
-        to 96 pixels, and a flat one gets the banner above it.
+        uint8 RGB of the same shape. An image that is too small for text becomes larger: a narrow one is scaled up to a
+        width of 96 pixels, and a flat one gets the banner above it.
     """
     lines = [printable(line) for line in lines]
     if not lines:
@@ -33,20 +33,20 @@ def annotate(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
     size = max(12, round(min(width, height) / 28))
     while True:
         pad = max(3, size // 3)
-        fonts = _fonts(lines, size)
+        fonts = fonts_by_line(lines, size)
         longest = max(fonts[line].getlength(line) for line in lines)
         if longest <= width - 2 * pad or size <= 11:
             break
-        # Text is nearly proportional to its size; one step at least, so that the loop ends.
+        # The width is nearly proportional to the size. Shrink by at least 1, so that the loop ends.
         size = max(11, min(size - 1, int(size * (width - 2 * pad) / longest)))
-    texts = [_trimmed(line, fonts[line], width - 2 * pad) for line in lines]
+    texts = [trimmed(line, fonts[line], width - 2 * pad) for line in lines]
     step = max(sum(font.getmetrics()) for font in fonts.values())
     banner = (
         min(width, 2 * pad + math.ceil(max(fonts[line].getlength(text) for line, text in zip(lines, texts)))),
         2 * (pad // 2) + step * len(lines),
     )
-    if banner[1] > 0.55 * height:  # the image shall be seen as well
-        taller = Image.new("RGB", (width, height + banner[1]), _PALE)
+    if banner[1] > 0.55 * height:  # most of the image must stay visible
+        taller = Image.new("RGB", (width, height + banner[1]), PALE)
         taller.paste(canvas, (0, banner[1]))
         canvas = taller
     behind = canvas.crop((0, 0, *banner))
@@ -60,12 +60,12 @@ def annotate(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
 
 
 def _wide_enough(picture: Image.Image) -> Image.Image:
-    """The image, scaled up and at need padded until it is wide enough for a label."""
+    """Scale the image up, and pad it if needed, until it is wide enough for a label."""
     if picture.width >= _LABELLED_WIDTH:
         return picture.copy()
-    # A narrow tower is padded rather than blown up to thousands of pixels of height.
+    # Scaling a narrow tower to this width would give thousands of rows, so it is padded.
     scale = max(1.0, min(_LABELLED_WIDTH / picture.width, 4 * _LABELLED_WIDTH / picture.height))
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    canvas = Image.new("RGB", (max(_LABELLED_WIDTH, size[0]), size[1]), _PALE)
+    canvas = Image.new("RGB", (max(_LABELLED_WIDTH, size[0]), size[1]), PALE)
     canvas.paste(picture.resize(size, Image.Resampling.BICUBIC), (0, 0))
     return canvas

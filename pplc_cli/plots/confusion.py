@@ -15,19 +15,19 @@ from pplc_cli.plots.fonts import best_font_file, printable
 
 
 def row_shares(matrix: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
-    """Counts to shares of their row: float64, same shape; NaN in rows without any image."""
+    """Divide counts by the sum of their row: float64, same shape; NaN in rows without images."""
     counts = np.asarray(matrix, dtype=np.float64)
     totals = counts.sum(axis=1, keepdims=True)
     return np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
 
 
 def draw_confusion(path: PathLike, matrix: Sequence[Sequence[int]] | np.ndarray, labels: Sequence[str]) -> None:
-    """Write a confusion matrix: rows are true classes, columns predicted ones, colours shares of the row.
+    """Write a confusion matrix: rows are true classes, columns predicted classes, colours shares of the row.
 
     Args:
         path: the image to write; its suffix chooses the format.
         matrix: counts, shape (classes, classes).
-        labels: class names; all are written up to about 200 classes, beyond that every second, third, ...
+        labels: class names. With more than about 200 classes only every second, third, ... is written.
     """
     from matplotlib import colors
     from matplotlib.figure import Figure
@@ -40,20 +40,20 @@ def draw_confusion(path: PathLike, matrix: Sequence[Sequence[int]] | np.ndarray,
     written = classes <= 30
     side = min(max(3.2, classes * (0.5 if written else 0.085)), 17.0)  # inches
     cell = side * 72 / classes  # points
-    every = math.ceil(5.5 / cell) if cell < 5.5 else 1  # smaller letters could not be read
+    every = math.ceil(5.5 / cell) if cell < 5.5 else 1  # smaller letters would be illegible
     size = min(10.0, 0.8 * cell * every)
-    # The panel fills the figure; names, titles and the scale stand outside it, and saving makes room for them.
+    # The panel fills the figure. Names, titles and the colour bar lie outside; saving makes room for them.
     figure = Figure(figsize=(side, side), dpi=140 if written else 170)
     axes = figure.add_axes((0, 0, 1, 1))
     blues = colors.LinearSegmentedColormap.from_list("shares", ["#ffffff", "#9ecae1", "#3182bd", "#08306b"])
     colour_map = blues.with_extremes(bad="#e3e3e3")  # a class without images
-    # A pixel of five per cent would be lost among hundreds of classes: there small shares are drawn darker.
+    # With hundreds of classes a cell is a pixel, so small shares are drawn darker to be seen.
     norm = colors.Normalize(0, 1) if written else colors.PowerNorm(0.5, 0, 1)
     drawn = axes.imshow(np.ma.masked_invalid(shares), cmap=colour_map, norm=norm, interpolation="nearest")
     font = FontProperties(fname=str(best_font_file("".join(labels) + "…")), size=size)
-    names = [_shortened(printable(label), 32) for label in labels]
+    names = [shortened(printable(label), 32) for label in labels]
     ticks = list(range(0, classes, every))
-    longest = max((_columns_wide(name) for name in names), default=0)
+    longest = max((display_width(name) for name in names), default=0)
     axes.set_yticks(ticks)
     axes.set_xticks(ticks)
     tilt: dict[str, Any] = {}
@@ -62,7 +62,7 @@ def draw_confusion(path: PathLike, matrix: Sequence[Sequence[int]] | np.ndarray,
         tilt = {"rotation": 45 if slanted else 90, "ha": "right" if slanted else "center", "rotation_mode": "anchor"}
         if not slanted:
             tilt = {"rotation": 90}
-    # A class may be called "$5 and $10"; that is no formula.
+    # A class may be named "$5 and $10", which is not a formula.
     axes.set_yticklabels([names[tick] for tick in ticks], fontproperties=font, parse_math=False)
     axes.set_xticklabels([names[tick] for tick in ticks], fontproperties=font, parse_math=False, **tilt)
     axes.tick_params(length=2, pad=2)
@@ -77,7 +77,7 @@ def draw_confusion(path: PathLike, matrix: Sequence[Sequence[int]] | np.ndarray,
                 ha="center",
                 va="center",
                 fontsize=min(11.0, cell * 0.4, cell * 1.3 / digits),
-                # Zeros step back behind the numbers that matter.
+                # Zeros are paler than the numbers that matter.
                 color="white" if shares[row, column] > 0.55 else ("#1b1f23" if count else "#b4b9bf"),
             )
         axes.set_xticks(np.arange(classes + 1) - 0.5, minor=True)
@@ -100,18 +100,18 @@ def draw_confusion(path: PathLike, matrix: Sequence[Sequence[int]] | np.ndarray,
     save_figure(figure, path, bbox_inches="tight", pad_inches=0.2)
 
 
-def _columns_wide(text: str) -> int:
-    """Width in Latin letters; a Chinese character takes two."""
+def display_width(text: str) -> int:
+    """The width of a text in Latin letters; a Chinese character counts as two."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
-def _shortened(text: str, limit: int) -> str:
-    """``text`` cut in its middle to ``limit`` Latin letters: names often differ only at an end."""
-    if _columns_wide(text) <= limit:
+def shortened(text: str, limit: int) -> str:
+    """Shorten ``text`` in its middle to ``limit`` Latin letters, since names often differ only at an end."""
+    if display_width(text) <= limit:
         return text
     head, tail = len(text), 0
-    while _columns_wide(text[:head]) > limit // 2:
+    while display_width(text[:head]) > limit // 2:
         head -= 1
-    while _columns_wide(text[-tail - 1 :]) < limit - limit // 2:
+    while display_width(text[-tail - 1 :]) < limit - limit // 2:
         tail += 1
     return f"{text[:head].rstrip()}…{text[len(text) - tail :].lstrip()}"

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from pplc_cli.base.files import PathLike, atomic_file
 from pplc_cli.plots.fonts import find_font, printable
-from pplc_cli.plots.text import _INK, _PALE, _fonts, _trimmed
+from pplc_cli.plots.text import INK, PALE, fonts_by_line, trimmed
 
 
 def contact_sheet(
@@ -20,21 +20,21 @@ def contact_sheet(
     side: int = 176,
     title: str = "",
 ) -> None:
-    """Write a sheet of square tiles with captions below.
+    """Write a sheet of square tiles with captions below them.
 
     Args:
         path: the image to write; its suffix chooses the format.
         tiles: (image, caption lines) each; images are uint8 RGB of shape (height, width, 3).
-        columns: tiles in a row, at most.
+        columns: largest number of tiles in a row.
         side: width and height of a tile in pixels.
         title: a line above all tiles.
     """
     gap, size = max(6, side // 12), max(11, side // 13)
     columns = max(1, min(columns, len(tiles)))
     captions = [[printable(line) for line in lines] for _, lines in tiles]
-    fonts = _fonts([line for lines in captions for line in lines], size)
+    fonts = fonts_by_line([line for lines in captions for line in lines], size)
     step = max((sum(font.getmetrics()) for font in fonts.values()), default=0) + 1
-    # Every row is as high as its own longest caption.
+    # The height of a row depends on its own longest caption.
     heights = [
         side + (5 + step * most if most else 0)
         for start in range(0, len(tiles), columns)
@@ -51,7 +51,7 @@ def contact_sheet(
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
     if title:
-        draw.text((gap, gap), _trimmed(title, title_font, width - 2 * gap), fill=_INK, font=title_font)
+        draw.text((gap, gap), trimmed(title, title_font, width - 2 * gap), fill=INK, font=title_font)
     top = head
     for row, row_height in enumerate(heights):
         for column in range(columns):
@@ -63,9 +63,9 @@ def contact_sheet(
             for number, line in enumerate(captions[index]):
                 draw.text(
                     (left, top + side + 5 + number * step + fonts[line].getmetrics()[0]),
-                    _trimmed(line, fonts[line], side),
-                    # The first line is the name, the others say more about it.
-                    fill=_INK if number == 0 else (90, 97, 105),
+                    trimmed(line, fonts[line], side),
+                    # The first line is the name, the others are details.
+                    fill=INK if number == 0 else (90, 97, 105),
                     font=fonts[line],
                     anchor="ls",
                 )
@@ -75,11 +75,11 @@ def contact_sheet(
 
 
 def _letterboxed(image: np.ndarray, side: int) -> Image.Image:
-    """The whole image in a square, scaled up or down, pale bars beside it."""
+    """Scale the whole image into a square, with pale bars beside it."""
     picture = Image.fromarray(image)
     scale = side / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     picture = picture.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
-    tile = Image.new("RGB", (side, side), _PALE)
+    tile = Image.new("RGB", (side, side), PALE)
     tile.paste(picture, ((side - size[0]) // 2, (side - size[1]) // 2))
     return tile

@@ -10,7 +10,7 @@ import numpy as np
 from pplc_cli.base.files import PathLike
 from pplc_cli.plots.figure import save_figure
 
-# Two colours of Okabe and Ito that stay apart for colour-blind readers and in grey print.
+# Colours of Okabe and Ito, which colour-blind readers and grey prints keep apart.
 _TRAIN, _VAL, _RATE = "#E69F00", "#0072B2", "#009E73"
 
 
@@ -19,8 +19,8 @@ def draw_curves(path: PathLike, epochs: Sequence[Mapping[str, Any]]) -> None:
 
     Args:
         path: the image to write; its suffix chooses the format.
-        epochs: records with ``epoch``, ``learning_rate`` and, as far as known, ``train_loss``, ``train_top1``,
-            ``val_loss``, ``val_top1``; shares between 0 and 1.
+        epochs: records with ``epoch``, ``learning_rate`` and, where known, ``train_loss``, ``train_top1``,
+            ``val_loss``, ``val_top1``; accuracies between 0 and 1.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -37,7 +37,7 @@ def draw_curves(path: PathLike, epochs: Sequence[Mapping[str, Any]]) -> None:
                 axes.plot(numbers, values, color=colour, linestyle=style, linewidth=1.8, label=part, **marker)
     best = _column(epochs, "val_top1") * 100
     if np.isfinite(best).any():
-        # Of equal ones, the epoch whose weights were kept.
+        # Among equal epochs, the one whose weights were kept.
         kept = [i for i, record in enumerate(epochs) if record.get("best")]
         index = kept[-1] if kept else int(np.nanargmax(best))
         top1.plot(
@@ -56,7 +56,7 @@ def draw_curves(path: PathLike, epochs: Sequence[Mapping[str, Any]]) -> None:
     rate.plot(numbers, rates, color=_RATE, linewidth=1.8, drawstyle="steps-mid", label="learning rate", **marker)
     if np.nanmax(rates, initial=0) > 0:
         rate.set_ylim(0, 1.08 * float(np.nanmax(rates)))
-    # Numbers in full: an offset such as 1e-5 would stand apart, above the panel.
+    # Numbers in full: Matplotlib would print an offset such as 1e-5 above the panel.
     rate.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
     for axes, name in ((loss, "Loss"), (top1, "Top-1 accuracy (%)"), (rate, "Learning rate")):
         axes.set_title(name, fontsize=12)
@@ -68,7 +68,7 @@ def draw_curves(path: PathLike, epochs: Sequence[Mapping[str, Any]]) -> None:
             axes.set_xlim(numbers[0] - 1, numbers[0] + 1)
             axes.set_xticks(numbers)
         elif numbers:
-            # Half an epoch at most: there is no epoch 0 to put a tick at.
+            # At most half an epoch: there is no epoch 0 for a tick.
             space = min(0.5, 0.04 * (numbers[-1] - numbers[0]))
             axes.set_xlim(numbers[0] - space, numbers[-1] + space)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
@@ -79,7 +79,7 @@ def draw_curves(path: PathLike, epochs: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _column(records: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
-    """float64, shape (records,); NaN where a record has no such number, which matplotlib leaves out."""
+    """float64, shape (records,); NaN, which Matplotlib skips, where a record has no such number."""
     values = [record.get(key) for record in records]
     column = np.array([np.nan if value is None else float(value) for value in values], dtype=np.float64)
     return np.where(np.isfinite(column), column, np.nan)

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 
 def save_figure(figure: Figure, path: PathLike, **options: Any) -> None:
+    """Write a figure on white without a display; ``options`` go to ``Figure.savefig``."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
     with atomic_file(path) as temporary, warnings.catch_warnings():
-        # fonts.missing_glyph_hint tells users about missing characters, once and with advice.
+        # fonts.missing_glyph_hint names missing characters to the user, once and with advice.
         warnings.filterwarnings("ignore", message=".*[Gg]lyph.*")
         figure.savefig(temporary, facecolor="white", **options)

@@ -1,4 +1,4 @@
-"""Images of a run: contact sheets, labelled photographs, training curves and confusion matrices."""
+"""Text drawn into images with Pillow."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pplc_cli.plots.fonts import find_font, font_file
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
 
-_INK = (33, 37, 41)
-_PALE = (243, 244, 246)
+INK = (33, 37, 41)
+PALE = (243, 244, 246)
 
 
-def _fonts(lines: Sequence[str], size: int) -> dict[str, FreeTypeFont]:
-    """A font for each line: one for all where one has every character."""
+def fonts_by_line(lines: Sequence[str], size: int) -> dict[str, FreeTypeFont]:
+    """Choose a font per line: the same for all lines if one font has every character."""
     everything = "".join(lines) + "…"
     if font_file(everything) is not None:
         return dict.fromkeys(lines, find_font(everything, size))
     return {line: find_font(line + "…", size) for line in lines}
 
 
-def _trimmed(text: str, font: FreeTypeFont, width: float) -> str:
-    """``text`` shortened with an ellipsis to ``width`` pixels; a percentage at its end is kept."""
+def trimmed(text: str, font: FreeTypeFont, width: float) -> str:
+    """Shorten ``text`` with an ellipsis to ``width`` pixels; keep a percentage at its end."""
     if font.getlength(text) <= width:
         return text
     head, _, last = text.rpartition(" ")

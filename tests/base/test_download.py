@@ -88,7 +88,7 @@ def test_complete_part(server, tmp_path: Path):
 
 
 def test_missing_at_the_server(server, tmp_path: Path):
-    with pytest.raises(DownloadError, match=r"/missing\.bin: the server answers 404 Not Found"):
+    with pytest.raises(DownloadError, match=r"/missing\.bin: the server answered 404 Not Found"):
         fetch(server.url("missing.bin"), tmp_path / "w")
     assert len(server.asked) == 1  # asking again would not help
     assert list(tmp_path.iterdir()) == []

@@ -113,7 +113,7 @@ def test_atomic_directory_through_a_link(tmp_path: Path) -> None:
 
 def test_atomic_directory_does_not_replace_a_file(tmp_path: Path) -> None:
     (tmp_path / "best").write_text("somebody's")
-    with pytest.raises(PplcError, match="file of this name"), atomic_directory(tmp_path / "best") as temporary:
+    with pytest.raises(PplcError, match="a file has this name"), atomic_directory(tmp_path / "best") as temporary:
         fill(temporary, 1)
     assert (tmp_path / "best").read_text() == "somebody's" and names(tmp_path) == ["best"]
 

@@ -1,4 +1,4 @@
-"""Fonts and images: what is drawn, not only that something is."""
+"""Fonts and plots: the pixels that are drawn."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from pplc_cli.base.errors import PplcError
-from pplc_cli.plots import fonts, text
+from pplc_cli.plots import fonts
 from pplc_cli.plots.annotate import annotate
-from pplc_cli.plots.confusion import _shortened, draw_confusion, row_shares
+from pplc_cli.plots.confusion import draw_confusion, row_shares, shortened
 from pplc_cli.plots.contact_sheet import contact_sheet
 from pplc_cli.plots.curves import draw_curves
+from pplc_cli.plots.text import trimmed
 
 LONG = "a class name that is far too long for any tile of this sheet 98.7%"
 
@@ -142,11 +143,11 @@ def test_captions_stay_inside_their_tile(tmp_path: Path) -> None:
 
 def test_trimming_keeps_the_percentage() -> None:
     font = fonts.find_font(LONG, 13)
-    trimmed = text._trimmed(LONG, font, 150)
-    assert trimmed.startswith("a class") and trimmed.endswith("… 98.7%")
-    assert font.getlength(trimmed) <= 150
-    assert text._trimmed("cat", font, 150) == "cat"
-    assert text._trimmed("x" * 90, font, 150).endswith("x…")
+    short = trimmed(LONG, font, 150)
+    assert short.startswith("a class") and short.endswith("… 98.7%")
+    assert font.getlength(short) <= 150
+    assert trimmed("cat", font, 150) == "cat"
+    assert trimmed("x" * 90, font, 150).endswith("x…")
 
 
 def test_chinese_captions_differ(tmp_path: Path, cjk: Path) -> None:
@@ -294,7 +295,7 @@ def test_missing_glyphs_do_not_warn(tmp_path: Path, only_dejavu: None) -> None:
 
 
 def test_long_names_are_cut_in_the_middle() -> None:
-    short = _shortened("Ailuropoda melanoleuca, the giant panda 17", 20)
+    short = shortened("Ailuropoda melanoleuca, the giant panda 17", 20)
     assert short.startswith("Ailuro") and short.endswith("17") and "…" in short and len(short) <= 21
-    assert _shortened("猫" * 30, 20) == "猫" * 5 + "…" + "猫" * 4
-    assert _shortened("cat", 20) == "cat"
+    assert shortened("猫" * 30, 20) == "猫" * 5 + "…" + "猫" * 4
+    assert shortened("cat", 20) == "cat"

@@ -74,7 +74,7 @@ def onnx_model(
     value = add("Softmax", add("Identity", add("Add", value, constant(network.fc.bias.numpy()))))
     kinds = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("x", value))
     graph = helper.make_graph(nodes, "network", [next(kinds)], [next(kinds)], tensors)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8)
 
 
 def run_onnx(model, batch: np.ndarray) -> np.ndarray:
