@@ -42,7 +42,7 @@ def preview(
             finals[index] = list(mixer(np.stack(finals[index]), targets, np.random.default_rng([seed, index]))[0])
     tiles = []
     for row, original in enumerate(originals):
-        tiles.append((original, ["original"]))
+        tiles.append((original, ["the image"]))
         image, rng = original, np.random.default_rng([seed, row, 0])
         for transform in pipeline.sample:
             image = transform(image, rng)

@@ -122,7 +122,7 @@ def test_classes_are_matched_by_name(trained, loose, tmp_path):
     assert ids == {0, 1}
     moved = read_extra(output, ["ant", *found.labels])
     assert [sample.label for sample in moved] == [one.label + 1 for one in found.kept]
-    with pytest.raises(PplcError, match=r"has images of '猫 cat', which is no class of the data set: dog, cow"):
+    with pytest.raises(PplcError, match=r"has images of '猫 cat', which is not a class of the data set: dog, cow"):
         read_extra(output, ["dog", "cow"])
 
 
