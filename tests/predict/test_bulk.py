@@ -1,4 +1,4 @@
-"""Many images: batches that fill, files that grow, runs that are killed and go on."""
+"""Predictions of many images in files: formats, interrupted runs that resume, locks, counts, Ray."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ FORMATS = ["jsonl", "csv", "parquet"]
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """40 images and two files that are none, with names that files have to escape."""
+def image_folder(tmp_path_factory):
+    """40 images and two broken ones; some names need escapes in files."""
     folder = tmp_path_factory.mktemp("图 片")
     names = [f"{i:02d}.jpg" for i in range(37)] + ['a "b", c.png', "line\nbreak.png", "猫.jpg"]
     for number, name in enumerate(names):
@@ -50,9 +50,9 @@ def predictor(untrained):
 
 
 @pytest.fixture(scope="module")
-def words(pictures, tmp_path_factory):
-    """A list that names the folder's files 75 times; no line can hold the name with a line's end."""
-    names = sorted(str(p) for p in pictures.iterdir() if "\n" not in p.name)
+def image_list(image_folder, tmp_path_factory):
+    """A list with the folder's files 75 times, without the name that contains a line end."""
+    names = sorted(str(p) for p in image_folder.iterdir() if "\n" not in p.name)
     path = tmp_path_factory.mktemp("lists") / "many.txt"
     path.write_text("\n".join(names * 75), encoding="utf-8")
     return str(path)
@@ -61,15 +61,15 @@ def words(pictures, tmp_path_factory):
 TWO = OutputSchema(2)
 
 
-def record(predictor, path, words, layout=TWO, **how):
-    """A whole run in this process."""
-    recording = ResumableOutput(path, predictor, layout, **how)
-    answers = predictor.predict(recording.remaining(expand([words])), top_k=layout.top_k, many=True)
-    return list(recording.record(answers))
+def record(predictor, path, argument, schema=TWO, **how):
+    """Run a whole prediction in this process."""
+    output = ResumableOutput(path, predictor, schema, **how)
+    predictions = predictor.predict(output.remaining(expand([argument])), top_k=schema.top_k, many=True)
+    return list(output.record(predictions))
 
 
 def content(path):
-    """What must not depend on how often a run was stopped: a Parquet file's rows, else every byte."""
+    """The content that must not depend on interruptions: the rows of Parquet, the bytes of other files."""
     if path.suffix != ".parquet":
         return path.read_bytes()
     import pyarrow.parquet as pq
@@ -77,20 +77,20 @@ def content(path):
     return pq.read_table(path)
 
 
-def command(model, *words):
+def command(model, *arguments):
     program = [sys.executable, "-m", "pplc_cli", "predict", "--model", str(model)]
-    return [*program, "--engine", "pplc", "--workers", "2", "--top-k", "2", *map(str, words)]
+    return [*program, "--engine", "pplc", "--workers", "2", "--top-k", "2", *map(str, arguments)]
 
 
-def killed_after_progress(words, out):
-    """Start a process, and kill it once its file, or the folder with its parts, has grown; False: it had ended."""
+def killed_after_progress(line, out):
+    """Start a process, and kill it once its file or its parts have grown; False if it ended before."""
     parts = out.with_name(f"{out.name}.parts")
 
     def size():
         return sum(f.stat().st_size for f in (out, *parts.glob("*.parquet")) if f.exists())
 
     before = size()
-    process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(line, stderr=subprocess.DEVNULL)
     while process.poll() is None and size() <= before:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -98,14 +98,14 @@ def killed_after_progress(words, out):
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet", pytest.param("csv", marks=pytest.mark.slow)])
-def test_a_run_that_is_killed_goes_on_as_if_nothing_had_been(suffix, untrained, predictor, words, tmp_path):
+def test_a_killed_run_resumes_to_the_same_file(suffix, untrained, predictor, image_list, tmp_path):
     whole, out = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}"
-    assert len(record(predictor, whole, words)) == 41 * 75
-    line = command(untrained(0), words, "--output", out, "--resume")
+    assert len(record(predictor, whole, image_list)) == 41 * 75
+    line = command(untrained(0), image_list, "--output", out, "--resume")
     kills = 0
     while kills < 3 and killed_after_progress(line, out):
         kills += 1
-    assert kills, "it was never killed in the middle"
+    assert kills, "no process was killed before its end"
     done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == 1 and "150 failed" in done.stderr, done.stderr
     assert content(out) == content(whole)
@@ -120,15 +120,15 @@ names = st.lists(st.text(st.characters(blacklist_characters="\0"), max_size=8).m
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(["jsonl", "csv"]), names, st.integers(0, 999), st.binary(max_size=4))
-def test_a_torn_file_is_continued_to_the_same_bytes(predictor, tmp_path, suffix, paths, cut, rubbish):
+def test_a_torn_file_resumes_to_the_same_bytes(predictor, tmp_path, suffix, paths, cut, rubbish):
     out = tmp_path / f"torn.{suffix}"
 
     def run(**how):
-        recording = ResumableOutput(out, predictor, OutputSchema(2), **how)
-        sources = recording.remaining(Source(path) for path in paths)
-        answers = [Prediction(s.name, [("猫", 0.75), ("dog", 0.25)]) for s in sources]
-        answers = [a if len(a.path) % 3 else Prediction(a.path, error='is "broken"') for a in answers]
-        return list(recording.record(answers))
+        output = ResumableOutput(out, predictor, OutputSchema(2), **how)
+        sources = output.remaining(Source(path) for path in paths)
+        predictions = [Prediction(s.name, [("猫", 0.75), ("dog", 0.25)]) for s in sources]
+        predictions = [p if len(p.path) % 3 else Prediction(p.path, error='is "broken"') for p in predictions]
+        return list(output.record(predictions))
 
     run(force=True)
     whole = out.read_bytes()
@@ -138,24 +138,24 @@ def test_a_torn_file_is_continued_to_the_same_bytes(predictor, tmp_path, suffix,
     assert out.read_bytes() == whole
 
 
-def test_other_models_inputs_and_options_are_refused(untrained, predictor, pictures, tmp_path):
+def test_other_models_inputs_and_options_are_refused(untrained, predictor, image_folder, tmp_path):
     out = tmp_path / "out.csv"
-    before = record(predictor, out, str(pictures))
+    before = record(predictor, out, str(image_folder))
     held = out.read_bytes()
 
-    def refused(telling, words=pictures, model=predictor, layout=TWO, **how):
-        with pytest.raises(PplcError, match=telling) as caught:
-            record(model, out, str(words), layout, **how)
+    def refused(message, argument=image_folder, model=predictor, schema=TWO, **how):
+        with pytest.raises(PplcError, match=message) as caught:
+            record(model, out, str(argument), schema, **how)
         assert "\n" not in str(caught.value) and out.read_bytes() == held
 
     refused("already exists; --resume")
-    refused("top_k 2, not 1", layout=OutputSchema(1), resume=True)
+    refused("top_k 2, not 1", schema=OutputSchema(1), resume=True)
     refused("another model", model=Predictor(untrained(1), engine="pplc"), resume=True)
     refused("engine pplc, not paddle", model=Predictor(untrained(0), engine="paddle"), resume=True)
     (tmp_path / "fewer").mkdir()
-    (tmp_path / "fewer" / "00.jpg").write_bytes((pictures / "00.jpg").read_bytes())
-    refused("prediction 1 is of .*00.jpg", words=tmp_path / "fewer", resume=True)
-    refused("has no more images", words=pictures / "00.jpg", resume=True)
+    (tmp_path / "fewer" / "00.jpg").write_bytes((image_folder / "00.jpg").read_bytes())
+    refused("prediction 1 is of .*00.jpg", argument=tmp_path / "fewer", resume=True)
+    refused("has no more images", argument=image_folder / "00.jpg", resume=True)
     state = tmp_path / "out.csv.state.json"
     kept = state.read_bytes()
     state.write_text("{")
@@ -163,16 +163,16 @@ def test_other_models_inputs_and_options_are_refused(untrained, predictor, pictu
     state.unlink()
     refused("cannot be resumed: out.csv.state.json is missing", resume=True)
     state.write_bytes(kept)
-    assert record(predictor, out, str(pictures), force=True) == before
+    assert record(predictor, out, str(image_folder), force=True) == before
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-def test_two_processes_do_not_write_one_file(suffix, untrained, predictor, pictures, tmp_path):
+def test_a_second_process_cannot_write_the_same_file(suffix, untrained, predictor, image_folder, tmp_path):
     out = tmp_path / f"out.{suffix}"
-    recording = ResumableOutput(out, predictor, TWO)
-    predictions = recording.record(predictor.predict(recording.remaining(expand([str(pictures)])), top_k=2, many=True))
+    output = ResumableOutput(out, predictor, TWO)
+    predictions = output.record(predictor.predict(output.remaining(expand([str(image_folder)])), top_k=2, many=True))
     next(predictions)
-    line = command(untrained(0), pictures, "--output", out)
+    line = command(untrained(0), image_folder, "--output", out)
     for option in ("--resume", "--force"):
         refused = subprocess.run([*line, option], capture_output=True, text=True)
         assert refused.returncode == 1 and refused.stderr.splitlines()[-1].startswith("Error: ")
@@ -185,7 +185,7 @@ def test_two_processes_do_not_write_one_file(suffix, untrained, predictor, pictu
 
 
 def test_a_lock_on_a_removed_file_is_no_lock(predictor, tmp_path, monkeypatch):
-    """The file may be removed between the moments at which another process opens and locks it."""
+    """One process may open the file, another remove it, and then the first lock it."""
 
     @contextlib.contextmanager
     def lock(file, *, wait):
@@ -196,44 +196,44 @@ def test_a_lock_on_a_removed_file_is_no_lock(predictor, tmp_path, monkeypatch):
         ResumableOutput(tmp_path / "out.jsonl", predictor, OutputSchema())
 
 
-def test_a_full_disk_is_one_line_and_nothing_is_lost(untrained, predictor, words, tmp_path):
+def test_a_full_disk_is_one_line_and_loses_nothing(untrained, predictor, image_list, tmp_path):
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
-    record(predictor, whole, words)
+    record(predictor, whole, image_list)
 
     def small_disk():
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
-    line = command(untrained(0), words, "--output", out)
+    line = command(untrained(0), image_list, "--output", out)
     full = subprocess.run(line, capture_output=True, text=True, preexec_fn=small_disk)
-    told = full.stderr.splitlines()[-1]
+    message = full.stderr.splitlines()[-1]
     assert full.returncode == 1 and "Traceback" not in full.stderr
-    assert told.startswith("Error: cannot write ") and "--resume" in told
+    assert message.startswith("Error: cannot write ") and "--resume" in message
     assert 50_000 < out.stat().st_size <= 100_000
     subprocess.run([*line, "--resume"], capture_output=True)
     assert out.read_bytes() == whole.read_bytes()
 
 
-LEAVES = """
+EXITS = """
 import sys
 from pplc_cli import Predictor
 model, image, engine = sys.argv[1:]
-answers = Predictor(model, engine=engine).predict([image] * 10_000, many=True)
-print(next(answers).label)
+predictions = Predictor(model, engine=engine).predict([image] * 10_000, many=True)
+print(next(predictions).label)
 """
 
 
 @pytest.mark.parametrize("engine", ["pplc", "paddle"])
-def test_a_program_may_end_in_the_middle(untrained, pictures, engine):
-    """Threads inside C++ when the interpreter ends them abort the process, every other time."""
-    line = [sys.executable, "-c", LEAVES, str(untrained(0)), str(pictures / "00.jpg"), engine]
+def test_a_program_may_exit_before_the_last_prediction(untrained, image_folder, engine):
+    """A thread that is inside C++ when the interpreter stops aborts the process, in about half of the runs."""
+    line = [sys.executable, "-c", EXITS, str(untrained(0)), str(image_folder / "00.jpg"), engine]
     for _ in range(3):
         left = subprocess.run(line, capture_output=True, text=True)
         assert (left.returncode, left.stderr) == (0, "") and left.stdout
 
 
-def test_ctrl_c_keeps_what_is_done(untrained, predictor, words, tmp_path):
+def test_ctrl_c_keeps_the_predictions(untrained, predictor, image_list, tmp_path):
     out = tmp_path / "out.jsonl"
-    process = subprocess.Popen(command(untrained(0), words, "--output", out), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command(untrained(0), image_list, "--output", out), stderr=subprocess.PIPE, text=True)
     while not (out.exists() and out.stat().st_size):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
@@ -245,15 +245,15 @@ def test_ctrl_c_keeps_what_is_done(untrained, predictor, words, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_formats_say_the_same(suffix, predictor, pictures, tmp_path):
-    answers = record(predictor, tmp_path / f"out.{suffix}", str(pictures))
+def test_formats_hold_the_same_values(suffix, predictor, image_folder, tmp_path):
+    predictions = record(predictor, tmp_path / f"out.{suffix}", str(image_folder))
     rows = read_rows(tmp_path / f"out.{suffix}")
-    assert [row["path"] for row in rows] == [a.path for a in answers] and len(rows) == 42
-    for answer, row in zip(answers, rows):
-        assert row["error"] == answer.error
-        if answer.error is None:
-            assert [row["label"], row["label_2"]] == [label for label, _ in answer.top]
-            assert np.allclose([row["score"], row["score_2"]], [score for _, score in answer.top], atol=6e-7)
+    assert [row["path"] for row in rows] == [p.path for p in predictions] and len(rows) == 42
+    for prediction, row in zip(predictions, rows):
+        assert row["error"] == prediction.error
+        if prediction.error is None:
+            assert [row["label"], row["label_2"]] == [label for label, _ in prediction.top]
+            assert np.allclose([row["score"], row["score_2"]], [score for _, score in prediction.top], atol=6e-7)
     assert sum(row["error"] is not None for row in rows) == 2
 
 
@@ -275,23 +275,26 @@ def read_rows(path):
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-def test_embeddings_are_written_to_the_last_bit(suffix, untrained, pictures, tmp_path):
+def test_embeddings_are_written_exactly(suffix, untrained, image_folder, tmp_path):
     embedder = Predictor(untrained(0), engine="pplc", features=True)
-    layout = OutputSchema.of(embedder, 1)
-    answers = record(embedder, tmp_path / f"out.{suffix}", str(pictures), layout)
+    schema = OutputSchema.of(embedder, 1)
+    predictions = record(embedder, tmp_path / f"out.{suffix}", str(image_folder), schema)
     path = tmp_path / f"out.{suffix}"
     rows = content(path).to_pylist() if suffix == "parquet" else map(json.loads, path.read_text("utf-8").splitlines())
     vectors = [row.get("embedding") for row in rows]
-    assert layout.embedding == 1280 and sum(v is None for v in vectors) == 2
-    for answer, vector in zip(answers, vectors):
-        if answer.embedding is not None:
-            assert answer.embedding.dtype == np.float32 and (np.array(vector, np.float32) == answer.embedding).all()
+    assert schema.embedding == 1280 and sum(v is None for v in vectors) == 2
+    for prediction, vector in zip(predictions, vectors):
+        if prediction.embedding is not None:
+            assert (
+                prediction.embedding.dtype == np.float32
+                and (np.array(vector, np.float32) == prediction.embedding).all()
+            )
     with pytest.raises(PplcError, match="CSV has no place"):
-        ResumableOutput(tmp_path / "out.csv", embedder, layout)
+        ResumableOutput(tmp_path / "out.csv", embedder, schema)
 
 
 @pytest.mark.parametrize(
-    ("options", "telling"),
+    ("options", "message"),
     [
         (["--resume"], "about the file of --output"),
         (["--output", "x.jsonl", "--csv"], "leave out --csv"),
@@ -302,56 +305,56 @@ def test_embeddings_are_written_to_the_last_bit(suffix, untrained, pictures, tmp
         (["--engine", "padle"], "did you mean paddle"),
     ],
 )
-def test_options_that_make_no_sense_are_one_line(pplc, untrained, pictures, options, telling):
-    done = pplc("predict", "--model", str(untrained(0)), str(pictures / "00.jpg"), *options, check=False)
-    assert done.returncode and telling in done.stderr and "Traceback" not in done.stderr
+def test_contradicting_options_are_one_line(pplc, untrained, image_folder, options, message):
+    done = pplc("predict", "--model", str(untrained(0)), str(image_folder / "00.jpg"), *options, check=False)
+    assert done.returncode and message in done.stderr and "Traceback" not in done.stderr
     assert not list(pplc.cwd.iterdir())
 
 
-def test_a_wrong_word_does_not_cost_an_old_file(pplc, untrained):
+def test_a_wrong_argument_does_not_overwrite_an_old_file(pplc, untrained):
     (pplc.cwd / "out.csv").write_text("years of work")
     (pplc.cwd / "empty").mkdir()
     done = pplc("predict", "--model", str(untrained(0)), "empty", "--output", "out.csv", "--force", check=False)
     assert "holds no images" in done.stderr and (pplc.cwd / "out.csv").read_text() == "years of work"
 
 
-def test_the_count_for_the_time_left(words, pictures):
+def test_images_are_counted_for_the_progress_bar(image_list, image_folder):
     stop = threading.Event()
-    assert count([words, str(pictures), "http://nowhere/x.jpg"], stop) == 41 * 75 + 42 + 1
-    assert count(["clip.mp4", words], stop) is None
+    assert count([image_list, str(image_folder), "http://nowhere/x.jpg"], stop) == 41 * 75 + 42 + 1
+    assert count(["clip.mp4", image_list], stop) is None
     stop.set()
-    assert count([words], stop) is None
+    assert count([image_list], stop) is None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_ray_gives_the_same_answers(suffix, untrained, predictor, pictures, tmp_path):
+def test_ray_gives_the_same_predictions(suffix, untrained, predictor, image_folder, tmp_path):
     pytest.importorskip("ray", reason="ray is not installed: pip install 'pplc[ray]'")
     out = tmp_path / f"out.{suffix}"
-    line = command(untrained(0), *[str(pictures)] * 8, "--output", out, "--on", "ray")
+    line = command(untrained(0), *[str(image_folder)] * 8, "--output", out, "--on", "ray")
     done = subprocess.run(line, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     rows = [json.loads(line) for f in out.glob("*.json") for line in f.read_text("utf-8").splitlines()]
     rows += [row for f in out.glob("*.csv") for row in read_rows(f)]
     rows += [row for f in out.glob("*.parquet") for row in read_rows(f)]
-    ours = list(predictor.predict([str(p) for p in sorted(pictures.iterdir())] * 8, top_k=2, many=True))
+    ours = list(predictor.predict([str(p) for p in sorted(image_folder.iterdir())] * 8, top_k=2, many=True))
     assert sorted((r["path"], r["label"] or "") for r in rows) == sorted((a.path, a.label or "") for a in ours)
     assert os.environ.get("RAY_ADDRESS") is None
     assert "already exists" in subprocess.run(line, capture_output=True, text=True, cwd=tmp_path).stderr
 
 
-def test_outputs_go_where_paths_are_chinese_and_new(predictor, pictures, tmp_path):
+def test_outputs_make_folders_with_chinese_names(predictor, image_folder, tmp_path):
     out = Path(tmp_path / "新 folder" / "答案.jsonl")
-    assert record(predictor, out, str(pictures / "猫.jpg"))[0].path.endswith("猫.jpg")
+    assert record(predictor, out, str(image_folder / "猫.jpg"))[0].path.endswith("猫.jpg")
     assert "猫.jpg" in out.read_text(encoding="utf-8")
 
 
-def test_the_engine_where_none_is_named(untrained, tmp_path):
-    from pplc_cli.predict.engines import pplc as own
+def test_the_default_engine(untrained, tmp_path):
     from pplc_cli.predict.engines.choose import default_engine
+    from pplc_cli.predict.engines.pplc import ready
 
     folder = untrained(0)
-    assert default_engine(folder, "float32", False) == "paddle"  # no export has checked another
+    assert default_engine(folder, "float32", False) == "paddle"  # no export has checked pplc
     assert default_engine(folder, "float32", True) == "pplc"
     for files, expected in ((["inference.onnx"], "onnxruntime"), (["inference.xml"], "openvino"), ([], "paddle")):
         place = tmp_path / expected
@@ -362,23 +365,23 @@ def test_the_engine_where_none_is_named(untrained, tmp_path):
     (place / "inference.json").touch()
     checked = {"engines": {"pplc": {"float32": {}}, "openvino": {"int8": {}}}}
     (place / "pplc.json").write_text(json.dumps(checked), encoding="utf-8")
-    assert default_engine(place, "float32", False) == ("pplc" if own.ready() else "paddle")
+    assert default_engine(place, "float32", False) == ("pplc" if ready() else "paddle")
     assert default_engine(place, "bfloat16", False) == "paddle"
     assert default_engine(place, "int8", False) == "openvino"
 
 
-def test_a_terminal_shows_rate_and_time_left(untrained, words, tmp_path):
+def test_a_terminal_shows_rate_and_time_left(untrained, image_list, tmp_path):
     import pty
 
     ours, theirs = pty.openpty()
-    line = command(untrained(0), words, "--output", tmp_path / "out.jsonl")
+    line = command(untrained(0), image_list, "--output", tmp_path / "out.jsonl")
     process = subprocess.Popen(line, stderr=theirs, env={**os.environ, "COLUMNS": "120", "TERM": "xterm"})
     os.close(theirs)
-    told = b""
+    shown = b""
     try:
         while piece := os.read(ours, 1 << 16):
-            told += piece
-    except OSError:  # the other end is closed
+            shown += piece
+    except OSError:  # the process has closed its end
         pass
     process.wait()
-    assert b"/3075" in told and b"images/s" in told and b"could not be used; the file names them" in told
+    assert b"/3075" in shown and b"images/s" in shown and b"could not be used; the file names them" in shown

@@ -1,4 +1,4 @@
-"""What words after pplc predict stand for: lazily, in a fixed order, and with a line for everything that is damaged."""
+"""Arguments of pplc predict become images: lazily, in a fixed order, and with an error for each damaged file."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def folder(tmp_path):
     return tmp_path / "in"
 
 
-def names(*words):
-    return [source.name for source in expand(map(str, words))]
+def names(*arguments):
+    return [source.name for source in expand(map(str, arguments))]
 
 
 def write_tar(path, mode, files):
@@ -43,7 +43,7 @@ def write_tar(path, mode, files):
 
 @pytest.fixture
 def jpegs(tmp_path):
-    """12 images' bytes under the names that they have in archives."""
+    """12 encoded images with their names in archives."""
     found = []
     for number in range(12):
         write_image(tmp_path / "one.jpg", random_image(number))
@@ -51,7 +51,7 @@ def jpegs(tmp_path):
     return found
 
 
-def test_folders_are_walked_in_the_order_of_split(folder):
+def test_folders_have_the_order_of_split(folder):
     expected = [folder / name for name in ("B.JPG", "a.jpg", "b/2.jpg", "b/猫 10.png")]
     assert names(folder) == [str(path) for path in expected]
     assert [path for path in list_files(folder) if path.suffix != ".txt"] == expected
@@ -78,7 +78,7 @@ def test_each_argument_has_one_kind(folder):
     assert {text: classify(text).kind for text in kinds} == kinds
 
 
-def test_as_many_images_are_counted_as_come(folder, jpegs, tmp_path):
+def test_the_count_is_the_number_of_images(folder, jpegs, tmp_path):
     write_tar(tmp_path / "in" / "shard.tar", "w", jpegs)
     (folder / "list.txt").write_text("a.jpg\n\nb/2.jpg 7\nhttp://host/x.jpg\n")
     for argument in (folder, folder / "*", folder / "b/*", folder / "list.txt", folder / "shard.tar", folder / "a.jpg"):
@@ -87,14 +87,14 @@ def test_as_many_images_are_counted_as_come(folder, jpegs, tmp_path):
         assert count([str(unknown)], threading.Event()) is None
 
 
-def test_words_are_looked_at_when_they_are_reached(folder):
+def test_arguments_are_read_one_after_the_other(folder):
     sources = expand([str(folder), str(folder / "nowhere-*.jpg")])
     assert len(list(islice(sources, 4))) == 4
     with pytest.raises(PredictError, match="matches no file"):
         next(sources)
 
 
-def test_lists_are_read_line_by_line_whatever_is_in_them(folder, tmp_path):
+def test_lists_may_hold_class_ids_urls_and_odd_names(folder, tmp_path):
     odd = b"\xffname.jpg"
     text = "\ufeffa.jpg\r\n\r\nb/2.jpg 7\nb\\2.jpg\nhttp://host/x.jpg\nmissing 3.jpg\n".encode() + b"x" * (1 << 16)
     (folder / "list.txt").write_bytes(text + b"\n" + odd + b"\n")
@@ -110,14 +110,14 @@ def test_lists_are_read_line_by_line_whatever_is_in_them(folder, tmp_path):
 @pytest.mark.parametrize(
     ("suffix", "mode"), [(".tar", "w"), (".tar.gz", "w:gz"), (".tgz", "w:gz"), (".tar.xz", "w:xz")]
 )
-def test_archives_give_their_images_under_both_names(jpegs, tmp_path, suffix, mode):
+def test_images_of_archives_are_named_after_both(jpegs, tmp_path, suffix, mode):
     files = [("readme.md", b"x"), *jpegs, ("photos 照/._00.jpg", b"x")]
     path = write_tar(tmp_path / f"shard{suffix}", mode, files)
     sources = list(expand([str(path)]))
     assert [(s.name, s.data) for s in sources] == [(f"{path}/{name}", data) for name, data in jpegs]
 
 
-def test_shards_come_by_glob_and_by_list(jpegs, tmp_path):
+def test_globs_and_lists_may_name_archives(jpegs, tmp_path):
     for number in range(3):
         write_tar(tmp_path / f"photos-{number:02d}.tar", "w", jpegs[4 * number : 4 * number + 4])
     expected = [f"{tmp_path}/photos-{n // 4:02d}.tar/{name}" for n, (name, _) in enumerate(jpegs)]
@@ -128,9 +128,9 @@ def test_shards_come_by_glob_and_by_list(jpegs, tmp_path):
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.booleans(), st.floats(0, 1, exclude_max=True))
-def test_a_cut_archive_is_never_taken_for_a_whole_one(jpegs, tmp_path, compressed, share):
+def test_a_cut_archive_has_an_error(jpegs, tmp_path, compressed, share):
     whole = write_tar(tmp_path / "whole.tar", "w", jpegs).read_bytes()
-    end = whole.rstrip(b"\0")  # cut within the end mark, no image is missing
+    end = whole.rstrip(b"\0")  # a cut in the zeros at the end loses no image
     content = gzip.compress(whole, 1) if compressed else end
     path = tmp_path / "cut.tar"
     path.write_bytes(content[: int(len(content) * share)])
@@ -140,7 +140,7 @@ def test_a_cut_archive_is_never_taken_for_a_whole_one(jpegs, tmp_path, compresse
 
 
 @pytest.mark.parametrize("place", [0, 3])
-def test_a_damaged_header_is_a_line_and_the_next_archive_is_read(jpegs, tmp_path, place):
+def test_a_damaged_header_is_an_error_and_the_next_archive_is_read(jpegs, tmp_path, place):
     path = write_tar(tmp_path / "bad.tar", "w", jpegs)
     data = bytearray(path.read_bytes())
     with tarfile.open(path) as archive:
@@ -153,7 +153,7 @@ def test_a_damaged_header_is_a_line_and_the_next_archive_is_read(jpegs, tmp_path
     assert sum(s.error is None for s in sources) == place + len(jpegs)
 
 
-def test_links_and_empty_archives_are_told(tmp_path, jpegs):
+def test_links_and_empty_archives_have_errors(tmp_path, jpegs):
     with tarfile.open(tmp_path / "links.tar", "w") as archive:
         member = tarfile.TarInfo("link.jpg")
         member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
@@ -165,16 +165,16 @@ def test_links_and_empty_archives_are_told(tmp_path, jpegs):
         link.decode()
 
 
-def write_video(path, frames=20, rate=10, turned=0):
-    """Frames that become brighter, the upper half red."""
+def write_video(path, frames=20, rate=10, rotated=0):
+    """Write frames that become brighter, with a red upper half."""
     av = pytest.importorskip("av", reason="the package av is not installed")
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=rate)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        if turned:
+        if rotated:
             if not hasattr(stream, "set_display_rotation"):
-                pytest.skip("this version of av cannot write turned videos")
-            stream.set_display_rotation(turned)
+                pytest.skip("this version of av cannot write rotated videos")
+            stream.set_display_rotation(rotated)
         for number in range(frames):
             image = np.full((48, 64, 3), 10 * number % 250, np.uint8)
             image[:24, :, 0] = 250
@@ -186,7 +186,7 @@ def write_video(path, frames=20, rate=10, turned=0):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mov", ".mkv"])
-def test_videos_give_frames_with_their_time(tmp_path, suffix):
+def test_frames_are_named_by_their_time(tmp_path, suffix):
     path = write_video(tmp_path / f"片 clip{suffix}")
     sources = list(expand([str(path)]))
     assert [s.name for s in sources] == [f"{path}#t={n / 10:.3f}" for n in range(20)]
@@ -198,14 +198,14 @@ def test_videos_give_frames_with_their_time(tmp_path, suffix):
     assert [s.name.rpartition("=")[2] for s in every] == ["0.000", "0.500", "1.000", "1.500"]
 
 
-def test_turned_videos_stand_upright(tmp_path):
-    path = write_video(tmp_path / "turned.mp4", frames=3, turned=90)
+def test_rotated_videos_are_upright(tmp_path):
+    path = write_video(tmp_path / "rotated.mp4", frames=3, rotated=90)
     pixels = next(expand([str(path)])).decode()
-    # Turned counterclockwise, the red upper half is on the left.
+    # Rotated counterclockwise, the red upper half is on the left.
     assert pixels.shape == (64, 48, 3) and pixels[30, 5, 0] > 220 > pixels[30, 40, 0]
 
 
-def test_damaged_videos_are_a_line(tmp_path):
+def test_damaged_videos_have_errors(tmp_path):
     path = write_video(tmp_path / "cut.avi", frames=60)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
@@ -216,7 +216,7 @@ def test_damaged_videos_are_a_line(tmp_path):
     assert "is broken or no video" in none.error
 
 
-def test_lists_and_images_come_on_standard_input(pplc, untrained, folder):
+def test_standard_input_may_be_a_list_or_an_image(pplc, untrained, folder):
     model = ["predict", "--model", str(untrained(0)), "--json", "--engine", "pplc", "-"]
     listed = pplc(*model, stdin=b"a.jpg\nb/2.jpg\n" * 30, cwd=folder).stdout.splitlines()
     given = pplc(*model, stdin=(folder / "a.jpg").read_bytes()).stdout.splitlines()

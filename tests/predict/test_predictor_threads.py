@@ -1,4 +1,4 @@
-"""One predictor asked by many threads, and two networks beside each other: nobody gets another's answer."""
+"""Predictions do not mix between threads that share a predictor, or between two networks in one process."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ def images():
     return [random_image(number) for number in range(90)]
 
 
-def scores(answers):
-    """Of all five labels, in their order."""
-    return np.array([[score for _, score in sorted(answer.top)] for answer in answers])
+def scores(predictions):
+    """The scores of all five labels, sorted by label."""
+    return np.array([[score for _, score in sorted(prediction.top)] for prediction in predictions])
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_threads_on_one_predictor_get_their_own_answers(untrained, images, engine):
+def test_threads_may_share_a_predictor(untrained, images, engine):
     predictor = Predictor(untrained(0), engine=engine, batch_size=7)
     expected = scores(predictor.predict(images, top_k=5))
-    assert np.abs(expected[1:] - expected[:-1]).max(1).min() > 1e-3  # a mixture would show
+    assert np.abs(expected[1:] - expected[:-1]).max(1).min() > 1e-3  # so that a mix-up would show
 
-    def ask(number):
-        # Some few at a time, on the engine of all threads; some in one go, through workers.
+    def predict_some(number):
+        # Few images go to the engine with all threads, many to the workers.
         chosen = np.random.default_rng(number).permutation(len(images))[: 5 if number % 2 else 60]
         return np.abs(scores(predictor.predict([images[i] for i in chosen], top_k=5)) - expected[chosen]).max()
 
     with ThreadPoolExecutor(8) as pool:
-        assert max(pool.map(ask, range(32))) < 1e-4
+        assert max(pool.map(predict_some, range(32))) < 1e-4
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -44,9 +44,9 @@ def test_two_networks_in_one_process_do_not_mix(untrained, images, engine):
     expected = [scores(predictor.predict(images, top_k=5)) for predictor in predictors]
     assert np.abs(expected[0] - expected[1]).max() > 0.1
 
-    def ask(number):
+    def predict_some(number):
         which = number % 2
         return np.abs(scores(predictors[which].predict(images, top_k=5)) - expected[which]).max()
 
     with ThreadPoolExecutor(4) as pool:
-        assert max(pool.map(ask, range(12))) < 1e-4
+        assert max(pool.map(predict_some, range(12))) < 1e-4

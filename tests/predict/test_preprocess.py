@@ -1,4 +1,4 @@
-"""What engines are fed with: bytes resized as OpenCV does it, and normalised where they are read."""
+"""Preprocessing for engines: the resize equals OpenCV's, and uint8 and float32 inputs give equal outputs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_installed_opencv_resizes_like_this():
 
 @given(rows=sides, columns=sides, height=sides, width=sides, seed=st.integers(0, 2**32 - 1), mirrored=st.booleans())
 @settings(max_examples=500, deadline=None)
-def test_a_crop_of_a_resized_image_is_opencvs(rows, columns, height, width, seed, mirrored):
+def test_a_crop_of_a_resized_image_equals_opencv(rows, columns, height, width, seed, mirrored):
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (rows, columns, 3), np.uint8)
     image = image[:, ::-1] if mirrored else image
@@ -45,7 +45,7 @@ def test_a_crop_of_a_resized_image_is_opencvs(rows, columns, height, width, seed
     assert (memory[:32] == 7).all() and (memory[-32:] == 7).all()
 
 
-def test_half_the_size_is_opencvs():
+def test_half_the_size_equals_opencv():
     image = random_image(1, (64, 90))
     out = np.empty((32, 45, 3), np.uint8)
     crop_of_resized(image, (32, 45), (0, 0), out)
@@ -71,7 +71,7 @@ print("done")
 """
 
 
-def test_nothing_beside_a_image_is_read():
+def test_no_memory_beside_an_image_is_read():
     done = subprocess.run([sys.executable, "-c", GUARDED], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
@@ -95,7 +95,7 @@ def graph(untrained):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("transforms", TRANSFORMS)
 @pytest.mark.parametrize("normalize", ["Normalize", {"Normalize": NORMALIZE}], ids=["usual", "other"])
-def test_pixels_give_the_answers_of_floats(graph, transforms, normalize, precision):
+def test_uint8_inputs_give_the_outputs_of_floats(graph, transforms, normalize, precision):
     pipeline = Pipeline([*TRANSFORMS[transforms], normalize], training=False)
     images = [random_image(seed, size) for seed, size in enumerate([(40, 60), (61, 47), (32, 32), (64, 64), (33, 200)])]
     floats, pixels = FloatInput(pipeline), Uint8Input(pipeline)
@@ -137,20 +137,20 @@ class ColourEngine:
         return self
 
 
-def test_engines_with_preprocessing_get_the_decoded_images():
+def test_engines_with_preprocessing_get_decoded_images():
     pipeline = Pipeline([*TRANSFORMS["resize"], "Normalize"], training=False)
-    entrance = input_for(ColourEngine(), pipeline)
-    assert isinstance(entrance, ImageInput)
+    engine_input = input_for(ColourEngine(), pipeline)
+    assert isinstance(engine_input, ImageInput)
     images = [random_image(seed, (20 + seed, 30)) for seed in range(4)]
-    batch = entrance.empty(5)
+    batch = engine_input.empty(5)
     for index, image in enumerate(images):
-        entrance.write(image, batch, index)
+        engine_input.write(image, batch, index)
     assert all(given is image for given, image in zip(batch, images))  # no copies
-    assert np.array_equal(entrance.run(ColourEngine(), batch, 3), ColourEngine().run_images(images[:3]))
+    assert np.array_equal(engine_input.run(ColourEngine(), batch, 3), ColourEngine().run_images(images[:3]))
 
 
 @pytest.mark.parametrize("many", [False, True])
-def test_a_predictor_with_such_an_engine_skips_unusable_images(untrained, many):
+def test_such_engines_get_no_unusable_images(untrained, many):
     predictor = Predictor(untrained(0), engine="pplc", workers=2)
     predictor.engine, predictor.input = ColourEngine(), ImageInput()
     predictor.labels = ["red", "green", "blue"]
@@ -166,7 +166,7 @@ def test_the_cheapest_input_is_chosen(graph):
     assert isinstance(input_for(PplcEngine(graph), normalized_first), FloatInput)
 
 
-def test_pixels_of_another_size_are_refused_in_one_line(graph):
+def test_images_of_another_size_are_refused_in_one_line(graph):
     (*_, normalize) = Pipeline([*TRANSFORMS["resize"], "Normalize"], training=False).sample
     with pytest.raises(PredictError, match=r"expected images \(N, 3, 32, 32\), got \(2, 3, 32, 40\)"):
         PplcEngine(graph).run_pixels(np.zeros((2, 32, 40, 3), np.uint8), normalize)

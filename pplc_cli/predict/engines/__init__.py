@@ -1,1 +1,1 @@
-"""Inference engines behind one interface."""
+"""Inference engines with one interface."""

@@ -1,4 +1,4 @@
-"""``--engine auto``: the fastest engine for a network on this machine, measured once and remembered."""
+"""``--engine auto``: measure which engine runs a network fastest on this machine, and remember the result."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from pplc_cli.predict.engines.open import open_engine
 from pplc_cli.predict.exported_model import read_exported
 
 FORMAT = 1
-# In the order in which they stand for what is right. PaddleX is not among them: its network is paddle's.
+# The first that can run a network in float32 is the reference for all. PaddleX is left out: it runs paddle's network.
 CANDIDATES = ("paddle", "onnxruntime", "openvino", "pplc")
 BATCH = 16
-# Largest difference of a probability from float32 that counts as agreeing; of features, in parts of the largest one.
-# bfloat16 has 8 bits and int8 as many, which add up over layers: what they cost in accuracy is measured at export.
+# Largest accepted difference of a probability from float32; for features, relative to the largest feature. The rounding
+# errors of bfloat16 and int8, 8 bits each, add up over layers; export measures what they cost in accuracy.
 LIMITS = {"float32": 1e-4, "bfloat16": 0.1, "int8": 0.3}
-ROUNDS, TURN_SECONDS = 5, 0.1  # of each engine at each batch size
+ROUNDS, TURN_SECONDS = 5, 0.1  # per engine and batch size
 
 
 @dataclasses.dataclass(frozen=True)
 class EngineTime:
-    """One engine on this machine.
+    """The speed of one engine on this machine.
 
     Attributes:
         engine: its name.
-        latency: milliseconds of one image.
-        rate: images a second in batches of :data:`BATCH`.
-        difference: from the reference's answers, see :data:`LIMITS`.
-        reason: why it is left out; None where it is not.
+        latency: milliseconds per image, one image at a time.
+        rate: images per second in batches of :data:`BATCH`.
+        difference: largest difference from the reference's outputs, see :data:`LIMITS`.
+        reason: why the engine is excluded; None if it is not.
     """
 
     engine: str
@@ -53,13 +53,13 @@ class EngineTime:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """What :func:`choose` chose.
+    """The result of :func:`choose`.
 
     Attributes:
-        measured: every candidate, those left out too.
-        batch_size: what it was chosen for; the rate counts for more than one image, else the latency.
-        remembered: whether it is kept for the next time.
-        measured_now: whether this call measured, else an earlier one did.
+        measured: every candidate, including excluded ones.
+        batch_size: 1: the lowest latency wins; otherwise the highest rate.
+        remembered: whether the measurement is stored for later calls.
+        measured_now: whether this call measured; False if it read a stored measurement.
     """
 
     measured: tuple[EngineTime, ...]
@@ -73,14 +73,14 @@ class Choice:
         return self._ranking()[0].engine
 
     def sentence(self) -> str:
-        """What to tell the user, in one line."""
+        """Describe the choice in one line."""
         best, *others = self._ranking()
         compared = ", ".join(f"{other.engine} {self._figure(other)}" for other in others)
         unit = "ms an image" if self.batch_size == 1 else f"images/s in batches of {BATCH}"
         text = f"engine auto: {best.engine}, {self._figure(best)} {unit}" + (f" ({compared})" if compared else "")
-        wrong = [m for m in self.measured if m.reason and m.difference is not None]
+        differing = [m for m in self.measured if m.reason and m.difference is not None]
         unable = [m.engine for m in self.measured if m.reason and m.difference is None]
-        text += "".join(f"; {m.engine} left out: {m.reason}" for m in wrong)
+        text += "".join(f"; {m.engine} left out: {m.reason}" for m in differing)
         text += f"; not with {', '.join(unable)}" if unable else ""
         return text + ("; remembered" if self.remembered else "")
 
@@ -101,57 +101,57 @@ def choose(
     batch_size: int = 1,
     remember: bool = True,
 ) -> Choice:
-    """Measure the installed engines that can run a folder in turn, check that they agree, and take the fastest.
+    """Choose the fastest of the installed engines that can run a folder and agree on its outputs.
 
-    A second call for the same network, machine and versions reads what the first one found, from ``engines`` in the
-    cache folder (PPLC_CACHE).
+    The measurement is stored in ``engines`` in the cache folder (PPLC_CACHE), and read for the same network on the
+    same machine with the same versions.
 
     Args:
-        folder: an exported one.
+        folder: an exported model.
         threads: None: :func:`pplc_cli.base.hardware.physical_cores`.
         precision: one of :data:`pplc_cli.config.sections.PRECISIONS`.
-        features: for what the classifier reads instead of probabilities.
-        batch_size: 1 to choose for one image at a time, else for many.
-        remember: read and write the memory.
+        features: run the network up to its embedding.
+        batch_size: 1: choose for one image at a time; otherwise for many images.
+        remember: read and store the measurement.
 
     Raises:
-        PredictError: it is no exported folder, or no engine can run it; with each engine's reason.
+        PredictError: the folder holds no exported model, or no engine can run it; with each engine's reason.
     """
     from pplc_cli.data.synthetic import random_images
 
-    description = read_exported(folder)
+    model = read_exported(folder)
     threads = threads or physical_cores()
     options = {"precision": precision, "threads": threads, "features": features}
-    memory = _memory(description.folder, options)
-    known = _read(memory) if remember else None
-    if known is not None:
-        return Choice(known, batch_size, remembered=True, measured_now=False)
-    measured = _measure(description.folder, options, random_images(BATCH, description.pipeline.size))
+    file = _memory_file(model.folder, options)
+    stored = _read(file) if remember else None
+    if stored is not None:
+        return Choice(stored, batch_size, remembered=True, measured_now=False)
+    measured = _measure(model.folder, options, random_images(BATCH, model.pipeline.size))
     if all(m.reason for m in measured):
         reasons = "; ".join(f"{m.engine}: {m.reason}" for m in measured)
-        raise PredictError(f"no engine can run {description.folder} in {precision}: {reasons}")
-    kept = remember and _write(memory, measured)
+        raise PredictError(f"no engine can run {model.folder} in {precision}: {reasons}")
+    kept = remember and _write(file, measured)
     return Choice(measured, batch_size, remembered=kept, measured_now=True)
 
 
 def _measure(folder: Path, options: Mapping[str, Any], images: np.ndarray) -> tuple[EngineTime, ...]:
     engines: dict[str, Engine] = {}
     reasons = {name: reason for name, reason in installed().items() if name in CANDIDATES and reason}
-    answers: dict[str, np.ndarray] = {}
+    outputs: dict[str, np.ndarray] = {}
     for name in CANDIDATES:
         if name in reasons:
             continue
         try:
             engine = open_engine(folder, name, **options)
-            answers[name] = engine.run(images)
+            outputs[name] = engine.run(images)
             engines[name] = engine
         except PredictError as error:
             reasons[name] = str(error)
-    reference = _reference(folder, options, images, answers)
-    differences = {name: _difference(answer, reference, options["features"]) for name, answer in answers.items()}
+    reference = _reference(folder, options, images, outputs)
+    differences = {name: _difference(output, reference, options["features"]) for name, output in outputs.items()}
     for name, difference in differences.items():
         if not difference <= LIMITS[options["precision"]]:  # NaN too
-            reasons[name] = f"its answers differ by {difference:.2g}"
+            reasons[name] = f"its outputs differ by {difference:.2g}"
             del engines[name]
     one, many = (_median_seconds(engines, images[:count]) for count in (1, len(images)))
     found = []
@@ -164,18 +164,18 @@ def _measure(folder: Path, options: Mapping[str, Any], images: np.ndarray) -> tu
 
 
 def _median_seconds(engines: Mapping[str, Engine], images: np.ndarray) -> dict[str, float]:
-    """Seconds of a batch, by the name of the engine."""
+    """Median seconds per batch, by the name of the engine."""
     runs = [functools.partial(engine.run, images) for engine in engines.values()]
     times = time_in_turns(runs, rounds=ROUNDS, seconds=TURN_SECONDS)
     return {name: statistics.median(taken) for name, taken in zip(engines, times)}
 
 
 def _reference(
-    folder: Path, options: Mapping[str, Any], images: np.ndarray, answers: Mapping[str, np.ndarray]
+    folder: Path, options: Mapping[str, Any], images: np.ndarray, outputs: Mapping[str, np.ndarray]
 ) -> Optional[np.ndarray]:
-    """The answers in float32 of the first candidate that has them."""
+    """The float32 outputs of the first candidate that can run the network."""
     if options["precision"] == "float32":
-        return next((answers[name] for name in CANDIDATES if name in answers), None)
+        return next((outputs[name] for name in CANDIDATES if name in outputs), None)
     for name in CANDIDATES:
         try:
             return open_engine(folder, name, **{**options, "precision": "float32"}).run(images)
@@ -184,15 +184,15 @@ def _reference(
     return None
 
 
-def _difference(answer: np.ndarray, reference: Optional[np.ndarray], features: bool) -> float:
-    if reference is None or reference.shape != answer.shape:
+def _difference(output: np.ndarray, reference: Optional[np.ndarray], features: bool) -> float:
+    if reference is None or reference.shape != output.shape:
         return float("nan")
-    difference = np.abs(answer.astype(np.float64) - reference).max()
+    difference = np.abs(output.astype(np.float64) - reference).max()
     return float(difference / (np.abs(reference).max() or 1.0) if features else difference)
 
 
-def _memory(folder: Path, options: Mapping[str, Any]) -> Path:
-    """The file that remembers: named by what the network is, how it runs, and on what."""
+def _memory_file(folder: Path, options: Mapping[str, Any]) -> Path:
+    """The file of a measurement, named by a hash of the network, the options and the machine."""
     from pplc_cli.base.cache_dir import cache_folder, sha256_of
     from pplc_cli.base.hardware import facts
 
@@ -202,10 +202,10 @@ def _memory(folder: Path, options: Mapping[str, Any]) -> Path:
     return cache_folder() / "engines" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
-def _read(memory: Path) -> Optional[tuple[EngineTime, ...]]:
-    """What an earlier call found; None where there is nothing usable."""
+def _read(file: Path) -> Optional[tuple[EngineTime, ...]]:
+    """The stored measurement; None if there is none or it is damaged."""
     try:
-        content = json.loads(memory.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
         found = tuple(EngineTime(**entry) for entry in content["measured"])
         able = [m for m in found if m.reason is None]
         if not able or any(m.engine not in CANDIDATES for m in found):
@@ -217,9 +217,9 @@ def _read(memory: Path) -> Optional[tuple[EngineTime, ...]]:
         return None
 
 
-def _write(memory: Path, measured: tuple[EngineTime, ...]) -> bool:
+def _write(file: Path, measured: tuple[EngineTime, ...]) -> bool:
     try:
-        write_json(memory, {"format": FORMAT, "measured": [dataclasses.asdict(m) for m in measured]})
+        write_json(file, {"format": FORMAT, "measured": [dataclasses.asdict(m) for m in measured]})
         return True
-    except PplcError:  # a cache that cannot be written costs a measurement, not an answer
+    except PplcError:  # without a writable cache, the next call measures again
         return False

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -11,17 +11,15 @@ from pplc_cli.base.errors import PredictError
 
 if TYPE_CHECKING:
     from pplc_cli.data.transforms.basic import Normalize
-from collections.abc import Callable
-from typing import Any
 
 
 class Engine(Protocol):
-    """An exported network, ready to run; safe to use from several threads at once.
+    """An exported network, ready to run; thread-safe.
 
     Attributes:
         name: one of :data:`ENGINES`.
-        precision: one of :data:`PRECISIONS`, in which the products are computed; what goes in and comes out is float32.
-        threads: of its kernels.
+        precision: one of :data:`PRECISIONS`, that of the multiplications; inputs and outputs are float32.
+        threads: threads that one run uses.
     """
 
     name: str
@@ -29,56 +27,53 @@ class Engine(Protocol):
     threads: int
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """float32 (N, 3, H, W), normalised, to float32 (N, classes), probabilities, or (N, features)."""
+        """Run normalised images, float32 (N, 3, H, W); returns probabilities or features, float32 (N, outputs)."""
         ...
 
     def single(self) -> Engine:
-        """The same network for one thread of many, sharing what memory it can; of one thread where that helps.
+        """The same network for one of several worker threads; shares memory, and runs single-threaded if that helps.
 
-        Paddle's engines cannot run side by side in a process, so theirs take turns with all their threads.
+        Paddle's engines cannot run in parallel within a process, so they return themselves and take turns.
         """
         ...
 
 
 @runtime_checkable
 class PixelEngine(Engine, Protocol):
-    """An engine that also takes pixels of images that have their size, and normalises them as it reads them."""
+    """An engine that also takes uint8 images of the network's size, and normalises them as it reads them."""
 
     def run_pixels(self, images: np.ndarray, normalize: Normalize) -> np.ndarray:
-        """uint8 RGB (N, H, W, 3) to what :meth:`run` would give of the same images normalised, to the last bit."""
+        """Run images, uint8 RGB (N, H, W, 3); bit-equal to :meth:`run` on the same images normalised."""
         ...
 
 
 @runtime_checkable
 class ImageEngine(Engine, Protocol):
-    """An engine that also takes decoded images, because it brings its own preprocessing: PaddleX.
-
-    ``isinstance(engine, ImageEngine)`` tells them apart.
-    """
+    """An engine that also takes decoded images and preprocesses them itself: PaddleX."""
 
     def run_images(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """uint8 RGB images (H, W, 3) of any sizes, one batch, to probabilities, float32 (N, classes)."""
+        """Run one batch of uint8 RGB images (H, W, 3) of any sizes; returns probabilities, float32 (N, classes)."""
         ...
 
 
 def run_in_batches(
     run: Callable[[np.ndarray], np.ndarray], images: np.ndarray, shape: Sequence[Any], where: object
 ) -> np.ndarray:
-    """Run images through a network that may be of one batch size only; the last batch is filled with zeros.
+    """Run images through a network that may have a fixed batch size; the last batch is padded with zeros.
 
     Args:
-        run: takes and gives contiguous arrays.
+        run: runs one contiguous batch.
         images: float32 (N, 3, H, W).
-        shape: of the network's input; what is no positive number there is free.
-        where: what errors name.
+        shape: shape of the network's input; an entry that is no positive number is variable.
+        where: named in errors.
 
     Raises:
-        PredictError: the images have not the size that the network asks for.
+        PredictError: the images do not have the network's input size.
     """
     batch, *sides = (side if isinstance(side, int) and side > 0 else 0 for side in shape)
     if images.ndim != 4 or any(side not in (0, given) for side, given in zip(sides, images.shape[1:])):
         wanted = ", ".join(str(side) if side else "any" for side in sides)
-        raise PredictError(f"{where}: expected images of the shape (N, {wanted}), got {images.shape}")
+        raise PredictError(f"{where}: expected images of shape (N, {wanted}), got {images.shape}")
     images = np.ascontiguousarray(images, np.float32)
     if batch in (0, len(images)):
         return run(images)

@@ -1,4 +1,4 @@
-"""From what a user asked for to an engine: the default, the fastest one, or a name."""
+"""Open the engine that a user names, the default one, or the fastest."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ def open_chosen(
     mkldnn: bool = True,
     batch_size: int = 1,
 ) -> tuple[Engine, Optional[str]]:
-    """Load an exported folder with the engine that was asked for.
+    """Load an exported folder with an engine that may be ``default`` or ``auto``.
 
     Args:
-        folder: what ``pplc export`` or PaddleX 3 wrote.
+        folder: the folder that ``pplc export`` or PaddleX 3 wrote.
         name: see :class:`pplc_cli.predict.predictor.Predictor`.
         precision, threads, features: see :func:`pplc_cli.predict.engines.open.open_engine`.
-        mkldnn: False is of the engine paddle alone.
-        batch_size: ``auto`` asks for the shortest time of one image, or for the most images a second.
+        mkldnn: False selects the engine paddle without oneDNN.
+        batch_size: 1: ``auto`` chooses the lowest latency; otherwise the highest rate.
 
     Returns:
-        It, and why ``auto`` took it.
+        The engine, and why ``auto`` chose it.
 
     Raises:
-        PredictError: the engine is unknown, not installed, or cannot run this.
+        PredictError: the engine is unknown, not installed, or cannot run this network.
     """
     note = None
     if not mkldnn:
         if name not in ("default", "paddle") or features:
-            raise PredictError("oneDNN can be left out of the engine paddle only; leave out --no-mkldnn, or --engine")
+            raise PredictError("--no-mkldnn applies to the engine paddle only; leave out --no-mkldnn, or --engine")
         from pplc_cli.predict.engines.paddle import PaddleEngine
 
         return PaddleEngine(folder, mkldnn=False, threads=threads, precision=precision), None
@@ -54,13 +54,13 @@ def open_chosen(
 
 
 def default_engine(folder: Path, precision: str, features: bool) -> str:
-    """What runs a folder where no engine is named.
+    """The engine for a folder if the user names none.
 
-    ``pplc`` where the export was checked with it and its kernels are compiled here, else ``paddle``; another where
-    these two lack the files, the precision or the embeddings.
+    ``pplc`` if the export was checked with it and its kernels are compiled on this machine, otherwise ``paddle``; a
+    third engine if neither has the files, the precision or the embeddings.
     """
     found = read_sidecar(folder).get("engines")
-    checked: dict[str, Any] = found if isinstance(found, dict) else {}  # that the export compared, by their precisions
+    checked: dict[str, Any] = found if isinstance(found, dict) else {}  # engines that export compared -> precisions
     if precision == "int8":
         return next((engine for engine, precisions in checked.items() if "int8" in precisions), "onnxruntime")
     if not any((folder / name).is_file() for name in ("inference.json", "inference.pdmodel")):
@@ -71,7 +71,7 @@ def default_engine(folder: Path, precision: str, features: bool) -> str:
 
         return "onnxruntime" if unsupported() else "pplc"
     if precision in checked.get("pplc", {}):
-        from pplc_cli.predict.engines import pplc as own
+        from pplc_cli.predict.engines.pplc import ready
 
-        return "pplc" if own.ready() else "paddle"
+        return "pplc" if ready() else "paddle"
     return "paddle"

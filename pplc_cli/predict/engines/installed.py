@@ -13,20 +13,20 @@ _PACKAGES = {
     "openvino": "openvino",
     "paddlex": "paddlex",
 }
-_EXTRAS = {"onnxruntime": "'pplc[onnxruntime]'", "openvino": "'pplc[openvino]'"}  # the others come with pplc
+_EXTRAS = {"onnxruntime": "'pplc[onnxruntime]'", "openvino": "'pplc[openvino]'"}  # the other packages come with pplc
 
 
 def not_installed(name: str) -> str:
-    """What to tell who asks for an engine whose package is missing."""
+    """The message for an engine whose package is missing."""
     return f"the engine {name} is not installed; install it with: pip install {_EXTRAS.get(name, 'pplc')}"
 
 
 def installed() -> dict[str, Optional[str]]:
-    """Every engine with None, or with what to do where its package is missing; nothing is imported."""
-    return {name: None if _is_there(package) else not_installed(name) for name, package in _PACKAGES.items()}
+    """Map each engine to None, or to how to install its missing package; imports no package."""
+    return {name: None if _is_installed(package) else not_installed(name) for name, package in _PACKAGES.items()}
 
 
-def _is_there(package: str) -> bool:
+def _is_installed(package: str) -> bool:
     try:
         return importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):

@@ -1,4 +1,4 @@
-"""What engines for ONNX read of an exported folder, and how images reach networks of a fixed batch."""
+"""Find or make the ONNX file of an exported folder."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ ONNX, INT8 = "inference.onnx", "inference_int8.onnx"
 
 
 def onnx_source(folder: Path, *, precision: str = "float32", features: bool = False) -> Union[Path, bytes]:
-    """An ONNX file of the folder, or the content of one made from what else is there.
+    """The ONNX file of a folder, or the content of one converted in memory.
 
     Args:
-        folder: an exported one; without an ONNX file, Paddle's files are turned into ONNX in memory, simplified.
-        precision: int8 reads ``inference_int8.onnx``, all others read the same.
+        folder: an exported model; without an ONNX file, Paddle's files are simplified and converted.
+        precision: int8 reads ``inference_int8.onnx``; all others read ``inference.onnx``.
         features: end the network at its embedding, see :func:`pplc_cli.predict.engines.open.open_engine`.
 
     Raises:
-        PredictError: there is nothing to read, the network is unknown, or the package onnx is needed and missing.
+        PredictError: a file is missing, the network cannot be converted, or the package onnx is missing.
     """
     file = folder / (INT8 if precision == "int8" else ONNX)
     if precision == "int8" and not file.is_file():
@@ -29,7 +29,7 @@ def onnx_source(folder: Path, *, precision: str = "float32", features: bool = Fa
     if file.is_file():
         return _features_of(file) if features else file
     if not (folder / "inference.json").is_file():
-        raise PredictError(f"{folder}: neither {ONNX} nor inference.json is there; expected what pplc export wrote")
+        raise PredictError(f"{folder}: {ONNX} and inference.json are missing; expected a folder that pplc export wrote")
     from pplc_cli.kernels.graph.onnx_writer import to_onnx
     from pplc_cli.kernels.graph.paddle_reader import read_paddle
     from pplc_cli.kernels.graph.simplify import simplify
@@ -42,9 +42,9 @@ def onnx_source(folder: Path, *, precision: str = "float32", features: bool = Fa
 
 
 def _features_of(file: Path) -> bytes:
-    """The network of a file up to the input of its last matrix product, and of a factor before that.
+    """Cut a network at the input of its last matrix product, or before a factor that precedes it.
 
-    That is where :meth:`pplc_cli.kernels.graph.graph.Graph.features` cuts a simplified network.
+    :meth:`pplc_cli.kernels.graph.graph.Graph.features` cuts a simplified network at the same place.
     """
     try:
         import onnx
@@ -54,8 +54,8 @@ def _features_of(file: Path) -> bytes:
         ) from None
     try:
         model = onnx.load(str(file))
-    except Exception as error:  # protobuf's own kinds
-        raise PredictError(f"{file}: is no ONNX file: {one_line(error, stack=True)}") from None
+    except Exception as error:  # of protobuf's own classes
+        raise PredictError(f"{file}: is not an ONNX file: {one_line(error, stack=True)}") from None
     graph = model.graph
     product = next((node for node in reversed(graph.node) if node.op_type in ("Gemm", "MatMul")), None)
     if product is None:

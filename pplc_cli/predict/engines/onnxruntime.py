@@ -1,4 +1,4 @@
-"""ONNX Runtime."""
+"""The engine ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pplc_cli.predict.engines.onnx_source import onnx_source
 
 
 class OnnxRuntimeEngine:
-    """A network in ONNX; see :class:`pplc_cli.predict.engines.base.Engine`."""
+    """An ONNX network in ONNX Runtime; see :class:`pplc_cli.predict.engines.base.Engine`."""
 
     name = "onnxruntime"
 
@@ -25,9 +25,9 @@ class OnnxRuntimeEngine:
 
         Args:
             source: from :func:`pplc_cli.predict.engines.onnx_source.onnx_source`.
-            precision: what it holds.
-            threads: of its kernels.
-            where: what errors name.
+            precision: the precision of that network.
+            threads: threads per run.
+            where: named in errors.
 
         Raises:
             PredictError: ONNX Runtime is not installed or cannot load the network.
@@ -40,16 +40,16 @@ class OnnxRuntimeEngine:
         self.precision, self.threads = precision, threads
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1  # these networks are chains
+        options.inter_op_num_threads = 1  # these networks have no parallel branches
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.log_severity_level = 3  # errors, which are raised too
-        # Its threads wait in a busy loop between layers, which is fast, but not between runs, where others need them.
+        options.log_severity_level = 3  # only errors, which are also raised
+        # Threads spin between layers, which is fast, but not between runs, when other threads need the cores.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session: Any = onnxruntime.InferenceSession(
                 source if isinstance(source, bytes) else str(source), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # ONNX Runtime's own kinds
+        except Exception as error:  # of ONNX Runtime's own classes
             raise PredictError(
                 f"{where}: ONNX Runtime cannot load this network: {one_line(error, stack=True)}"
             ) from None
@@ -61,7 +61,7 @@ class OnnxRuntimeEngine:
         self._single = self if threads == 1 else None
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """float32 (N, 3, H, W), normalised, to float32 (N, classes) or (N, features); sessions are thread-safe."""
+        """See :meth:`pplc_cli.predict.engines.base.Engine.run`; calls run in parallel."""
         return run_in_batches(self._run, images, self._input.shape, self._where)
 
     def _run(self, images: np.ndarray) -> np.ndarray:
@@ -69,7 +69,7 @@ class OnnxRuntimeEngine:
         return result.reshape(len(images), -1)
 
     def single(self) -> OnnxRuntimeEngine:
-        """One for all threads: a session of one thread computes on the thread that calls it."""
+        """One engine for all workers: a session with one thread computes on the calling thread."""
         with self._lock:
             if self._single is None:
                 self._single = OnnxRuntimeEngine(self._source, precision=self.precision, threads=1, where=self._where)

@@ -1,23 +1,14 @@
-"""Open an engine by its name."""
+"""Open an inference engine by its name."""
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from pathlib import Path
 from typing import Optional
 
 from pplc_cli.base.errors import PredictError
 from pplc_cli.config.sections import ENGINES
 from pplc_cli.predict.engines.base import Engine
-
-_MODULES = {
-    "paddle": "paddle",
-    "pplc": "pplc",
-    "onnxruntime": "onnxruntime",
-    "openvino": "openvino",
-    "paddlex": "paddlex",
-}  # fmt: skip
 
 
 def open_engine(
@@ -31,20 +22,20 @@ def open_engine(
     """Load an exported folder.
 
     Args:
-        folder: what ``pplc export`` or PaddleX 3 wrote.
+        folder: the folder that ``pplc export`` or PaddleX 3 wrote.
         name: one of :data:`ENGINES`.
         precision: one of :data:`PRECISIONS`.
         threads: None: :func:`pplc_cli.base.hardware.physical_cores`.
-        features: give what the classifier reads, 1280 numbers of a PP-LCNet, instead of probabilities.
+        features: return the penultimate-layer embedding (1280 floats for PP-LCNet) instead of probabilities.
 
     Raises:
-        PredictError: the folder lacks what this engine reads, the engine does not know this network or precision, or
-            its package is not installed; the text says what to do.
+        PredictError: a file that this engine needs is missing, the engine does not support this network or precision,
+            or its package is not installed.
     """
-    if name not in _MODULES:
+    if name not in ENGINES:
         from pplc_cli.base.schema import did_you_mean
 
         raise PredictError(f"expected an engine of {', '.join(ENGINES)}, got {name!r}{did_you_mean(name, ENGINES)}")
-    module = importlib.import_module(f"pplc_cli.predict.engines.{_MODULES[name]}")
+    module = importlib.import_module(f"pplc_cli.predict.engines.{name}")  # each engine has a module of its name
     engine: Engine = module.open_folder(folder, precision=precision, threads=threads, features=features)
     return engine

@@ -1,4 +1,4 @@
-"""OpenVINO's own runtime."""
+"""The engine OpenVINO."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IR = "inference.xml"
 
 
 class OpenVinoEngine:
-    """A network in OpenVINO's own form or ONNX; see :class:`pplc_cli.predict.engines.base.Engine`."""
+    """A network in OpenVINO's own format or ONNX; see :class:`pplc_cli.predict.engines.base.Engine`."""
 
     name = "openvino"
 
@@ -27,9 +27,9 @@ class OpenVinoEngine:
 
         Args:
             source: ``inference.xml``, or from :func:`pplc_cli.predict.engines.onnx_source.onnx_source`.
-            precision: in which to compute; int8 has to be in the file.
-            threads: of its kernels.
-            where: what errors name.
+            precision: the precision to compute in; for int8, the file holds the int8 network.
+            threads: threads per run.
+            where: named in errors.
 
         Raises:
             PredictError: OpenVINO is not installed, cannot load the network, or this CPU lacks the precision.
@@ -52,14 +52,14 @@ class OpenVinoEngine:
             self._network: Any = self._core.read_model(source if isinstance(source, bytes) else str(source))
             self._shape = [side.get_length() if side.is_static else 0 for side in self._network.input().partial_shape]
             request = self._request(1)
-        except Exception as error:  # OpenVINO's own kinds
+        except Exception as error:  # of OpenVINO's own classes
             raise PredictError(f"{where}: OpenVINO cannot load this network: {one_line(error, stack=True)}") from None
         kept = request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT").to_string()
         if precision == "bfloat16" and kept != "bf16":
-            raise PredictError("this CPU has no bfloat16 that OpenVINO uses; expected --precision float32")
+            raise PredictError("OpenVINO does not support bfloat16 on this CPU; expected --precision float32")
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """float32 (N, 3, H, W), normalised, to float32 (N, classes) or (N, features); one caller at a time."""
+        """See :meth:`pplc_cli.predict.engines.base.Engine.run`; one call runs at a time."""
         return run_in_batches(self._run, images, self._shape, self._where)
 
     def _run(self, images: np.ndarray) -> np.ndarray:
@@ -68,7 +68,7 @@ class OpenVinoEngine:
         return result.reshape(len(images), -1)
 
     def _request(self, batch: int) -> Any:
-        """What runs a batch: one image has a network compiled for its shape, 0.8 of the time; others share one."""
+        """The request for a batch size; one image has its own, compiled for its shape, in 0.8 of the time."""
         alone = batch == 1 and not self._shape[0] and all(self._shape[1:])
         if alone not in self._requests:
             network = self._network.clone()
@@ -79,7 +79,7 @@ class OpenVinoEngine:
         return self._requests[alone]
 
     def single(self) -> OpenVinoEngine:
-        """One of its own for each thread, since a request serves one caller."""
+        """A new engine for each worker, since a request serves one caller."""
         return OpenVinoEngine(self._source, precision=self.precision, threads=1, where=self._where)
 
 

@@ -1,4 +1,4 @@
-"""Paddle Inference with oneDNN."""
+"""The engine Paddle Inference, with oneDNN."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.predict.engines.base import run_in_batches
 
-# Shapes whose oneDNN primitives are kept: without a limit, memory grows with every new shape. With it, batches of 1 to
-# 32 images at random settle at 1.5 times the memory of batches of one size, so nothing is padded to a fixed batch.
+# Shapes whose oneDNN primitives are cached: without a limit, memory grows with every new shape. With it, random batch
+# sizes of 1 to 32 take 1.5 times the memory of one batch size, so batches need no padding to a fixed size.
 MKLDNN_CACHE = 10
 
 
 class PaddleEngine:
-    """An exported model that runs batches; see :class:`pplc_cli.predict.engines.base.Engine`."""
+    """An exported model in Paddle Inference; see :class:`pplc_cli.predict.engines.base.Engine`."""
 
     name = "paddle"
 
@@ -42,7 +42,7 @@ class PaddleEngine:
         from paddle import inference
 
         if precision == "bfloat16" and not paddle.base.core.supports_bfloat16():
-            raise PredictError("this CPU has no bfloat16 that Paddle uses; expected --precision float32")
+            raise PredictError("Paddle does not support bfloat16 on this CPU; expected --precision float32")
 
         config = inference.Config(str(program), str(weights))
         config.disable_gpu()
@@ -61,15 +61,15 @@ class PaddleEngine:
             config.enable_mkldnn_bfloat16()
         try:
             self._predictor: Any = inference.create_predictor(config)
-        except Exception as error:  # Paddle's own kinds, with pages of stack
+        except Exception as error:  # of Paddle's own classes, with pages of stack trace
             raise PredictError(f"{folder}: Paddle cannot load this model: {one_line(error, stack=True)}") from None
-        # Paddle's predictors are not safe to share between threads.
+        # Paddle's predictors are not thread-safe.
         self._lock = threading.Lock()
         self._input: Any = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
-        self._shape = self._input.shape()  # [0] where the batch is free
+        self._shape = self._input.shape()  # [0] if the batch size is variable
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """float32 (N, 3, H, W), normalised, to probabilities, float32 (N, classes); one caller at a time."""
+        """See :meth:`pplc_cli.predict.engines.base.Engine.run`; one call runs at a time."""
         return run_in_batches(self._run, images, self._shape, self.folder)
 
     def _run(self, images: np.ndarray) -> np.ndarray:
@@ -79,14 +79,14 @@ class PaddleEngine:
             return self._predictor.get_output_handle(self._predictor.get_output_names()[0]).copy_to_cpu()
 
     def single(self) -> PaddleEngine:
-        """This one: Paddle keeps Python's lock while it runs, so engines of one thread would never run side by side."""
+        """This engine: Paddle holds the GIL while it runs, so single-threaded engines could not run in parallel."""
         return self
 
 
 def open_folder(folder: Path, *, precision: str, threads: Optional[int], features: bool) -> PaddleEngine:
     """See :func:`pplc_cli.predict.engines.open.open_engine`."""
     if features:
-        raise PredictError("the engine paddle gives probabilities alone; pplc, onnxruntime and openvino give features")
+        raise PredictError("the engine paddle has no embeddings; expected --engine pplc, onnxruntime or openvino")
     if precision == "int8":
-        raise PredictError("Paddle 3 runs float32 and bfloat16 on CPUs; pplc, onnxruntime and openvino run int8")
+        raise PredictError("the engine paddle runs float32 and bfloat16; pplc, onnxruntime and openvino run int8")
     return PaddleEngine(folder, precision=precision, threads=threads)

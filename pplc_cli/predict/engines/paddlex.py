@@ -1,4 +1,4 @@
-"""PaddleX's own predictor, as people have it: Paddle Inference with oneDNN behind PaddleX's preprocessing."""
+"""The engine PaddleX, with its defaults: PaddleX's preprocessing, then Paddle Inference with oneDNN."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PaddleXEngine:
     name = "paddlex"
 
     def __init__(self, folder: Path, *, precision: str, threads: int) -> None:
-        """Load a folder by the name that it has in PaddleX.
+        """Load a folder as the model whose PaddleX name it holds.
 
         Raises:
             PredictError: PaddleX is not installed, or cannot load the folder.
@@ -34,7 +34,7 @@ class PaddleXEngine:
         self.precision, self.threads = precision, threads
         name = read_exported(folder).name
         load_paddle(threads)
-        # It asks its servers for models even where the folder is local, and tells them and the user of itself.
+        # By default PaddleX checks its model servers, and prints that it does, even for a local folder.
         os.environ.setdefault("PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK", "True")
         try:
             with warnings.catch_warnings():
@@ -48,42 +48,42 @@ class PaddleXEngine:
             model = paddlex.create_model(
                 name, model_dir=str(folder), device="cpu", engine="paddle_static", engine_config=settings
             )
-        except Exception as error:  # of many kinds, from assertions to Paddle's own
+        except Exception as error:  # of many classes, from AssertionError to Paddle's own
             raise PredictError(f"{folder}: PaddleX cannot load {name!r}: {one_line(error, stack=True)}") from None
         self._predictor: Any = model._predictor
         self._lock = threading.Lock()
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """float32 (N, 3, H, W), normalised, to probabilities, float32 (N, classes), past PaddleX's preprocessing."""
+        """See :meth:`pplc_cli.predict.engines.base.Engine.run`; skips PaddleX's preprocessing."""
         with self._lock:
             (probabilities,) = self._predictor.runner(x=[np.ascontiguousarray(images, np.float32)])
         return probabilities
 
     def run_images(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """uint8 RGB images (H, W, 3) to probabilities, float32 (N, classes), rounded by PaddleX to five digits."""
+        """See :meth:`pplc_cli.predict.engines.base.ImageEngine.run_images`; PaddleX rounds to five digits."""
         if not images:
             raise PredictError("expected at least one image")
-        pictures = [np.ascontiguousarray(image[..., ::-1]) for image in images]  # it takes them as BGR
+        in_bgr = [np.ascontiguousarray(image[..., ::-1]) for image in images]
         with self._lock:
-            answers = list(self._predictor(pictures, batch_size=len(pictures), topk=_ALL))
-        probabilities = np.zeros((len(answers), len(answers[0]["scores"])), np.float32)
-        for place, answer in enumerate(answers):
-            ids = answer["class_ids"]  # 3.7.2 gives every answer those of the whole batch
-            probabilities[place, ids[place] if ids.ndim == 2 else ids] = answer["scores"]
+            results = list(self._predictor(in_bgr, batch_size=len(in_bgr), topk=_ALL))
+        probabilities = np.zeros((len(results), len(results[0]["scores"])), np.float32)
+        for row, result in enumerate(results):
+            ids = result["class_ids"]  # PaddleX 3.7.2 puts the ids of the whole batch into every result
+            probabilities[row, ids[row] if ids.ndim == 2 else ids] = result["scores"]
         return probabilities
 
     def single(self) -> PaddleXEngine:
-        """This one, for the reason that :meth:`pplc_cli.predict.engines.paddle.PaddleEngine.single` has."""
+        """This engine; see :meth:`pplc_cli.predict.engines.paddle.PaddleEngine.single`."""
         return self
 
 
-_ALL = 1 << 30  # more classes than any network has: they all come, sorted
+_ALL = 1 << 30  # more than any network has classes: PaddleX returns all of them, sorted
 
 
 def open_folder(folder: Path, *, precision: str, threads: Optional[int], features: bool) -> PaddleXEngine:
     """See :func:`pplc_cli.predict.engines.open.open_engine`."""
     if features:
-        raise PredictError("PaddleX gives probabilities alone; pplc, onnxruntime and openvino give features")
+        raise PredictError("the engine paddlex has no embeddings; expected --engine pplc, onnxruntime or openvino")
     if precision not in _RUN_MODES:
-        raise PredictError("PaddleX runs float32 and bfloat16 on CPUs; pplc, onnxruntime and openvino run int8")
+        raise PredictError("the engine paddlex runs float32 and bfloat16; pplc, onnxruntime and openvino run int8")
     return PaddleXEngine(folder, precision=precision, threads=threads or physical_cores())

@@ -1,4 +1,4 @@
-"""pplc's own kernels, for x86-64 CPUs with AVX2 or better; Paddle is not even imported."""
+"""The engine pplc: its own kernels, for x86-64 CPUs with AVX2 or better; does not import Paddle."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Size = tuple[int, int]
 
 
 class PplcEngine:
-    """A network in our own kernels; see :class:`pplc_cli.predict.engines.base.Engine`."""
+    """A network in pplc's own kernels; see :class:`pplc_cli.predict.engines.base.Engine`."""
 
     name = "pplc"
 
@@ -39,13 +39,12 @@ class PplcEngine:
     ) -> None:
         """
         Args:
-            graph: simplified.
+            graph: a simplified graph.
             activation_ranges: see :class:`pplc_cli.kernels.infer.operands.PlanOptions`.
-            of: an engine of the same graph, whose weights this one shares.
+            of: an engine of the same graph to share weights with.
 
         Raises:
-            PredictError: the graph has a node that the kernels do not know, named; or this CPU lacks the instructions
-                of the precision.
+            PredictError: the kernels do not support a node of the graph, or this CPU does not support the precision.
         """
         from pplc_cli.kernels.infer.packing import Weights
         from pplc_cli.kernels.infer.resize import like_opencv
@@ -58,7 +57,7 @@ class PplcEngine:
         self._networks: dict[tuple[Size, int], Network] = {}
         self._normalized: Optional[tuple[Normalize, np.ndarray]] = None
         self._lock = threading.Lock()
-        like_opencv()  # compiled, or read from the cache, along with the network's kernels
+        like_opencv()  # load or compile it now, together with the network's kernels
         if graph.size is not None:
             self._network(graph.size, 0)
 
@@ -76,7 +75,7 @@ class PplcEngine:
     def _run(self, images: np.ndarray, size: Size, run: Callable[[Network, np.ndarray], np.ndarray]) -> np.ndarray:
         if self.threads == 1 or len(images) < self.threads:
             return run(self._network(size, 0), images)
-        # Whole images for each thread: nobody waits for anybody.
+        # Each thread runs whole images, so threads need no barrier.
         parts = np.array_split(images, self.threads)
         networks = [self._network(size, number + 1) for number in range(self.threads)]
         with ThreadPoolExecutor(self.threads, thread_name_prefix="pplc-engine") as pool:
@@ -105,7 +104,7 @@ class PplcEngine:
         return known[1]
 
     def _network(self, size: Size, number: int) -> Network:
-        """The network of all threads (0), or of one of them."""
+        """The network planned for an image size; number 0 uses all threads, the others are single-threaded."""
         from pplc_cli.kernels.infer.network import Network
         from pplc_cli.kernels.infer.operands import PlanOptions, Unsupported
 
@@ -119,22 +118,21 @@ class PplcEngine:
                 except ModelError as error:
                     raise PredictError(str(error)) from None
                 except Unsupported as reason:
-                    raise PredictError(f"pplc's own kernels do not know {reason}; expected --engine paddle") from None
+                    raise PredictError(f"the engine pplc does not support {reason}; expected --engine paddle") from None
             return self._networks[size, number]
 
 
 def ready() -> bool:
-    """Whether this CPU can run the kernels and they are compiled; else their first use takes some ten seconds."""
+    """Whether this CPU supports the kernels and they are compiled; compiling takes about ten seconds."""
     if unsupported() is not None:
         return False
-    from pplc_cli.kernels.infer import program
-    from pplc_cli.kernels.infer import resize as pixels
+    from pplc_cli.kernels.infer import program, resize
 
-    return program.is_ready() and pixels.is_ready()
+    return program.is_ready() and resize.is_ready()
 
 
 def to_be_compiled() -> Optional[str]:
-    """What to tell a user who is about to wait for the compiler; None where nobody will."""
+    """A message for the user if the kernels will be compiled at first use, otherwise None."""
     if unsupported() is not None or ready():
         return None
     return "compiling pplc's kernels for this CPU, once; about ten seconds"
@@ -170,4 +168,6 @@ def _check_cpu(precision: str) -> None:
     needed = {"bfloat16": (BFLOAT16, "AVX-512 BF16"), "int8": (INT8, "AVX-512 VNNI")}
     has, instructions = needed.get(precision, (True, ""))
     if not has:
-        raise PredictError(f"the engine pplc runs {precision} on CPUs with {instructions} alone; expected float32")
+        raise PredictError(
+            f"the engine pplc runs {precision} on CPUs with {instructions} only; expected --precision float32"
+        )

@@ -7,6 +7,7 @@ small complete files, ``FILE.parts/NUMBER.parquet`` by the number of their first
 from __future__ import annotations
 
 import contextlib
+import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,10 @@ class Parquet(Output):
         self.parts.mkdir(parents=True, exist_ok=True)
         self._acquire(self.parts / "lock")
         remove_leftovers(self.parts)
+        for leftover in self.path.parent.glob(f".tmp-*-{glob.escape(self.path.name)}"):
+            pid = leftover.name[len(".tmp-") : -len(self.path.name) - 1]
+            if pid.isdecimal():  # of a killed merge of this output, and about as large
+                leftover.unlink(missing_ok=True)
 
     def clear(self) -> None:
         self._stale, self._start = [*self._numbered(), self.path], 0

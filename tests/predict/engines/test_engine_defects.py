@@ -1,4 +1,4 @@
-"""Defects of the engines that users have met elsewhere; with pplc they do not meet them."""
+"""Defects that the engines' own users reported; pplc must not have them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def networks(tmp_path_factory):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_onednn_runs_networks_in_the_new_format(name, tmp_path):
-    """Paddle#77340: some could not be run with oneDNN at all."""
+    """Paddle#77340: oneDNN failed on some networks."""
     folder = export_network(name, tmp_path)
     assert (folder / "inference.json").is_file()
     assert open_engine(folder, "paddle").run(random_images(2)).shape == (2, 10)
@@ -43,7 +43,7 @@ def test_onednn_runs_networks_in_the_new_format(name, tmp_path):
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_several_classifiers_in_a_process_do_not_mix(networks, name):
-    """Paddle#28459, #31111: oneDNN's cached kernels served another network, or the last image's."""
+    """Paddle#28459, #31111: oneDNN used the cached kernels of another network or of the previous image."""
     images = random_images(12)
     alone = [engine_of(folder, name).run(images) for folder in networks]
     engines = [engine_of(folder, name) for folder in networks]
@@ -54,18 +54,18 @@ def test_several_classifiers_in_a_process_do_not_mix(networks, name):
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_threads_on_one_engine_do_not_mix(networks, name):
-    """Paddle#56524: a predictor that two threads share gave one the other's results."""
+    """Paddle#56524: a predictor shared by two threads mixed up their results."""
     engine, images = engine_of(networks[0], name), random_images(16)
     expected = [engine.run(images[i : i + 1]) for i in range(16)]
     wrong = []
 
-    def ask(first: int) -> None:
+    def run_in_turn(first: int) -> None:
         for turn in range(10):
             i = (first + turn) % 16
             if np.abs(engine.run(images[i : i + 1]) - expected[i]).max() > 1e-5:
                 wrong.append(i)
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    threads = [threading.Thread(target=run_in_turn, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -98,9 +98,9 @@ print(resident() - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("name", ENGINES)
 def test_batches_of_many_sizes_do_not_fill_the_memory(networks, name):
-    """Paddle#25506, #33021: every new shape left its kernels behind, some MB each.
+    """Paddle#25506, #33021: the kernels of every new shape stayed in memory, several MB each.
 
-    After 100 runs each of the 24 sizes has been seen; 300 more may not take what even one leaking MB a run would.
+    The first 100 runs include each of the 24 sizes. The next 300 must grow by less than a leak of 1 MB per run.
     """
     engine_of(networks[0], name)
     done = subprocess.run(
@@ -110,8 +110,8 @@ def test_batches_of_many_sizes_do_not_fill_the_memory(networks, name):
     assert float(done.stdout.split()[-1]) < 60
 
 
-def test_an_engine_that_computes_wrongly_is_left_out(tmp_path, cache):
-    """OpenVINO 2026.4.1 errs on ShuffleNetV2's second stage on some CPUs; whoever errs is named and not chosen."""
+def test_an_engine_with_wrong_outputs_is_excluded(tmp_path, cache):
+    """OpenVINO 2026.4.1 computes ShuffleNetV2's second stage wrongly on some CPUs; auto must exclude such an engine."""
     folder = export_network("ShuffleNetV2_x1_0", tmp_path / "network")
     expected, images = open_engine(folder, "paddle").run(random_images(4)), random_images(4)
     choice = choose(folder)

@@ -1,4 +1,4 @@
-"""Every engine gives Paddle's answers, says what it cannot do, and the fastest one is found once."""
+"""All engines agree with Paddle and report what they cannot do; ``auto`` measures the fastest one once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FEATURES = ["pplc", "onnxruntime"]
 
 @pytest.fixture(scope="module")
 def folders(trained, tmp_path_factory):
-    """A trained network, and two with other operations: squeeze and excite; channels that are split and shuffled."""
+    """A trained network, and two untrained ones with squeeze-and-excite and with channel split and shuffle."""
     folder = tmp_path_factory.mktemp("网络 of the zoo")
     names = ("MobileNetV3_small_x1_0", "ShuffleNetV2_x1_0")
     return {
@@ -39,7 +39,7 @@ def folders(trained, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def quantised(trained, calm):
-    """A trained network with int8 beside it, exported by the command."""
+    """A trained network in float32 and int8, exported by the command."""
     folder = trained.folder / "int8 模型"
     command = [sys.executable, "-m", "pplc_cli", "export", "--run", str(calm.folder), "--output", str(folder)]
     words = ["--format", "paddle", "--format", "onnx", "--precision", "int8", "--max-loss", "0.99"]
@@ -49,7 +49,7 @@ def quantised(trained, calm):
 
 
 def preprocessed(folder):
-    """Images like those of the data set, as an exported network gets them."""
+    """Random images, preprocessed for an exported network."""
     pipeline, rng = read_exported(folder).pipeline, np.random.default_rng(0)
     return np.stack([pipeline(random_image(seed), rng) for seed in range(20)])
 
@@ -73,13 +73,13 @@ def test_engines_agree_with_paddle(folders, images, name, network):
     given = inputs(folders[network], images)
     expected = PaddleEngine(folders[network], mkldnn=False).run(given)
     engine = open_engine(folders[network], name)
-    assert expected.std(axis=0).max() > 0.02  # the answers tell images apart
+    assert expected.std(axis=0).max() > 0.02  # the outputs differ between images
     for one in (engine, engine.single()):
         assert one.name == name
         assert one.precision == "float32"
-        answers = one.run(given)
-        assert answers.dtype == np.float32
-        np.testing.assert_allclose(answers, expected, atol=1e-4)
+        outputs = one.run(given)
+        assert outputs.dtype == np.float32
+        np.testing.assert_allclose(outputs, expected, atol=1e-4)
         np.testing.assert_allclose(one.run(given[:1]), expected[:1], atol=1e-4)
         np.testing.assert_allclose(one.run(given[3:8]), expected[3:8], atol=1e-4)
 
@@ -89,23 +89,23 @@ def test_engines_agree_with_paddle(folders, images, name, network):
     [(name, "bfloat16") for name in ("paddle", "openvino", "pplc")]
     + [(name, "int8") for name in ("onnxruntime", "openvino", "pplc")],
 )
-def test_short_numbers_agree_roughly(trained, quantised, name, precision):
+def test_lower_precisions_agree_roughly(trained, quantised, name, precision):
     pipeline, rng = read_exported(quantised).pipeline, np.random.default_rng(0)
     images = np.stack([pipeline(read_image(file), rng) for file in sorted(trained.data.rglob("*.jpg"))[::4]])
     expected = PaddleEngine(quantised).run(images)
     try:
         engine = open_engine(quantised, name, precision=precision)
     except PredictError as error:
-        assert re.search(r"this CPU has no bfloat16|on CPUs with AVX-512", str(error))
+        assert re.search(r"does not support bfloat16 on this CPU|on CPUs with AVX-512", str(error))
         pytest.skip(str(error))
-    answers = engine.run(images)
-    np.testing.assert_allclose(answers.sum(axis=1), 1, atol=0.02)
-    difference = np.abs(answers - expected).max()
-    assert 0 < difference < LIMITS[precision]  # none at all would mean float32
+    outputs = engine.run(images)
+    np.testing.assert_allclose(outputs.sum(axis=1), 1, atol=0.02)
+    difference = np.abs(outputs - expected).max()
+    assert 0 < difference < LIMITS[precision]  # no difference would mean float32
 
 
 @pytest.mark.parametrize("network", ["ShuffleNetV2_x1_0", "MobileNetV3_small_x1_0"])
-def test_features_are_what_the_classifier_reads(folders, images, network):
+def test_features_times_the_classifier_give_the_probabilities(folders, images, network):
     from pplc_cli.kernels.graph.paddle_reader import read_paddle
     from pplc_cli.kernels.graph.simplify import simplify
 
@@ -140,7 +140,7 @@ def test_paddlex_takes_images_of_any_size(folders):
     assert not isinstance(open_engine(folders["trained"], "onnxruntime"), ImageEngine)
 
 
-def test_paddlex_says_nothing_and_asks_nobody(folders, tmp_path):
+def test_paddlex_prints_nothing_and_does_not_use_the_network(folders, tmp_path):
     code = f"""
 import socket
 def refuse(*arguments, **options): raise AssertionError(f"asked the network: {{arguments}}")
@@ -157,7 +157,7 @@ print(engine.run_images([np.zeros((60, 60, 3), np.uint8)]).shape)
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("name", ["paddle", "onnxruntime", "openvino"])
-def test_networks_of_a_fixed_batch_take_any_number(tmp_path, name, batch):
+def test_networks_with_a_fixed_batch_size_run_any_number(tmp_path, name, batch):
     from pplc_cli.base.paddle import load_paddle
     from pplc_cli.models.registry import build_network
     from pplc_cli.models.static import save_graph
@@ -181,7 +181,7 @@ def test_images_of_another_size_are_refused_in_one_line(folders, name):
     assert "\n" not in str(caught.value)
 
 
-def test_what_an_engine_cannot_do_is_said_in_one_line(folders, tmp_path):
+def test_unsupported_precisions_and_networks_are_one_line(folders, tmp_path):
     for name, precision, words in [
         ("paddle", "int8", "onnxruntime and openvino run int8"),
         ("paddlex", "int8", "onnxruntime and openvino run int8"),
@@ -191,7 +191,7 @@ def test_what_an_engine_cannot_do_is_said_in_one_line(folders, tmp_path):
         with pytest.raises(PredictError, match=words):
             open_engine(folders["trained"], name, precision=precision)
     for name in ("paddle", "paddlex"):
-        with pytest.raises(PredictError, match="onnxruntime and openvino give features"):
+        with pytest.raises(PredictError, match="has no embeddings; expected --engine pplc, onnxruntime or openvino"):
             open_engine(folders["trained"], name, features=True)
     with pytest.raises(PredictError, match="did you mean openvino"):
         open_engine(folders["trained"], "openvin")
@@ -205,7 +205,7 @@ def test_what_an_engine_cannot_do_is_said_in_one_line(folders, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-def test_a_missing_package_gives_the_line_that_installs_it(folders, tmp_path, name):
+def test_the_message_for_a_missing_package_has_the_install_command(folders, tmp_path, name):
     (tmp_path / f"{name}.py").write_text(f"raise ImportError('no {name} here')", encoding="utf-8")
     code = (
         "from pathlib import Path; from pplc_cli.predict.engines.open import open_engine\n"
@@ -267,7 +267,7 @@ def test_the_fastest_engine_is_measured_once_and_remembered(copied, cache):
 
 
 @pytest.mark.slow
-def test_a_memory_serves_only_what_it_was_made_for(copied, cache):
+def test_a_measurement_is_read_only_for_the_same_network_and_options(copied, cache):
     choose(copied, threads=1)
     assert choose(copied, threads=2).measured_now
     weights = copied / "inference.pdiparams"
@@ -286,16 +286,16 @@ def test_a_memory_serves_only_what_it_was_made_for(copied, cache):
         *(pytest.param(text, marks=pytest.mark.slow) for text in (b"", b"\xff\xfe", b"[" * 100_000, b"{}")),
     ],
 )
-def test_a_damaged_memory_is_measured_anew(copied, cache, content):
+def test_a_damaged_measurement_is_repeated(copied, cache, content):
     choose(copied)
-    (memory,) = cache.rglob("*.json")
-    memory.write_bytes(content)
+    (file,) = cache.rglob("*.json")
+    file.write_bytes(content)
     again = choose(copied)
     assert again.measured_now
-    assert len(json.loads(memory.read_text(encoding="utf-8"))["measured"]) == len(again.measured)
+    assert len(json.loads(file.read_text(encoding="utf-8"))["measured"]) == len(again.measured)
 
 
-def test_a_cache_that_cannot_be_written_costs_only_the_memory(copied, tmp_path, monkeypatch):
+def test_auto_works_without_a_writable_cache(copied, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("PPLC_CACHE", str(tmp_path / "file"))
     choice = choose(copied)
@@ -303,8 +303,8 @@ def test_a_cache_that_cannot_be_written_costs_only_the_memory(copied, tmp_path, 
     assert "remembered" not in choice.sentence()
 
 
-def test_an_engine_that_disagrees_is_left_out_and_named(copied, folders, cache):
-    other = folders["trained"] / "inference.json"  # of Paddle's files another network than in inference.onnx
+def test_an_engine_that_disagrees_is_excluded_by_name(copied, folders, cache):
+    other = folders["trained"] / "inference.json"  # another network than the one in inference.onnx
     assert other.is_file()
     from pplc_cli.kernels.graph.onnx_writer import to_onnx
     from pplc_cli.kernels.graph.paddle_reader import read_paddle
@@ -317,7 +317,7 @@ def test_an_engine_that_disagrees_is_left_out_and_named(copied, folders, cache):
     for name in ("onnxruntime", "openvino"):
         (found,) = (m for m in choice.measured if m.engine == name)
         assert found.difference > 0.01
-        assert f"{name} left out: its answers differ by" in choice.sentence()
+        assert f"{name} left out: its outputs differ by" in choice.sentence()
         assert choice.engine != name
     (paddle,) = (m for m in choice.measured if m.engine == "paddle")
     assert paddle.reason is None
