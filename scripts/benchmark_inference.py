@@ -235,20 +235,21 @@ def _part(kind: str, contest: Contest, listing: Path, number: int, cores: int, c
     from pplc_cli.data.decode import read_image
 
     predictor = Predictor(contest.folder, threads=1, **contest.settings)
-    feed, engine = predictor.feed, predictor.engine
+    engine = predictor.engine
     files = listing.read_text(encoding="utf-8").splitlines()[number:count:cores][: count // cores]
-    out = feed.empty(PART_BATCH)
+    batch = predictor.input.empty(PART_BATCH)
     for place in range(PART_BATCH):
-        feed.write(read_image(files[place % len(files)]), out[place])
-    feed.run(engine, out)
+        predictor.input.write(read_image(files[place % len(files)]), batch, place)
+    predictor.input.run(engine, batch, PART_BATCH)
     _ready.wait()
     began = time.perf_counter()
     if kind == "network":
         for begin in range(0, len(files), PART_BATCH):
-            feed.run(engine, out[: len(files) - begin])
+            images = min(PART_BATCH, len(files) - begin)
+            predictor.input.run(engine, batch[:images], images)
     else:
         for place, file in enumerate(files):
-            feed.write(read_image(file), out[place % PART_BATCH])
+            predictor.input.write(read_image(file), batch, place % PART_BATCH)
     return time.perf_counter() - began
 
 

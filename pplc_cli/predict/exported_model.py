@@ -1,4 +1,4 @@
-"""What an exported folder says of itself: labels and preprocessing, from PaddleX's ``inference.yml``."""
+"""Read an exported folder's labels and preprocessing from PaddleX's ``inference.yml``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import yaml
 from pplc_cli.base.errors import PredictError
 from pplc_cli.base.files import PathLike, recover_directory, user_path
 from pplc_cli.data.transforms.pipeline import Pipeline
-from pplc_cli.predict.inference_yml import _to_transforms
+from pplc_cli.predict.inference_yml import to_transforms
 
-SIDECAR = "pplc.json"  # what pplc export has to say that PaddleX has no place for
+SIDECAR = "pplc.json"  # the facts of pplc export that have no place in inference.yml
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +23,10 @@ class ExportedModel:
     """Labels and preprocessing of an exported folder.
 
     Attributes:
-        folder: where it lies.
-        name: of the network, as PaddleX knows it.
+        folder: the folder.
+        name: PaddleX's name of the network.
         labels: class names in the order of their ids.
-        pipeline: from decoded images to network input.
+        pipeline: turns decoded images into network input.
     """
 
     folder: Path
@@ -39,7 +39,7 @@ def read_exported(folder: PathLike) -> ExportedModel:
     """Read ``inference.yml``.
 
     Raises:
-        PredictError: it is no folder that ``pplc export`` or PaddleX 3 wrote.
+        PredictError: neither ``pplc export`` nor PaddleX 3 wrote the folder, or it is damaged.
     """
     folder = recover_directory(user_path(folder))
     path = folder / "inference.yml"
@@ -51,17 +51,17 @@ def read_exported(folder: PathLike) -> ExportedModel:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         labels = content["PostProcess"]["Topk"].get("label_list")
         steps = content["PreProcess"]["transform_ops"]
-        transforms = [t for step in steps for t in _to_transforms(step)]
+        transforms = [t for step in steps for t in to_transforms(step)]
         name = str((content.get("Global") or {}).get("model_name", ""))
         labels = [str(label) for label in labels or range(1000)]
         return ExportedModel(folder, name, labels, Pipeline(transforms, training=False))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
-        reason = " ".join(str(error).split())  # YAML's has lines
+        reason = " ".join(str(error).split())  # YAML errors span lines
         raise PredictError(f"{path}: is not what PaddleX 3 writes: {type(error).__name__}: {reason}") from None
 
 
 def read_sidecar(folder: Path) -> dict[str, Any]:
-    """What ``pplc export`` noted of a folder; nothing where it is PaddleX's, or damaged."""
+    """The facts that ``pplc export`` recorded of a folder; empty for PaddleX's folders and damaged files."""
     try:
         return dict(json.loads((folder / SIDECAR).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -69,7 +69,7 @@ def read_sidecar(folder: Path) -> dict[str, Any]:
 
 
 def hash_model(folder: Path) -> str:
-    """SHA-256 of the names and contents of ``inference*``."""
+    """SHA-256 of the names and contents of the files ``inference*``."""
     total = hashlib.sha256()
     for file in sorted(folder.glob("inference*")):
         total.update(f"{file.name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())

@@ -1,4 +1,4 @@
-"""PaddleX's ``inference.yml``: labels and preprocessing, from a configuration's transforms."""
+"""Translate between a configuration's transforms and PaddleX's ``inference.yml``."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ TOP_K = 5
 def build_inference_yml(
     name: str, labels: Sequence[str], transforms: Sequence[Any], size: Size, batch: Optional[int] = None
 ) -> dict[str, Any]:
-    """What ``inference.yml`` says.
+    """Build the content of ``inference.yml``.
 
     Args:
-        name: of the network, as PaddleX knows it.
+        name: PaddleX's name of the network.
         labels: class names in the order of their ids.
-        transforms: of evaluation.
-        size: height and width that come out of them.
-        batch: how many images run together, always; None: any number.
+        transforms: the evaluation transforms.
+        size: height and width of their output.
+        batch: the fixed batch size; None: variable.
 
     Raises:
         ExportError: PaddleX's image classification cannot express the transforms.
@@ -47,12 +47,12 @@ def build_inference_yml(
             operators.append({"NormalizeImage": {"channel_num": 3, **mean_std, "order": "", "scale": scale}})
         else:
             raise ExportError(
-                f"eval.transforms: PaddleX has no place for {type(operator).__name__} here; it knows ResizeByShort or "
+                f"eval.transforms: PaddleX does not support {type(operator).__name__} here; expected ResizeByShort or "
                 "Resize, then CenterCrop, then Normalize (min_val 0, one max_val)"
             )
     operators.append({"ToCHWImage": None})
 
-    def shapes() -> dict[str, Any]:  # least, usual and most, for engines that ask for them
+    def shapes() -> dict[str, Any]:  # minimum, typical and maximum, for TensorRT
         return {"x": [[batch or n, 3, *size] for n in (1, 1, 8)]}
 
     return {
@@ -73,10 +73,10 @@ def _interp(name: str) -> dict[str, str]:
 
 
 def at_size(transforms: Sequence[Any], size: Size) -> list[Any]:
-    """The transforms for another size of image: the part of the image that the network sees stays the same.
+    """Adapt transforms to another input size; the network still sees the same part of an image.
 
     Raises:
-        ExportError: they have no form for that size.
+        ExportError: a transform cannot be adapted to that size.
     """
     operators = check_transforms(transforms, "eval.transforms", [], training=False)
     before = fixed_size(operators)
@@ -93,14 +93,14 @@ def at_size(transforms: Sequence[Any], size: Size) -> list[Any]:
             changed.append(raw)
         else:
             raise ExportError(
-                f"eval.transforms: {type(operator).__name__} has no form for {size[0]} x {size[1]}; expected Resize, "
-                "or ResizeByShort and CenterCrop with a square"
+                f"eval.transforms: {type(operator).__name__} cannot be adapted to {size[0]} x {size[1]}; expected "
+                "Resize, or ResizeByShort and CenterCrop with a square"
             )
     return changed
 
 
-def _to_transforms(step: dict[str, Any]) -> list[Any]:
-    """A step of PaddleX as our operator."""
+def to_transforms(step: dict[str, Any]) -> list[Any]:
+    """Translate a step of PaddleX's preprocessing; a step that pplc does anyway gives no transform."""
     (name, arguments), *_ = step.items()
     arguments = arguments or {}
     if name == "ResizeImage":

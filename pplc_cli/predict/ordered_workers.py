@@ -1,4 +1,4 @@
-"""Many tasks through threads that each collect their own batches; answers in the order of the tasks."""
+"""Run tasks in threads that each collect their own batches; results come in the order of the tasks."""
 
 from __future__ import annotations
 
@@ -9,40 +9,41 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Optional, TypeVar
 
 Task = TypeVar("Task")
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
-MAX_BYTES = 256 << 20  # held by tasks that nobody has taken and by answers that nobody has read
-AHEAD = 16  # windows that others may be ahead of a task which takes long
-_POLL = 1.0  # seconds; on Windows nothing else lets Ctrl-C through
+MAX_BYTES = 256 << 20  # held by tasks that no worker has taken and by results that nobody has read
+AHEAD = 16  # windows that other workers may be ahead of one slow task
+_POLL = 1.0  # seconds; on Windows Ctrl-C interrupts no wait without a timeout
 
 
-class OrderedWorkers(Generic[Task, Answer]):
-    """Hands tasks to workers and puts their answers in order again.
+class TaskQueue(Generic[Task, Result]):
+    """Hands numbered tasks to workers and sorts their results by number.
 
-    The thread that reads the answers also draws the tasks, so that an iterator of the user's runs in the user's thread.
-    Workers never wait for one another: each takes tasks until its batch is full. Only where nothing is left to take
-    and no more can come before an answer is read do they run what they have.
+    Workers never wait for one another: each takes tasks until its batch is full. It runs a batch that is not full only
+    when no task is left and no more can be added before a result is read.
     """
 
     def __init__(self, window: int, size_of: Callable[[Task], int]) -> None:
-        """Args:
-        window: tasks drawn that have no answer yet; more than all workers' batches together.
-        size_of: bytes that a task holds.
-        """
+        """Args as for :class:`OrderedWorkers`."""
         self._window, self._size_of = window, size_of
         lock = threading.Lock()
         self._for_workers, self._for_reader = threading.Condition(lock), threading.Condition(lock)
         self._tasks: deque[tuple[int, Task]] = deque()
-        self._answers: dict[int, tuple[Answer, int]] = {}
-        self._drawn = self._answered = self._read = self._bytes = 0
+        self._results: dict[int, tuple[Result, int]] = {}
+        self._added = self._finished = self._read = self._bytes = 0
         self._ended = self._closed = False
         self._error: Optional[BaseException] = None
 
+    # -- for workers
+
     def get(self, *, wait: bool) -> Optional[tuple[int, Task]]:
-        """For a worker: the next task and its number; None: run what you have, or end where you have nothing.
+        """Take the next task with its number.
 
         Args:
-            wait: the worker has nothing to run, so that only the end brings None.
+            wait: the worker holds no tasks; wait for one until the queue ends.
+
+        Returns:
+            None: run the tasks that you hold; if you hold none, end.
         """
         with self._for_workers:
             while not self._tasks:
@@ -51,46 +52,120 @@ class OrderedWorkers(Generic[Task, Answer]):
                 self._for_workers.wait()
             number, task = self._tasks.popleft()
             self._bytes -= self._size_of(task)
-            self._let_go()
+            self._wake_if_starved()
             return number, task
 
-    def put(self, answers: Iterable[tuple[int, Answer, int]]) -> None:
-        """From a worker: numbers, their answers, and the bytes that each holds."""
+    def put(self, results: Iterable[tuple[int, Result, int]]) -> None:
+        """Hand in results: the task's number, the result, and the bytes that it holds."""
         with self._for_reader:
-            for number, answer, size in answers:
-                self._answers[number] = answer, size
-                self._answered += 1
+            for number, result, size in results:
+                self._results[number] = result, size
+                self._finished += 1
                 self._bytes += size
-            self._let_go()
-            if self._read in self._answers:
+            self._wake_if_starved()
+            if self._read in self._results:
                 self._for_reader.notify()
 
-    def run(self, tasks: Iterable[Task], work: Callable[[], None], workers: int) -> Iterator[Answer]:
-        """Start the workers, and give answers as they come; all threads have ended when this does, however it does.
+    def fail(self, error: BaseException) -> None:
+        """Raise a worker's error in the thread that reads the results."""
+        with self._for_reader:
+            self._error = self._error or error
+            self._for_reader.notify()
+
+    # -- for the thread that adds tasks and reads results
+
+    def add(self, task: Task) -> None:
+        """Append a task."""
+        with self._for_workers:
+            self._tasks.append((self._added, task))
+            self._added += 1
+            self._bytes += self._size_of(task)
+            self._for_workers.notify()
+
+    def end(self) -> None:
+        """Declare that no more tasks come."""
+        with self._for_workers:
+            self._ended = True
+            self._for_workers.notify_all()
+
+    def close(self) -> None:
+        """Discard the tasks that no worker has taken, and let the workers end."""
+        with self._for_workers:
+            self._closed = True
+            self._tasks.clear()
+            self._for_workers.notify_all()
+
+    def results(self) -> Iterator[Result]:
+        """Yield the results that are ready; wait for one only if no task may be added before it is read."""
+        while True:
+            with self._for_reader:
+                while self._read not in self._results:
+                    if self._error is not None:
+                        raise self._error
+                    if self._read == self._added or not (self._ended or self._full()):
+                        return
+                    self._for_reader.wait(_POLL)
+                result, size = self._results.pop(self._read)
+                self._read += 1
+                self._bytes -= size
+            yield result
+
+    def _full(self) -> bool:
+        """Whether another task would exceed a limit: unfinished tasks, unread results, or bytes held."""
+        unfinished, unread = self._added - self._finished, self._added - self._read
+        return unfinished >= self._window or unread >= AHEAD * self._window or self._bytes >= MAX_BYTES
+
+    def _wake_if_starved(self) -> None:
+        """Wake workers that wait for the rest of a batch when no more tasks can come."""
+        if not self._tasks and self._full():
+            self._for_workers.notify_all()
+
+
+class OrderedWorkers(Generic[Task, Result]):
+    """Threads that map tasks to results, in order and in bounded memory."""
+
+    def __init__(self, count: int, window: int, size_of: Callable[[Task], int], name: str = "worker") -> None:
+        """
+        Args:
+            count: threads.
+            window: tasks added but not finished; more than the batches of all workers together.
+            size_of: bytes that a task holds.
+            name: prefix of the threads' names.
+        """
+        self._count, self._window, self._size_of, self._name = count, window, size_of, name
+
+    def map(self, tasks: Iterable[Task], work: Callable[[TaskQueue[Task, Result]], None]) -> Iterator[Result]:
+        """Yield the results of tasks in order; all threads have ended when this generator ends, even by an error.
+
+        The calling thread iterates over the tasks, so a user's iterator runs in the user's thread.
 
         Args:
-            tasks: drawn as far ahead as the window goes.
-            work: a worker's whole life: :meth:`take` and :meth:`give` until there is nothing.
-            workers: threads.
+            tasks: read ahead as far as the window allows.
+            work: runs in each thread, until :meth:`TaskQueue.get` returns None and nothing is left to put.
         """
+        queue: TaskQueue[Task, Result] = TaskQueue(self._window, self._size_of)
+
+        def guarded() -> None:
+            try:
+                work(queue)
+            except BaseException as error:  # raised where the results are read
+                queue.fail(error)
+
         threads = [
-            threading.Thread(target=self._guarded, args=(work,), name=f"pplc-predict-{number}", daemon=True)
-            for number in range(workers)
+            threading.Thread(target=guarded, name=f"{self._name}-{number}", daemon=True)
+            for number in range(self._count)
         ]
         failure: Optional[Exception] = None
 
-        def end() -> None:
-            with self._for_workers:
-                self._closed = True
-                self._tasks.clear()
-                self._for_workers.notify_all()
+        def stop() -> None:
+            queue.close()
             for thread in threads:
                 if thread.ident is not None:
                     thread.join()
 
-        # Whoever leaves without closing this generator, by an error, say, must not let the interpreter end a thread
-        # that is inside C++: that ends the process with SIGABRT.
-        atexit.register(end)
+        # A program may end without closing this generator. If the interpreter then stops a thread inside C++, the
+        # process aborts with SIGABRT.
+        atexit.register(stop)
         try:
             for thread in threads:
                 thread.start()
@@ -100,57 +175,15 @@ class OrderedWorkers(Generic[Task, Answer]):
                     task = next(source)
                 except StopIteration:
                     break
-                except Exception as error:  # what was drawn before it is answered first
+                except Exception as error:  # the tasks before it get their results first
                     failure = error
                     break
-                self._put(task)
-                yield from self._ready()
-            with self._for_workers:
-                self._ended = True
-                self._for_workers.notify_all()
-            yield from self._ready()
+                queue.add(task)
+                yield from queue.results()
+            queue.end()
+            yield from queue.results()
         finally:
-            end()
-            atexit.unregister(end)
+            stop()
+            atexit.unregister(stop)
         if failure is not None:
             raise failure
-
-    def _guarded(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except BaseException as error:  # goes to who reads the answers
-            with self._for_reader:
-                self._error = self._error or error
-                self._for_reader.notify()
-
-    def _full(self) -> bool:
-        """Whether a task more would be too much: to be worked on, to be put in order again, or to be held."""
-        waiting, unread = self._drawn - self._answered, self._drawn - self._read
-        return waiting >= self._window or unread >= AHEAD * self._window or self._bytes >= MAX_BYTES
-
-    def _let_go(self) -> None:
-        """Wake the workers that wait for the rest of their batches, where it cannot come."""
-        if not self._tasks and self._full():
-            self._for_workers.notify_all()
-
-    def _put(self, task: Task) -> None:
-        with self._for_workers:
-            self._tasks.append((self._drawn, task))
-            self._drawn += 1
-            self._bytes += self._size_of(task)
-            self._for_workers.notify()
-
-    def _ready(self) -> Iterator[Answer]:
-        """Answers that are there; where no task may be drawn before one is read, wait for it."""
-        while True:
-            with self._for_reader:
-                while self._read not in self._answers:
-                    if self._error is not None:
-                        raise self._error
-                    if self._read == self._drawn or not (self._ended or self._full()):
-                        return
-                    self._for_reader.wait(_POLL)
-                answer, size = self._answers.pop(self._read)
-                self._read += 1
-                self._bytes -= size
-            yield answer

@@ -1,31 +1,23 @@
-"""The prediction for one image."""
+"""The prediction of one image, and the time that predictions took."""
 
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import Any, Optional
 
 import numpy as np
-
-from pplc_cli.predict.inputs.source import Source
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    ImageLike = Union[str, Path, bytes, np.ndarray, Image, Source]
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """The answer for one image.
+    """The labels or the embedding of one image, or why there are none.
 
     Attributes:
-        path: what was asked.
-        top: the best labels with their scores, best first; empty where there was an error, or an embedding was asked.
-        error: why there is no answer, else None.
-        embedding: float32 (features,), what the classifier reads, where it was asked for.
-        image: the decoded image, uint8 RGB (H, W, 3), where it was asked for.
+        path: the image's path or other name.
+        top: the best labels with their scores, best first; empty for errors and embeddings.
+        error: why the image could not be used; None for a usable image.
+        embedding: the penultimate-layer embedding, float32 (features,), if requested.
+        image: the decoded image, uint8 RGB (H, W, 3), if requested.
     """
 
     path: str
@@ -45,7 +37,7 @@ class Prediction:
         return self.top[0][1] if self.top else None
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``--json`` prints."""
+        """The JSON object that ``--json`` prints."""
         if self.error is not None:
             return {"path": self.path, "error": self.error}
         if self.embedding is not None:
@@ -56,10 +48,10 @@ class Prediction:
 
 @dataclasses.dataclass
 class InferenceTime:
-    """Where the time of predictions went: seconds, of all threads together where it is not said otherwise.
+    """How the time of predictions was spent, in seconds; preprocess, inference and postprocess add up all threads.
 
     Attributes:
-        total: from first to last, on the clock.
+        total: wall-clock time of the calls.
     """
 
     images: int = 0
@@ -70,7 +62,7 @@ class InferenceTime:
     total: float = 0.0
 
     def report(self, batch_size: int) -> str:
-        """PaddleX's block of lines."""
+        """Format the times as PaddleX does."""
         images, batches = max(1, self.images), max(1, self.batches)
         latency = self.total * 1000 / images
         return "\n".join(

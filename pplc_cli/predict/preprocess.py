@@ -1,48 +1,51 @@
-"""What engines are fed with: decoded images become an engine's input here, a batch of memory at a time."""
+"""Preprocess decoded images into an engine's input batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional, Protocol, Union
+from typing import Any, Optional, Protocol, TypeVar, Union
 
 import numpy as np
 
 from pplc_cli.data.transforms.basic import CenterCrop, Normalize, Resize, ResizeByLong, ResizeByShort, Transform
 from pplc_cli.data.transforms.pipeline import Pipeline
-from pplc_cli.predict.engines.base import Engine, PixelEngine
+from pplc_cli.predict.engines.base import Engine, ImageEngine, PixelEngine
 
-_UNUSED = np.random.default_rng(0)  # evaluation transforms draw nothing
+Batch = TypeVar("Batch")
+_UNUSED = np.random.default_rng(0)  # evaluation transforms are not random
 
 
-class EngineInput(Protocol):
-    """One of the ways."""
+class EngineInput(Protocol[Batch]):
+    """The form in which an engine takes images."""
 
-    def empty(self, images: int) -> np.ndarray:
-        """Memory for so many."""
+    def empty(self, images: int) -> Batch:
+        """Allocate a batch."""
         ...
 
-    def write(self, image: np.ndarray, out: np.ndarray) -> None:
-        """Preprocess uint8 RGB (H, W, 3) into its place in a batch.
+    def write(self, image: np.ndarray, batch: Batch, index: int) -> None:
+        """Preprocess an image, uint8 RGB (H, W, 3), into its place in a batch.
 
         Raises:
-            ImageError: the transforms cannot use it.
+            ImageError: the transforms cannot process it.
         """
         ...
 
-    def run(self, engine: Engine, batch: np.ndarray) -> np.ndarray:
-        """The engine's answers, float32 (N, outputs)."""
+    def run(self, engine: Engine, batch: Batch, images: int) -> np.ndarray:
+        """Run an engine on a batch and return the outputs of its first images, float32 (images, outputs)."""
         ...
 
 
-def feed_for(engine: Engine, pipeline: Pipeline) -> EngineInput:
-    """The cheapest way; what comes out is the same to the last bit."""
+def input_for(engine: Engine, pipeline: Pipeline) -> EngineInput[Any]:
+    """The cheapest form that an engine takes; between FloatInput and Uint8Input the outputs are bit-equal."""
+    if isinstance(engine, ImageEngine):
+        return ImageInput()
     if isinstance(engine, PixelEngine) and isinstance(pipeline.sample[-1], Normalize):
         return Uint8Input(pipeline)
     return FloatInput(pipeline)
 
 
 class FloatInput:
-    """float32 (3, H, W), normalised."""
+    """Normalised images, float32 (N, 3, H, W)."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
@@ -50,49 +53,63 @@ class FloatInput:
     def empty(self, images: int) -> np.ndarray:
         return np.zeros((images, 3, *self._pipeline.size), np.float32)
 
-    def write(self, image: np.ndarray, out: np.ndarray) -> None:
-        self._pipeline(image, _UNUSED, out)
+    def write(self, image: np.ndarray, batch: np.ndarray, index: int) -> None:
+        self._pipeline(image, _UNUSED, batch[index])
 
-    def run(self, engine: Engine, batch: np.ndarray) -> np.ndarray:
-        return engine.run(batch)
+    def run(self, engine: Engine, batch: np.ndarray, images: int) -> np.ndarray:
+        return engine.run(batch)[:images]
 
 
 class Uint8Input:
-    """uint8 (H, W, 3): the engine normalises where it reads them.
+    """Resized and cropped images, uint8 (N, H, W, 3), which the engine normalises as it reads them.
 
-    A linear resize and the crop behind it are one pass, which computes nothing that is cut off.
+    A linear resize followed by a crop is one pass that computes only the pixels inside the crop.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
         *others, last = pipeline.sample
         assert isinstance(last, Normalize)
         self._others, self._normalize, self._size = others, last, pipeline.size
-        self._at_once = _resize_and_crop(others)
+        self._fused = _resize_and_crop(others)
 
     def empty(self, images: int) -> np.ndarray:
         return np.zeros((images, *self._size, 3), np.uint8)
 
-    def write(self, image: np.ndarray, out: np.ndarray) -> None:
-        if self._at_once is not None:
+    def write(self, image: np.ndarray, batch: np.ndarray, index: int) -> None:
+        if self._fused is not None:
             from pplc_cli.kernels.infer.resize import crop_of_resized
 
-            resize, crop = self._at_once
+            resize, crop = self._fused
             whole = resize.result(*image.shape[:2])
-            crop_of_resized(image, whole, crop.first(*whole) if crop else (0, 0), out)
+            crop_of_resized(image, whole, crop.first(*whole) if crop else (0, 0), batch[index])
             return
         for operator in self._others:
             image = operator(image, _UNUSED)
-        out[...] = image
+        batch[index] = image
 
-    def run(self, engine: Engine, batch: np.ndarray) -> np.ndarray:
+    def run(self, engine: Engine, batch: np.ndarray, images: int) -> np.ndarray:
         assert isinstance(engine, PixelEngine)
-        return engine.run_pixels(batch, self._normalize)
+        return engine.run_pixels(batch, self._normalize)[:images]
+
+
+class ImageInput:
+    """Decoded images of any size, for an engine with its own preprocessing."""
+
+    def empty(self, images: int) -> list[Optional[np.ndarray]]:
+        return [None] * images
+
+    def write(self, image: np.ndarray, batch: list[Optional[np.ndarray]], index: int) -> None:
+        batch[index] = image
+
+    def run(self, engine: Engine, batch: list[Optional[np.ndarray]], images: int) -> np.ndarray:
+        assert isinstance(engine, ImageEngine)
+        return engine.run_images([image for image in batch[:images] if image is not None])
 
 
 def _resize_and_crop(
     operators: Sequence[Transform],
 ) -> Optional[tuple[Union[Resize, ResizeByShort, ResizeByLong], Optional[CenterCrop]]]:
-    """The two, where they are all that is done, or the first alone."""
+    """The linear resize and the crop, if any, of a pipeline that does nothing else; None for other pipelines."""
     if not 1 <= len(operators) <= 2:
         return None
     resize, crop = operators[0], operators[1] if len(operators) > 1 else None

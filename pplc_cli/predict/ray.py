@@ -1,7 +1,7 @@
-"""Prediction on Ray Data: the same answers, from as many machines as its cluster has.
+"""Predict on the machines of a Ray cluster, with the same predictions as on one machine.
 
-Ray schedules, retries and writes; ours is what an actor does with its share of the files. Every machine has pplc, and
-sees the model's folder and the images under the same paths, as on a shared drive.
+Ray Data schedules, retries and writes; pplc provides the actors, each of which predicts a share of the files. Every
+machine needs pplc, and the model and the images under the same paths, for example on a shared drive.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ from pplc_cli.predict.inputs.expand import expand, find
 from pplc_cli.predict.inputs.source import ADDRESSES
 from pplc_cli.predict.outputs.layout import OutputSchema
 from pplc_cli.predict.outputs.open import SUFFIXES
-from pplc_cli.predict.outputs.parquet import schema_of, table_of
+from pplc_cli.predict.outputs.parquet import arrow_schema, arrow_table
 from pplc_cli.predict.predictor import load_predictor
 
 if TYPE_CHECKING:
     import numpy as np
 
-FILES = 256  # an actor takes at a time
-ROWS = 4096  # it gives back at a time, however many images an archive holds
-FREE = {"num_cpus": 0}  # actors have all cores; what writes their answers must not wait for one
+FILES = 256  # per call of an actor
+ROWS = 4096  # per table that an actor returns, however many images an archive holds
+FREE = {"num_cpus": 0}  # the actors use all cores, so the tasks that write must not wait for one
 
 
 class PredictActor:
-    """The model on one core of the cluster."""
+    """A predictor on one core of the cluster."""
 
     def __init__(self, folder: str, settings: PredictConfig, embeddings: bool, every: Optional[float]) -> None:
         self.predictor = load_predictor(folder, settings, features=embeddings)
-        self.layout, self.every = OutputSchema.of(self.predictor, settings.top_k), every
+        self.schema, self.every = OutputSchema.of(self.predictor, settings.top_k), every
 
     def __call__(self, files: dict[str, np.ndarray]) -> Iterator[Any]:
-        """Turn a column of file names into Arrow tables with the columns of an OutputSchema, one row per image."""
+        """Predict the images of a column of file names; yields Arrow tables with one row per image."""
         sources = (source for name in files["item"] for source in expand([str(name)], every=self.every))
-        answers = self.predictor.predict(sources, top_k=self.layout.top_k, many=True)
-        while rows := [self.layout.row(answer) for answer in islice(answers, ROWS)]:
-            yield table_of(rows, schema_of(self.layout))
+        predictions = self.predictor.predict(sources, top_k=self.schema.top_k, many=True)
+        while rows := [self.schema.row(prediction) for prediction in islice(predictions, ROWS)]:
+            yield arrow_table(rows, arrow_schema(self.schema))
 
 
 def predict_on_ray(
     cluster: str,
-    words: Sequence[str],
+    arguments: Sequence[str],
     folder: Path,
     settings: PredictConfig,
     output: str,
@@ -60,23 +60,22 @@ def predict_on_ray(
     every: Optional[float] = None,
     force: bool = False,
 ) -> int:
-    """Predict what words stand for, and write a folder of files in the format that its suffix names.
+    """Predict the images of arguments, and write a folder of files.
 
     Args:
-        cluster: ``ray`` on this machine, or ``ray://HOST:PORT``.
-        words: see :func:`pplc_cli.predict.inputs.expand.expand`.
+        cluster: ``ray`` for this machine, or ``ray://HOST:PORT``.
+        arguments, every: see :func:`pplc_cli.predict.inputs.expand.expand`.
         folder: the exported model.
         settings: engine, precision, batch size and number of labels; every actor has one thread.
-        output: ``NAME.jsonl``, ``NAME.csv`` or ``NAME.parquet``, a folder.
-        embeddings: instead of labels.
-        every: see :func:`pplc_cli.predict.inputs.expand.expand`.
-        force: replace such a folder.
+        output: the folder ``NAME.jsonl``, ``NAME.csv`` or ``NAME.parquet``; the suffix determines the files' format.
+        embeddings: write embeddings instead of labels.
+        force: replace the files of an earlier run.
 
     Returns:
-        How many images could not be used.
+        The number of images that could not be used.
 
     Raises:
-        PredictError: Ray is not installed or reached, the output is there, or a machine failed for good.
+        PredictError: Ray is not installed, the cluster cannot be reached, the output exists, or retries failed.
     """
     try:
         import ray
@@ -85,28 +84,28 @@ def predict_on_ray(
     target = user_path(output).absolute()
     if target.suffix.lower() not in SUFFIXES or (embeddings and target.suffix.lower() == ".csv"):
         raise PredictError(f"{output}: expected .jsonl, .csv (not of embeddings) or .parquet")
-    _make_room(target, force)
-    files = [{"item": _absolute(source.name)} for source in find(words) if source.data is None]
+    _clear(target, force)
+    files = [{"item": _absolute(source.name)} for source in find(arguments) if source.data is None]
     if not files:
-        raise PredictError("an image on standard input needs no cluster; leave out --on")
-    arguments = {"folder": str(folder.absolute()), "embeddings": embeddings, "every": every}
-    arguments["settings"] = dataclasses.replace(settings, threads=1, workers=1)
+        raise PredictError("--on cannot predict an image from standard input; leave out --on")
+    constructor = {"folder": str(folder.absolute()), "embeddings": embeddings, "every": every}
+    constructor["settings"] = dataclasses.replace(settings, threads=1, workers=1)
     try:
         address = None if cluster == "ray" else cluster
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
-        logging.disable(logging.WARNING)  # Ray Data tells every step, and sets its levels anew each time
+        logging.disable(logging.WARNING)  # Ray Data logs every step, and resets its own levels each time
         ray.data.DataContext.get_current().enable_progress_bars = sys.stderr.isatty()
         cores = int(ray.cluster_resources().get("CPU", 1))
         blocks = min(len(files), max(cores, len(files) // FILES))
-        answers = ray.data.from_items(files, override_num_blocks=blocks).map_batches(
+        predictions = ray.data.from_items(files, override_num_blocks=blocks).map_batches(
             PredictActor,
             batch_size=FILES,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=cores),
             num_cpus=1,
-            fn_constructor_kwargs=arguments,
+            fn_constructor_kwargs=constructor,
         )
         kind = {".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}[target.suffix.lower()]
-        getattr(answers, f"write_{kind}")(str(target), ray_remote_args=FREE)
+        getattr(predictions, f"write_{kind}")(str(target), ray_remote_args=FREE)
         written = getattr(ray.data, f"read_{kind}")(str(target))
         return int(sum(int(batch["error"].notna().sum()) for batch in written.iter_batches(batch_format="pandas")))
     except (ray.exceptions.RayError, ConnectionError) as error:
@@ -116,16 +115,17 @@ def predict_on_ray(
         ray.shutdown()
 
 
-def _make_room(target: Path, force: bool) -> None:
-    there = list(target.iterdir()) if target.is_dir() else []
-    ours = all(file.suffix in (".json", ".csv", ".parquet") for file in there)
-    if target.is_file() or (there and not (force and ours)):
+def _clear(target: Path, force: bool) -> None:
+    """Remove the files of an earlier run, and refuse to remove others."""
+    files = list(target.iterdir()) if target.is_dir() else []
+    ours = all(file.suffix in (".json", ".csv", ".parquet") for file in files)
+    if target.is_file() or (files and not (force and ours)):
         advice = "--force replaces it" if ours and not target.is_file() else "name another folder"
-        raise PredictError(f"{target} is there already; {advice}")
-    if there:
+        raise PredictError(f"{target} already exists; {advice}")
+    if files:
         shutil.rmtree(target)
 
 
 def _absolute(name: str) -> str:
-    """The same file for a process that runs in another folder."""
-    return name if name.startswith(ADDRESSES) else os.path.abspath(name)  # noqa: PTH100 - the text as it is
+    """The name of the same file in a process with another working folder."""
+    return name if name.startswith(ADDRESSES) else os.path.abspath(name)  # noqa: PTH100 - Path() would change the text

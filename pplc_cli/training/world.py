@@ -16,6 +16,8 @@ import numpy as np
 
 from pplc_cli.base.errors import TrainError, one_line
 from pplc_cli.base.hardware import WORKER
+from pplc_cli.base.paddle import load_paddle
+from pplc_cli.config.sections import TrainConfig
 
 
 class LostContact(TrainError):
@@ -143,12 +145,14 @@ def set_device(device: str) -> None:
     paddle.set_device(f"gpu:{number}")
 
 
-def init_world() -> World:
-    """Meet the other processes, where there are any.
+def init_world(config: TrainConfig) -> World:
+    """Load Paddle, set its threads and device, and connect to the other processes, if there are any.
 
     Raises:
-        TrainError: they cannot be reached.
+        TrainError: the device does not exist, or the processes cannot be reached.
     """
+    load_paddle(config.threads)
+    set_device(config.device)
     if not is_worker():
         return World()
     try:

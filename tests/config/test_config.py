@@ -113,7 +113,7 @@ def test_output_follows_the_data_folder(folder: str, output: str) -> None:
         ({"train": {"warmup_epochs": 11}}, "train.warmup_epochs: expected at most train.epochs (10)"),
         ({"train": {"transforms": []}}, "train.transforms: "),
         ({"train": {"transforms": "Normalize"}}, "train.transforms: expected a list"),
-        ({"eval": {"split": "tset"}}, "eval.split: expected one of train, val, test or nothing (null), got 'tset'"),
+        ({"eval": {"split": "tset"}}, "eval.split: expected one of train, val, test, or null, got 'tset'"),
         ({"output": ""}, "output: expected a folder"),
         ({1: 2}, "1: unknown key"),
     ],

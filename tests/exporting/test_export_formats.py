@@ -116,7 +116,7 @@ def test_height_and_width_may_differ_where_images_are_resized(trained, tmp_path)
     resize = {"eval.transforms": [{"Resize": {"target_size": 32}}, "Normalize"]}
     done, images = written(trained, tmp_path / "out", size=(32, 64), overrides=resize)
     assert images.shape[1:] == (3, 32, 64) and read_paddle(done.folder).size == (32, 64)
-    with pytest.raises(ExportError, match="ResizeByShort has no form for 32 x 64"):
+    with pytest.raises(ExportError, match="ResizeByShort cannot be adapted to 32 x 64"):
         written(trained, tmp_path / "other", size=(32, 64))
 
 

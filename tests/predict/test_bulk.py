@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -22,6 +23,7 @@ from pplc_cli.base.errors import PplcError
 from pplc_cli.predict.inputs.count import count
 from pplc_cli.predict.inputs.expand import expand
 from pplc_cli.predict.inputs.source import Source
+from pplc_cli.predict.outputs import layout
 from pplc_cli.predict.outputs.layout import OutputSchema
 from pplc_cli.predict.outputs.resumable import ResumableOutput
 from pplc_cli.predict.prediction import Prediction
@@ -109,7 +111,8 @@ def test_a_run_that_is_killed_goes_on_as_if_nothing_had_been(suffix, untrained, 
     assert content(out) == content(whole)
     again = subprocess.run(line, capture_output=True, text=True)
     assert "0 images (3,075 of them before)" in again.stderr and content(out) == content(whole)
-    assert sorted(p.name for p in tmp_path.glob("out*")) == [f"out.{suffix}", f"out.{suffix}.state.json"]
+    left = sorted(p.name for p in tmp_path.iterdir() if "whole" not in p.name)
+    assert left == [f"out.{suffix}", f"out.{suffix}.state.json"]
 
 
 names = st.lists(st.text(st.characters(blacklist_characters="\0"), max_size=8).map("p{}".format), max_size=6)
@@ -145,32 +148,52 @@ def test_other_models_inputs_and_options_are_refused(untrained, predictor, pictu
             record(model, out, str(words), layout, **how)
         assert "\n" not in str(caught.value) and out.read_bytes() == held
 
-    refused("is there already; --resume")
+    refused("already exists; --resume")
     refused("top_k 2, not 1", layout=OutputSchema(1), resume=True)
     refused("another model", model=Predictor(untrained(1), engine="pplc"), resume=True)
     refused("engine pplc, not paddle", model=Predictor(untrained(0), engine="paddle"), resume=True)
     (tmp_path / "fewer").mkdir()
     (tmp_path / "fewer" / "00.jpg").write_bytes((pictures / "00.jpg").read_bytes())
-    refused("answer 1 is of .*00.jpg", words=tmp_path / "fewer", resume=True)
+    refused("prediction 1 is of .*00.jpg", words=tmp_path / "fewer", resume=True)
     refused("has no more images", words=pictures / "00.jpg", resume=True)
     state = tmp_path / "out.csv.state.json"
     kept = state.read_bytes()
     state.write_text("{")
     refused("state.json is damaged", resume=True)
     state.unlink()
-    refused("is of no run that could go on", resume=True)
+    refused("cannot be resumed: out.csv.state.json is missing", resume=True)
     state.write_bytes(kept)
     assert record(predictor, out, str(pictures), force=True) == before
 
 
-def test_two_processes_do_not_write_one_file(predictor, pictures, tmp_path):
-    out = tmp_path / "out.jsonl"
-    recording = ResumableOutput(out, predictor, OutputSchema())
-    answers = recording.record(predictor.predict(recording.remaining(expand([str(pictures)])), many=True))
-    next(answers)
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_two_processes_do_not_write_one_file(suffix, untrained, predictor, pictures, tmp_path):
+    out = tmp_path / f"out.{suffix}"
+    recording = ResumableOutput(out, predictor, TWO)
+    predictions = recording.record(predictor.predict(recording.remaining(expand([str(pictures)])), top_k=2, many=True))
+    next(predictions)
+    line = command(untrained(0), pictures, "--output", out)
+    for option in ("--resume", "--force"):
+        refused = subprocess.run([*line, option], capture_output=True, text=True)
+        assert refused.returncode == 1 and refused.stderr.splitlines()[-1].startswith("Error: ")
+        assert f"{out}: another process is writing it" in refused.stderr and "Traceback" not in refused.stderr
+    assert len(list(predictions)) == 41
+    assert len(read_rows(out)) == 42
+    after = subprocess.run([*line, "--resume"], capture_output=True, text=True)
+    assert "0 images (42 of them before)" in after.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == [out.name, f"{out.name}.state.json"]
+
+
+def test_a_lock_on_a_removed_file_is_no_lock(predictor, tmp_path, monkeypatch):
+    """The file may be removed between the moments at which another process opens and locks it."""
+
+    @contextlib.contextmanager
+    def lock(file, *, wait):
+        yield
+
+    monkeypatch.setattr(layout, "lock", lock)
     with pytest.raises(PplcError, match="another process is writing it"):
-        ResumableOutput(out, predictor, OutputSchema(), resume=True)
-    assert len(list(answers)) == 41
+        ResumableOutput(tmp_path / "out.jsonl", predictor, OutputSchema())
 
 
 def test_a_full_disk_is_one_line_and_nothing_is_lost(untrained, predictor, words, tmp_path):
@@ -215,8 +238,10 @@ def test_ctrl_c_keeps_what_is_done(untrained, predictor, words, tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     stderr = process.communicate(timeout=20)[1]
-    assert process.returncode == 1 and "Traceback" not in stderr
+    assert process.returncode == 130 and stderr.startswith("Interrupted. Repeat the command with --resume")
+    assert stderr.count("\n") == 1
     assert out.read_bytes().endswith(b"\n")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.jsonl", "out.jsonl.state.json"]
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -312,7 +337,7 @@ def test_ray_gives_the_same_answers(suffix, untrained, predictor, pictures, tmp_
     ours = list(predictor.predict([str(p) for p in sorted(pictures.iterdir())] * 8, top_k=2, many=True))
     assert sorted((r["path"], r["label"] or "") for r in rows) == sorted((a.path, a.label or "") for a in ours)
     assert os.environ.get("RAY_ADDRESS") is None
-    assert "is there already" in subprocess.run(line, capture_output=True, text=True, cwd=tmp_path).stderr
+    assert "already exists" in subprocess.run(line, capture_output=True, text=True, cwd=tmp_path).stderr
 
 
 def test_outputs_go_where_paths_are_chinese_and_new(predictor, pictures, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+import threading
 from itertools import islice
 
 import numpy as np
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from helpers.images import random_image, write_image
 from pplc_cli.base.errors import ImageError, PredictError
 from pplc_cli.data.image_files import list_files
-from pplc_cli.predict.inputs.expand import expand
+from pplc_cli.predict.inputs.count import count
+from pplc_cli.predict.inputs.expand import Kind, classify, expand
 
 
 @pytest.fixture
@@ -55,6 +57,34 @@ def test_folders_are_walked_in_the_order_of_split(folder):
     assert [path for path in list_files(folder) if path.suffix != ".txt"] == expected
     (folder / "b" / "loop").symlink_to(folder)
     assert len(names(folder)) == 4
+
+
+def test_each_argument_has_one_kind(folder):
+    (folder / "real[1].jpg").write_bytes(b"x")
+    (folder / "shards.tar").mkdir()
+    kinds = {
+        "-": Kind.STDIN,
+        "http://host/list.txt": Kind.URL,
+        f"{folder}/b": Kind.FOLDER,
+        f"{folder}/shards.tar": Kind.FOLDER,
+        f"{folder}/*.tar": Kind.GLOB,
+        f"{folder}/real[1].jpg": Kind.FILE,
+        f"{folder}/notes.txt": Kind.LIST,
+        f"{folder}/gone.txt": Kind.FILE,
+        f"{folder}/gone.TAR.gz": Kind.TAR,
+        f"{folder}/clip.MP4": Kind.VIDEO,
+        f"{folder}/a.jpg": Kind.FILE,
+    }
+    assert {text: classify(text).kind for text in kinds} == kinds
+
+
+def test_as_many_images_are_counted_as_come(folder, jpegs, tmp_path):
+    write_tar(tmp_path / "in" / "shard.tar", "w", jpegs)
+    (folder / "list.txt").write_text("a.jpg\n\nb/2.jpg 7\nhttp://host/x.jpg\n")
+    for argument in (folder, folder / "*", folder / "b/*", folder / "list.txt", folder / "shard.tar", folder / "a.jpg"):
+        assert count([str(argument)], threading.Event()) == len(names(argument)), argument
+    for unknown in ("-", folder / "clip.mp4", folder / "shard.tar.gz"):
+        assert count([str(unknown)], threading.Event()) is None
 
 
 def test_words_are_looked_at_when_they_are_reached(folder):

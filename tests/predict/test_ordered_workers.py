@@ -13,6 +13,7 @@ from PIL import Image
 from helpers.images import random_image, write_image
 from pplc_cli.base.errors import ImageError
 from pplc_cli.predict.inputs.source import Source
+from pplc_cli.predict.ordered_workers import OrderedWorkers
 from pplc_cli.predict.predictor import Predictor
 
 
@@ -99,6 +100,28 @@ def test_everything_pillow_numpy_and_files_hold_is_taken(predictor, path):
     assert [a.error is None for a in predictor.predict(odd)] == [False, False, False, True]
     with pytest.raises(ImageError):
         Source("x", error="no").decode()
+
+
+def squares(queue):
+    """Square numbers in batches of 3; a word is an error."""
+    while True:
+        batch = []
+        while len(batch) < 3 and (task := queue.get(wait=not batch)) is not None:
+            batch.append(task)
+        if not batch:
+            return
+        queue.put([(number, task * task, 0) for number, task in batch])
+
+
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("tasks", [0, 1, 5, 500])
+def test_any_function_can_be_mapped(count, tasks):
+    workers = OrderedWorkers(count, 3 * count + 1, lambda task: 0, "square")
+    for _ in range(2):  # each call has its own queue
+        assert list(workers.map(range(tasks), squares)) == [n * n for n in range(tasks)]
+    with pytest.raises(TypeError):
+        list(workers.map(["a"], squares))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("square")]
 
 
 MEMORY = """

@@ -19,7 +19,8 @@ from pplc_cli.kernels.graph.simplify import simplify
 from pplc_cli.kernels.infer.int8_ranges import measure_activation_ranges
 from pplc_cli.kernels.infer.resize import crop_of_resized, like_opencv
 from pplc_cli.predict.engines.pplc import PplcEngine
-from pplc_cli.predict.preprocess import FloatInput, Uint8Input, feed_for
+from pplc_cli.predict.predictor import Predictor
+from pplc_cli.predict.preprocess import FloatInput, ImageInput, Uint8Input, input_for
 
 sides = st.one_of(st.integers(1, 24), st.integers(1, 400))
 
@@ -101,12 +102,12 @@ def test_pixels_give_the_answers_of_floats(graph, transforms, normalize, precisi
     one, other = floats.empty(5), pixels.empty(5)
     for number, image in enumerate(images):
         try:
-            floats.write(image, one[number])
+            floats.write(image, one, number)
         except ImageError as error:
             with pytest.raises(ImageError, match=str(error)):
-                pixels.write(image, other[number])
+                pixels.write(image, other, number)
         else:
-            pixels.write(image, other[number])
+            pixels.write(image, other, number)
     filled = [number for number in range(5) if one[number].any()]
     assert len(filled) >= 3
     one, other = one[filled], other[filled]
@@ -117,15 +118,52 @@ def test_pixels_give_the_answers_of_floats(graph, transforms, normalize, precisi
             )
         except PredictError as error:
             pytest.skip(str(error))
-        expected = floats.run(engine, one)
-        assert np.array_equal(pixels.run(engine, other), expected) and np.ptp(expected) > 0.05
+        expected = floats.run(engine, one, len(one))
+        assert np.array_equal(pixels.run(engine, other, len(other)), expected) and np.ptp(expected) > 0.05
 
 
-def test_the_cheapest_feed_is_taken(graph):
+class ColourEngine:
+    """An engine with its own preprocessing: the mean of each channel."""
+
+    name, precision, threads = "colour", "float32", 1
+
+    def run(self, images):
+        raise NotImplementedError
+
+    def run_images(self, images):
+        return np.stack([image.mean((0, 1)) for image in images]).astype(np.float32)
+
+    def single(self):
+        return self
+
+
+def test_engines_with_preprocessing_get_the_decoded_images():
     pipeline = Pipeline([*TRANSFORMS["resize"], "Normalize"], training=False)
-    assert isinstance(feed_for(PplcEngine(graph), pipeline), Uint8Input)
+    entrance = input_for(ColourEngine(), pipeline)
+    assert isinstance(entrance, ImageInput)
+    images = [random_image(seed, (20 + seed, 30)) for seed in range(4)]
+    batch = entrance.empty(5)
+    for index, image in enumerate(images):
+        entrance.write(image, batch, index)
+    assert all(given is image for given, image in zip(batch, images))  # no copies
+    assert np.array_equal(entrance.run(ColourEngine(), batch, 3), ColourEngine().run_images(images[:3]))
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_predictor_with_such_an_engine_skips_unusable_images(untrained, many):
+    predictor = Predictor(untrained(0), engine="pplc", workers=2)
+    predictor.engine, predictor.input = ColourEngine(), ImageInput()
+    predictor.labels = ["red", "green", "blue"]
+    images = [np.full((9, 8, 3), np.eye(3)[i % 3] * 200, np.uint8) if i % 4 else b"bad" for i in range(13)]
+    found = [p.label for p in predictor.predict(images, many=many)]
+    assert found == [predictor.labels[i % 3] if i % 4 else None for i in range(13)]
+
+
+def test_the_cheapest_input_is_chosen(graph):
+    pipeline = Pipeline([*TRANSFORMS["resize"], "Normalize"], training=False)
+    assert isinstance(input_for(PplcEngine(graph), pipeline), Uint8Input)
     normalized_first = Pipeline(["Normalize", {"CenterCrop": {"crop_size": 32}}], training=False)
-    assert isinstance(feed_for(PplcEngine(graph), normalized_first), FloatInput)
+    assert isinstance(input_for(PplcEngine(graph), normalized_first), FloatInput)
 
 
 def test_pixels_of_another_size_are_refused_in_one_line(graph):

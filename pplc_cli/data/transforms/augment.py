@@ -22,17 +22,25 @@ class RandomDistort(Transform):
     probability, and for brightness it adds half a grey level. This class follows the documentation.
     """
 
-    brightness_range: float = option(0.5, at_least=0)
-    brightness_prob: float = option(0.5, at_least=0, at_most=1)
-    contrast_range: float = option(0.5, at_least=0)
-    contrast_prob: float = option(0.5, at_least=0, at_most=1)
-    saturation_range: float = option(0.5, at_least=0)
-    saturation_prob: float = option(0.5, at_least=0, at_most=1)
-    hue_range: float = option(18, at_least=0, at_most=180)
-    hue_prob: float = option(0.5, at_least=0, at_most=1)
-    random_apply: bool = option(True)
-    count: int = option(4, at_least=1, at_most=4)
-    shuffle_channel: bool = option(False)
+    brightness_range: float = option(
+        0.5, at_least=0, help="Largest change of the brightness: 0.5 draws a factor from 0.5 to 1.5."
+    )
+    brightness_prob: float = option(0.5, at_least=0, at_most=1, help="Probability of a change of the brightness.")
+    contrast_range: float = option(
+        0.5, at_least=0, help="Largest change of the contrast: 0.5 draws a factor from 0.5 to 1.5."
+    )
+    contrast_prob: float = option(0.5, at_least=0, at_most=1, help="Probability of a change of the contrast.")
+    saturation_range: float = option(
+        0.5, at_least=0, help="Largest change of the saturation: 0.5 draws a factor from 0.5 to 1.5."
+    )
+    saturation_prob: float = option(0.5, at_least=0, at_most=1, help="Probability of a change of the saturation.")
+    hue_range: float = option(18, at_least=0, at_most=180, help="Largest change of the hue, in degrees.")
+    hue_prob: float = option(0.5, at_least=0, at_most=1, help="Probability of a change of the hue.")
+    random_apply: bool = option(
+        True, help="Apply the changes in random order; false: brightness, contrast, saturation, hue."
+    )
+    count: int = option(4, at_least=1, at_most=4, help="With `random_apply`, how many of the four changes are tried.")
+    shuffle_channel: bool = option(False, help="Also permute the channels, with probability 0.5.")
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         names = ["brightness", "contrast", "saturation", "hue"]
@@ -51,10 +59,18 @@ class RandomDistort(Transform):
 class ColorJitter(Transform):
     """Change brightness, contrast and saturation by a factor up to 1 +- the value, hue by a share of the circle."""
 
-    brightness: float = option(0.4, at_least=0)
-    contrast: float = option(0.4, at_least=0)
-    saturation: float = option(0.4, at_least=0)
-    hue: float = option(0.0, at_least=0, at_most=0.5)
+    brightness: float = option(
+        0.4, at_least=0, help="Largest change of the brightness: 0.4 draws a factor from 0.6 to 1.4."
+    )
+    contrast: float = option(
+        0.4, at_least=0, help="Largest change of the contrast: 0.4 draws a factor from 0.6 to 1.4."
+    )
+    saturation: float = option(
+        0.4, at_least=0, help="Largest change of the saturation: 0.4 draws a factor from 0.6 to 1.4."
+    )
+    hue: float = option(
+        0.0, at_least=0, at_most=0.5, help="Largest change of the hue, as a share of the colour circle."
+    )
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         strengths = {**dataclasses.asdict(self), "hue": self.hue * 360}
@@ -68,7 +84,7 @@ class ColorJitter(Transform):
 class RandomBlur(Transform):
     """Blur with a Gaussian kernel of 3, 5, 7 or 9 pixels."""
 
-    prob: float = option(0.1, at_least=0, at_most=1)
+    prob: float = option(0.1, at_least=0, at_most=1, help="Probability for each image.")
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         if rng.random() >= self.prob:
@@ -81,8 +97,8 @@ class RandomBlur(Transform):
 class RandAugment(Transform):
     """``num_ops`` random changes of strength ``magnitude`` (0 to 10). Cubuk et al., 2020, arXiv:1909.13719."""
 
-    num_ops: int = option(2, at_least=1)
-    magnitude: float = option(9, at_least=0, at_most=10)
+    num_ops: int = option(2, at_least=1, help="Number of random changes per image.")
+    magnitude: float = option(9, at_least=0, at_most=10, help="Strength of the changes.")
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         level = self.magnitude / 10
@@ -95,9 +111,13 @@ class RandAugment(Transform):
 class RandomErasing(Transform):
     """Fill a random rectangle with noise. Zhong et al., 2017, arXiv:1708.04896."""
 
-    prob: float = option(0.25, at_least=0, at_most=1)
-    area: tuple[float, float] = option((0.02, 0.33), more_than=0, at_most=1)
-    aspect_ratio: tuple[float, float] = option((0.3, 3.3), more_than=0)
+    prob: float = option(0.25, at_least=0, at_most=1, help="Probability for each image.")
+    area: tuple[float, float] = option(
+        (0.02, 0.33), more_than=0, at_most=1, help="Smallest and largest share of the image's area."
+    )
+    aspect_ratio: tuple[float, float] = option(
+        (0.3, 3.3), more_than=0, help="Smallest and largest height / width of the rectangle."
+    )
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         if rng.random() >= self.prob:

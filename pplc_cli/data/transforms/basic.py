@@ -25,6 +25,7 @@ INTERPOLATIONS = {
     "LANCZOS4": cv2.INTER_LANCZOS4,
 }
 _INTERP = (*INTERPOLATIONS, "RANDOM")
+_INTERP_HELP = "Interpolation; `RANDOM` draws one of the others for each image."
 Rng = np.random.Generator
 Size = tuple[int, int]  # height, width
 
@@ -54,9 +55,9 @@ def contiguous(image: np.ndarray) -> np.ndarray:
 class Resize(Transform):
     """Resize to ``target_size``, one side or [height, width]; with ``keep_ratio``, fit the image inside it."""
 
-    target_size: Union[int, list[int]] = option(at_least=1)
-    interp: str = option("LINEAR", choices=_INTERP)
-    keep_ratio: bool = option(False)
+    target_size: Union[int, list[int]] = option(at_least=1, help="One side or [height, width].")
+    interp: str = option("LINEAR", choices=_INTERP, help=_INTERP_HELP)
+    keep_ratio: bool = option(False, help="Keep the aspect ratio and fit the image inside `target_size`.")
 
     def size(self) -> Size:
         """Height and width."""
@@ -86,9 +87,9 @@ class Resize(Transform):
 class ResizeByShort(Transform):
     """Resize the short side to ``short_size``, but the long side to at most ``max_size`` (-1: no limit)."""
 
-    short_size: int = option(256, at_least=1)
-    max_size: int = option(-1, at_least=-1)
-    interp: str = option("LINEAR", choices=_INTERP)
+    short_size: int = option(256, at_least=1, help="Short side of the result.")
+    max_size: int = option(-1, at_least=-1, help="Largest long side; -1: no limit.")
+    interp: str = option("LINEAR", choices=_INTERP, help=_INTERP_HELP)
 
     def _scale(self, height: int, width: int) -> float:
         scale = self.short_size / min(height, width)
@@ -115,9 +116,9 @@ class ResizeByShort(Transform):
 class RandomResizeByShort(Transform):
     """:class:`ResizeByShort` to a side drawn from ``short_sizes``."""
 
-    short_sizes: list[int] = option(at_least=1)
-    max_size: int = option(-1, at_least=-1)
-    interp: str = option("LINEAR", choices=_INTERP)
+    short_sizes: list[int] = option(at_least=1, help="Short sides, of which one is drawn for each image.")
+    max_size: int = option(-1, at_least=-1, help="Largest long side; -1: no limit.")
+    interp: str = option("LINEAR", choices=_INTERP, help=_INTERP_HELP)
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         short = self.short_sizes[rng.integers(len(self.short_sizes))]
@@ -134,8 +135,8 @@ class RandomResizeByShort(Transform):
 class ResizeByLong(Transform):
     """Resize the long side to ``long_size``."""
 
-    long_size: int = option(256, at_least=1)
-    interp: str = option("LINEAR", choices=_INTERP)
+    long_size: int = option(256, at_least=1, help="Long side of the result.")
+    interp: str = option("LINEAR", choices=_INTERP, help=_INTERP_HELP)
 
     def result(self, height: int, width: int) -> Size:
         """Height and width after resizing an image of this size."""
@@ -156,7 +157,7 @@ class ResizeByLong(Transform):
 class CenterCrop(Transform):
     """Crop a square of side ``crop_size`` from the centre."""
 
-    crop_size: int = option(224, at_least=1)
+    crop_size: int = option(224, at_least=1, help="Side of the square.")
 
     def first(self, height: int, width: int) -> tuple[int, int]:
         """The first row and column of the square in an image of this size.
@@ -187,10 +188,19 @@ class RandomCrop(Transform):
     aspect ratio (width / height, relative to the image's) is drawn from the part of ``aspect_ratio`` that fits.
     """
 
-    crop_size: Union[int, list[int], None] = option(None, at_least=1)
-    aspect_ratio: tuple[float, float] = option((0.5, 2.0), more_than=0)
-    scaling: tuple[float, float] = option((0.3, 1.0), more_than=0, at_most=1)
-    num_attempts: int = option(50, at_least=1)
+    crop_size: Union[int, list[int], None] = option(
+        None, at_least=1, help="One side or [height, width] of the result; null: the rectangle is not resized."
+    )
+    aspect_ratio: tuple[float, float] = option(
+        (0.5, 2.0), more_than=0, help="Smallest and largest width / height, relative to the image's."
+    )
+    scaling: tuple[float, float] = option(
+        (0.3, 1.0),
+        more_than=0,
+        at_most=1,
+        help="Smallest and largest factor of the sides; the area shrinks by its square.",
+    )
+    num_attempts: int = option(50, at_least=1, help="Draws before the whole image is used.")
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         height, width = image.shape[:2]
@@ -227,8 +237,15 @@ class RandomCrop(Transform):
 class RandomScaleAspect(Transform):
     """Crop a random rectangle and resize it to the original size."""
 
-    min_scale: float = option(0.5, at_least=0, at_most=1)
-    aspect_ratio: float = option(0.33, at_least=0, at_most=1)
+    min_scale: float = option(
+        0.5, at_least=0, at_most=1, help="Smallest factor of the sides; 0 turns the transform off."
+    )
+    aspect_ratio: float = option(
+        0.33,
+        at_least=0,
+        at_most=1,
+        help="Smallest width / height relative to the image's; the largest is its inverse; 0 turns the transform off.",
+    )
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         if self.min_scale == 0 or self.aspect_ratio == 0:
@@ -241,9 +258,13 @@ class RandomScaleAspect(Transform):
 class Padding(Transform):
     """Pad to ``target_size`` with ``im_padding_value``; ``pad_mode`` 0: right, bottom, 1: around, 2: left, top."""
 
-    target_size: Union[int, list[int]] = option(at_least=1)
-    pad_mode: int = option(0, at_least=0, at_most=2)
-    im_padding_value: tuple[float, float, float] = option((127.5, 127.5, 127.5), at_least=0, at_most=255)
+    target_size: Union[int, list[int]] = option(at_least=1, help="One side or [height, width].")
+    pad_mode: int = option(
+        0, at_least=0, at_most=2, help="Side to pad: 0: right and bottom, 1: all around, 2: left and top."
+    )
+    im_padding_value: tuple[float, float, float] = option(
+        (127.5, 127.5, 127.5), at_least=0, at_most=255, help="Colour of the padding, RGB."
+    )
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         height, width = Resize(self.target_size).size()
@@ -264,7 +285,7 @@ class Padding(Transform):
 class RandomHorizontalFlip(Transform):
     """Mirror left and right."""
 
-    prob: float = option(0.5, at_least=0, at_most=1)
+    prob: float = option(0.5, at_least=0, at_most=1, help="Probability for each image.")
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         return image[:, ::-1] if rng.random() < self.prob else image
@@ -274,7 +295,7 @@ class RandomHorizontalFlip(Transform):
 class RandomVerticalFlip(Transform):
     """Mirror top and bottom."""
 
-    prob: float = option(0.5, at_least=0, at_most=1)
+    prob: float = option(0.5, at_least=0, at_most=1, help="Probability for each image.")
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         return image[::-1] if rng.random() < self.prob else image
@@ -284,11 +305,17 @@ class RandomVerticalFlip(Transform):
 class Normalize(Transform):
     """Scale to 0..1 by ``min_val`` and ``max_val``, subtract ``mean``, divide by ``std``; returns float32."""
 
-    mean: tuple[float, float, float] = option((0.485, 0.456, 0.406))
-    std: tuple[float, float, float] = option((0.229, 0.224, 0.225), more_than=0)
-    min_val: tuple[float, float, float] = option((0.0, 0.0, 0.0))
-    max_val: tuple[float, float, float] = option((255.0, 255.0, 255.0), more_than=0)
-    is_scale: bool = option(True)
+    mean: tuple[float, float, float] = option(
+        (0.485, 0.456, 0.406), help="Mean of each channel, after scaling to 0..1."
+    )
+    std: tuple[float, float, float] = option(
+        (0.229, 0.224, 0.225), more_than=0, help="Standard deviation of each channel, after scaling to 0..1."
+    )
+    min_val: tuple[float, float, float] = option((0.0, 0.0, 0.0), help="Value of each channel that becomes 0.")
+    max_val: tuple[float, float, float] = option(
+        (255.0, 255.0, 255.0), more_than=0, help="Value of each channel that becomes 1."
+    )
+    is_scale: bool = option(True, help="Scale to 0..1 first; false: `min_val` and `max_val` are ignored.")
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         planes = np.empty((3, *image.shape[:2]), np.float32)

@@ -40,8 +40,12 @@ class BatchTransform:
 class Mixup(BatchTransform):
     """Blend every image with another. Zhang et al., 2017, arXiv:1710.09412."""
 
-    alpha: float = option(0.2, more_than=0)
-    prob: float = option(1.0, at_least=0, at_most=1)
+    alpha: float = option(
+        0.2,
+        more_than=0,
+        help="Parameter of the distribution Beta(alpha, alpha), from which the share of each image is drawn.",
+    )
+    prob: float = option(1.0, at_least=0, at_most=1, help="Probability for each batch.")
 
     def __call__(self, images: np.ndarray, targets: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
         if rng.random() >= self.prob:
@@ -58,8 +62,12 @@ class Mixup(BatchTransform):
 class CutMix(BatchTransform):
     """Paste a rectangle of another image into every image. Yun et al., 2019, arXiv:1905.04899."""
 
-    alpha: float = option(1.0, more_than=0)
-    prob: float = option(1.0, at_least=0, at_most=1)
+    alpha: float = option(
+        1.0,
+        more_than=0,
+        help="Parameter of the distribution Beta(alpha, alpha), from which the share of each image is drawn.",
+    )
+    prob: float = option(1.0, at_least=0, at_most=1, help="Probability for each batch.")
 
     def __call__(self, images: np.ndarray, targets: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
         if rng.random() >= self.prob:

@@ -1,1 +1,1 @@
-"""Command-line arguments become a stream of images."""
+"""Turn command-line arguments into a stream of images."""

@@ -1,61 +1,88 @@
-"""How many images there will be, where that can be told without opening them."""
+"""Count images ahead of time, as far as that is possible without decoding them."""
 
 from __future__ import annotations
 
 import glob
+import os
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from threading import Event
 from typing import Optional
 
 from pplc_cli.base.errors import PplcError
-from pplc_cli.base.files import user_path
 from pplc_cli.data.image_files import is_image_name, walk
-from pplc_cli.predict.inputs.source import ADDRESSES, LIST_SUFFIXES, TAR_SUFFIXES, VIDEO_SUFFIXES
+from pplc_cli.predict.inputs.expand import Argument, Kind, classify, kind_of_item
+from pplc_cli.predict.inputs.source import TAR_SUFFIXES, VIDEO_SUFFIXES
+
+_SHARDS = tuple(suffix.encode() for suffix in (*TAR_SUFFIXES, *VIDEO_SUFFIXES))
 
 
-def count(words: Iterable[str], stop: Event) -> Optional[int]:
-    """How many images words stand for; None: it cannot be told, or ``stop`` was set.
+def count(arguments: Iterable[str], stop: Event) -> Optional[int]:
+    """Count the images of arguments, for the progress bar; wrong arguments are reported when they are expanded.
 
-    It is for the time left only: what a word turns out to be is told by :func:`pplc_cli.predict.inputs.expand.expand`.
+    Returns:
+        None if the number cannot be known, or ``stop`` was set.
     """
     total = 0
     try:
-        for word in words:
-            for step in _ones(word):
-                if step is None or stop.is_set():
+        for argument in map(classify, arguments):
+            for images in _COUNTERS[argument.kind](argument):
+                if images is None or stop.is_set():
                     return None
-                total += step
+                total += images
     except (OSError, PplcError, tarfile.TarError):
         return None
     return total
 
 
-def _ones(word: str) -> Iterator[Optional[int]]:
-    """A number for each file; None for what nobody knows."""
-    path = user_path(word)
-    lower = word.lower()
-    if word == "-":
-        yield None
-    elif word.startswith(ADDRESSES):
-        yield 1
-    elif path.is_dir():
-        for name in walk(str(path)):
-            yield int(is_image_name(name))
-    elif not path.exists() and glob.has_magic(word):
-        for match in glob.iglob(str(path), recursive=True):  # noqa: PTH207 - absolute patterns too
-            yield from _ones(match) if not Path(match).is_dir() else ()
-    elif lower.endswith(LIST_SUFFIXES) and path.is_file():
-        with path.open("rb") as file:
-            for line in file:
-                # A list of archives or videos is not worth looking into.
-                shard = line.strip().lower().endswith(tuple(s.encode() for s in (*TAR_SUFFIXES, *VIDEO_SUFFIXES)))
-                yield None if shard else int(bool(line.strip()))
-    elif lower.endswith(".tar"):
-        with tarfile.open(path, "r:") as archive:
-            while (member := archive.next()) is not None:  # from header to header
-                archive.members.clear()  # type: ignore[attr-defined]
-                yield int(is_image_name(member.name))
-    else:
-        yield None if lower.endswith((*TAR_SUFFIXES, *VIDEO_SUFFIXES)) else 1
+# Each counter yields a number per file, so that ``stop`` is looked at often, or None if only decoding would tell.
+
+
+def _one(_: Argument) -> Iterator[Optional[int]]:
+    yield 1
+
+
+def _unknown(_: Argument) -> Iterator[Optional[int]]:
+    yield None
+
+
+def _folder(argument: Argument) -> Iterator[Optional[int]]:
+    for name in walk(argument.name):
+        yield int(is_image_name(name))
+
+
+def _glob(argument: Argument) -> Iterator[Optional[int]]:
+    for match in glob.iglob(argument.name, recursive=True):  # noqa: PTH207 - pathlib's refuses absolute patterns
+        if not os.path.isdir(match):  # noqa: PTH112
+            kind = kind_of_item(match)
+            yield from _COUNTERS[kind](Argument(kind, match, match))
+
+
+def _list_file(argument: Argument) -> Iterator[Optional[int]]:
+    with Path(argument.name).open("rb") as file:
+        for line in file:
+            # Opening every archive of a list would take too long.
+            yield None if line.strip().lower().endswith(_SHARDS) else int(bool(line.strip()))
+
+
+def _tar(argument: Argument) -> Iterator[Optional[int]]:
+    if not argument.name.lower().endswith(".tar"):
+        yield None  # a compressed archive would have to be decompressed
+        return
+    with tarfile.open(argument.name, "r:") as archive:
+        while (member := archive.next()) is not None:  # seeks from header to header
+            archive.members.clear()  # type: ignore[attr-defined]
+            yield int(is_image_name(member.name))
+
+
+_COUNTERS: dict[Kind, Callable[[Argument], Iterator[Optional[int]]]] = {
+    Kind.STDIN: _unknown,
+    Kind.URL: _one,
+    Kind.FOLDER: _folder,
+    Kind.GLOB: _glob,
+    Kind.LIST: _list_file,
+    Kind.TAR: _tar,
+    Kind.VIDEO: _unknown,
+    Kind.FILE: _one,
+}

@@ -1,4 +1,4 @@
-"""A source of images: its name and how to read it."""
+"""An image that is to be predicted, and how to read it."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Source:
     """An image to predict.
 
     Attributes:
-        name: what the answer is printed under.
-        data: the file's bytes where they are at hand, else they are read from the name.
-        pixels: the decoded image where it is at hand, uint8 RGB (H, W, 3).
-        error: why there is no image, where that is known before it is read.
+        name: the name in the prediction; also the path or URL if ``data`` and ``pixels`` are None.
+        data: the encoded image.
+        pixels: the decoded image, uint8 RGB (H, W, 3).
+        error: why there is no image, if that is known already.
     """
 
     name: str
@@ -40,10 +40,10 @@ class Source:
     error: Optional[str] = None
 
     def read(self) -> bytes:
-        """The bytes of the file or address.
+        """Read the encoded image from the file or URL.
 
         Raises:
-            ImageError: they cannot be had.
+            ImageError: it cannot be read.
         """
         if self.error is not None:
             raise ImageError(self.error)
@@ -59,10 +59,10 @@ class Source:
         return read_bytes(self.name)
 
     def decode(self) -> np.ndarray:
-        """The image, uint8 RGB (H, W, 3).
+        """Decode the image to uint8 RGB (H, W, 3).
 
         Raises:
-            ImageError: it cannot be used.
+            ImageError: it cannot be read or decoded.
         """
         return decode_image(self.read()) if self.pixels is None else self.pixels
 
@@ -70,42 +70,42 @@ class Source:
 ImageLike = Union[str, Path, bytes, np.ndarray, "Image", Source]
 
 
-def name_of(picture: ImageLike) -> str:
-    """What an answer is given under."""
-    if isinstance(picture, Source):
-        return picture.name
-    if isinstance(picture, (str, Path)):
-        return str(picture)
-    return str(getattr(picture, "filename", "") or type(picture).__name__)  # Pillow's know their files
+def name_of(image: ImageLike) -> str:
+    """The name of an image in its prediction."""
+    if isinstance(image, Source):
+        return image.name
+    if isinstance(image, (str, Path)):
+        return str(image)
+    return str(getattr(image, "filename", "") or type(image).__name__)  # Pillow images have the file's name
 
 
-def held_bytes(picture: ImageLike) -> int:
-    """Memory that an image which waits takes, where it is more than a name."""
-    held = (picture.data if picture.data is not None else picture.pixels) if isinstance(picture, Source) else picture
+def held_bytes(image: ImageLike) -> int:
+    """Bytes of memory that an image holds while it waits; 0 for a path."""
+    held = (image.data if image.data is not None else image.pixels) if isinstance(image, Source) else image
     if isinstance(held, np.ndarray):
         return held.nbytes
     return len(held) if isinstance(held, bytes) else 0
 
 
-def pixels_of(picture: ImageLike) -> np.ndarray:
-    """uint8 RGB (H, W, 3) of anything that :meth:`Predictor.predict` takes.
+def pixels_of(image: ImageLike) -> np.ndarray:
+    """Decode anything that :meth:`Predictor.predict` takes to uint8 RGB (H, W, 3).
 
     Raises:
-        ImageError: it is no image that can be used.
+        ImageError: it cannot be decoded.
     """
-    if isinstance(picture, Source):
-        return picture.decode()
-    if isinstance(picture, (str, Path)):
-        return Source(str(picture)).decode()
-    if isinstance(picture, (bytes, bytearray, memoryview)):
-        return decode_image(bytes(picture))
-    if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-            raise ImageError(f"expected uint8 (H, W, 3), got {picture.dtype} {picture.shape}")
-        return picture
-    if callable(getattr(picture, "convert", None)):  # Pillow's, which may be loaded from anywhere
-        return _from_pillow(picture)
-    raise ImageError(f"expected a path, bytes, an array or an image of Pillow's, got {type(picture).__name__}")
+    if isinstance(image, Source):
+        return image.decode()
+    if isinstance(image, (str, Path)):
+        return Source(str(image)).decode()
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return decode_image(bytes(image))
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise ImageError(f"expected uint8 (H, W, 3), got {image.dtype} {image.shape}")
+        return image
+    if callable(getattr(image, "convert", None)):  # a Pillow image; Pillow need not be imported to tell
+        return _from_pillow(image)
+    raise ImageError(f"expected a path, bytes, an array or a Pillow image, got {type(image).__name__}")
 
 
 def _from_pillow(image: Image) -> np.ndarray:

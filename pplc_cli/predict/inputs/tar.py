@@ -1,4 +1,4 @@
-"""Images inside other files, one after the other: tar archives, and the frames of videos."""
+"""Images in tar archives."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from pplc_cli.predict.inputs.source import Source
 
 
 def read_tar(path: str) -> Iterator[Source]:
-    """The images of an archive, also of a compressed one, named ``path/member``; nothing is written to the disk.
+    """Yield the images of a tar archive, which may be compressed, named ``path/member``; writes nothing to the disk.
 
-    Damage gives one source that says so, after what came before it; so does an archive without images.
+    An archive without images yields one source with an error; a damaged one yields it after the images before the
+    damage.
     """
     empty = True
     try:
         with tarfile.open(path, "r:*", tarinfo=_Member) as archive:
             while (member := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined] # kept by default, a kilobyte each
+                archive.members.clear()  # type: ignore[attr-defined] # tarfile would keep them all, a kilobyte each
                 name = f"{path}/{member.name}"
                 base = member.name.rpartition("/")[2]
                 if member.isdir() or not is_image_name(base) or base.startswith(".") or base.lower() in IGNORED_FILES:
@@ -33,10 +34,10 @@ def read_tar(path: str) -> Iterator[Source]:
                 else:
                     yield Source(name, content.read())
             while archive.fileobj is not None and archive.fileobj.read(1 << 20):
-                pass  # a compressed file's checksum stands at its end
+                pass  # the checksum at the end of a compressed file is read
     except FileNotFoundError:
         yield Source(path, error="no such file")
-    except Exception as error:  # of six modules: tarfile, gzip, bz2, lzma, zlib, io
+    except Exception as error:  # from six modules: tarfile, gzip, bz2, lzma, zlib, io
         yield Source(path, error=f"is a damaged tar archive, the rest of it is missing: {one_line(error)}")
     else:
         if empty:
@@ -44,7 +45,7 @@ def read_tar(path: str) -> Iterator[Source]:
 
 
 class _Member(tarfile.TarInfo):
-    """tarfile takes a damaged header, and the end of the file, for the end of the archive."""
+    """Raises for a damaged header or a missing end, which tarfile takes for the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _Member:

@@ -10,16 +10,16 @@ from pplc_cli.predict.inputs.source import Source
 
 
 def read_video(path: str, every: Optional[float]) -> Iterator[Source]:
-    """The frames of a video, turned as a player shows them, named ``path#t=SECONDS``.
+    """Yield the frames of a video, rotated as a player shows them, named ``path#t=SECONDS``.
 
-    Damage gives one source that says so, after the frames before it.
+    A damaged video yields one source with an error, after the frames before the damage.
 
     Args:
         path: the file.
-        every: seconds from one frame to the next; None: all.
+        every: seconds between frames; None: all frames.
 
     Raises:
-        PredictError: the package for videos is not installed.
+        PredictError: the package av is not installed.
     """
     try:
         import av
@@ -40,7 +40,7 @@ def read_video(path: str, every: Optional[float]) -> Iterator[Source]:
                 seconds = frame.time if frame.time is not None else seconds + (0 if empty else step)
                 empty = False
                 if every is not None:
-                    if seconds < due - step / 2:  # the frame nearest to each moment
+                    if seconds < due - step / 2:  # take the frame nearest to each time
                         continue
                     due = every * (int(seconds / every + 0.5) + 1)
                 pixels = frame.to_ndarray(format="rgb24")
@@ -48,7 +48,7 @@ def read_video(path: str, every: Optional[float]) -> Iterator[Source]:
                 yield Source(f"{path}#t={seconds:.3f}", pixels=np.ascontiguousarray(np.rot90(pixels, turns)))
     except FileNotFoundError:
         yield Source(path, error="no such file")
-    except Exception as error:  # FFmpeg's many kinds, and PyAV's own
+    except Exception as error:  # FFmpeg's and PyAV's, of many classes
         where = "is broken or no video" if empty else f"is broken after {seconds:.3f} s, the rest of it is missing"
         yield Source(path, error=f"{where}: {one_line(error)}")
     else:

@@ -1,4 +1,4 @@
-"""Saving and showing predicted images with their labels drawn in."""
+"""Save or show images with their predicted labels drawn in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pplc_cli.predict.prediction import Prediction
 
 
 def draw(prediction: Prediction) -> Any:
-    """The image of a prediction (made with ``keep_images``) with its labels, a ``PIL.Image``."""
+    """Draw the labels of a prediction into its image, which needs ``keep_images``; a ``PIL.Image``."""
     from PIL import Image
 
     from pplc_cli.plots.annotate import annotate
@@ -26,10 +26,10 @@ def draw(prediction: Prediction) -> Any:
 
 
 class AnnotatedFolder:
-    """Saves annotated images; two of the same name do not overwrite each other.
+    """A folder of annotated images; images with the same name do not overwrite each other.
 
     Attributes:
-        folder: where they go.
+        folder: the folder.
     """
 
     def __init__(self, folder: PathLike) -> None:
@@ -37,10 +37,10 @@ class AnnotatedFolder:
         self._taken: set[str] = set()
 
     def save(self, prediction: Prediction) -> Path:
-        """Write ``NAME.jpg`` (``NAME_2.jpg``, ... where this call wrote one of that name before).
+        """Write ``NAME.jpg``, or ``NAME_2.jpg`` and so on if this object has written that name already.
 
         Raises:
-            PplcError: it cannot be written.
+            PplcError: the file cannot be written.
         """
         name = prediction.path
         if name.startswith(("http://", "https://")):
@@ -58,7 +58,7 @@ class AnnotatedFolder:
 
 
 def show(prediction: Prediction) -> None:
-    """Open the annotated image in the system's viewer.
+    """Open an annotated image in the system's image viewer.
 
     Raises:
         PredictError: there is no display.

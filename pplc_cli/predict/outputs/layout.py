@@ -1,4 +1,4 @@
-"""The columns of an output file."""
+"""The columns of an output file, and the interface of its formats."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from pplc_cli.base.errors import PredictError
 from pplc_cli.base.files import plain
@@ -18,11 +18,11 @@ from pplc_cli.predict.predictor import Predictor
 
 @dataclasses.dataclass(frozen=True)
 class OutputSchema:
-    """What an answer consists of.
+    """The fields of a prediction in a file.
 
     Attributes:
-        top_k: labels.
-        embedding: numbers of an embedding, which stands in place of labels; 0: none.
+        top_k: labels per image.
+        embedding: length of the embedding that replaces the labels; 0: no embedding.
     """
 
     top_k: int = 1
@@ -30,87 +30,96 @@ class OutputSchema:
 
     @classmethod
     def of(cls, predictor: Predictor, top_k: int) -> OutputSchema:
-        """What this predictor answers with."""
+        """The schema of a predictor's predictions."""
         return cls(min(top_k, len(predictor.labels)), predictor.embedding_size())
 
     @property
     def columns(self) -> list[str]:
-        """Of a table; those of the best label carry no number."""
+        """Column names of a table; those of the best label have no number."""
         if self.embedding:
             return ["path", "embedding", "error"]
         others = [f"{name}_{rank}" for rank in range(2, self.top_k + 1) for name in ("label", "score")]
         return ["path", "label", "score", "error", *others]
 
-    def row(self, answer: Prediction) -> list[Any]:
-        """Values of the columns; None where there is none."""
-        path, error = plain(answer.path), None if answer.error is None else plain(answer.error)
+    def row(self, prediction: Prediction) -> list[Any]:
+        """The values of the columns; None for a missing value."""
+        path, error = plain(prediction.path), None if prediction.error is None else plain(prediction.error)
         if self.embedding:
-            return [path, answer.embedding, error]
-        top: list[Any] = [value for label, score in answer.top for value in (label, round(score, 6))]
+            return [path, prediction.embedding, error]
+        top: list[Any] = [value for label, score in prediction.top for value in (label, round(score, 6))]
         top += [None] * (2 * self.top_k - len(top))
         return [path, *top[:2], error, *top[2 : 2 * self.top_k]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Done:
-    """An answer that a file holds already."""
+class WrittenRow:
+    """A prediction that a file already holds."""
 
     path: str
     failed: bool
 
 
 class Output(abc.ABC):
-    """A file of answers, which is safe to leave at any moment: what :meth:`sync` has seen stays.
+    """A file of predictions that may be abandoned at any time: everything before the last :meth:`sync` is kept.
 
     Attributes:
         path: the file.
     """
 
-    def __init__(self, path: Path, layout: OutputSchema) -> None:
-        self.path, self.layout = path, layout
+    def __init__(self, path: Path, schema: OutputSchema) -> None:
+        self.path, self.schema = path, schema
         self._lock = contextlib.ExitStack()
+        self._lock_file: Optional[Path] = None
 
-    def _hold(self, lock_file: Path) -> None:
+    def _acquire(self, lock_file: Path) -> None:
         """Keep other processes from writing the same output until :meth:`close`.
 
         Raises:
-            PredictError: another process writes it.
+            PredictError: another process is writing it.
         """
         try:
             self._lock.enter_context(lock(lock_file, wait=False))
+            if not lock_file.exists():  # its last holder has just removed it: others would not see this lock
+                self._lock.close()
+                raise Locked
         except Locked:
             raise PredictError(
                 f"{self.path}: another process is writing it; wait for its end, or name another file"
             ) from None
+        self._lock_file = lock_file
 
     @abc.abstractmethod
-    def claim(self) -> None:
-        """Take hold of it, for this process alone.
+    def open(self) -> None:
+        """Open the file for this process alone.
 
         Raises:
-            PredictError: another process writes it.
+            PredictError: another process is writing it.
         """
 
     @abc.abstractmethod
     def clear(self) -> None:
-        """Start from nothing."""
+        """Discard what the file holds, from the next :meth:`write` or :meth:`sync` on."""
 
     @abc.abstractmethod
-    def done(self) -> Iterator[Done]:
-        """Whole answers that are there, in order; what follows them is cut off by the next :meth:`write`."""
+    def written(self) -> Iterator[WrittenRow]:
+        """Yield the complete predictions of the file in order; the next :meth:`write` cuts off the rest."""
 
     @abc.abstractmethod
-    def write(self, answer: Prediction) -> None:
-        """Append an answer."""
+    def write(self, prediction: Prediction) -> None:
+        """Append a prediction."""
 
     @abc.abstractmethod
     def sync(self) -> None:
-        """Have all answers so far on the disk, whatever happens from here on."""
+        """Flush all predictions to the disk."""
 
     def finish(self) -> None:
-        """After the last answer."""
+        """Complete the file after the last prediction."""
         self.sync()
 
     def close(self) -> None:
-        """Close the file and release the lock."""
+        """Close the file, and release its lock."""
+        if self._lock_file is not None:
+            with contextlib.suppress(OSError):  # on Windows the lock removes its file itself, when it is released
+                self._lock_file.unlink()
+            self._lock_file = None
         self._lock.close()

@@ -1,7 +1,6 @@
-"""Answers as JSON lines, CSV and Parquet: how each looks, and files that grow while a run goes on.
+"""Predictions as JSON lines and CSV, in files that grow during a run.
 
-Scores are rounded to 6 decimals everywhere. Embeddings are float32; as text they have 9 significant digits, which read
-back as the same numbers.
+Scores are rounded to 6 decimals. Embeddings are written with 9 significant digits, which identify every float32.
 """
 
 from __future__ import annotations
@@ -17,21 +16,21 @@ from pathlib import Path
 from typing import Any, BinaryIO, Optional
 
 from pplc_cli.base.files import plain
-from pplc_cli.predict.outputs.layout import Done, Output, OutputSchema
+from pplc_cli.predict.outputs.layout import Output, OutputSchema, WrittenRow
 from pplc_cli.predict.prediction import Prediction
 
 
-def json_line(answer: Prediction) -> str:
-    """A line of JSON, without its end."""
-    if answer.embedding is None:
-        return json.dumps(answer.to_dict(), ensure_ascii=False)
-    # json would write 17 digits a number, of which 9 are known, and take four times as long.
-    numbers = ", ".join(["%.9g"] * len(answer.embedding)) % tuple(answer.embedding.tolist())
-    return f'{{"path": {json.dumps(answer.path, ensure_ascii=False)}, "embedding": [{numbers}]}}'
+def json_line(prediction: Prediction) -> str:
+    """A prediction as JSON, without a line end."""
+    if prediction.embedding is None:
+        return json.dumps(prediction.to_dict(), ensure_ascii=False)
+    # json would write 17 digits per number, of which 9 are significant, and take four times as long.
+    numbers = ", ".join(["%.9g"] * len(prediction.embedding)) % tuple(prediction.embedding.tolist())
+    return f'{{"path": {json.dumps(prediction.path, ensure_ascii=False)}, "embedding": [{numbers}]}}'
 
 
 def csv_line(values: list[Any]) -> str:
-    """A record of CSV with its end; scores have 6 decimals."""
+    """A CSV record with its line end; floats have 6 decimals."""
     text = io.StringIO()
     cells = (f"{value:.6f}" if isinstance(value, float) else value for value in values)
     csv.writer(text, lineterminator="\n").writerow(cells)
@@ -39,36 +38,36 @@ def csv_line(values: list[Any]) -> str:
 
 
 class LinesOutput(Output):
-    """Records of text, appended to the file itself."""
+    """Text records, appended to the file itself."""
 
     _file: BinaryIO
 
-    def __init__(self, path: Path, layout: OutputSchema) -> None:
-        super().__init__(path, layout)
-        self._end: Optional[int] = None  # of the last whole record, until the rest is cut off
+    def __init__(self, path: Path, schema: OutputSchema) -> None:
+        super().__init__(path, schema)
+        self._end: Optional[int] = None  # where the last complete record ends; None once the rest is cut off
 
-    def claim(self) -> None:
+    def open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._hold(self.path.with_name(f".{self.path.name}.lock"))
+        self._acquire(self.path.with_name(f".{self.path.name}.lock"))
         self._file = self.path.open("a+b", buffering=1 << 14)
 
     def clear(self) -> None:
         self._end = 0
 
-    def done(self) -> Iterator[Done]:
+    def written(self) -> Iterator[WrittenRow]:
         self._end = 0
         self._file.seek(0)
         for record in self._records():
-            done = self.parse(record)
-            if done is None:
+            row = self.parse(record)
+            if row is None:
                 return
             if self._end or not self.head:
-                yield done
+                yield row
             self._end += len(record)
 
-    def write(self, answer: Prediction) -> None:
+    def write(self, prediction: Prediction) -> None:
         self._cut()
-        self._file.write(self.encode(answer).encode("utf-8", "backslashreplace"))
+        self._file.write(self.encode(prediction).encode("utf-8", "backslashreplace"))
 
     def sync(self) -> None:
         self._cut()
@@ -76,7 +75,7 @@ class LinesOutput(Output):
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # what cannot be written has been told
+        with contextlib.suppress(OSError):  # a failed write has been reported
             self._file.close()
         super().close()
 
@@ -90,62 +89,62 @@ class LinesOutput(Output):
 
     @property
     def head(self) -> bytes:
-        """What the file begins with."""
+        """The bytes at the start of the file."""
         return b""
 
     @abc.abstractmethod
-    def encode(self, answer: Prediction) -> str:
-        """A record, with its end."""
+    def encode(self, prediction: Prediction) -> str:
+        """A record with its line end."""
 
     @abc.abstractmethod
-    def parse(self, record: bytes) -> Optional[Done]:
-        """None: it is not whole, or none of ours."""
+    def parse(self, record: bytes) -> Optional[WrittenRow]:
+        """Parse a record; None if it is incomplete or not from pplc."""
 
     def _records(self) -> Iterator[bytes]:
-        """Pieces of the file that may be records."""
-        for line in self._file:  # noqa: UP028 - whose close `yield from` would call along with this generator's
+        """Split the file into what may be records."""
+        for line in self._file:  # noqa: UP028 - `yield from` would close the file along with this generator
             yield line
 
 
 class JsonLines(LinesOutput):
-    """An object a line."""
+    """One JSON object per line."""
 
-    def encode(self, answer: Prediction) -> str:
-        return json_line(answer) + "\n"
+    def encode(self, prediction: Prediction) -> str:
+        return json_line(prediction) + "\n"
 
-    def parse(self, record: bytes) -> Optional[Done]:
+    def parse(self, record: bytes) -> Optional[WrittenRow]:
         try:
             content = json.loads(record) if record.endswith(b"\n") else {}
-            return Done(plain(content["path"]), "error" in content)
+            return WrittenRow(plain(content["path"]), "error" in content)
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
 
 
 class Csv(LinesOutput):
-    """A table with a line of names."""
+    """A table with a header."""
 
     @property
     def head(self) -> bytes:
-        return csv_line(self.layout.columns).encode()
+        return csv_line(self.schema.columns).encode()
 
-    def encode(self, answer: Prediction) -> str:
-        return csv_line(self.layout.row(answer))
+    def encode(self, prediction: Prediction) -> str:
+        return csv_line(self.schema.row(prediction))
 
-    def parse(self, record: bytes) -> Optional[Done]:
+    def parse(self, record: bytes) -> Optional[WrittenRow]:
         try:
             text = record.decode("utf-8") if record.endswith(b"\n") else ""
             (row,) = csv.reader(io.StringIO(text, newline=""), strict=True)
         except (ValueError, csv.Error):
             return None
-        if len(row) != len(self.layout.columns) or (not self._end and record != self.head):
+        if len(row) != len(self.schema.columns) or (not self._end and record != self.head):
             return None
-        return Done(row[0], bool(row[3]))
+        return WrittenRow(row[0], bool(row[3]))
 
     def _records(self) -> Iterator[bytes]:
         record = b""
         for line in self._file:
             record += line
-            if record.count(b'"') % 2 == 0:  # else a name goes on in the next line
+            if record.count(b'"') % 2 == 0:  # otherwise a name contains the line end
                 yield record
                 record = b""
         if record:

@@ -1,4 +1,4 @@
-"""Open an output file by its suffix."""
+"""Choose an output format by the file's suffix."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pplc_cli.predict.outputs.lines import Csv, JsonLines
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 
 
-def open_output(path: Path, layout: OutputSchema) -> Output:
-    """By the file's suffix.
+def open_output(path: Path, schema: OutputSchema) -> Output:
+    """The output for a file, by its suffix; :meth:`Output.open` then opens the file.
 
     Raises:
-        PredictError: it is none of ours, or a package is missing.
+        PredictError: the suffix is unknown, the format cannot hold embeddings, or a package is missing.
     """
     suffix = path.suffix.lower()
     if suffix == ".jsonl":
-        return JsonLines(path, layout)
+        return JsonLines(path, schema)
     if suffix == ".csv":
-        if layout.embedding:
+        if schema.embedding:
             raise PredictError(f"{path}: CSV has no place for embeddings; name a .jsonl or .parquet file")
-        return Csv(path, layout)
+        return Csv(path, schema)
     if suffix == ".parquet":
         from pplc_cli.predict.outputs.parquet import Parquet
 
-        return Parquet(path, layout)
+        return Parquet(path, schema)
     raise PredictError(f"{path}: expected a file of {', '.join(SUFFIXES)}, got {suffix or 'no suffix'!r}")

@@ -1,7 +1,7 @@
-"""A run over many images whose answers go to a file, and that goes on where it was killed.
+"""Write predictions to a file that a later call can continue.
 
-Beside ``FILE`` stands ``FILE.state.json``: the model and the options that made it. The answers themselves say how far
-it got: the same words give the same images in the same order, and each answer's name is compared as it is skipped.
+Beside ``FILE``, ``FILE.state.json`` records the model and the options. The predictions in the file tell how far it is:
+the same arguments give the same images in the same order, and each prediction's path is compared as it is skipped.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from pplc_cli.predict.outputs.open import open_output
 from pplc_cli.predict.prediction import Prediction
 from pplc_cli.predict.predictor import Predictor
 
-CHECKPOINT = 2.0  # seconds of work that a lost machine may cost
+CHECKPOINT = 2.0  # seconds of work that a power failure may cost
 
 
 @dataclasses.dataclass(frozen=True)
 class RunSignature:
-    """What answers depend on beside the images.
+    """The inputs of a run that determine its predictions, except the images.
 
     Attributes:
         model: SHA-256 of the exported folder's files.
@@ -41,139 +41,140 @@ class RunSignature:
     embeddings: bool
 
     @classmethod
-    def of(cls, predictor: Predictor, layout: OutputSchema) -> RunSignature:
-        """What this predictor's answers depend on."""
+    def of(cls, predictor: Predictor, schema: OutputSchema) -> RunSignature:
+        """The signature of a run with this predictor."""
         engine = predictor.engine
-        return cls(hash_model(predictor.folder), engine.name, engine.precision, layout.top_k, predictor.features)
+        return cls(hash_model(predictor.folder), engine.name, engine.precision, schema.top_k, predictor.features)
 
 
 def peeked(sources: Iterator[Source]) -> Iterator[Source]:
-    """The same sources, the first of which has been drawn: where a word is wrong this raises, and nothing was done."""
+    """The same sources with the first one already read: a wrong first argument raises before a file is touched."""
     return chain(list(islice(sources, 1)), sources)
 
 
 class ResumableOutput:
-    """Answers on their way to a file.
+    """A file of predictions.
 
     Attributes:
         path: the file.
-        done: answers that it held already.
-        failed: how many of them were errors.
+        done: predictions that it held before this run.
+        failed: how many of these were errors.
     """
 
     def __init__(
-        self, file: PathLike, predictor: Predictor, layout: OutputSchema, *, resume: bool = False, force: bool = False
+        self, file: PathLike, predictor: Predictor, schema: OutputSchema, *, resume: bool = False, force: bool = False
     ) -> None:
-        """Open the file, or go on with it.
+        """Create the file, or open it to continue it.
 
         Args:
-            file: its suffix says the format.
-            predictor: must be as before where ``resume`` finds answers.
-            layout: of the answers.
-            resume: go on after the last whole answer, where there is one.
-            force: replace what is there.
+            file: its suffix determines the format.
+            predictor: to continue a file, the model and options that began it.
+            schema: the fields of the predictions.
+            resume: continue after the last complete prediction, if the file exists.
+            force: replace the file.
 
         Raises:
-            PplcError: it is there and neither was said, it is of another model or other options, another process has
-                it, or it cannot be written.
+            PplcError: the file exists and neither ``resume`` nor ``force`` is given, it was written with another model
+                or other options, another process is writing it, or it cannot be written.
         """
         path = self.path = user_path(file)
-        facts = self.facts = RunSignature.of(predictor, layout)
+        self.signature = RunSignature.of(predictor, schema)
         self.state = path.with_name(f"{path.name}.state.json")
         self.done = self.failed = 0
-        self._output: Output = open_output(path, layout)
-        began = path.exists() or self.state.exists()
-        if began and not (resume or force):
-            raise PredictError(f"{path} is there already; --resume goes on with it, --force replaces it")
-        goes_on = resume and not force and began and self._belongs()
-        with self._told():
-            self._output.claim()
-            if not goes_on:
+        self._output: Output = open_output(path, schema)
+        exists = path.exists() or self.state.exists()
+        if exists and not (resume or force):
+            raise PredictError(f"{path} already exists; --resume continues it, --force replaces it")
+        resumes = resume and not force and exists and self._can_resume()
+        with self._write_errors():
+            self._output.open()
+            if not resumes:
                 self._output.clear()
                 self._output.sync()
-                write_json(self.state, {**dataclasses.asdict(facts), "finished": False})
+                write_json(self.state, {**dataclasses.asdict(self.signature), "finished": False})
 
     def remaining(self, sources: Iterable[Source]) -> Iterator[Source]:
-        """The images without an answer yet.
+        """Skip the images that the file holds already.
 
         Raises:
-            PredictError: the answers that are there are of other images.
+            PredictError: the file holds predictions of other images.
         """
         waiting = iter(sources)
         try:
-            with self._told():
-                for answer in self._output.done():
+            with self._write_errors():
+                for row in self._output.written():
                     source = next(waiting, None)
-                    if source is None or plain(source.name) != answer.path:
-                        raise PredictError(self._other(answer.path, source))
+                    if source is None or plain(source.name) != row.path:
+                        raise PredictError(self._mismatch(row.path, source))
                     self.done += 1
-                    self.failed += answer.failed
+                    self.failed += row.failed
         except BaseException:
             self._output.close()
             raise
         return waiting
 
-    def record(self, answers: Iterable[Prediction]) -> Iterator[Prediction]:
-        """Write answers as they pass; the file is whole once all have passed.
+    def record(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+        """Write predictions and yield them; the file is complete after the last one.
 
         Raises:
-            PplcError: it cannot be written; what was written stays.
+            PplcError: the file cannot be written; it keeps what was written.
         """
         synced = time.monotonic()
         total, failed = self.done, self.failed
         try:
-            for answer in answers:
-                with self._told():
-                    self._output.write(answer)
-                    total, failed = total + 1, failed + (answer.error is not None)
+            for prediction in predictions:
+                with self._write_errors():
+                    self._output.write(prediction)
+                    total, failed = total + 1, failed + (prediction.error is not None)
                     if time.monotonic() - synced > CHECKPOINT:
                         self._output.sync()
                         synced = time.monotonic()
-                yield answer
-            with self._told():
+                yield prediction
+            with self._write_errors():
                 self._output.finish()
                 counts = {"finished": True, "pictures": total, "failed": failed}
-                write_json(self.state, {**dataclasses.asdict(self.facts), **counts})
-        except BaseException:  # Ctrl-C, a full disk, a list that cannot be read: keep what there is
+                write_json(self.state, {**dataclasses.asdict(self.signature), **counts})
+        except BaseException:  # Ctrl-C, a full disk, an unreadable list: keep the predictions so far
             with contextlib.suppress(OSError, PplcError):
                 self._output.sync()
             raise
         finally:
             self._output.close()
 
-    def _other(self, path: str, source: Optional[Source]) -> str:
-        now = "has no more images" if source is None else f"has {source.name} there"
+    def _mismatch(self, path: str, source: Optional[Source]) -> str:
+        now = (
+            "the input has no more images" if source is None else f"image {self.done + 1} of the input is {source.name}"
+        )
         return (
-            f"{self.path}: answer {self.done + 1} is of {path}, but the input now {now}; give the input it was begun "
-            "with, or --force to start again"
+            f"{self.path}: prediction {self.done + 1} is of {path}, but {now}; give the same input as before, or "
+            "--force to start again"
         )
 
-    def _belongs(self) -> bool:
-        """Whether there are answers to go on after."""
+    def _can_resume(self) -> bool:
+        """Whether the file holds predictions of the same model and options; False if it is empty."""
         if not self.state.is_file():
             if not self.path.stat().st_size:
                 return False
-            raise PredictError(f"{self.path} is of no run that could go on ({self.state.name} is missing); use --force")
+            raise PredictError(f"{self.path} cannot be resumed: {self.state.name} is missing; --force replaces it")
         try:
             state: dict[str, Any] = json.loads(self.state.read_text(encoding="utf-8"))
-            other = {key: state[key] for key in dataclasses.asdict(self.facts)}
+            before = {key: state[key] for key in dataclasses.asdict(self.signature)}
         except (OSError, ValueError, KeyError, TypeError):
             raise PredictError(f"{self.state} is damaged; --force starts {self.path} again") from None
-        mine = dataclasses.asdict(self.facts)
-        differing = [key for key in mine if mine[key] != other[key]]
+        now = dataclasses.asdict(self.signature)
+        differing = [key for key in now if now[key] != before[key]]
         if differing:
             shown = ", ".join(
-                "another model" if key == "model" else f"{key} {other[key]}, not {mine[key]}" for key in differing
+                "another model" if key == "model" else f"{key} {before[key]}, not {now[key]}" for key in differing
             )
             raise PredictError(f"{self.path} was begun with {shown}; give the same, or --force to start again")
         return True
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _write_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise PplcError(
-                f"cannot write {self.path}: {error.strerror or error}; once that is put right, the same command with "
-                "--resume goes on"
+                f"cannot write {self.path}: {error.strerror or error}; solve this, then continue with --resume"
             ) from error

@@ -16,6 +16,7 @@ import paddle
 from paddle import nn
 
 from pplc_cli.base.errors import TrainError
+from pplc_cli.base.paddle import as_tensor
 from pplc_cli.config.sections import Config, DistillConfig
 from pplc_cli.data.loader import Batch, Loader
 from pplc_cli.data.transforms.basic import Normalize
@@ -38,27 +39,19 @@ class Distillation:
         """Args: network: the student; where features are learnt, it has ``parts``."""
         self.config, self.outputs = config, outputs
         self.front: Optional[Any] = None
-        self.map: Optional[Any] = None
+        self.projection: Optional[Any] = None
+        self.layers = network
         if config.features:
             self.front = Stages(network, 0, len(network.named_stages()) - 1)
             self._classify = Stages(network, len(network.named_stages()) - 1, len(network.named_stages()))
             with evaluating(network), paddle.no_grad():
                 width = int(network.features(paddle.zeros([1, 3, *outputs.size])).shape[1])
-            self.map = nn.Linear(width, outputs.teacher.features)
+            self.projection = nn.Linear(width, outputs.teacher.features)
+            self.layers = nn.LayerDict({"student": network, "map": self.projection})  # "map" is in checkpoints
 
-    def learners(self, network: Any) -> Any:
-        """All that learns: the network, or with the map beside it."""
-        return network if self.map is None else nn.LayerDict({"student": network, "map": self.map})
-
-    def __call__(self, network: Any, images: Any, batch: Batch, epoch: int) -> tuple[Any, Any]:
-        """Logits, float32 (N, classes), and the loss.
-
-        Args:
-            network: the student.
-            images: of the batch.
-            batch: of the loader that the outputs were computed with.
-            epoch: which one.
-        """
+    def __call__(self, network: Any, batch: Batch, epoch: int) -> tuple[Any, Any]:
+        """See :class:`pplc_cli.training.objective.Objective`; the batch is of the loader that the teacher predicted."""
+        images = as_tensor(batch.images)
         if self.front is None:
             logits, features = network(images), None
         else:
@@ -78,12 +71,12 @@ class Distillation:
                 theirs = (mixing @ nn.functional.softmax(theirs, axis=1)).clip(min=TINY).log()
             # Times the temperature's square, so that gradients keep their size.
             total = total + config.soft * heat**2 * divergence(config.divergence, theirs, logits / heat).mean()
-        if self.map is not None:
+        if self.projection is not None:
             seen = (said["features"][batch.indices] - self.outputs.mean) / self.outputs.deviation
             theirs = paddle.to_tensor(seen.astype(np.float32))
             if mixing is not None:
                 theirs = mixing @ theirs
-            alike = nn.functional.cosine_similarity(self.map(features), theirs, axis=1)
+            alike = nn.functional.cosine_similarity(self.projection(features), theirs, axis=1)
             total = total + config.features * (1 - alike).mean()
         labelled = batch.targets.sum(axis=1)  # how much of an image has a label
         known = np.flatnonzero(labelled)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Protocol
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from pplc_cli.base.paddle import as_tensor, load_paddle
 from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.config.sections import Config
 from pplc_cli.data.lists import Sample, read_class_folders, read_part
-from pplc_cli.data.loader import Loader
+from pplc_cli.data.loader import Batch, Loader
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.training.evaluation.metrics import Scores, summary
 from pplc_cli.training.evaluation.report import _write_report
@@ -37,11 +38,22 @@ class Evaluation:
     folder: Path
 
 
-def run_network(network: Any, loader: Loader, progress: Optional[ProgressCallback] = None) -> Scores:
-    """A network's probabilities on all batches of a loader; the network must be in evaluation mode."""
+class Batches(Protocol):
+    """A loader, as far as evaluation needs one."""
+
+    samples: list[Sample]
+    classes: int
+
+    def epoch(self) -> Iterator[Batch]:
+        """All batches in order."""
+        ...
+
+
+def run_network(network: Any, loader: Batches, progress: Optional[ProgressCallback] = None) -> Scores:
+    """Compute a network's probabilities on all batches of a loader; the network must be in evaluation mode."""
     import paddle
 
-    # Of a short list, one of several processes may have no image.
+    # With several processes and a short list, a process may have no image.
     rows, labels = [np.empty((0, loader.classes), np.float32)], [np.empty(0, np.int64)]
     with paddle.no_grad():
         for batch in loader.epoch():

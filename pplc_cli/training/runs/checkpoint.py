@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -11,6 +13,9 @@ import numpy as np
 
 from pplc_cli.base.errors import CheckpointError, ModelError
 from pplc_cli.base.files import atomic_directory, recover_directory, write_json
+from pplc_cli.base.version import __version__
+from pplc_cli.config.sections import Config
+from pplc_cli.models.registry import find_network
 
 FORMAT = 1
 Arrays = dict[str, np.ndarray]
@@ -129,6 +134,18 @@ def load_network(folder: Path) -> tuple[Any, dict[str, Any]]:
         raise CheckpointError(f"{folder}: model.json names {len(info['labels'])} classes, the weights have others")
     network.eval()
     return network, info
+
+
+def model_info(config: Config, labels: Sequence[str]) -> dict[str, Any]:
+    """What ``model.json`` says besides the scores; :func:`load_network` rebuilds the network from it."""
+    return {
+        "pplc": __version__,
+        "network": find_network(config.model.name).name,
+        "dropout": config.model.dropout,
+        "options": dataclasses.asdict(config.model.options),
+        "labels": list(labels),
+        "transforms": config.eval.transforms,
+    }
 
 
 def network_arrays(network: Any) -> Arrays:

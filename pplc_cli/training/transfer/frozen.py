@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,18 @@ from pplc_cli.data.loader import Batch, Loader
 from pplc_cli.training.transfer.stages import Stages, evaluating, stage_of_parameters
 
 HEAD = "head"
+
+
+def feature_bytes(shape: Sequence[int], images: int) -> int:
+    """Memory for the features of images, each float32 of ``shape``."""
+    return images * int(np.prod(shape)) * 4
+
+
+def head_features(network: Any, image_size: tuple[int, int]) -> tuple[int, ...]:
+    """The shape of the classifier's input for one image, if all other stages are frozen."""
+    front = Stages(network, 0, len(network.named_stages()) - 1)
+    with evaluating(network), paddle.no_grad():
+        return tuple(front(paddle.zeros([1, 3, *image_size])).shape[1:])
 
 
 class FrozenPart:
@@ -63,28 +75,17 @@ class FeatureLoader:
         wait: 0; there is nothing to wait for.
     """
 
-    def __init__(self, loader: Loader, part: FrozenPart, views: int, budget: int) -> None:
+    def __init__(self, loader: Loader, part: FrozenPart, views: int) -> None:
         """
         Args:
             loader: of images.
-            part: what turns them into features.
-            views: never fewer where memory is short: a resumed run must learn from the same ones.
-            budget: bytes.
-
-        Raises:
-            TrainError: the features do not fit.
+            part: turns them into features.
+            views: also as many if memory is short: a resumed run must train on the same ones.
         """
         self.loader, self.part, self.samples, self.views = loader, part, loader.samples, views
         self.classes = loader.classes
         self.shape = tuple(part.features(np.zeros((1, 3, *loader.pipeline.size), np.float32)).shape[1:])
-        self.bytes, self.wait = views * len(loader.samples) * int(np.prod(self.shape)) * 4, 0.0
-        if self.bytes > budget:
-            what = f"{views} views of {len(loader.samples)}" if views > 1 else f"{len(loader.samples)}"
-            raise TrainError(
-                f"the features of {what} images need {self.bytes / (1 << 20):.3g} MB, and "
-                f"{budget / (1 << 20):.3g} MB are left; raise data.cache_mb, freeze a later stage, or lower "
-                "train.freeze_views"
-            )
+        self.bytes, self.wait = feature_bytes(self.shape, views * len(loader.samples)), 0.0
         self._views: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def __len__(self) -> int:

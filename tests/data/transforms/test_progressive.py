@@ -89,7 +89,7 @@ def test_pipelines_give_the_expected_size_at_every_side(transforms):
 
 
 def test_features_have_one_size():
-    with pytest.raises(ConfigError, match=r"leave out train\.progressive_from"):
+    with pytest.raises(ConfigError, match=r"remove train\.progressive_from"):
         check_config({"data": {"dir": "x"}, "train": {"freeze": "head", "progressive_from": 128}})
 
 

@@ -108,7 +108,7 @@ def test_a_wrong_hash(mirror, cache, pplc):
     with pytest.raises(ModelError, match="differs from the file recorded on"):
         load_pretrained(None, SPEC, "imagenet")  # refused before anything is read
     done = pplc("weights", "fetch", "PPLCNet_x0_25", "--source", "imagenet", "--force")
-    assert "is there and whole" in done.stdout
+    assert "is complete" in done.stdout
     assert (cache / NAME).read_bytes() == WEIGHTS
     fetch_official(SPEC, "imagenet")
 
@@ -263,7 +263,7 @@ def test_no_mirror_helps(server, cache, monkeypatch):
 def test_a_server_that_drops_the_connection_twice(mirror, cache, pplc):
     mirror.drops = [100_000, 50_000]
     result = pplc("weights", "fetch", "PPLCNet_x0_25")
-    assert result.stdout == f"{cache / NAME} is there and whole\n" and not result.stderr
+    assert result.stdout == f"{cache / NAME} is complete\n" and not result.stderr
     assert (cache / NAME).read_bytes() == WEIGHTS
     first, second, third = mirror.asked
     assert first is None and second.startswith("bytes=") and int(second[6:-1]) < int(third[6:-1])

@@ -481,10 +481,10 @@ def test_output_and_names(tmp_path, cache):
 
 
 def test_options_as_command_line_arguments(tmp_path):
-    from pplc_cli.cli.console.weights import train_words
+    from pplc_cli.cli.console.weights import train_options
 
     save_file(arrays(random_network(options=ModelOptions(se_blocks=[3, 4], norm="group"))), tmp_path / "w.safetensors")
-    words = train_words(import_weights(tmp_path / "w.safetensors"), Path("a b.safetensors"))
+    words = train_options(import_weights(tmp_path / "w.safetensors"), Path("a b.safetensors"))
     assert words == (
         '--model PPLCNet_x0_25 --pretrained "a b.safetensors" '
         '-o "model.options.se_blocks=[3, 4]" -o model.options.norm=group'

@@ -77,7 +77,7 @@ LEAK = """
 import os, sys
 import numpy as np
 from pathlib import Path
-from pplc_cli.predict.engines.base import open_engine
+from pplc_cli.predict.engines.open import open_engine
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -146,7 +146,7 @@ import socket
 def refuse(*arguments, **options): raise AssertionError(f"asked the network: {{arguments}}")
 socket.getaddrinfo = socket.socket.connect = refuse
 from pathlib import Path
-from pplc_cli.predict.engines.base import open_engine
+from pplc_cli.predict.engines.open import open_engine
 import numpy as np
 engine = open_engine(Path({str(folders["trained"])!r}), "paddlex")
 print(engine.run_images([np.zeros((60, 60, 3), np.uint8)]).shape)
@@ -208,7 +208,7 @@ def test_what_an_engine_cannot_do_is_said_in_one_line(folders, tmp_path):
 def test_a_missing_package_gives_the_line_that_installs_it(folders, tmp_path, name):
     (tmp_path / f"{name}.py").write_text(f"raise ImportError('no {name} here')", encoding="utf-8")
     code = (
-        "from pathlib import Path; from pplc_cli.predict.engines.base import open_engine\n"
+        "from pathlib import Path; from pplc_cli.predict.engines.open import open_engine\n"
         "from pplc_cli.base.errors import PplcError\n"
         "try: open_engine(Path(sys.argv[1]), sys.argv[2])\nexcept PplcError as error: print(error)"
     )
@@ -228,7 +228,7 @@ class Blocked(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name in ("openvino", "onnxruntime"): raise ImportError(name)
 sys.meta_path.insert(0, Blocked())
-from pplc_cli.predict.engines.base import installed
+from pplc_cli.predict.engines.installed import installed
 found = installed()
 assert not {"paddle", "paddlex", "numba"} & set(sys.modules)
 print(*(name for name, reason in found.items() if reason))

@@ -117,7 +117,7 @@ def test_the_loss_is_what_it_says(divergence, heat, mixed):
     else:
         middle = np.log((p + q) / 2)
         soft = ((p * (theirs - middle)).sum(axis=1) + (q * (mine - middle)).sum(axis=1)) / 2
-    a = features.astype(np.float64) @ distillation.map.weight.numpy() + distillation.map.bias.numpy()
+    a = features.astype(np.float64) @ distillation.projection.weight.numpy() + distillation.projection.bias.numpy()
     b = mixing @ ((kept.kept["features"][indices].astype(np.float64) - kept.mean) / kept.deviation)
     cosine = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     # An image that is labelled in part counts in part.
@@ -197,7 +197,7 @@ def test_the_teacher_sees_whole_images_and_the_student_blends(configured, tmp_pa
             own = np.isclose(batch.images, images).all(axis=1).mean(axis=(1, 2))
             assert (own >= batch.mixing.diagonal() - 1e-6).all()
     assert blended
-    logits, loss = Distillation(blending.distill, outputs, network)(network, paddle.to_tensor(batch.images), batch, 1)
+    logits, loss = Distillation(blending.distill, outputs, network)(network, batch, 1)
     assert np.isfinite(float(loss)) and logits.shape == [len(batch.labels), len(labels)]
 
 

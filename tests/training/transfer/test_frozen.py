@@ -171,7 +171,7 @@ def test_features_come_as_the_loader_would_give_them(settings, batch_size):
         samples, Pipeline(RANDOM, training=True), batch_size, 2, cache=ImageCache(8), shuffle=True, label_smoothing=0.1
     )
     part = FrozenPart(network, "blocks5", "PPLCNet_x0_25", (32, 32))
-    features = FeatureLoader(loader, part, 2, 1 << 30)
+    features = FeatureLoader(loader, part, 2)
     assert len(features) == len(loader) and features.shape == (1024 // 16, 2, 2)
     assert features.bytes == 2 * len(samples) * 64 * 4 * 4
     seen = {}

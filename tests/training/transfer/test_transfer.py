@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from helpers.commands import recipe
-from pplc_cli.base.paddle import load_paddle
+from pplc_cli.base.paddle import bn_momentum, load_paddle, set_bn_momentum
 from pplc_cli.config.load import check_config
 from pplc_cli.data.lists import read_labels, require_part
 from pplc_cli.data.loader import Loader
@@ -113,7 +113,7 @@ def test_mixed_images_and_many_are_no_part_of_it(trained, monkeypatch):
     network, _ = load_network(trained.run / "best_model")
     seen = []
     monkeypatch.setattr(transfer, "fit_linear", lambda f, t, c, w: seen.append(t) or fit_linear(f, t, c, w))
-    monkeypatch.setattr(transfer, "PROBE_PICTURES", 10)
+    monkeypatch.setattr(transfer, "PROBE_IMAGES", 10)
     assert probed(trained, network)[0] is None
     (targets,) = seen
     assert len(targets) == 20 and targets.sum() == 10  # two views of five images of each class
@@ -134,6 +134,25 @@ def test_auto_goes_by_the_number_of_images():
     assert choose(10_000, 2, pretrained=False)[0] == "full"
     assert choose(2 * FEW - 1, 2, pretrained=True)[0] == "head"
     assert choose(2 * FEW, 2, pretrained=True)[0] == "stages"
+
+
+def test_auto_trains_stages_where_the_head_alone_cannot():
+    few = 2 * FEW - 1
+    assert choose(few, 2, pretrained=True, progressive=True)[0] == "stages"
+    assert choose(few, 2, pretrained=True, feature_bytes=1000, budget=1000)[0] == "head"
+    kind, why = choose(few, 2, pretrained=True, feature_bytes=3 << 20, budget=1 << 20)
+    assert kind == "stages" and "3 MB of features" in why and "1 MB are allowed (data.cache_mb)" in why
+
+
+def test_paddle_reads_the_momentum_that_is_set():
+    """Paddle has no public setter: its batch norm must have the attribute, and its forward pass must use it."""
+    layer = paddle.nn.BatchNorm2D(3, momentum=0.9)
+    assert bn_momentum(layer) == 0.9
+    set_bn_momentum(layer, 0.75)
+    assert bn_momentum(layer) == 0.75
+    layer.train()
+    layer(paddle.ones([2, 3, 4, 4]))
+    np.testing.assert_allclose(layer._mean.numpy(), 0.25, rtol=1e-6)
 
 
 @pytest.mark.parametrize("batch", [1, 4, 16, 32, 200])
@@ -189,15 +208,17 @@ def test_weights_that_know_nothing_are_not_frozen(pplc, trained):
     assert "train.transfer: full, since random weights have to learn everything" in done.stderr
 
 
-def test_features_beyond_the_memory_make_auto_learn_all(pplc, trained):
+def test_auto_trains_stages_if_features_do_not_fit(pplc, trained):
     words = recipe(trained.data, epochs=1)
     words[words.index("--pretrained") + 1] = str(trained.run / "best_model")
     lines = (trained.data / "train_list.txt").read_text(encoding="utf-8").splitlines()
     (pplc.cwd / "few.txt").write_text("".join(f"{line}\n" for line in lines[:8] + lines[-8:]), encoding="utf-8")
     few = ["-o", "data.train_list=few.txt", "-o", "data.cache_mb=0", "-o", "train.transfer=auto"]
-    done = pplc("train", *words, *few)
-    assert "train.transfer: head, since 8 images a class are few" in done.stderr
-    assert "train.transfer: stages after all: the features of" in done.stderr
+    done = pplc("train", *words, *few, "--output", "run")
+    assert "train.transfer: stages, since head would keep" in done.stderr and "data.cache_mb" in done.stderr
+    before = load_arrays(trained.run / "best_model", "model")
+    after = load_arrays(pplc.cwd / "run" / "last", "model")
+    assert not np.array_equal(before["conv1.conv.weight"], after["conv1.conv.weight"])
 
 
 def test_the_probe_is_in_visualdls_log(pplc, trained):
