@@ -5,6 +5,7 @@ python scripts/count_networks.py
 
 from __future__ import annotations
 
+import argparse
 import json
 
 from pplc_cli.base.paddle import load_paddle
@@ -25,6 +26,7 @@ def counts(name: str) -> dict[str, int]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     load_paddle()
     from pplc_cli.models.catalog import COUNTS
     from pplc_cli.models.registry import network_names
