@@ -137,7 +137,7 @@ def make_lists(folder: Path, teacher_weights: str) -> None:
         file = files[index]
         target = folder / "held out" / file.name
         target.parent.mkdir(exist_ok=True)
-        log_probabilities, _ = teacher.answers(pipeline(read_image(file), rng)[None], normalize)
+        log_probabilities, _ = teacher.predict(pipeline(read_image(file), rng)[None], normalize)
         file.rename(target)
         rows.append(f"held out/{file.name} {int(log_probabilities.argmax())}\n")
     write_text(folder / "val_list.txt", "".join(rows))
