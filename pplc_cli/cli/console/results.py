@@ -106,7 +106,7 @@ def print_labelling(found: Labelling) -> None:
     sheet = found.file.with_suffix(".png").name
     images = "1 image" if len(found.kept) == 1 else f"{len(found.kept):,} images"
     print(f"{found.file} written, with {images}")
-    hint(f"Check {sheet} beside it. Next: pplc train CONFIG -o data.extra_list={quoted(str(found.file))}")
+    hint(f"Check {sheet} beside it, then:\n  pplc train CONFIG -o data.extra_list={quoted(str(found.file))}")
 
 
 def print_exported(result: ExportResult) -> None:

@@ -58,7 +58,7 @@ def print_imported(imported: Imported, path: Path) -> None:
     classes = imported.arrays.get(f"{imported.spec.classifier}.bias")
     of = "" if classes is None else f" for {len(classes)} classes"
     print(f"{path} written: {imported.spec.name}{of}, {len(imported.arrays)} arrays")
-    hint(f"Next: pplc train --dataset NAME {train_options(imported, path)}")
+    hint(f"pplc train --dataset NAME {train_options(imported, path)}")
 
 
 def train_options(imported: Imported, path: Path) -> str:
