@@ -9,21 +9,23 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pplc_cli.base.deprecated import register_moved_modules
 from pplc_cli.base.version import __version__
 
 _EXPORTS = {
     "PplcError": "base.errors",
     "Config": "config.sections",
-    "load_config": "config.sections",
+    "load_config": "config.load",
     "split_dataset": "data.split",
     "train": "training.train",
     "evaluate": "training.evaluation.evaluate",
     "export": "exporting.export",
     "Predictor": "predict.predictor",
-    "Prediction": "predict.predictor",
+    "Prediction": "predict.prediction",
     "decode_image": "data.decode",
     "read_image": "data.decode",
     "build_network": "models.registry",
+    "accelerate": "kernels",
 }
 
 __all__ = ["__version__", *_EXPORTS]
@@ -36,11 +38,14 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from pplc_cli.data.decode import read_image as read_image
     from pplc_cli.data.split import split_dataset as split_dataset
     from pplc_cli.exporting.export import export as export
+    from pplc_cli.kernels import accelerate as accelerate
     from pplc_cli.models.registry import build_network as build_network
     from pplc_cli.predict.prediction import Prediction as Prediction
     from pplc_cli.predict.predictor import Predictor as Predictor
     from pplc_cli.training.evaluation.evaluate import evaluate as evaluate
     from pplc_cli.training.train import train as train
+
+register_moved_modules()
 
 
 def __getattr__(name: str) -> Any:

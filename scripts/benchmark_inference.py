@@ -1,10 +1,10 @@
-"""Fills the table of inference in one run: latency, a folder's rate, its share of the parts, start, and memory.
+"""Measure inference against PaddleX and other engines: latency, images per second, start, memory.
 
     python scripts/benchmark_inference.py MODEL FOLDER [--only PART ...] [--json FILE]
 
-MODEL is an exported folder, FOLDER holds JPEGs, repeated up to --images by a list file. ``pplc predict`` and scripts
-with stock PaddleX run as whole processes in turn (A B A B) on the same files. Everything is a median of the rounds, and
-ratios are medians of ratios round by round.
+MODEL is an exported folder. FOLDER holds JPEGs; a list file repeats them until there are --images. ``pplc predict`` and
+a script with stock PaddleX run as whole processes, in turn (A B A B), on the same files. All figures are medians of the
+rounds; a ratio is the median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from pplc_cli.predict.exported_model import read_exported
 PARTS = ("latency", "folder", "start", "memory")
 OTHERS = ("paddle", "onnxruntime", "openvino")
 BATCHES = (1, 4, 8, 16, 32)
-SEARCHED = 320  # images for finding PaddleX's best batch size
-PART_BATCH = 16  # of the network alone
-PATIENCE = 120  # seconds for all processes of a part to be ready
-_ready: Any = None  # a part's processes begin together
+SEARCH_IMAGES = 320  # per batch size, to find PaddleX's best one
+PART_BATCH = 16  # images per batch when the network is measured alone
+READY_SECONDS = 120  # for all processes of a part to be ready
+_ready: Any = None  # barrier: the processes of a part start together
 
 PADDLEX = """
 import json, sys, time
@@ -65,7 +65,7 @@ class Finished:
         first: seconds to its first line on standard output.
         whole: seconds to its end.
         printed: lines of standard output.
-        memory: (seconds, bytes resident) while it ran, where that was asked for.
+        memory: (seconds, resident bytes) while it ran; empty unless watched.
     """
 
     first: float
@@ -75,7 +75,7 @@ class Finished:
 
 
 def run(command: Sequence[str], *, watch: float = 0.0) -> Finished:
-    """RunFolder a process that must succeed; ``watch``: look at its memory every so many seconds."""
+    """Run a process that must succeed; ``watch``: interval between readings of its memory, seconds; 0: none."""
     environment = {**os.environ, "PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK": "True"}
     began = time.perf_counter()
     with tempfile.TemporaryFile() as errors:
@@ -103,13 +103,13 @@ def _resident(pid: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Contest:
-    """Both commands on the same model.
+    """``pplc predict`` and PaddleX on the same model.
 
     Attributes:
         folder: the exported model.
-        name: what PaddleX calls it.
-        scratch: for lists and answers.
-        settings: engine and precision of ``pplc predict``, where they are not the default.
+        name: PaddleX's name of the model.
+        scratch: folder for lists and predictions.
+        settings: options of ``pplc predict`` that differ from the defaults: engine, precision.
     """
 
     folder: Path
@@ -118,32 +118,32 @@ class Contest:
     settings: dict[str, str]
 
     def listing(self, files: Sequence[Path], count: int) -> Path:
-        """A list file of so many images, the files again and again."""
+        """Write a list file of ``count`` images that repeats the files in order."""
         path = self.scratch / f"{count}.txt"
         lines = itertools.islice(itertools.cycle(str(file.absolute()) for file in files), count)
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         return path
 
     def pplc(self, listing: Path, **options: Any) -> Finished:
-        """``pplc predict`` to a file."""
+        """Run ``pplc predict`` on a list, to a file."""
         output = self.scratch / "pplc.jsonl"
         return run([*self._command(listing), "--output", str(output), "--force"], **options)
 
     def pplc_one(self, image: Path) -> Finished:
-        """``pplc predict`` of one image, as a person types it."""
+        """Run ``pplc predict`` on one image, with output on the terminal."""
         return run(self._command(image))
 
-    def _command(self, what: Path) -> list[str]:
-        command = [sys.executable, "-m", "pplc_cli", "predict", str(what), "--model", str(self.folder)]
+    def _command(self, images: Path) -> list[str]:
+        command = [sys.executable, "-m", "pplc_cli", "predict", str(images), "--model", str(self.folder)]
         return command + [word for name, value in self.settings.items() for word in (f"--{name}", value)]
 
     def paddlex(self, listing: Path, batch: int) -> Finished:
-        """A script with PaddleX as it comes, to a file; it prints its first label, then the seconds of predict."""
-        words = (self.name, str(self.folder), str(listing), str(self.scratch / "paddlex.jsonl"), str(batch))
-        return run([sys.executable, "-c", PADDLEX, *words])
+        """Run stock PaddleX on a list, to a file; it prints its first label, then the seconds spent predicting."""
+        arguments = (self.name, str(self.folder), str(listing), str(self.scratch / "paddlex.jsonl"), str(batch))
+        return run([sys.executable, "-c", PADDLEX, *arguments])
 
-    def answers(self, who: str) -> list[str]:
-        """The labels that were written last."""
+    def labels(self, who: str) -> list[str]:
+        """Read the labels of the last run of ``pplc`` or ``paddlex``."""
         lines = (self.scratch / f"{who}.jsonl").read_text(encoding="utf-8").splitlines()
         return [json.loads(line)["label"] for line in lines]
 
@@ -152,7 +152,7 @@ class Contest:
 
 
 def latency(folder: Path, rounds: int) -> dict[str, Any]:
-    """Network only, batch 1, float32, all threads."""
+    """Measure the network alone: batch 1, float32, all threads."""
     found = bench([str(folder)], engines=("pplc", *OTHERS), batches=(1,), rounds=rounds)
     times = {each.engine: each.p50 for each in found.measured}
     others = {name: times[name] for name in OTHERS if name in times}
@@ -162,12 +162,12 @@ def latency(folder: Path, rounds: int) -> dict[str, Any]:
 
 
 def best_batch(contest: Contest, files: Sequence[Path], rounds: int) -> tuple[int, dict[int, float]]:
-    """PaddleX's best batch size, and images a second in predict alone at each."""
-    listing = contest.listing(files, SEARCHED)
+    """Find PaddleX's fastest batch size; return it, and images per second of predicting alone at each size."""
+    listing = contest.listing(files, SEARCH_IMAGES)
     rates: dict[int, list[float]] = {batch: [] for batch in BATCHES}
     for _ in range(rounds):
         for batch in BATCHES:
-            rates[batch].append(SEARCHED / float(contest.paddlex(listing, batch).printed[-1]))
+            rates[batch].append(SEARCH_IMAGES / float(contest.paddlex(listing, batch).printed[-1]))
     medians = {batch: statistics.median(each) for batch, each in rates.items()}
     return max(medians, key=medians.__getitem__), medians
 
@@ -175,9 +175,10 @@ def best_batch(contest: Contest, files: Sequence[Path], rounds: int) -> tuple[in
 def folder_rate(
     contest: Contest, files: Sequence[Path], count: int, rounds: int, batch: Optional[int]
 ) -> dict[str, Any]:
-    """Both on the same list, in turn, with the parts alone.
+    """Measure both on the same list in turn, and decoding and the network alone.
 
-    The rate without the start is that of all images but one over the time that they take beyond that one alone.
+    The rates leave out the start of the process: (count - 1) images over the time for ``count`` images minus the time
+    for one.
     """
     by_batch: dict[int, float] = {}
     if batch is None:
@@ -193,7 +194,7 @@ def folder_rate(
         for kind in ("decode", "network"):
             rates[kind].append(part_rate(kind, contest, many, min(count, 1000)))
     parts = [1 / (1 / a + 1 / b) for a, b in zip(rates["decode"], rates["network"])]
-    ours, theirs = contest.answers("pplc"), contest.answers("paddlex")
+    ours, theirs = contest.labels("pplc"), contest.labels("paddlex")
     return {
         "pictures": count,
         "batch": batch,
@@ -213,23 +214,23 @@ def _ratio(ours: Sequence[float], others: Sequence[float]) -> float:
 
 
 def part_rate(kind: str, contest: Contest, listing: Path, count: int) -> float:
-    """Images a second of decoding or of the network alone: a process a core, which share nothing."""
+    """Measure images per second of decoding or of the network alone, with one independent process per core."""
     context = multiprocessing.get_context("spawn")
     cores = physical_cores()
-    ready = context.Barrier(cores, timeout=PATIENCE)
-    with ProcessPoolExecutor(cores, context, initializer=_share, initargs=(ready,)) as pool:
+    ready = context.Barrier(cores, timeout=READY_SECONDS)
+    with ProcessPoolExecutor(cores, context, initializer=_set_barrier, initargs=(ready,)) as pool:
         work = [pool.submit(_part, kind, contest, listing, number, cores, count) for number in range(cores)]
         slowest = max(each.result() for each in work)
     return cores * (count // cores) / slowest
 
 
-def _share(ready: Any) -> None:
+def _set_barrier(ready: Any) -> None:
     global _ready
     _ready = ready
 
 
 def _part(kind: str, contest: Contest, listing: Path, number: int, cores: int, count: int) -> float:
-    """Seconds of one core's share."""
+    """Process one core's share of the images and return the seconds."""
     from pplc_cli import Predictor
     from pplc_cli.data.decode import read_image
 
@@ -253,20 +254,20 @@ def _part(kind: str, contest: Contest, listing: Path, number: int, cores: int, c
 
 
 def start(contest: Contest, image: Path, rounds: int) -> dict[str, Any]:
-    """From the start of the process to the first answer, of one image."""
+    """Measure the time from the start of the process to the first prediction, for one image."""
     listing = contest.listing([image], 1)
     times: dict[str, list[float]] = {"pplc": [], "paddlex": []}
     for number in range(rounds + 1):
         pair = {"pplc": contest.pplc_one(image).first, "paddlex": contest.paddlex(listing, 1).first}
         for who, seconds in pair.items():
-            if number:  # the first pair warms the disk's cache
+            if number:  # the first pair warms the disk cache
                 times[who].append(seconds)
     medians = {who: statistics.median(each) for who, each in times.items()}
     return {"seconds": medians, "ratio": _ratio(times["pplc"], times["paddlex"]), "rounds": times}
 
 
 def memory(contest: Contest, files: Sequence[Path], count: int) -> dict[str, Any]:
-    """Resident memory while ``pplc predict`` goes through so many images."""
+    """Record the resident memory while ``pplc predict`` classifies ``count`` images."""
     done = contest.pplc(contest.listing(files, count), watch=0.25)
     ends = done.memory[-1][0]
     quarters = [
@@ -275,7 +276,7 @@ def memory(contest: Contest, files: Sequence[Path], count: int) -> dict[str, Any
     ]
     return {
         "pictures": count,
-        "answers": len(contest.answers("pplc")),
+        "answers": len(contest.labels("pplc")),
         "seconds": done.whole,
         "highest_mb_by_quarter": quarters,
         "growth_mb": quarters[3] - quarters[1],
@@ -283,41 +284,43 @@ def memory(contest: Contest, files: Sequence[Path], count: int) -> dict[str, Any
     }
 
 
-# -- telling -----------------------------------------------------------------------------------------------------------
+# -- the report --------------------------------------------------------------------------------------------------------
 
 
 def table(found: dict[str, Any]) -> str:
-    """The rows that were measured, in Markdown, with the targets beside."""
-    lines = ["| | at least | aim | measured | |", "|---|---|---|---|---|"]
+    """Format the measured parts as a Markdown table, with the required value and the goal of each."""
+    lines = ["| | Target | Goal | Result | Details |", "|---|---|---|---|---|"]
 
-    def row(what: str, least: str, aim: str, measured: str, detail: str) -> None:
-        lines.append(f"| {what} | {least} | {aim} | {measured} | {detail} |")
+    def row(name: str, target: str, goal: str, result: str, details: str) -> None:
+        lines.append(f"| {name} | {target} | {goal} | {result} | {details} |")
 
     if "latency" in found:
         got = found["latency"]
         detail = ", ".join(f"{name} {ms:.2f} ms" for name, ms in got["p50_ms"].items())
         ratio = "-" if got["ratio"] is None else f"{got['ratio']:.2f} x"
-        row("latency, float32, batch 1, network only, pplc against the fastest other", "1.0 x", "0.9 x", ratio, detail)
+        row("network alone, one image, float32, against the fastest other engine", "1.0 x", "0.9 x", ratio, detail)
     if "folder" in found:
         got, rates = found["folder"], found["folder"]["images_per_second"]
         detail = (
-            f"{rates['pplc']:.0f} against {rates['paddlex']:.0f} images/s at batch {got['batch']}, without the start"
+            f"{rates['pplc']:.0f} against {rates['paddlex']:.0f} images/s (PaddleX at batch {got['batch']}), "
+            "without the start of the process"
         )
-        row("JPEGs to labels on disk, against stock PaddleX", "4 x", "7 x", f"{got['ratio']:.2f} x", detail)
+        row("folder to labels on disk, against stock PaddleX", "4 x", "7 x", f"{got['ratio']:.2f} x", detail)
         detail = f"{rates['pplc_whole']:.0f} against {rates['paddlex_whole']:.0f} images/s, {got['pictures']} images"
         row("the same, whole processes", "", "", f"{got['ratio_whole']:.2f} x", detail)
         detail = f"decoding {rates['decode']:.0f}, network {rates['network']:.0f}, both {got['parts']:.0f} images/s"
-        row("share of the sum of its parts", "0.8", "0.95", f"{got['share']:.2f}", detail)
+        name = "share of the rate that decoding and the network alone would allow"
+        row(name, "0.8", "0.95", f"{got['share']:.2f}", detail)
     if "start" in found:
         got, seconds = found["start"], found["start"]["seconds"]
         detail = f"{seconds['pplc']:.2f} s against {seconds['paddlex']:.2f} s"
-        row("start of the process to the first answer", "0.33 x", "0.2 x", f"{got['ratio']:.2f} x", detail)
+        row("start of the process to the first prediction", "0.33 x", "0.2 x", f"{got['ratio']:.2f} x", detail)
     if "memory" in found:
         got = found["memory"]
-        detail = f"{got['pictures']} images; highest in each quarter of the time, MB: " + ", ".join(
+        detail = f"{got['pictures']} images; peak in each quarter of the time, MB: " + ", ".join(
             f"{size:.0f}" for size in got["highest_mb_by_quarter"]
         )
-        row("memory, second to last quarter", "flat", "flat", f"{got['growth_mb']:+.1f} MB", detail)
+        row("growth of memory, second to last quarter", "none", "none", f"{got['growth_mb']:+.1f} MB", detail)
     return "\n".join(lines)
 
 
@@ -325,18 +328,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="an exported folder")
     parser.add_argument("folder", type=Path, help="a folder of JPEGs")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="measure these parts")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images", type=int, default=1500, help="for the rate of a folder")
-    parser.add_argument("--memory-images", type=int, default=20_000, help="200000 for a day's worth in small")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="measure only these parts")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds per figure (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=1500, help="images of the folder part (default: %(default)s)")
+    parser.add_argument("--memory-images", type=int, default=20_000, help="of the memory part (default: %(default)s)")
     parser.add_argument("--paddlex-batch", type=int, help="default: the best of " + ", ".join(map(str, BATCHES)))
-    parser.add_argument("--engine", help="of pplc predict, for all but the latency")
-    parser.add_argument("--precision", help="of pplc predict, for all but the latency")
-    parser.add_argument("--json", type=Path, default=Path("benchmark_inference.json"))
+    parser.add_argument("--engine", help="of pplc predict, for all parts except latency")
+    parser.add_argument("--precision", help="of pplc predict, for all parts except latency")
+    parser.add_argument("--json", type=Path, default=Path("benchmark_inference.json"), help="file for all figures")
     arguments = parser.parse_args()
     files = [path for path in list_files(arguments.folder) if is_image_name(path)]
     if not files:
-        sys.exit(f"{arguments.folder}: no images")
+        sys.exit(f"{arguments.folder} holds no images; expected JPEGs")
     settings = {name: value for name in ("engine", "precision") if (value := getattr(arguments, name))}
     found: dict[str, Any] = {"machine": facts(), "settings": settings}
     print(json.dumps(found["machine"]), flush=True)

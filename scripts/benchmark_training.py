@@ -1,10 +1,10 @@
-"""How fast light networks train on this CPU: pplc, Paddle as it comes, and PyTorch where it is installed.
+"""Measure how fast light networks train on this CPU: pplc, Paddle's own kernels, and PyTorch if it is installed.
 
     python scripts/benchmark_training.py --data datasets/flowers5 --json benchmark_training.json
 
-Each contender is a process of its own that waits while another computes; all are timed in turn, again and again, and
-medians with their spread are printed. PyTorch is optional: pip install torch. A step is forward, backward and Momentum
-on random images in float32; ``pplc train`` is timed on photographs (--data: a folder that pplc split has seen).
+Each contender is a separate process that waits while another one computes. All are timed in turn, several rounds;
+medians and quartiles are printed. PyTorch is optional: pip install torch. A step is forward, backward and Momentum on
+random images in float32. With --data, ``pplc train`` is timed on image files, too.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ TABLE = [(name, 32) for name in ("PPLCNet_x0_25", "PPLCNet_x0_5", "PPLCNet_x1_0"
 ]
 
 
-# -- contenders: each returns a function that does one step ------------------------------------------------------------
+# -- contenders: each function returns one that does a single step -----------------------------------------------------
 
 
 def paddle_step(network_name: str, batch: int, size: int, fast: bool) -> Callable[[], Any]:
-    """Paddle's own kernels as they come, or pplc's."""
+    """Paddle with its own kernels, or with pplc's (``fast``)."""
     import numpy as np
 
     if fast:
@@ -64,7 +64,7 @@ def paddle_step(network_name: str, batch: int, size: int, fast: bool) -> Callabl
 
 
 def torch_step(network_name: str, batch: int, size: int) -> Callable[[], Any]:
-    """PyTorch eager, channels last, the same network built from pplc's table."""
+    """PyTorch, eager and channels last, with the same network built from pplc's table."""
     import numpy as np
     import torch
     from torch import nn
@@ -110,14 +110,14 @@ def torch_step(network_name: str, batch: int, size: int) -> Callable[[], Any]:
 
 
 def peak_memory() -> int:
-    """Bytes that this process ever held."""
+    """Return the peak resident memory of this process in bytes."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def serve(kind: str, network: str, batch: int, size: int) -> None:
-    """A contender's process: for each number on standard input, do as many steps and answer with seconds a step."""
+    """Run a contender's process: each line on standard input is a number of steps; reply with the seconds of each."""
     step = torch_step(network, batch, size) if kind == "torch" else paddle_step(network, batch, size, kind == "pplc")
     for _ in range(2):
         step()
@@ -132,7 +132,7 @@ def serve(kind: str, network: str, batch: int, size: int) -> None:
 
 
 class Contender:
-    """A process that does steps when asked."""
+    """A process that runs training steps on request, and the rates measured so far."""
 
     def __init__(self, kind: str, network: str, batch: int, size: int) -> None:
         self.kind, self.batch = kind, batch
@@ -153,16 +153,16 @@ class Contender:
         return line.strip()
 
     def run(self, steps: int) -> None:
-        """Do some steps and note the rate of each."""
+        """Run ``steps`` steps and record the rate of each."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{steps}\n")
         self._process.stdin.flush()
-        answer = json.loads(self._line())
-        self.rates += [self.batch / seconds for seconds in answer["seconds"]]
-        self.memory = answer["memory"]
+        reply = json.loads(self._line())
+        self.rates += [self.batch / seconds for seconds in reply["seconds"]]
+        self.memory = reply["memory"]
 
     def result(self) -> dict[str, Any]:
-        """Median and quartiles of images/s, and the peak memory in bytes."""
+        """Return median and quartiles of images per second, and the peak memory in bytes."""
         low, median, high = statistics.quantiles(self.rates, n=4)
         return {"images_per_second": median, "quartiles": [low, high], "memory": self.memory, "steps": len(self.rates)}
 
@@ -172,11 +172,11 @@ class Contender:
         self._process.wait()
 
 
-# -- what is measured --------------------------------------------------------------------------------------------------
+# -- measurements ------------------------------------------------------------------------------------------------------
 
 
 def in_turn(contenders: list[Contender], rounds: int) -> list[dict[str, Any]]:
-    """The contenders' results; about two seconds each a turn."""
+    """Measure the contenders in turn, about two seconds each per round, and end their processes."""
     for contender in contenders:
         contender.run(1)
     steps = [max(2, round(2 * contender.rates[-1] / contender.batch)) for contender in contenders]
@@ -192,18 +192,18 @@ def in_turn(contenders: list[Contender], rounds: int) -> list[dict[str, Any]]:
 
 
 def compare(kinds: list[str], network: str, batch: int, size: int, rounds: int) -> dict[str, Any]:
-    """All contenders on one network."""
+    """Measure all contenders on one network."""
     return dict(zip(kinds, in_turn([Contender(kind, network, batch, size) for kind in kinds], rounds)))
 
 
 def small_batches(network: str, size: int, rounds: int) -> float:
-    """pplc's rate at batch 4, as a share of its rate at batch 32."""
+    """Measure pplc's rate at batch 4 as a share of its rate at batch 32."""
     small, large = in_turn([Contender("pplc", network, batch, size) for batch in (4, 32)], rounds)
     return small["images_per_second"] / large["images_per_second"]
 
 
 def end_to_end(data: str, network: str, batch: int, size: int, rounds: int) -> dict[str, Any]:
-    """``pplc train`` with its augmentation on photographs, in turn with the bare step."""
+    """Measure ``pplc train`` on image files with augmentation, in turn with the bare step."""
     from pplc_cli.training.runs.run_folder import RunFolder
 
     bare = Contender("pplc", network, batch, size)
@@ -229,7 +229,7 @@ def end_to_end(data: str, network: str, batch: int, size: int, rounds: int) -> d
 
 
 def profile(network_name: str, batch: int, size: int) -> list[dict[str, Any]]:
-    """Milliseconds of each operation of one step, the least of several."""
+    """Measure the milliseconds of each operation of a step; the minimum of eight steps."""
     import numpy as np
 
     from pplc_cli.base.paddle import load_paddle
@@ -244,14 +244,14 @@ def profile(network_name: str, batch: int, size: int) -> list[dict[str, Any]]:
     images = paddle.to_tensor(np.random.default_rng(0).standard_normal((batch, 3, size, size)).astype(np.float32))
     network(images).sum().backward()
     found: list[dict[str, Any]] = []
-    whole = program.ThreadTeam.run
+    run = program.ThreadTeam.run
     position = 0
 
     def one_by_one(team: Any, ops: Any, scratch: int) -> None:
         nonlocal position
         for index in range(len(ops)):
             began = time.perf_counter()
-            whole(team, ops[index : index + 1], scratch)
+            run(team, ops[index : index + 1], scratch)
             spent = (time.perf_counter() - began) * 1e3
             if position == len(found):
                 op = ops[index]
@@ -260,20 +260,20 @@ def profile(network_name: str, batch: int, size: int) -> list[dict[str, Any]]:
             found[position]["ms"] = min(found[position]["ms"], spent)
             position += 1
 
-    program.ThreadTeam.run = one_by_one  # type: ignore[method-assign]
+    program.ThreadTeam.run = one_by_one
     for _ in range(8):
         position = 0
         network(images).sum().backward()
         network.clear_gradients()
-    program.ThreadTeam.run = whole  # type: ignore[method-assign]
+    program.ThreadTeam.run = run
     return found
 
 
-# -- telling -----------------------------------------------------------------------------------------------------------
+# -- the report --------------------------------------------------------------------------------------------------------
 
 
 def machine() -> dict[str, Any]:
-    """The CPU and the versions."""
+    """Describe the CPU and the versions of the packages."""
     from pplc_cli.base.hardware import cpu_info, physical_cores
 
     model = cpu_info().get("model name") or platform.processor()
@@ -288,8 +288,8 @@ def _version(package: str) -> Optional[str]:
         return None
 
 
-def tell(network: str, batch: int, results: dict[str, Any]) -> None:
-    """A line a contender."""
+def print_results(network: str, batch: int, results: dict[str, Any]) -> None:
+    """Print one line per contender."""
     ours = results["pplc"]
     for kind, result in results.items():
         low, high = result["quartiles"]
@@ -297,24 +297,24 @@ def tell(network: str, batch: int, results: dict[str, Any]) -> None:
         line += f"  {result['memory'] / 1e6:6.0f} MB"
         if kind != "pplc":
             speed = ours["images_per_second"] / result["images_per_second"]
-            line += f"  pplc is {speed:.2f} x as fast, in {ours['memory'] / result['memory']:.2f} x the memory"
+            line += f"  pplc: {speed:.2f} x as fast, {ours['memory'] / result['memory']:.2f} x the memory"
         print(line, flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="a data set with lists, for the time from files to weights")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each contender")
-    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--data", help="a data set after pplc split; also times pplc train on its files")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds per contender (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=224, help="image side, pixels (default: %(default)s)")
     parser.add_argument(
         "--networks",
         nargs="*",
         metavar="NAME",
         choices=network_names(),
-        help="default: the table's; without a name, none",
+        help="default: those of docs/benchmarks.md; --networks without a name: none",
     )
-    parser.add_argument("--no-profile", action="store_true")
-    parser.add_argument("--json", type=Path, default=Path("benchmark_training.json"))
+    parser.add_argument("--no-profile", action="store_true", help="do not time the operations of a step")
+    parser.add_argument("--json", type=Path, default=Path("benchmark_training.json"), help="file for all figures")
     parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
@@ -330,12 +330,12 @@ def main() -> None:
     print(json.dumps(found["machine"]))
     kinds = ["pplc", "paddle"] + (["torch"] if util.find_spec("torch") else [])
     if len(kinds) == 2:
-        print("PyTorch is not installed and left out: pip install torch")
+        print("PyTorch is not installed, so it is left out (pip install torch)")
     table = TABLE if arguments.networks is None else [(name, 32) for name in arguments.networks]
     for network, batch in table:
-        known = [kind for kind in kinds if kind != "torch" or network in WIDTHS]  # built there from PP-LCNet's table
-        results = compare(known, network, batch, arguments.size, arguments.rounds)
-        tell(network, batch, results)
+        able = [kind for kind in kinds if kind != "torch" or network in WIDTHS]  # torch_step builds only PP-LCNet
+        results = compare(able, network, batch, arguments.size, arguments.rounds)
+        print_results(network, batch, results)
         found["step"].append({"network": network, "batch": batch, **results})
     if ("PPLCNet_x1_0", 4) in table:
         found["batch_4_share"] = small_batches("PPLCNet_x1_0", arguments.size, arguments.rounds)
@@ -345,9 +345,9 @@ def main() -> None:
         found["end_to_end"] = result
         share = result["train"] / result["bare"]["images_per_second"]
         print(
-            f"pplc train: {result['train']:.1f} images/s from files, {share:.2f} of the bare step's "
+            f"pplc train on files: {result['train']:.1f} images/s, {share:.2f} of the bare step's "
             f"{result['bare']['images_per_second']:.1f}; first epoch {result['first_epoch']:.1f}; "
-            f"waited {result['data_wait']:.2f} s for data"
+            f"{result['data_wait']:.2f} s spent waiting for data"
         )
     if not arguments.no_profile:
         found["profile"] = profile("PPLCNet_x1_0", 32, arguments.size)

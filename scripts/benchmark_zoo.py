@@ -1,9 +1,9 @@
-"""Every network: published against computed counts, latency on one thread and on all, images a second in training.
+"""Measure every network: computed against published counts, latency on one thread and on all, training speed.
 
     python scripts/benchmark_zoo.py [--networks NAME ...] [--json FILE] [--markdown FILE]
 
-Latency is Paddle Inference's with oneDNN for one image of 224 x 224, all networks in turn. Training is forward,
-backward and Momentum on random images in float32 with the fast kernels, a process a network.
+Latency: one image of 224 x 224, Paddle Inference with oneDNN, all networks in turn. Training: forward, backward and
+Momentum on random images in float32 with pplc's kernels, one process per network.
 """
 
 from __future__ import annotations
@@ -25,19 +25,22 @@ BATCH, STEPS = 16, 3
 
 
 def both(computed: float, published: Optional[str], unit: str) -> str:
-    """``2.96 = 2.96``, ``341.85 / 341.86 M``: computed, then published where it differs."""
+    """Return the computed figure, and the published one if it differs: ``341.85 M, published 341.86 M``."""
     if published is None:
         return f"{computed / 1e6:.2f}{unit} (none published)"
-    mine = as_printed(computed, published)
-    return f"{mine} = published" if mine == published else f"{mine}, published {published}"
+    ours = as_printed(computed, published)
+    return f"{ours} = published" if ours == published else f"{ours}, published {published}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", nargs="+", metavar="NAME", choices=network_names(), default=network_names())
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, default=Path("benchmark_zoo.json"))
-    parser.add_argument("--markdown", type=Path, help="write the table here, too")
+    names = network_names()
+    parser.add_argument("--networks", nargs="+", metavar="NAME", choices=names, default=names, help="default: all")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="rounds of the latency measurement (default: %(default)s)"
+    )
+    parser.add_argument("--json", type=Path, default=Path("benchmark_zoo.json"), help="file for all figures")
+    parser.add_argument("--markdown", type=Path, help="file for the table of docs/zoo.md")
     arguments = parser.parse_args()
     found: dict[str, Any] = {"machine": machine(), "batch": BATCH, "networks": {}}
     print(json.dumps(found["machine"]), flush=True)

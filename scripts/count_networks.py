@@ -5,19 +5,20 @@ python scripts/count_networks.py
 
 from __future__ import annotations
 
+import argparse
 import json
 
 from pplc_cli.base.paddle import load_paddle
 
 
 def counts(name: str) -> dict[str, int]:
-    """The figures of ``pplc models``."""
+    """Count what ``pplc models`` prints: parameters, multiply-adds, and bytes read and written."""
     from pplc_cli.benchmark.macs import count
     from pplc_cli.benchmark.operations import operations
     from pplc_cli.models.registry import build_network, find_network
 
     network = build_network(name, 1000)
-    # SqueezeNext's figures are published for this size.
+    # SqueezeNext's figures are published for 227 x 227.
     size = (227, 227) if find_network(name).family == "squeezenext" else (224, 224)
     params, macs = count(network, find_network(name).published.rule, size)
     memory = sum(operation.read + operation.written for operation in operations(network)[1])
@@ -25,12 +26,13 @@ def counts(name: str) -> dict[str, int]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     load_paddle()
     from pplc_cli.models.catalog import COUNTS
     from pplc_cli.models.registry import network_names
 
     COUNTS.write_text(json.dumps({name: counts(name) for name in network_names()}, indent=1) + "\n", encoding="utf-8")
-    print(f"{COUNTS} written")
+    print(f"written to {COUNTS}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Draw the sample data set: pandas and tigers, one folder each, because photographs cannot be shipped.
+"""Draw the sample data set: pandas and tigers, one folder each, since photographs cannot be part of the repository.
 
-Colour is spread on purpose (coats, casts, distractors, camera metering), so that a classifier has to
-look at shape and texture. The same seed always gives the same pixels.
+Colours vary on purpose (coats, casts, distractors, camera metering), so that a classifier has to use shape and texture.
+The same seed always gives the same pixels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ INK, WHITE = (26, 20, 22), (252, 250, 246)
 
 
 class Coat(NamedTuple):
-    """Colours of one animal; `dark` is the eye patches of a panda and the stripes of a tiger."""
+    """Colours of one animal; `dark` colours a panda's eye patches and a tiger's stripes."""
 
     fur: Colour
     limb: Colour
@@ -50,18 +50,18 @@ COATS = {
 
 
 class Pose(NamedTuple):
-    """Where the parts of an animal are, in units of about half a head; y points down, it looks right."""
+    """Positions of an animal's parts, in units of about half a head; y points down, the animal faces right."""
 
     odds: float
     sizes: tuple  # smallest and largest unit, as a share of the image's shorter side
-    centre: float  # this height comes to the middle of the image
+    centre: float  # y that is placed at the middle of the image
     foot: float | None  # height of the shadow on the ground
     tail: tuple | None  # x, y
     trunk: tuple  # ellipses: x, y, rx, ry
-    spine: tuple  # x, y, x, y of the ends, then half the width of the stripes' area
+    spine: tuple  # x, y, x, y of the ends, then half the width of the striped area
     band: tuple  # ellipse: the panda's dark shoulders
     belly: tuple  # ellipse
-    limbs_behind: tuple  # x, y, x, y of the ends, radius at the ends, how far it swings
+    limbs_behind: tuple  # x, y, x, y of the ends, radius at both ends, how far the limb swings
     limbs: tuple
     head: tuple  # x, y, scale
 
@@ -134,7 +134,7 @@ POSES = (
     ),  # lying
 )
 
-# Backgrounds: top of the sky (or wall), bottom of it, ground, highest and lowest horizon, things.
+# Backgrounds: colours of the top and bottom of the sky (or wall) and of the ground, range of the horizon, objects.
 SCENES = (
     ((120, 176, 232), (214, 232, 244), (104, 158, 70), (0.35, 0.6), "hills grass"),
     ((66, 112, 62), (150, 186, 112), (82, 112, 54), (0.6, 0.85), "bamboo grass"),
@@ -157,13 +157,13 @@ CASTS = (
     np.array([[0.39, 0.69, 0.17], [0.34, 0.62, 0.15], [0.27, 0.50, 0.12]]),
 )
 
-# Distractors wear the colours of both animals, so that neither colour belongs to one class.
+# Distractors have the colours of both animals, so that no colour belongs to one class.
 OBJECTS = ("ball", "stone", "blanket", "zebra crossing", "bush")
 OBJECT_COLOURS = ((30, 28, 32), (240, 238, 232), (230, 136, 48), (214, 158, 92), (120, 96, 76), (150,) * 3)
 
 
 def noise(rng: Rng, shape: tuple, cell: int) -> np.ndarray:
-    """Smooth random field around 0 with blobs about `cell` pixels wide."""
+    """Draw a smooth random field around 0 with blobs about `cell` pixels wide."""
     small = rng.normal(0, 1, (shape[0] // cell + 2, shape[1] // cell + 2)).astype(np.float32)
     return cv2.resize(small, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
 
@@ -177,7 +177,7 @@ def oval(x: float, y: float, rx: float, ry: float, turn: float = 0.0) -> np.ndar
 
 
 def hull(*outlines: np.ndarray) -> np.ndarray:
-    """Outline of a rubber band around the given outlines; around two circles it makes a limb."""
+    """Convex hull of the given outlines; that of two circles is a limb."""
     return cv2.convexHull(np.concatenate(outlines).astype(np.float32))[:, 0]
 
 
@@ -206,13 +206,13 @@ def stripes(rng: Rng, spine: tuple, count: int, width: float) -> list[np.ndarray
 
 
 class Painter:
-    """Paints shaded, furry shapes, given in units of its own, onto an RGB image."""
+    """Paints shaded, furry shapes onto an RGB image, in coordinates of its own."""
 
     def __init__(self, image: np.ndarray, rng: Rng, matrix: np.ndarray, fur: np.ndarray) -> None:
         self.image, self.rng, self.matrix, self.fur = image, rng, matrix, fur
 
     def at(self, x: float, y: float, scale: float, turn: float = 0.0) -> Painter:
-        """A painter of the same image whose origin, unit and direction are moved."""
+        """Return a painter of the same image with another origin, scale and direction."""
         c, s = scale * np.cos(np.radians(turn)), scale * np.sin(np.radians(turn))
         move = np.array([[c, -s, x], [s, c, y], [0, 0, 1]])
         return Painter(self.image, self.rng, self.matrix @ move, self.fur)
@@ -246,7 +246,7 @@ class Painter:
 
 
 def paint_face(p: Painter, coat: Coat, look: float, eye: float) -> None:
-    """Eyes, nose and mouth; both animals share them. `look` moves the face sideways."""
+    """Paint eyes, nose and mouth, the same for both animals. `look` moves the face sideways."""
     for side in (-1, 1):
         x = side * 0.40 + look
         p.paint([oval(x, -0.06, eye * 1.25, eye * 1.1, side * 18)], INK)
@@ -260,7 +260,7 @@ def paint_face(p: Painter, coat: Coat, look: float, eye: float) -> None:
 
 
 def paint_panda_head(p: Painter, coat: Coat, look: float) -> None:
-    """Wide white head, black ears, drooping black eye patches."""
+    """Paint a wide white head with black ears and drooping black eye patches."""
     p.paint([oval(side * 0.74 - look * 0.3, -0.72, 0.34, 0.33) for side in (-1, 1)], coat.dark, depth=0.3)
     p.paint([oval(0, 0, 1.0, 0.9), oval(0, 0.24, 1.08, 0.68)], coat.fur, depth=0.3)
     p.paint([oval(look, 0.42, 0.42, 0.32)], coat.belly)
@@ -269,7 +269,7 @@ def paint_panda_head(p: Painter, coat: Coat, look: float) -> None:
 
 
 def paint_tiger_head(p: Painter, coat: Coat, look: float) -> None:
-    """Striped head, white cheeks, brows and muzzle, round ears with a pale middle, whiskers."""
+    """Paint a striped head with white cheeks, brows and muzzle, round ears with a pale middle, and whiskers."""
     for radius, colour in ((0.33, coat.dark), (0.27, coat.fur), (0.16, coat.belly)):
         p.paint([oval(side * 0.70 - look * 0.3, -0.70, radius, radius) for side in (-1, 1)], colour)
     both = [(side, y) for side in (-1, 1) for y in (0.1, 0.32, 0.5)]
@@ -304,7 +304,7 @@ def paint_tiger_head(p: Painter, coat: Coat, look: float) -> None:
 
 
 def paint_limb(p: Painter, coat: Coat, place: tuple, step: float, shade: float, striped: bool) -> None:
-    """A leg or an arm with a paw."""
+    """Paint a leg or an arm with a paw."""
     x0, y0, x1, y1, r0, r1, swing = place
     x1 += swing * step
     paw = oval(x1 + 0.08, y1 + 0.04, r1 * 1.25, r1 * 0.95)
@@ -315,7 +315,7 @@ def paint_limb(p: Painter, coat: Coat, place: tuple, step: float, shade: float, 
 
 
 def paint_tail(p: Painter, coat: Coat, x: float, y: float, striped: bool) -> None:
-    """A long ringed tail that curls up, or the panda's stub."""
+    """Paint a long ringed tail that curls up, or the panda's stub."""
     if not striped:
         p.paint([oval(x, y, 0.2, 0.17)], coat.fur, depth=0.3)
         return
@@ -328,7 +328,7 @@ def paint_tail(p: Painter, coat: Coat, x: float, y: float, striped: bool) -> Non
 
 
 def paint_animal(page: Painter, rng: Rng, name: str) -> None:
-    """One animal in a random coat, pose and place, with its shadow on the ground."""
+    """Paint one animal in a random coat, pose and place, with its shadow on the ground."""
     height, width = page.image.shape[:2]
     striped = name == "tiger"
     coat = COATS[name][rng.choice(len(COATS[name]), p=COAT_ODDS)]
@@ -360,7 +360,7 @@ def paint_animal(page: Painter, rng: Rng, name: str) -> None:
 
 
 def add_plant(image: np.ndarray, rng: Rng, kind: str, x: float, y: float) -> None:
-    """One blade of grass rooted at (x, y), or one bamboo stalk across the whole height."""
+    """Draw one blade of grass rooted at (x, y), or one bamboo stalk across the whole height."""
     green = rng.uniform((60, 110, 40), (150, 190, 90)) * rng.uniform(0.6, 1)
     lean, height = rng.uniform(-9, 9), image.shape[0]
     if kind == "grass":
@@ -376,13 +376,13 @@ def add_plant(image: np.ndarray, rng: Rng, kind: str, x: float, y: float) -> Non
 
 
 def add_line(image: np.ndarray, start: tuple, end: tuple, colour: np.ndarray, thick: float) -> None:
-    """A straight line between rounded points."""
+    """Draw a straight line between two points, rounded to pixels."""
     ends = np.array([start, end]).astype(int).tolist()
     cv2.line(image, *ends, colour.tolist(), max(1, int(thick)), cv2.LINE_AA)
 
 
 def add_object(page: Painter, rng: Rng, kind: str, x: float, y: float) -> None:
-    """A distractor in the animals' own colours."""
+    """Draw a distractor in the colours of the animals."""
     first, second = (OBJECT_COLOURS[i] for i in rng.choice(len(OBJECT_COLOURS), 2, replace=False))
     p = page.at(x, y, rng.uniform(22, 52), rng.uniform(-25, 25))
     bars = [
@@ -403,7 +403,7 @@ def add_object(page: Painter, rng: Rng, kind: str, x: float, y: float) -> None:
 
 
 def add_objects(page: Painter, rng: Rng, kinds: tuple, count: int, low: float) -> None:
-    """Scatter distractors over the part of the image below `low` (share of the height)."""
+    """Scatter distractors over the part of the image below `low`, a share of the height."""
     height, width = page.image.shape[:2]
     for _ in range(count):
         add_object(page, rng, str(rng.choice(kinds)), rng.uniform(0, width), rng.uniform(low, 1) * height)
@@ -436,16 +436,16 @@ def paint_scene(page: Painter, rng: Rng) -> None:
 
 
 def develop(image: np.ndarray, rng: Rng) -> np.ndarray:
-    """The camera: uneven light, metering, colour cast, blur and noise."""
+    """Imitate the camera: uneven light, metering, colour cast, blur and noise."""
     height, width = image.shape[:2]
     v, u = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     light = 1 + rng.uniform(-0.22, 0.22) * u + rng.uniform(-0.22, 0.22) * v
     light -= rng.uniform(0, 0.35) * (u * u + v * v) / 2
-    if rng.random() < 0.25:  # something outside the image throws a shadow on it
+    if rng.random() < 0.25:  # an object outside the image casts a shadow
         light[u * rng.uniform(-1, 1) + v * rng.uniform(-1, 1) > rng.uniform(0.1, 0.5)] *= 0.65
         light = cv2.blur(light, (9, 9))
     image = image * light[..., None]
-    # Metering pulls mean and contrast towards random values, or the mean colour would give the class away.
+    # Metering moves mean and contrast towards random values; otherwise the mean colour would reveal the class.
     mean, contrast = (part[:, 0] for part in cv2.meanStdDev(image))
     gain = rng.uniform(46, 70) * rng.uniform(0.88, 1.12, 3) / (contrast + 1)
     wanted = rng.uniform(95, 165) * rng.uniform(0.88, 1.12, 3)
@@ -459,7 +459,7 @@ def develop(image: np.ndarray, rng: Rng) -> np.ndarray:
 
 
 def draw_image(seed: int, label: int, index: int) -> tuple[np.ndarray, int]:
-    """One RGB image of class `label` and the JPEG quality to save it with."""
+    """Draw one RGB image of class `label`; return it and the JPEG quality to save it with."""
     rng = np.random.default_rng([seed, label, index])
     height, width = int(rng.integers(240, 281)), int(rng.integers(288, 321))
     if rng.random() < 0.4:
@@ -476,7 +476,7 @@ def draw_image(seed: int, label: int, index: int) -> tuple[np.ndarray, int]:
 
 
 def write_image(path: Path, image: np.ndarray, quality: int) -> None:
-    """Encode as JPEG; the final name only ever holds a whole file."""
+    """Encode as JPEG and write; a file with the final name is always complete."""
     done, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
         raise OSError(f"could not encode {path}")
@@ -486,17 +486,19 @@ def write_image(path: Path, image: np.ndarray, quality: int) -> None:
 
 
 def main() -> int:
-    """Read the command line, draw both folders, say what was written."""
+    """Read the command line and draw both folders."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("datasets/pandatiger"), help="folder to write")
-    parser.add_argument("--per-class", type=int, default=150, help="images per animal")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same images")
+    parser.add_argument(
+        "--out", type=Path, default=Path("datasets/pandatiger"), help="folder to write (default: %(default)s)"
+    )
+    parser.add_argument("--per-class", type=int, default=150, help="images per animal (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed; the same seed repeats the images")
     parser.add_argument("--force", action="store_true", help="write into a folder that is not empty")
     args = parser.parse_args()
     if args.per_class < 1 or args.seed < 0:
         parser.error("--per-class must be at least 1 and --seed at least 0")
     if args.out.is_file() or (args.out.is_dir() and any(args.out.iterdir()) and not args.force):
-        print(f"error: {args.out} is a file or not empty; --force writes into a full folder", file=sys.stderr)
+        print(f"error: expected --out to be a new or empty folder, got {args.out}; --force adds to it", file=sys.stderr)
         return 1
     cv2.setNumThreads(1)
     for label, name in enumerate(CLASSES):
@@ -504,7 +506,7 @@ def main() -> int:
         for index in range(args.per_class):
             path = args.out / name / f"{name}_{index + 1:04d}.jpg"
             write_image(path, *draw_image(args.seed, label, index))
-    print(f"wrote {args.per_class} images each of {' and '.join(CLASSES)} to {args.out}")
+    print(f"{args.per_class} images each of {' and '.join(CLASSES)} written to {args.out}")
     return 0
 
 

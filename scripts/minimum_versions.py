@@ -2,7 +2,7 @@
 
     python scripts/minimum_versions.py > lowest.txt && python -m pip install -c lowest.txt -e '.[dev]'
 
-Left out are the tools of the extra dev and dependencies without a lower bound. Needs Python 3.11 or newer.
+The tools of the extra dev and dependencies without a lower bound are left out. Needs Python 3.11 or newer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 
 
 def lowest_versions(project: dict) -> list[str]:
-    """``name==1.2.0.*`` for each requirement ``name>=1.2`` of a ``[project]`` table and its extras but dev, sorted.
+    """Return ``name==1.2.0.*`` for each requirement ``name>=1.2`` of ``[project]`` and its extras except dev, sorted.
 
     Raises:
         ValueError: two requirements give the same package different lower bounds.
@@ -25,14 +25,14 @@ def lowest_versions(project: dict) -> list[str]:
     extras = [requirements for extra, requirements in project["optional-dependencies"].items() if extra != "dev"]
     lowest: dict[str, str] = {}
     for requirement in chain(project["dependencies"], *extras):
-        # A name, perhaps extras in brackets, and the lower bound, perhaps not the first.
+        # A name, optional extras in brackets, and the lower bound, which may follow other bounds.
         match = re.match(r"([\w.-]+)(?:\[.*?\])?[^;]*?>=\s*([\d.]+)", requirement)
         if match is None:
             continue
         name, version = match.groups()
         if lowest.setdefault(name, version) != version:
             raise ValueError(f"{name} has the lower bounds {lowest[name]} and {version}; expected one")
-    # 4.10 stands for 4.10.0 and also for 4.10.0.84, the only kind of version that OpenCV has.
+    # 4.10 means 4.10.0; the star also admits 4.10.0.84, since OpenCV's versions have four parts.
     return sorted(f"{name}=={'.'.join([*version.split('.'), '0', '0'][:3])}.*" for name, version in lowest.items())
 
 

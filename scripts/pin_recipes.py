@@ -24,12 +24,12 @@ class Step:
     """One command.
 
     Attributes:
-        words: after ``pplc``.
-        status: the exit status that is expected; another one is recorded all the same, and printed.
+        words: the command line after ``pplc``.
+        status: the expected exit status; any other is recorded too, and printed.
         printed: whether standard output is a result rather than a message.
         stdin: text for standard input.
-        interrupt: send SIGINT once the log of this run holds two epochs.
-        cut: before the command, remove so many bytes from the end of a file.
+        interrupt: folder of the run that gets SIGINT once its log holds two epochs.
+        cut: a file and the number of bytes to remove from its end before the command.
     """
 
     words: list[str]
@@ -43,7 +43,11 @@ class Step:
 def train(
     output: str, *words: str, command: str = "train", status: int = 0, interrupt: bool = False, **keys: Any
 ) -> Step:
-    """Train the smallest network; keys are those of ``train`` or, with two underscores, of another section."""
+    """Train the smallest network.
+
+    Args:
+        keys: settings of the section ``train``; of another section as ``section__key``.
+    """
     values = {"epochs": 4, "batch_size": 8, "learning_rate": 0.02, "lr_decay_epochs": [3], "warmup_epochs": 1,
               "label_smoothing": 0.1, "log_interval_steps": 1, "threads": 2,
               "transforms": f"[{RANDOM}, Normalize]", "eval__transforms": f"[{FIXED}]"}  # fmt: skip
@@ -55,7 +59,7 @@ def train(
 
 
 def resumed(output: str, *words: str, **keys: Any) -> list[Step]:
-    """The same as :func:`train`, in two parts."""
+    """Train as :func:`train` does, in two parts."""
     return [train(output, *words, **{**keys, "epochs": 2}), train(output, *words, "--resume", **keys)]
 
 
@@ -69,7 +73,7 @@ def export(output: str, *words: str, **how: Any) -> Step:
     return Step(["export", *where, *words, "-o", "train.threads=2", "-o", "predict.threads=2"], **how)
 
 
-# Name of a run's folder to the commands that fill it, in order; a run may read the folders of earlier ones.
+# From the name of a folder to the commands that fill it, in order; commands may read the folders of earlier runs.
 RUNS: dict[str, list[Step]] = {
     "data": [Step(["split", "--dataset", "data", "--test", "0.2"])],
     "plain": [train("plain")],

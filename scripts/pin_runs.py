@@ -1,4 +1,4 @@
-"""Record everything that the commands write, so that two versions of pplc can be compared to the last bit.
+"""Record everything that the commands write, and compare the records of two versions of pplc bit by bit.
 
     python scripts/pin_runs.py BEFORE.json                     at one commit
     python scripts/pin_runs.py AFTER.json                      at another, on the same machine
@@ -6,13 +6,13 @@
 
 The script draws a small data set and trains, evaluates, exports and predicts through the command line only, so it does
 not depend on the layout of the package. It takes a few minutes on two cores. --only NAME ... restricts it to some runs
-and the runs that they start from; with --compare, to these runs.
+and the runs that they start from; with --compare, to the named runs.
 
-What is recorded of a file: of safetensors a digest of each array; of JSON, logs and Parquet the values; of text the
-lines; of images a digest of the pixels; of VisualDL's records the scalars; of everything else a digest of the bytes.
-Left out are the keys in VOLATILE, pplc's version, the working folder in texts, the time stamp in VisualDL's file names,
-lines with times, and the wording of errors. Messages are kept apart, since their wording may change: --messages.
-Floating-point results differ between CPUs and between versions of the libraries: compare files of one machine only.
+A record holds a digest of each array of a safetensors file, the values of JSON, logs and Parquet, the lines of text,
+a digest of the pixels of an image, the scalars of VisualDL, and a digest of the bytes of every other file. It leaves
+out the keys in VOLATILE, pplc's version, the path of the working folder, the time stamp in VisualDL's file names, lines
+with times, and the wording of errors. Messages are compared only with --messages, since their wording may change.
+Floating-point results differ between CPUs and between versions of the libraries: compare records of one machine only.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ERROR = re.compile(r"""(?<=["']error["']: )(?:"[^"]*"|'[^']*')|(?<=broken\.jpg,,
 
 
 def draw(work: Path) -> None:
-    """The data set and the other inputs, the same bytes and the same times at every call."""
+    """Draw the data set and the other inputs, with the same bytes and the same file times at every call."""
     rng = np.random.default_rng(0)
 
     def image(path: str, label: int) -> None:
@@ -72,7 +72,7 @@ def draw(work: Path) -> None:
 
 
 def run(step: Step, work: Path) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error."""
+    """Run a command; return exit status, standard output and standard error."""
     if step.cut is not None:
         os.truncate(work / step.cut[0], (work / step.cut[0]).stat().st_size - step.cut[1])
     environment = {"PPLC_OFFLINE": "1", "COLUMNS": "120", "PYTHONIOENCODING": "utf-8", **os.environ}
@@ -95,7 +95,7 @@ def digest(data: Union[bytes, str]) -> str:
 
 
 def lines(text: str, work: Path) -> list[str]:
-    """Of a text without the working folder, times and errors; long lines are cut, with a digest of the whole."""
+    """Split text into lines without working folder, times and errors; a long line becomes its start and a digest."""
     for name in {str(work.resolve()), str(work)}:
         text = text.replace(name, "WORK")
     kept = (ERROR.sub("ERROR", line) for line in text.split("\n") if "time(ms)" not in line and "_im(ms)" not in line)
@@ -103,21 +103,22 @@ def lines(text: str, work: Path) -> list[str]:
 
 
 def messages(text: str, work: Path) -> list[str]:
-    """Lines without times and rates; whether kernels had to be compiled depends on earlier runs."""
+    """Return the lines without times, rates and notes on compiling, which depends on earlier runs."""
     text = re.sub(r"\b[\d.]+ (images/s|s\b)", r"N \1", re.sub(r"\b\d+:\d\d(:\d\d)?\b", "M:SS", text))
     return [line for line in lines(text, work) if not line.startswith("compiling ")]
 
 
 def steady(value: Any) -> Any:
-    """JSON without the keys of VOLATILE, and without the version of pplc; an engine of that name has figures."""
+    """Remove the keys in VOLATILE and the version of pplc from JSON."""
     if isinstance(value, dict):
+        # "pplc" is a version if it is text, and the engine's figures otherwise.
         dropped = {*VOLATILE, *(["pplc"] if isinstance(value.get("pplc"), str) else [])}
         return {key: steady(each) for key, each in value.items() if key not in dropped}
     return [steady(each) for each in value] if isinstance(value, list) else value
 
 
 def content(path: Path, work: Path) -> Any:
-    """What is recorded of a file."""
+    """Return the record of a file."""
     suffix, data = path.suffix, path.read_bytes()
     if path.name == "train_log.jsonl":
         return [steady(json.loads(line)) for line in data.splitlines()]
@@ -150,17 +151,18 @@ def content(path: Path, work: Path) -> Any:
 
 
 def snapshot(name: str, work: Path) -> dict[str, Any]:
-    """Every file of a run's folder by its name, and which run is the latest."""
+    """Record every file of a run's folder by its name, and .pplc/latest_run if it names this run."""
     found = {p.relative_to(work / name).as_posix(): p for p in sorted((work / name).rglob("*")) if p.is_file()}
     if name == "data":
         found = {key: path for key, path in found.items() if path.suffix == ".txt"}
-    if (work / ".pplc/latest_run").exists():
-        found["../.pplc/latest_run"] = work / ".pplc/latest_run"
+    latest = work / ".pplc/latest_run"
+    if latest.exists() and latest.read_text("utf-8").strip().endswith(f"/{name}"):
+        found["../.pplc/latest_run"] = latest
     return {re.sub(r"vdlrecords\.\d+", "vdlrecords.N", key): content(path, work) for key, path in found.items()}
 
 
 def needed(names: Sequence[str]) -> list[str]:
-    """The named runs with those that they read, in order."""
+    """Return the named runs and the runs that they read, in order."""
     wanted, rest = {"data"}, list(names)
     while rest:
         name = rest.pop()
@@ -173,31 +175,31 @@ def needed(names: Sequence[str]) -> list[str]:
 
 
 def fill(name: str, steps: Sequence[Step], work: Path) -> tuple[dict[str, Any], list[list[str]]]:
-    """Run the commands of one folder: exit statuses, printed results and files; and the messages."""
+    """Run the commands of one folder; return its record (exit statuses, printed results, files) and the messages."""
     done = [run(step, work) for step in steps]
     printed = [lines(out, work) for step, (_, out, _) in zip(steps, done) if step.printed]
-    told = [messages(err if step.printed else out + err, work) for step, (_, out, err) in zip(steps, done)]
+    notes = [messages(err if step.printed else out + err, work) for step, (_, out, err) in zip(steps, done)]
     if any(step.interrupt for step in steps):
-        told = []  # which say after how many epochs the interruption came
-    return {"status": [each[0] for each in done], "printed": printed, "files": snapshot(name, work)}, told
+        notes = []  # they depend on the epoch in which the interruption came
+    return {"status": [each[0] for each in done], "printed": printed, "files": snapshot(name, work)}, notes
 
 
 def record(names: Sequence[str], work: Path) -> dict[str, Any]:
-    """Run everything; see the head of this file for what comes back."""
+    """Run the named runs and return their record, as described at the top of this file."""
     packages = ("numpy", "paddlepaddle", "numba", "onnx", "onnxruntime", "openvino", "Pillow", "matplotlib")
     versions = {found.name: found.version for found in importlib.metadata.distributions() if found.name in packages}
     record: dict[str, Any] = {"machine": {"python": platform.python_version(), "cpus": os.cpu_count(), **versions}}
-    runs, told = record.setdefault("runs", {}), record.setdefault("messages", {})
+    runs, notes = record.setdefault("runs", {}), record.setdefault("messages", {})
     draw(work)
     for name in needed(names):
         began = time.perf_counter()
-        runs[name], told[name] = fill(name, RUNS[name], work)
+        runs[name], notes[name] = fill(name, RUNS[name], work)
         print(f"{name}: {len(runs[name]['files'])} files, {time.perf_counter() - began:.1f} s", flush=True)
     return record
 
 
 def differences(one: Any, other: Any, where: str = "") -> Iterator[str]:
-    """A line for each value that is not the same, NaN being the same as NaN."""
+    """Yield one line for each value that differs; NaN equals NaN."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in [*one, *(key for key in other if key not in one)]:
             place = f"{where}: {key}" if where else str(key)
@@ -215,9 +217,9 @@ def differences(one: Any, other: Any, where: str = "") -> Iterator[str]:
 
 
 def compare(first: Path, second: Path, names: Sequence[str], with_messages: bool) -> int:
-    """Print what differs; 1 where anything does."""
+    """Print the differences; return 1 if there are any, else 0."""
     one, other = (json.loads(path.read_text("utf-8")) for path in (first, second))
-    for note in differences(one["machine"], other["machine"], "not the same machine"):
+    for note in differences(one["machine"], other["machine"], "different machine"):
         print(note, file=sys.stderr)
     count = 0
     for part in ("runs", "messages") if with_messages else ("runs",):
@@ -234,15 +236,15 @@ def compare(first: Path, second: Path, names: Sequence[str], with_messages: bool
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", nargs="?", type=Path, help="the JSON to write")
-    parser.add_argument("--only", nargs="+", default=[], choices=RUNS, metavar="NAME", help=f"of: {', '.join(RUNS)}")
-    parser.add_argument("--compare", nargs=2, type=Path, metavar="JSON", help="two files to compare")
-    parser.add_argument("--messages", action="store_true", help="compare the messages too")
+    parser.add_argument("output", nargs="?", type=Path, help="JSON file to write")
+    parser.add_argument("--only", nargs="+", default=[], choices=RUNS, metavar="NAME", help=f"of {', '.join(RUNS)}")
+    parser.add_argument("--compare", nargs=2, type=Path, metavar="JSON", help="compare two records")
+    parser.add_argument("--messages", action="store_true", help="compare the messages, too")
     arguments = parser.parse_args()
     if arguments.compare:
         return compare(*arguments.compare, arguments.only, arguments.messages)
     if arguments.output is None:
-        parser.error("expected the JSON to write, or --compare")
+        parser.error("expected a JSON file to write, or --compare JSON JSON")
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="pins-") as folder:
         found = record(arguments.only or list(RUNS), Path(folder))

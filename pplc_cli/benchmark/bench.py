@@ -1,4 +1,4 @@
-"""Engines in turn: latency, images a second and start, with what the machine could do at most."""
+"""Measure engines in turn: latency, images per second and start-up time, with the lower bound on this machine."""
 
 from __future__ import annotations
 
@@ -15,38 +15,37 @@ import numpy as np
 
 from pplc_cli.base.errors import PredictError
 from pplc_cli.base.hardware import facts, physical_cores
-from pplc_cli.base.progress import ProgressCallback
+from pplc_cli.base.progress import ProgressCallback, no_progress
 from pplc_cli.base.schema import did_you_mean
-from pplc_cli.benchmark.floor import Floor, cost_of, floor
-from pplc_cli.benchmark.models import find_model
-from pplc_cli.benchmark.roofline import Rates, best, measure_rates
-from pplc_cli.benchmark.worker import Case, Worker
+from pplc_cli.benchmark.roofline import LowerBound, PeakRates, exported_cost, highest, lower_bound, measure_rates
+from pplc_cli.benchmark.targets import find_exported_target
+from pplc_cli.benchmark.worker import BenchCase, Worker
 from pplc_cli.config.sections import ENGINES
 from pplc_cli.config.sections import PRECISIONS as ALL_PRECISIONS
 
 ROUNDS, SECONDS = 5, 1.0
 PRECISIONS, BATCHES = ("float32",), (1, 16)
-STARTS = 3  # fresh processes of each case; the median counts
-P99_RUNS = 100  # of fewer, the 99th percentile is but the slowest
+STARTS = 3  # processes started per case; their median is reported
+P99_RUNS = 100  # with fewer runs, the 99th percentile is simply the slowest run
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """One engine on one batch size.
+    """One engine at one batch size.
 
     Attributes:
-        model: as it was asked for.
+        model: as the user named it.
         engine: one of :data:`pplc_cli.config.sections.ENGINES`.
         precision: one of :data:`pplc_cli.config.sections.PRECISIONS`.
-        threads: of the engine.
-        batch: images at a time.
-        runs: how many were timed.
-        p50: milliseconds of a batch, median.
-        p90: milliseconds that nine of ten runs stay below.
-        p99: milliseconds; None where fewer than :data:`P99_RUNS` were timed.
+        threads: threads of the engine.
+        batch: images per batch.
+        runs: number of timed batches.
+        p50: milliseconds per batch, median.
+        p90: milliseconds, 90th percentile.
+        p99: milliseconds, 99th percentile; None if fewer than :data:`P99_RUNS` batches were timed.
         images_per_second: over all runs.
-        cold_start: seconds from the start of a process to its first answer, median.
-        difference: the largest difference of a probability from the first engine of the model, for one image.
+        cold_start: seconds from the start of a process to its first prediction, median.
+        difference: largest difference in probability from the model's first engine, for one image.
     """
 
     model: str
@@ -64,8 +63,8 @@ class Measurement:
 
 
 @dataclasses.dataclass(frozen=True)
-class Failed:
-    """An engine that does not run a model, and why."""
+class BenchFailure:
+    """An engine that cannot run a model, and the reason."""
 
     model: str
     engine: str
@@ -75,15 +74,15 @@ class Failed:
 
 
 @dataclasses.dataclass(frozen=True)
-class Bench:
-    """All that was measured.
+class BenchResult:
+    """All measurements of one call of :func:`bench`.
 
     Attributes:
         machine: see :func:`pplc_cli.base.hardware.facts`.
-        rounds: turns of each case.
-        seconds: of each turn and batch size.
-        rates: the machine's best, by threads, measured in turn with the engines.
-        floors: by model, threads and batch size; without models that have no Paddle file to count in.
+        rounds: rounds per case and batch size.
+        seconds: seconds per round.
+        rates: peak rates of the machine for each number of threads, measured in turn with the engines.
+        floors: lower bounds by model, threads and batch size, for models that have Paddle's format.
         measured: by model, case and batch size.
         failed: cases that could not run.
     """
@@ -91,13 +90,13 @@ class Bench:
     machine: dict[str, Any]
     rounds: int
     seconds: float
-    rates: list[Rates]
-    floors: list[Floor]
+    rates: list[PeakRates]
+    floors: list[LowerBound]
     measured: list[Measurement]
-    failed: list[Failed]
+    failed: list[BenchFailure]
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data for JSON."""
+        """Convert to plain data for JSON."""
         return dataclasses.asdict(self)
 
 
@@ -110,42 +109,42 @@ def bench(
     batches: Sequence[int] = BATCHES,
     rounds: int = ROUNDS,
     seconds: float = SECONDS,
-    progress: ProgressCallback = lambda done, total: None,
-) -> Bench:
-    """Measure every engine in every precision, number of threads and batch size.
+    progress: ProgressCallback = no_progress,
+) -> BenchResult:
+    """Measure every combination of model, engine, precision, number of threads and batch size.
 
-    Each case has a process of its own. They run in turn, batch size by batch size, round by round, each time after a
-    warm-up, so that a slow moment of the machine meets all.
+    Each case has a process of its own. Within each round and batch size the cases take turns, each after a warm-up,
+    so that a slow moment of the machine affects all alike.
 
     Args:
-        models: as :func:`pplc_cli.benchmark.models.find_model` takes them; none: the latest run.
-        engines: of :data:`pplc_cli.config.sections.ENGINES`.
-        precisions: of :data:`pplc_cli.config.sections.PRECISIONS`.
-        threads: none: :func:`pplc_cli.base.hardware.physical_cores`.
-        batches: images at a time.
-        rounds: turns of each.
-        seconds: of each turn and batch size.
-        progress: called with turns done and all turns.
+        models: arguments of :func:`pplc_cli.benchmark.targets.find_exported_target`; empty: the latest run.
+        engines: some of :data:`pplc_cli.config.sections.ENGINES`.
+        precisions: some of :data:`pplc_cli.config.sections.PRECISIONS`.
+        threads: threads per engine; empty: :func:`pplc_cli.base.hardware.physical_cores`.
+        batches: batch sizes.
+        rounds: rounds per case and batch size.
+        seconds: seconds per round.
+        progress: called with the number of finished and of all turns.
 
     Raises:
-        PplcError: a model is not there, or no engine runs any.
+        PplcError: a model does not exist, or no engine runs any model.
     """
     _check("engine", engines, ENGINES)
     _check("precision", precisions, ALL_PRECISIONS)
     counts = list(dict.fromkeys(threads)) or [physical_cores()]
     sizes = list(dict.fromkeys(batches))
-    failed: list[Failed] = []
+    failed: list[BenchFailure] = []
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pplc-")))
-        found = [find_model(text, scratch / str(number)) for number, text in enumerate(models or [None])]
+        found = [find_exported_target(text, scratch / str(number)) for number, text in enumerate(models or [None])]
         cases = [
-            Case(model.name, str(model.folder), engine, precision, count, model.size)
+            BenchCase(model.name, str(model.folder), engine, precision, count, model.size)
             for model in found for engine in dict.fromkeys(engines) for precision in dict.fromkeys(precisions)
             for count in counts
         ]  # fmt: skip
         running = _start(cases, min(STARTS, rounds), failed, stack)
-        times: dict[tuple[Case, int], list[float]] = {}
-        samples: dict[int, list[Rates]] = {count: [] for count in counts}
+        times: dict[tuple[BenchCase, int], list[float]] = {}
+        samples: dict[int, list[PeakRates]] = {count: [] for count in counts}
         turns = len(counts) + len(running) * len(sizes)
         done = itertools.count(1)
         for _ in range(rounds):
@@ -157,18 +156,19 @@ def bench(
                     try:
                         times.setdefault((case, batch), []).extend(running[case].worker.run(batch, seconds))
                     except PredictError as error:
-                        failed.append(_failed(case, error))
+                        failed.append(_failure(case, error))
                         del running[case]
                 progress(next(done), rounds * turns)
         if not running:
             raise PredictError("no engine could be measured: " + "; ".join(f"{f.engine}: {f.reason}" for f in failed))
-        rates = [best(each) for each in samples.values()]
-        costs = [(model, cost_of(model.folder, model.size)) for model in found]
+        rates = [highest(each) for each in samples.values()]
+        costs = [(model, exported_cost(model.folder, model.size)) for model in found]
         floors = [
-            floor(model.name, cost, rate, batch) for model, cost in costs if cost for rate in rates for batch in sizes
-        ]
-        measured = [_measured(case, batch, times[case, batch], running) for case in running for batch in sizes]
-    return Bench(facts(), rounds, seconds, rates, floors, measured, failed)
+            lower_bound(model.name, cost, rate, batch)
+            for model, cost in costs if cost for rate in rates for batch in sizes
+        ]  # fmt: skip
+        measured = [_measurement(case, batch, times[case, batch], running) for case in running for batch in sizes]
+    return BenchResult(facts(), rounds, seconds, rates, floors, measured, failed)
 
 
 def _check(what: str, given: Sequence[str], known: Sequence[str]) -> None:
@@ -178,23 +178,23 @@ def _check(what: str, given: Sequence[str], known: Sequence[str]) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Running:
+class _RunningCase:
     worker: Worker
-    starts: list[float]  # seconds, of all processes so far
+    starts: list[float]  # seconds to the first prediction, one per process
 
 
 def _start(
-    cases: Sequence[Case], starts: int, failed: list[Failed], stack: contextlib.ExitStack
-) -> dict[Case, _Running]:
-    """Start each case several times, in turn; the last processes stay."""
-    times: dict[Case, list[float]] = {case: [] for case in cases}
-    running: dict[Case, _Running] = {}
+    cases: Sequence[BenchCase], starts: int, failed: list[BenchFailure], stack: contextlib.ExitStack
+) -> dict[BenchCase, _RunningCase]:
+    """Start each case ``starts`` times, in turn, and keep the last processes running."""
+    times: dict[BenchCase, list[float]] = {case: [] for case in cases}
+    running: dict[BenchCase, _RunningCase] = {}
     for number in range(starts):
         for case in list(times):
             try:
                 worker = Worker(case)
             except PredictError as error:
-                failed.append(_failed(case, error))
+                failed.append(_failure(case, error))
                 del times[case]
                 continue
             times[case].append(worker.started)
@@ -202,15 +202,17 @@ def _start(
                 worker.close()
             else:
                 stack.callback(worker.close)
-                running[case] = _Running(worker, times[case])
+                running[case] = _RunningCase(worker, times[case])
     return running
 
 
-def _failed(case: Case, error: PredictError) -> Failed:
-    return Failed(case.model, case.engine, case.precision, case.threads, str(error))
+def _failure(case: BenchCase, error: PredictError) -> BenchFailure:
+    return BenchFailure(case.model, case.engine, case.precision, case.threads, str(error))
 
 
-def _measured(case: Case, batch: int, seconds: list[float], running: dict[Case, _Running]) -> Measurement:
+def _measurement(
+    case: BenchCase, batch: int, seconds: list[float], running: dict[BenchCase, _RunningCase]
+) -> Measurement:
     p50, p90, p99 = (float(ms) for ms in 1e3 * np.percentile(seconds, (50, 90, 99)))
     first = next(each.worker.scores for other, each in running.items() if other.model == case.model)
     own = running[case]

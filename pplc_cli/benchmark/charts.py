@@ -1,4 +1,4 @@
-"""Plots of profiles, comparisons and benchmarks."""
+"""Charts of profiles, comparisons and benchmarks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pplc_cli.benchmark.bench import Bench, Measurement
-from pplc_cli.benchmark.compare import Compared
+from pplc_cli.benchmark.bench import BenchResult, Measurement
+from pplc_cli.benchmark.compare import ComparedNetwork
 from pplc_cli.benchmark.profile import Profile
 from pplc_cli.plots.figure import save_figure
 
@@ -16,7 +16,7 @@ _SHADES = (_BLUE, "#8fb1dd", "#254a7c", "#bcd0ea")
 
 
 def draw_profile(path: Path, found: Profile) -> None:
-    """Time beside multiply-adds, layer by layer: where the bars differ in length, FLOPs are not time."""
+    """Draw each layer's share of the time beside its share of the multiply-adds."""
     from matplotlib.figure import Figure
 
     shown = [op for op in found.operations if op.milliseconds or op.macs]
@@ -29,7 +29,7 @@ def draw_profile(path: Path, found: Profile) -> None:
     axes.barh([y + 0.2 for y in places], macs, 0.4, color=_ORANGE, label=f"multiply-adds ({found.macs / 1e6:.1f} M)")
     axes.set_yticks(list(places), [op.name for op in shown], fontsize=7)
     axes.set_ylim(len(shown) - 0.3, -0.7)
-    axes.set_xlabel("share of the whole, %")
+    axes.set_xlabel("share of the total, %")
     height, width = found.size
     axes.set_title(f"{found.name}, {width} x {height}, batch {found.batch}, {found.threads} threads", fontsize=10)
     axes.legend(loc="lower right")
@@ -37,8 +37,8 @@ def draw_profile(path: Path, found: Profile) -> None:
     save_figure(figure, path)
 
 
-def draw_comparison(path: Path, found: Sequence[Compared]) -> None:
-    """Accuracy against latency; networks without a known accuracy are left out."""
+def draw_comparison(path: Path, found: Sequence[ComparedNetwork]) -> None:
+    """Plot accuracy against latency, for networks whose accuracy is known."""
     from matplotlib.figure import Figure
 
     shown = [each for each in found if each.top1 is not None]
@@ -64,8 +64,8 @@ def draw_comparison(path: Path, found: Sequence[Compared]) -> None:
     save_figure(figure, path)
 
 
-def draw_bench(path: Path, found: Bench) -> None:
-    """Latency of the smallest batch with its spread, images a second of every batch size, floors as dashed lines."""
+def draw_bench(path: Path, found: BenchResult) -> None:
+    """Draw latency at the smallest batch size, images per second at every batch size, and lower bounds (dashed)."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -74,9 +74,9 @@ def draw_bench(path: Path, found: Bench) -> None:
     several = {key: len({getattr(each, key) for each in found.measured}) > 1 for key in ("model", "threads")}
 
     def label(each: Measurement) -> str:
-        words = [each.model] if several["model"] else []
-        words += [each.engine] + ([each.precision] if each.precision != "float32" else [])
-        return ", ".join([*words, *([f"{each.threads} threads"] if several["threads"] else [])])
+        parts = [each.model] if several["model"] else []
+        parts += [each.engine] + ([each.precision] if each.precision != "float32" else [])
+        return ", ".join([*parts, *([f"{each.threads} threads"] if several["threads"] else [])])
 
     rows = list(dict.fromkeys(map(label, found.measured)))
     figure = Figure(figsize=(11, 2.1 + (0.35 + 0.15 * len(batches)) * len(rows)), dpi=110, layout="constrained")
@@ -90,18 +90,20 @@ def draw_bench(path: Path, found: Bench) -> None:
         if number == 0:
             spread = [[0], [(each.p99 or each.p90) - each.p50]]
             left.barh(row, each.p50, 0.6, color=_BLUE, xerr=spread, capsize=3)
-    for low in found.floors:
-        if low.batch == batches[0]:
-            left.axvline(low.compute, color=_ORANGE, linestyle="--")
-        right.axvline(1e3 * low.batch / low.compute, color=_ORANGE, linestyle="--")
+    for bound in found.floors:
+        if bound.batch == batches[0]:
+            left.axvline(bound.compute, color=_ORANGE, linestyle="--")
+        right.axvline(1e3 * bound.batch / bound.compute, color=_ORANGE, linestyle="--")
     left.set_yticks(range(len(rows)), rows)
     left.set_ylim(len(rows) - 0.4, -0.6)
-    left.set_xlabel(f"latency of a batch of {batches[0]}, ms: median, whisker to the 99th percentile")
-    right.set_xlabel("images a second")
+    left.set_xlabel(f"latency of a batch of {batches[0]}, ms: median, whisker to the 99th (or 90th) percentile")
+    right.set_xlabel("images per second")
     handles: list[Any] = [
         Patch(color=_SHADES[n % len(_SHADES)], label=f"batch {batch}") for n, batch in enumerate(batches)
     ]
-    handles.append(Line2D([], [], color=_ORANGE, linestyle="--", label="multiply-adds at the machine's full rate"))
+    handles.append(
+        Line2D([], [], color=_ORANGE, linestyle="--", label="lower bound: multiply-adds at the machine's peak rate")
+    )
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     for axes in (left, right):
         axes.grid(axis="x", alpha=0.3)

@@ -1,4 +1,4 @@
-"""Several networks on this machine: latency and throughput, measured in turn."""
+"""Measure latency and throughput of several networks on this machine, in turn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from pplc_cli.base.errors import ModelError
+from pplc_cli.base.errors import ModelError, one_line
 from pplc_cli.base.timing import time_in_turns
 from pplc_cli.benchmark.macs import count
 
@@ -21,19 +21,19 @@ TURN_SECONDS = 0.3
 
 
 @dataclasses.dataclass
-class Compared:
-    """One of several networks.
+class ComparedNetwork:
+    """Size, speed and accuracy of one of the compared networks.
 
     Attributes:
-        name: as it was asked for.
-        params: numbers that are learnt.
+        name: the network's name, or that of the run's folder or class.
+        params: trainable parameters.
         macs: multiply-adds of convolutions and linear layers for one image.
         latency: milliseconds of one image, median.
-        quartiles: of the latency, milliseconds.
-        images_per_second: in batches.
-        top1: percent: of a run on its validation list; else published, on ImageNet; None where nothing is known.
+        quartiles: first and third quartile of the latency, milliseconds.
+        images_per_second: at the batch size compared.
+        top1: percent. For a run, on its validation list; for a network's name, published on ImageNet; None if unknown.
         source: where ``top1`` comes from.
-        measured: whether ``top1`` is a run's.
+        measured: whether ``top1`` comes from a run.
     """
 
     name: str
@@ -54,51 +54,53 @@ def compare(
     batch: int = 16,
     threads: Optional[int] = None,
     rounds: int = ROUNDS,
-) -> list[Compared]:
-    """Measure networks with Paddle Inference and oneDNN, turn by turn, so that a slow moment of the machine meets all.
+) -> list[ComparedNetwork]:
+    """Measure networks with Paddle Inference and oneDNN, in turn: a slow moment of the machine affects all alike.
 
     Args:
-        targets: as :func:`pplc_cli.benchmark.targets.find_target` takes them.
+        targets: arguments of :func:`pplc_cli.benchmark.targets.find_network_target`.
         size: height and width.
-        batch: images at a time for the throughput; latency is that of one.
+        batch: images per batch for the throughput; the latency is of single images.
         threads: None: :func:`pplc_cli.base.hardware.physical_cores`.
-        rounds: turns of each.
+        rounds: rounds per network.
 
     Raises:
-        ModelError: a target is not there, or does not take such images.
+        ModelError: a target does not exist, or does not accept images of this size.
     """
     from pplc_cli.base.files import user_path
     from pplc_cli.base.paddle import load_paddle
-    from pplc_cli.benchmark.targets import find_target
+    from pplc_cli.benchmark.targets import find_network_target
     from pplc_cli.models.static import save_graph
     from pplc_cli.predict.engines.paddle import PaddleEngine
 
     paddle = load_paddle(threads)
-    found: list[Compared] = []
+    found: list[ComparedNetwork] = []
     engines: list[Any] = []
     with tempfile.TemporaryDirectory(prefix="pplc-") as folder:
         for number, text in enumerate(targets):
-            name, network = find_target(text)
+            name, network = find_network_target(text)
             try:
                 params, macs = count(network, size=size)
-                place = Path(folder) / str(number)
-                save_graph(paddle, network, size, place)
+                saved = Path(folder) / str(number)
+                save_graph(paddle, network, size, saved)
             except (RuntimeError, ValueError, TypeError) as error:
-                raise ModelError(f"{name} does not take images of {size[1]} x {size[0]}: {error}") from None
+                raise ModelError(
+                    f"{name} does not accept images of {size[1]} x {size[0]}: {one_line(error, stack=True)}"
+                ) from error
             top1, source = _accuracy(text, name)
             measured = user_path(text).is_dir()
-            found.append(Compared(name, params, macs, top1=top1, source=source, measured=measured))
-            engines.append(PaddleEngine(place, threads=threads))
+            found.append(ComparedNetwork(name, params, macs, top1=top1, source=source, measured=measured))
+            engines.append(PaddleEngine(saved, threads=threads))
             del network
-        for pictures in dict.fromkeys((1, batch)):
-            images = np.random.default_rng(0).standard_normal((pictures, 3, *size)).astype(np.float32)
+        for images_per_batch in dict.fromkeys((1, batch)):
+            images = np.random.default_rng(0).standard_normal((images_per_batch, 3, *size)).astype(np.float32)
             runs = [functools.partial(engine.run, images) for engine in engines]
             times = time_in_turns(runs, rounds=rounds, seconds=TURN_SECONDS, at_least=2, warmup=3)
             for each, seconds in zip(found, times):
-                if pictures == 1:
+                if images_per_batch == 1:
                     low, each.latency, high = (1e3 * s for s in statistics.quantiles(seconds, n=4))
                     each.quartiles = (low, high)
-                if pictures == batch:
+                if images_per_batch == batch:
                     each.images_per_second = batch / statistics.median(seconds)
     return found
 

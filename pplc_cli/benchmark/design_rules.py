@@ -1,8 +1,9 @@
-"""The design rules for light networks on CPUs, checked against a profile.
+"""Check a profile against published design rules for light networks on CPUs.
 
-Ma et al., 2018, arXiv:1807.11164 (ShuffleNetV2's four guidelines); Cui et al., 2021, arXiv:2109.15099 (where squeeze
--and-excite and large kernels belong); Gholami et al., 2018, arXiv:1803.10615, and Chen et al., 2023, arXiv:2303.03667
-(what counts is the rate that is reached). A finding is no fault by itself: it says where the time is and what to try.
+The rules come from Ma et al., 2018, arXiv:1807.11164 (the four guidelines of ShuffleNetV2), Cui et al., 2021,
+arXiv:2109.15099 (where to put squeeze-and-excite and large kernels), and Gholami et al., 2018, arXiv:1803.10615, and
+Chen et al., 2023, arXiv:2303.03667 (achieved rate instead of FLOPs). A finding is not an error: it shows where the time
+is spent and suggests a change.
 """
 
 from __future__ import annotations
@@ -14,26 +15,26 @@ from collections.abc import Iterator
 from pplc_cli.benchmark.operations import Operation
 from pplc_cli.benchmark.profile import Profile
 
-SHARE = 0.03  # of the whole time: cheaper layers are not worth a change
-UNEVEN = 0.1  # more memory access than an even 1 x 1 convolution of the same multiply-adds has
-ELEMENT_WISE = 0.10  # share of the time
-EARLY = 1 / 16  # of the image's side: PP-LCNet's 14 x 14 at 224, from where on large kernels and SE pay
-DEPTH = 60  # layers with weights one after another
-SMALL_MS = 0.02  # about what starting an operation costs
-SLOW = 0.25  # of the best rate in the network
+SHARE = 0.03  # of the network's time: cheaper layers are not worth a change
+UNEVEN = 0.1  # extra memory access compared with a 1 x 1 convolution of equal channels and equal multiply-adds
+ELEMENT_WISE = 0.10  # of the network's time
+EARLY = 1 / 16  # of the image's side: 14 x 14 at 224; PP-LCNet uses large kernels and SE only from there on
+DEPTH = 60  # convolutions
+SMALL_MS = 0.02  # about the cost of starting an operation
+SLOW = 0.25  # of the highest rate in the network
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """A rule that a network breaks, and what it costs.
+    """A rule that a network breaks, and the time of the layers concerned.
 
     Attributes:
-        rule: its name.
-        layer: where; empty where the network as a whole is meant.
-        milliseconds: measured cost of what is meant.
-        share: of the network's time.
-        text: what was seen.
-        advice: what to try.
+        rule: name of the rule.
+        layer: name of the layer; empty if the finding concerns the whole network.
+        milliseconds: measured time of the layers concerned.
+        share: that time as a share of the network's time.
+        text: the observation.
+        advice: a change to try.
     """
 
     rule: str
@@ -45,7 +46,7 @@ class Finding:
 
 
 def check(profile: Profile) -> list[Finding]:
-    """All findings, the dearest first."""
+    """Apply all rules; the findings that cost the most time come first."""
     found = [finding for rule in _RULES for finding in rule(profile)]
     return sorted(found, key=lambda finding: -finding.milliseconds)
 
@@ -72,9 +73,9 @@ def _uneven_channels(profile: Profile) -> Iterator[Finding]:
                 "equal channels",
                 [op],
                 op.name,
-                f"a 1 x 1 convolution from {inputs} to {outputs} channels moves {extra:.0%} more memory than an even "
-                "one of the same multiply-adds",
-                f"about {even:.0f} channels on both sides, or change the width where images are smaller",
+                f"a 1 x 1 convolution from {inputs} to {outputs} channels moves {extra:.0%} more bytes than one with "
+                "equal channels and the same multiply-adds",
+                f"use about {even:.0f} channels on both sides, or change the width at a lower resolution",
             )
 
 
@@ -86,8 +87,8 @@ def _group_convolution(profile: Profile) -> Iterator[Finding]:
                 "group convolution",
                 [op],
                 op.name,
-                f"{op.groups} groups: {op.intensity:.1f} multiply-adds a byte",
-                "fewer groups, or a depthwise convolution with a pointwise one",
+                f"{op.groups} groups: {op.intensity:.1f} multiply-adds per byte",
+                "use fewer groups, or a depthwise and a pointwise convolution",
             )
 
 
@@ -95,16 +96,16 @@ def _element_wise(profile: Profile) -> Iterator[Finding]:
     alone = [op for op in profile.operations if op.weight is None and op.kind not in ("pool2d", "flatten")]
     spent = sum(op.milliseconds or 0 for op in alone)
     if spent > ELEMENT_WISE * profile.milliseconds:
-        dearest = max(alone, key=lambda op: op.milliseconds or 0)
+        costliest = max(alone, key=lambda op: op.milliseconds or 0)
         kinds = sorted({op.kind for op in alone if op.milliseconds})
         yield _finding(
             profile,
             "element-wise operations",
             alone,
-            dearest.name,
-            f"{len([op for op in alone if op.milliseconds])} operations without weights ({', '.join(kinds)}) run by "
-            "themselves, this the dearest",
-            "fewer shortcuts, splits and concatenations, or where images are smaller",
+            costliest.name,
+            f"{len([op for op in alone if op.milliseconds])} operations without weights ({', '.join(kinds)}) run on "
+            "their own; this one costs most",
+            "use fewer shortcuts, splits and concatenations, or use them at a lower resolution",
         )
 
 
@@ -118,8 +119,8 @@ def _fragmentation(profile: Profile) -> Iterator[Finding]:
             small,
             "",
             f"{len(small)} of {len(timed)} operations take less than {SMALL_MS * 1e3:.0f} microseconds each, about "
-            f"what starting one costs; {profile.overhead:.2f} ms pass outside the operations",
-            "fewer and heavier layers; larger batches where images come in numbers",
+            f"the cost of starting one; {profile.overhead:.2f} ms are spent outside the operations",
+            "use fewer and larger layers, or larger batches if many images come at once",
         )
 
 
@@ -131,8 +132,8 @@ def _depth(profile: Profile) -> Iterator[Finding]:
             "depth",
             weighted,
             "",
-            f"{len(weighted)} convolutions one after another; PPLCNet_x1_0 has 27",
-            "fewer and wider layers: they use several cores better",
+            f"{len(weighted)} convolutions; PPLCNet_x1_0 has 27",
+            "use fewer and wider layers: they use several cores better",
         )
 
 
@@ -149,7 +150,7 @@ def _too_early(profile: Profile) -> Iterator[Finding]:
                 [op],
                 op.name,
                 f"a {op.weight[2]} x {op.weight[3]} kernel on {op.given[0][2]} x {op.given[0][3]} pixels",
-                f"3 x 3 here, 5 x 5 from {round(limit)} x {round(limit)} on",
+                f"use 3 x 3 here, and 5 x 5 from {round(limit)} x {round(limit)} on",
             )
         if op.kind == "multiply" and len(op.given) > 1 and math.prod(op.given[1][2:]) == 1:
             yield _finding(
@@ -158,23 +159,23 @@ def _too_early(profile: Profile) -> Iterator[Finding]:
                 [op],
                 op.name,
                 f"squeeze-and-excite on {op.given[0][2]} x {op.given[0][3]} pixels reads and writes them once more",
-                "only in the last blocks, where it gains as much",
+                "use it only in the last blocks, where it improves accuracy as much",
             )
 
 
 def _low_rate(profile: Profile) -> Iterator[Finding]:
     rates = [op.gflops for op in profile.operations if op.gflops and op.kind != "matmul" and math.prod(op.made[2:]) > 1]
     for op in profile.operations:
-        slow = op.gflops and op.kind != "matmul" and op.gflops < SLOW * max(rates)  # the classifier is what it is
+        slow = op.gflops and op.kind != "matmul" and op.gflops < SLOW * max(rates)  # a classifier cannot be avoided
         if slow and _costs(profile, op):
             yield _finding(
                 profile,
                 "achieved rate",
                 [op],
                 op.name,
-                f"{op.gflops:.0f} GFLOP/s, where {max(rates):.0f} are reached elsewhere in this network "
-                f"({op.intensity:.1f} multiply-adds a byte)",
-                "FLOPs are not time: a layer of fewer bytes or of more FLOPs may cost the same or less",
+                f"{op.gflops:.0f} GFLOP/s; other layers of this network reach {max(rates):.0f} "
+                f"({op.intensity:.1f} multiply-adds per byte)",
+                "reduce the bytes it moves rather than its multiply-adds: memory limits this layer, not arithmetic",
             )
 
 

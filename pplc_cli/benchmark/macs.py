@@ -1,12 +1,12 @@
-"""What a network costs on paper, counted as different sources count.
+"""Count parameters and multiply-adds of a network by the rules of different sources.
 
-The rules, by the name that :class:`pplc_cli.models.published.Published` gives them:
+The rules, named as in :class:`pplc_cli.models.published.Published`:
 
-- ``paddle``: PaddleClas's documentation, as ``paddle.flops`` counts. Parameters: every number that inference needs,
-  running statistics too. Multiply-adds: products of convolutions and linear layers, one for each bias of a convolution,
-  two for each value that batch norm makes, and the additions of poolings.
-- ``learnt``: parameters without running statistics; products of convolutions and linear layers alone.
-- ``weights``: as ``learnt``, but the parameters of batch norm are not counted.
+- ``paddle``: PaddleClas's documentation, which counts like ``paddle.flops``. Parameters include the running statistics
+  of batch norm. Multiply-adds are those of convolutions and linear layers, one for each bias of a convolution, two for
+  each output value of batch norm, and the additions of pooling.
+- ``learnt``: trainable parameters; multiply-adds of convolutions and linear layers only.
+- ``weights``: as ``learnt``, without the parameters of batch norm.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ RULES = ("paddle", "learnt", "weights")
 
 
 def count(network: Any, rule: str = "learnt", size: tuple[int, int] = (224, 224)) -> tuple[int, int]:
-    """Parameters, and multiply-adds for one image, of the network as inference runs it.
+    """Count the parameters of a network, and its multiply-adds for one image, in evaluation mode.
 
     Args:
         network: a :class:`paddle.nn.Layer`, images (N, 3, H, W) to logits; it is set to evaluation mode.
         rule: one of :data:`RULES`.
         size: height and width.
+
+    Returns:
+        Parameters and multiply-adds.
     """
     import paddle
 
@@ -57,10 +60,10 @@ def _params(layer: Any, rule: str) -> int:
     return sum(math.prod(parameter.shape) for parameter in own if id(parameter) not in skipped)
 
 
-def _macs(layer: Any, given: tuple[int, ...], made: tuple[int, ...], rule: str) -> int:
+def _macs(layer: Any, inputs: tuple[int, ...], output: tuple[int, ...], rule: str) -> int:
     from paddle import nn
 
-    values, whole = math.prod(made), rule == "paddle"
+    values, whole = math.prod(output), rule == "paddle"
     if isinstance(layer, nn.Conv2D):
         return values * (math.prod(layer.weight.shape[1:]) + (whole and layer.bias is not None))
     if isinstance(layer, nn.Linear):
@@ -68,14 +71,14 @@ def _macs(layer: Any, given: tuple[int, ...], made: tuple[int, ...], rule: str) 
     if whole and isinstance(layer, nn.BatchNorm2D):
         return 2 * values
     if whole and isinstance(layer, nn.AdaptiveAvgPool2D):
-        return values * (math.prod(given[2:]) // math.prod(made[2:]) + 1)
+        return values * (math.prod(inputs[2:]) // math.prod(output[2:]) + 1)
     if whole and isinstance(layer, nn.AvgPool2D):
         return values
     return 0
 
 
 def as_printed(value: float, like: str) -> str:
-    """A figure in the unit and with the digits of a published one, rounded: 155.7e6 as ``160.81 M`` has them."""
+    """Round a figure to the unit and digits of a published one: 155.7e6 like ``160.81 M`` gives ``155.70 M``."""
     digits, _, unit = like.partition(" ")
     rounded = f"{value / {'': 1e6, 'M': 1e6, 'G': 1e9}[unit]:.{len(digits.partition('.')[2])}f}"
     return f"{rounded} {unit}".rstrip()

@@ -1,4 +1,4 @@
-"""A network as the operations that inference runs, with what each costs on paper."""
+"""List the operations that inference runs, each with its parameters, multiply-adds and bytes."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from collections.abc import Callable, Iterator
 from typing import Any, Optional
 
 FLOAT = 4  # bytes
-_LAYER = "pplc_layer"  # an attribute of operations
+_LAYER = "pplc_layer"  # an attribute added to the operations of a program
 _SILENT = {"full", "full_int_array", "reshape", "shadow_output", "data", "fetch", "feed", "assign", "slice"}
-_FOLDED = {"batch_norm_", "dropout"}  # into the convolution before it, or nothing at inference
+_FOLDED = {"batch_norm_", "dropout"}  # folded into the convolution before, or no operation at inference
 _ACTIVATIONS = {"relu", "relu6", "hardswish", "hardsigmoid", "sigmoid", "swish", "silu", "gelu", "leaky_relu", "tanh"}
 _CONVOLUTIONS = {"conv2d", "depthwise_conv2d"}
 
 
 @dataclasses.dataclass
 class Operation:
-    """A convolution or product with what is fused into it, or another operation on its own.
+    """A convolution or matrix product with the operations fused into it, or any other operation.
 
     Attributes:
-        name: the layer in the network, as in ``blocks3.0.dw_conv``; of operations that are no layer, the layer whose
-            forward pass they stand in, or what runs before them.
+        name: the layer, as in ``blocks3.0.dw_conv``. An operation that is not a layer has the name of the layer whose
+            forward pass contains it, or else a name made from the operation before it.
         kind: ``conv2d``, ``depthwise_conv2d``, ``matmul``, ``pool2d``, ``add``, ``multiply``, ``concat``, ...
-        fused: what runs within it: batch norm and the activation.
-        given: shapes of the inputs that are no parameters.
-        made: shape of the result.
-        weight: shape of the kernel, or None.
-        stride: of the window, rows and columns.
-        groups: of a convolution.
-        params: numbers that are learnt, batch norm's scale and shift too.
-        macs: multiply-adds of convolutions and products.
-        read: bytes of the inputs and of the kernel that inference reads, float32.
-        written: bytes of the result.
-        milliseconds: measured, see :mod:`pplc_cli.benchmark.profile`; None where nothing ran on its own.
+        fused: operations computed within it: batch norm, activation.
+        given: shapes of the inputs, without parameters.
+        made: shape of the output.
+        weight: shape of the weights, or None.
+        stride: rows and columns.
+        groups: number of groups of a convolution.
+        params: trainable parameters, those of fused batch norm included.
+        macs: multiply-adds of convolutions and matrix products.
+        read: bytes of inputs and weights, float32.
+        written: bytes of the output.
+        milliseconds: measured by :mod:`pplc_cli.benchmark.profile`; None if it did not run on its own.
     """
 
     name: str
@@ -53,41 +53,41 @@ class Operation:
 
     @property
     def intensity(self) -> float:
-        """Multiply-adds a byte that comes or goes."""
+        """Multiply-adds per byte read or written."""
         return self.macs / max(1, self.read + self.written)
 
     @property
     def gflops(self) -> Optional[float]:
-        """Achieved rate, two operations a multiply-add; None where nothing was measured or multiplied."""
+        """Achieved rate, two operations per multiply-add; None if nothing was measured or multiplied."""
         return 2 * self.macs / self.milliseconds / 1e6 if self.milliseconds and self.macs else None
 
 
 def operations(network: Any, size: tuple[int, int] = (224, 224), batch: int = 1) -> tuple[Any, list[Operation]]:
-    """The static graph of a network in evaluation mode, and its operations in the order they run.
+    """Convert a network in evaluation mode to a static graph, and list its operations in the order they run.
 
     Args:
         network: a :class:`paddle.nn.Layer`, images (N, 3, H, W) to logits (N, classes).
         size: height and width.
-        batch: images.
+        batch: images per batch.
 
     Returns:
-        What :func:`paddle.jit.save` takes, and the operations.
+        The static network for :func:`paddle.jit.save`, and the operations.
     """
     import paddle
 
     network.eval()
     spec = paddle.static.InputSpec([batch, 3, *size], "float32", name="x")
     static = paddle.jit.to_static(network, input_spec=[spec], full_graph=True)
-    with _layers_noted(network):
+    with _mark_layers(network):
         program = static.forward.concrete_program.main_program
     return static, _Reader(network, program).found
 
 
 @contextlib.contextmanager
-def _layers_noted(network: Any) -> Iterator[None]:
-    """Have each operation of a program that is being made carry the name of its layer.
+def _mark_layers(network: Any) -> Iterator[None]:
+    """Give each operation of a program under construction the name of its layer as an attribute.
 
-    Paddle writes a path of classes into the program, but its numbers depend on what the process made before.
+    Paddle's own names contain counters that depend on the networks built earlier in the process.
     """
     import paddle
 
@@ -118,12 +118,12 @@ def _layers_noted(network: Any) -> Iterator[None]:
 
 
 class _Reader:
-    """Goes through a program once; ``found`` has the operations."""
+    """Reads a program once; ``found`` holds the operations."""
 
     def __init__(self, network: Any, program: Any) -> None:
         self.found: list[Operation] = []
         self._names = {parameter.name: name for name, parameter in network.named_parameters()}
-        self._makers: dict[Any, Operation] = {}  # by the value that they make
+        self._producers: dict[Any, Operation] = {}  # by the value that each one computes
         self._readers: dict[Any, int] = {}
         self._parameters: dict[Any, str] = {}
         self._lists: dict[Any, list] = {}
@@ -132,9 +132,9 @@ class _Reader:
             for value in _sources(op):
                 self._readers[value.id] = self._readers.get(value.id, 0) + 1
         for op in ops:
-            self._take(op)
+            self._read(op)
 
-    def _take(self, op: Any) -> None:
+    def _read(self, op: Any) -> None:
         kind = op.name().rpartition(".")[2]
         sources = _sources(op)
         if kind == "parameter":
@@ -144,26 +144,26 @@ class _Reader:
         if op.name() == "builtin.combine":
             self._lists[results[0].id] = sources
             return
-        if op.name() == "builtin.split":  # takes a list apart
+        if op.name() == "builtin.split":  # unpacks a list
             for result in results:
-                self._makers[result.id] = self._makers[sources[0].id]
+                self._producers[result.id] = self._producers[sources[0].id]
             return
         sources = [each for value in sources for each in self._lists.get(value.id, [value])]
         given = [value for value in sources if self._is_data(value)]
-        if kind == "reshape" and sources and sources[0].id in self._parameters:  # a bias, made ready to be added
+        if kind == "reshape" and sources and sources[0].id in self._parameters:  # a bias, reshaped for broadcasting
             self._parameters[results[0].id] = self._parameters[sources[0].id]
         if kind in _SILENT or not given or not results:
-            self._pass_on(given, results)
+            self._forward(given, results)
             return
         parameters = [value for value in sources if value.id in self._parameters]
-        before = self._makers.get(given[0].id)
+        before = self._producers.get(given[0].id)
         alone = before is not None and self._readers.get(given[0].id) == 1
-        joins = kind in _FOLDED or (alone and (kind in _ACTIVATIONS or (kind == "add" and len(given) == 1)))
-        if joins and before is not None and _takes(before, kind):
+        fused = kind in _FOLDED or (alone and (kind in _ACTIVATIONS or (kind == "add" and len(given) == 1)))
+        if fused and before is not None and _fuses(before, kind):
             if kind in _ACTIVATIONS or kind == "batch_norm_":
                 before.fused.append(kind.rstrip("_"))
-            before.params += self._learnt(parameters)
-            self._makers[results[0].id] = before
+            before.params += self._trainable(parameters)
+            self._producers[results[0].id] = before
             return
         self._add(op, kind, given, parameters, results)
 
@@ -171,7 +171,7 @@ class _Reader:
         shapes = [_shape(value) for value in given]
         made = shapes[0] if kind == "split" else _shape(results[0])
         operation = Operation(self._name(op, kind, parameters), kind, shapes, made)
-        operation.params = self._learnt(parameters)
+        operation.params = self._trainable(parameters)
         attributes = op.attrs()
         if kind in _CONVOLUTIONS or kind == "matmul":
             weight = next(map(_shape, parameters), None)
@@ -190,19 +190,19 @@ class _Reader:
         operation.written = FLOAT * math.prod(made)
         self.found.append(operation)
         for result in results:
-            self._makers[result.id] = operation
+            self._producers[result.id] = operation
 
-    def _pass_on(self, given: list, results: list) -> None:
-        if given and results and given[0].id in self._makers:
-            self._makers[results[0].id] = self._makers[given[0].id]
-            if self._readers.get(given[0].id, 0) > 1:  # others read it, too
+    def _forward(self, given: list, results: list) -> None:
+        if given and results and given[0].id in self._producers:
+            self._producers[results[0].id] = self._producers[given[0].id]
+            if self._readers.get(given[0].id, 0) > 1:  # another operation reads it too
                 self._readers[results[0].id] = max(2, self._readers.get(results[0].id, 0))
 
     def _is_data(self, value: Any) -> bool:
-        """Whether it follows from the input; constants and parameters do not."""
-        return value.id in self._makers or value.get_defining_op().name().rpartition(".")[2] in ("data", "feed")
+        """Whether a value depends on the input, unlike constants and parameters."""
+        return value.id in self._producers or value.get_defining_op().name().rpartition(".")[2] in ("data", "feed")
 
-    def _learnt(self, parameters: list) -> int:
+    def _trainable(self, parameters: list) -> int:
         names = [self._names.get(self._parameters[value.id], "") for value in parameters]
         statistics = ("._mean", "._variance")
         return sum(math.prod(_shape(v)) for v, name in zip(parameters, names) if not name.endswith(statistics))
@@ -226,8 +226,8 @@ def _shape(value: Any) -> tuple[int, ...]:
     return tuple(int(n) for n in value.shape)
 
 
-def _takes(operation: Operation, kind: str) -> bool:
-    """Whether oneDNN runs the one within the other."""
+def _fuses(operation: Operation, kind: str) -> bool:
+    """Whether oneDNN fuses an operation of ``kind`` into the one before."""
     if kind in ("batch_norm_", "add"):
         return operation.weight is not None
     return kind == "dropout" or operation.weight is not None or operation.kind in ("add", "multiply")

@@ -1,4 +1,4 @@
-"""Where a network's time goes: every operation of its graph, timed as Paddle Inference with oneDNN runs it."""
+"""Time every operation of a network as Paddle Inference runs it with oneDNN."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ import numpy as np
 from pplc_cli.base.errors import ModelError, one_line
 from pplc_cli.benchmark.operations import Operation, operations
 
-RUNS = 20  # timed runs of the whole network, and as many with each operation's time written down
+RUNS = 20  # timed runs of the whole network, and as many runs with oneDNN's log of each operation
 _CONVOLUTION = re.compile(
     r"(?:g(\d+))?mb\d+_ic(\d+)oc(\d+)_ih(\d+)oh(\d+)kh(\d+)sh(\d+)\w*_iw(\d+)ow(\d+)kw(\d+)sw(\d+)", re.ASCII
 )
 _POOLING = re.compile(r"mb\d+ic(\d+)_ih(\d+)oh(\d+)kh\d+sh\d+\w*_iw(\d+)ow(\d+)", re.ASCII)
 _PRODUCTS = {"inner_product": r"ic(\d+)\D*oc(\d+)", "matmul": r"(\d+):[\dx]*x(\d+)"}
-_KINDS = {  # oneDNN's primitives, and the operations that they may be
+_KINDS = {  # oneDNN's primitives, and the operations that they can implement
     "concat": ("concat",),
     "shuffle": ("transpose",),
     "binary_mul": ("multiply",),
@@ -36,15 +36,15 @@ _KINDS = {  # oneDNN's primitives, and the operations that they may be
 
 @dataclasses.dataclass
 class Profile:
-    """What :func:`profile` found.
+    """The measured times of a network and its operations.
 
     Attributes:
         name: of the network.
         size: height and width of the images.
-        batch: images at a time.
-        threads: of the CPU kernels.
+        batch: images per batch.
+        threads: threads of the engine.
         operations: in the order they run, with their times.
-        other: milliseconds of what oneDNN does besides, changes of memory layout above all, by kind.
+        other: milliseconds of oneDNN's other primitives by kind, mainly changes of memory layout.
         milliseconds: the whole network, median.
     """
 
@@ -58,22 +58,22 @@ class Profile:
 
     @property
     def params(self) -> int:
-        """Numbers that are learnt."""
+        """Trainable parameters."""
         return sum(operation.params for operation in self.operations)
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of convolutions and products, for the whole batch."""
+        """Multiply-adds of convolutions and matrix products, for the whole batch."""
         return sum(operation.macs for operation in self.operations)
 
     @property
     def overhead(self) -> float:
-        """Milliseconds outside oneDNN: the executor, and operators of Paddle's own."""
+        """Milliseconds outside oneDNN: the executor, and Paddle's own operators."""
         inside = sum(operation.milliseconds or 0 for operation in self.operations) + sum(self.other.values())
         return max(0.0, self.milliseconds - inside)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Convert to plain data for JSON."""
         rows = []
         for operation in self.operations:
             row = dataclasses.asdict(operation)
@@ -88,17 +88,17 @@ class Profile:
 def profile(
     network: Any, name: str, *, size: tuple[int, int] = (224, 224), batch: int = 1, threads: Optional[int] = None
 ) -> Profile:
-    """Run a network in evaluation mode, and see what each of its operations costs on this CPU.
+    """Run a network in evaluation mode and measure each of its operations on this CPU.
 
     Args:
         network: a :class:`paddle.nn.Layer`, images (N, 3, H, W) to (N, classes).
-        name: what to call it.
+        name: the name to report.
         size: height and width.
-        batch: images at a time.
+        batch: images per batch.
         threads: None: :func:`pplc_cli.base.hardware.physical_cores`.
 
     Raises:
-        ModelError: it cannot be turned into a static graph, or does not take such images.
+        ModelError: the network cannot be converted to a static graph, or does not accept such images.
     """
     import paddle
 
@@ -108,18 +108,18 @@ def profile(
         try:
             static, found = operations(network, size, batch)
             paddle.jit.save(static, str(Path(folder) / "inference"))
-        except Exception as error:  # what a network of the user's may raise
-            raise ModelError(f"{name} cannot be made a static graph: {one_line(error, stack=True)}") from None
+        except Exception as error:  # the user's network may raise anything
+            raise ModelError(f"{name} cannot be converted to a static graph: {one_line(error, stack=True)}") from error
         engine = PaddleEngine(Path(folder), threads=threads)
         images = np.random.default_rng(0).standard_normal((batch, 3, *size)).astype(np.float32)
         times = []
         for number in range(RUNS + 3):
             began = time.perf_counter()
             engine.run(images)
-            if number >= 3:  # the first ones make the kernels
+            if number >= 3:  # the first runs create the kernels
                 times.append((time.perf_counter() - began) * 1e3)
         with tempfile.TemporaryFile() as log:
-            with _written_down(log.fileno()):
+            with _log_to(log.fileno()):
                 for _ in range(RUNS):
                     engine.run(images)
             log.seek(0)
@@ -128,8 +128,8 @@ def profile(
 
 
 @contextlib.contextmanager
-def _written_down(target: int) -> Iterator[None]:
-    """Have oneDNN write a line for each primitive it runs, with its time, to a file instead of standard output."""
+def _log_to(target: int) -> Iterator[None]:
+    """Write oneDNN's log, with one line and time per primitive, to the file descriptor ``target``, not to stdout."""
     import paddle
 
     names = ("libdnnl.so.3", "mkldnn.dll", "libdnnl.3.dylib")
@@ -152,7 +152,7 @@ def _written_down(target: int) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class _Primitive:
-    """A line of oneDNN's log: ``kind``, with the algorithm for binary ones; ``problem``: its dimensions."""
+    """A line of oneDNN's log: its ``kind`` (for binary primitives, the algorithm) and its dimensions as ``problem``."""
 
     kind: str
     problem: str
@@ -160,7 +160,7 @@ class _Primitive:
 
 
 def _runs(log: str, count: int) -> list[_Primitive]:
-    """The primitives of one run, each with its median time."""
+    """Parse the log of ``count`` runs: the primitives of one run, each with its median time."""
     found = []
     for line in log.splitlines():
         fields = line.split(",")
@@ -179,13 +179,13 @@ def _runs(log: str, count: int) -> list[_Primitive]:
 
 
 def _assign(found: list[Operation], primitives: list[_Primitive]) -> dict[str, float]:
-    """Give each operation the time of its primitive; what is left over is returned by kind."""
-    waiting: dict[Any, list[Operation]] = {}
+    """Give each operation the time of its primitive; return the times of the other primitives by kind."""
+    pending: dict[Any, list[Operation]] = {}
     for operation in found:
-        waiting.setdefault(_key(operation), []).append(operation)
+        pending.setdefault(_key(operation), []).append(operation)
     other: dict[str, float] = {}
     for primitive in primitives:
-        mine = next((waiting[key].pop(0) for key in _keys(primitive) if waiting.get(key)), None)
+        mine = next((pending[key].pop(0) for key in _keys(primitive) if pending.get(key)), None)
         if mine is not None:
             mine.milliseconds = primitive.milliseconds
         else:
@@ -206,7 +206,7 @@ def _key(operation: Operation) -> Any:
 
 
 def _keys(primitive: _Primitive) -> Iterator[Any]:
-    """What :func:`_key` may have said of the operation behind a primitive."""
+    """All values that :func:`_key` can give for the operation of a primitive."""
     problem = primitive.problem
     if primitive.kind == "convolution" and (match := _CONVOLUTION.search(problem)):
         groups, inputs, outputs, ih, oh, kh, _, iw, ow, kw, _ = (int(n or 1) for n in match.groups())
@@ -220,7 +220,7 @@ def _keys(primitive: _Primitive) -> Iterator[Any]:
         sizes = [math.prod(map(int, part.split("x"))) for part in re.findall(r"\d+(?:x\d+)+", problem)]
         for kind in _KINDS[primitive.kind]:
             yield kind, max(sizes, default=0)
-            yield kind, sum(sizes)  # a concatenation makes what its parts have
+            yield kind, sum(sizes)  # a concatenation writes as much as it reads
     elif primitive.kind == "eltwise":
         for kind in ("hardswish", "relu", "relu6", "gelu", "sigmoid", "hardsigmoid", "swish", "silu"):
             yield kind, math.prod(map(int, re.findall(r"\d+", problem)))

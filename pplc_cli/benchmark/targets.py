@@ -1,29 +1,57 @@
-"""What profile and compare are asked to look at: a network's name, a run, or a Python file of the user's."""
+"""From a command-line argument to what is measured: a network's name, a run, an exported folder, or a Python file."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
+
+import yaml
 
 from pplc_cli.base.errors import ModelError
-from pplc_cli.base.files import user_path
+from pplc_cli.base.files import user_path, write_text
+from pplc_cli.config.sections import DEFAULT_EVAL_TRANSFORMS
+from pplc_cli.data.transforms.pipeline import Pipeline
+from pplc_cli.exporting.current import exported_folder
+from pplc_cli.exporting.formats import ExportOptions, write_formats
 from pplc_cli.models.registry import build_network, find_network
-from pplc_cli.training.runs.run_folder import RunFolder
+from pplc_cli.predict.exported_model import read_exported
+from pplc_cli.predict.inference_yml import build_inference_yml
+from pplc_cli.training.runs.run_folder import RunFolder, find_run
 
-CLASSES = 1000  # of networks that no run has given others
+CLASSES = 1000  # of a network given by its name
+_PACKAGES = {"paddle": ["paddle"], "onnx": ["onnx"], "openvino": ["onnx", "openvino"]}  # that write each format
 
 
-def find_target(text: str) -> tuple[str, Any]:
-    """A name to show and the network, with random weights where it is not a run.
+@dataclasses.dataclass(frozen=True)
+class ExportedTarget:
+    """An exported folder to measure.
+
+    Attributes:
+        name: the argument, or the latest run's folder.
+        folder: the exported folder.
+        size: height and width of its images.
+    """
+
+    name: str
+    folder: Path
+    size: tuple[int, int]
+
+
+def find_network_target(text: str) -> tuple[str, Any]:
+    """Load or build the network that an argument of ``pplc profile`` or ``pplc compare`` names.
 
     Args:
-        text: a network of the zoo, a run's folder, or ``FILE.py`` or ``FILE.py:CLASS`` with a ``paddle.nn.Layer`` that
-            can be made without arguments. The file is run.
+        text: a network's name (built with random weights), a run's folder, or ``FILE.py`` or ``FILE.py:CLASS`` with a
+            ``paddle.nn.Layer`` whose constructor needs no arguments. The file is executed.
+
+    Returns:
+        A name to print, and the network.
 
     Raises:
-        ModelError: there is no such thing, or the file or its class fails; the text says where.
+        ModelError: nothing fits the argument, or the file or its class fails; the message gives the line.
     """
     file, _, name = text.rpartition(":") if ".py:" in text else (text, "", "")
     if file.endswith(".py"):
@@ -41,6 +69,49 @@ def find_target(text: str) -> tuple[str, Any]:
     return spec.name, build_network(spec.name, CLASSES)
 
 
+def find_exported_target(text: Optional[str], scratch: Path) -> ExportedTarget:
+    """Find the exported folder that an argument of ``pplc bench`` names; export a network given by its name.
+
+    Args:
+        text: an exported folder, a run's folder, or a network's name; None: the latest run.
+        scratch: a folder to create for the export of a network with random weights.
+
+    Raises:
+        PplcError: nothing fits the argument, or the run is not exported.
+    """
+    if text is None:
+        run = find_run()
+        return _target(str(run.folder), exported_folder(run))
+    folder = user_path(text)
+    if (folder / "inference.yml").is_file():
+        return _target(text, folder)
+    if folder.is_dir():
+        return _target(text, exported_folder(find_run(folder)))
+    return _target(_export_untrained(text, scratch), scratch)
+
+
+def _target(name: str, folder: Path) -> ExportedTarget:
+    return ExportedTarget(name, folder, read_exported(folder).pipeline.size)
+
+
+def _export_untrained(text: str, folder: Path) -> str:
+    """Export a network with random weights in every format that the installed packages can write."""
+    try:
+        spec = find_network(text)
+    except ModelError as error:
+        raise ModelError(f"{error}; or name an exported folder or a run") from None
+    network = build_network(spec.name, CLASSES)
+    network.eval()
+    size = Pipeline(DEFAULT_EVAL_TRANSFORMS, training=False).size
+    formats = [name for name, packages in _PACKAGES.items() if all(map(importlib.util.find_spec, packages))]
+    folder.mkdir()
+    write_formats(network, ExportOptions(size), formats, folder)
+    labels = [str(number) for number in range(CLASSES)]
+    content = build_inference_yml(spec.paddlex or spec.name, labels, DEFAULT_EVAL_TRANSFORMS, size)
+    write_text(folder / "inference.yml", yaml.safe_dump(content, sort_keys=False))
+    return spec.name
+
+
 def _from_file(path: Path, name: str) -> tuple[str, Any]:
     import paddle
 
@@ -51,27 +122,27 @@ def _from_file(path: Path, name: str) -> tuple[str, Any]:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's code raises
-        raise ModelError(f"{path}: {_where(error, path)}{type(error).__name__}: {error}") from None
+    except Exception as error:  # the user's code may raise anything
+        raise ModelError(f"{path}: {_line_of(error, path)}{type(error).__name__}: {error}") from error
     classes = {
         key: value
         for key, value in vars(module).items()
         if isinstance(value, type) and issubclass(value, paddle.nn.Layer) and value.__module__ == module.__name__
     }
     if not name and len(classes) > 1:
-        # What is used by another class in the file is a part; the last one defined is usually the whole.
+        # Blocks are usually defined before the network that uses them, so suggest the last class.
         raise ModelError(f"{path} has {len(classes)} networks: name one, as in {path}:{list(classes)[-1]}")
     if name and name not in classes:
         raise ModelError(f"{path} has no network {name!r}; it has {', '.join(classes) or 'none'}")
     if not classes:
-        raise ModelError(f"{path} has no class that is a paddle.nn.Layer")
+        raise ModelError(f"{path} has no subclass of paddle.nn.Layer")
     name = name or next(iter(classes))
     try:
         return name, classes[name]()
     except Exception as error:
-        raise ModelError(f"{path}: {name}() fails: {_where(error, path)}{type(error).__name__}: {error}") from None
+        raise ModelError(f"{path}: {name}() fails: {_line_of(error, path)}{type(error).__name__}: {error}") from error
 
 
-def _where(error: Exception, path: Path) -> str:
+def _line_of(error: Exception, path: Path) -> str:
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return f"line {lines[-1]}: " if lines else ""

@@ -1,6 +1,7 @@
-"""One engine in a process of its own, so that neither threads nor settings of two engines meet.
+"""One engine in a process of its own, so that the threads and settings of two engines never interfere.
 
-The parent holds a :class:`Worker`; the process answers each line of JSON on its standard input with another.
+The parent holds a :class:`Worker`. The process writes one line of JSON when its engine is loaded, then one for each
+line of JSON on its standard input.
 """
 
 from __future__ import annotations
@@ -19,25 +20,25 @@ from typing import Any
 
 import numpy as np
 
-from pplc_cli.base.errors import PplcError, PredictError
+from pplc_cli.base.errors import PplcError, PredictError, one_line
 from pplc_cli.base.timing import time_runs
 from pplc_cli.data.synthetic import random_images
 
-WARM_SECONDS = 0.2  # of each turn: kernels and caches, and threads of others that still wait for work
+WARM_SECONDS = 0.2  # before each round: fills caches, and lets idle threads of other processes go to sleep
 LEAST_RUNS = 2
-PATIENCE = 10.0  # seconds for a process to end
+EXIT_SECONDS = 10.0  # before a process that does not end is killed
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
-    """What a worker runs.
+class BenchCase:
+    """The model, engine and settings of one worker.
 
     Attributes:
-        model: as it was asked for.
-        folder: the exported model.
+        model: as the user named it.
+        folder: the exported folder.
         engine: one of :data:`pplc_cli.config.sections.ENGINES`.
         precision: one of :data:`pplc_cli.config.sections.PRECISIONS`.
-        threads: of the engine.
+        threads: threads of the engine.
         size: height and width of the images.
     """
 
@@ -50,18 +51,18 @@ class Case:
 
 
 class Worker:
-    """A process that runs a case when it is told to.
+    """A process that runs batches on request.
 
     Attributes:
-        started: seconds from the start of the process to its first answer.
-        scores: float32 (classes,), that answer: the same image's for every worker of a model.
+        started: seconds from the start of the process to its first prediction.
+        scores: float32 (classes,), the first prediction; all workers of a model predict the same image.
     """
 
-    def __init__(self, case: Case) -> None:
-        """Start it and wait for the first answer.
+    def __init__(self, case: BenchCase) -> None:
+        """Start the process and wait for its first prediction.
 
         Raises:
-            PredictError: the engine does not run this model; the text says why.
+            PredictError: the engine cannot run this model; the message says why.
         """
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close
         began = time.perf_counter()
@@ -70,26 +71,26 @@ class Worker:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, encoding="utf-8",
         )  # fmt: skip
         try:
-            self.scores = np.asarray(self._answer()["scores"], np.float32)
+            self.scores = np.asarray(self._receive()["scores"], np.float32)
             self.started = time.perf_counter() - began
         except BaseException:
             self.close()
             raise
 
     def run(self, batch: int, seconds: float) -> list[float]:
-        """Run batches for so long, after some to warm up.
+        """Run batches for ``seconds``, after a warm-up.
 
         Returns:
-            Seconds of each.
+            Seconds of each batch.
 
         Raises:
-            PredictError: the engine does not run such batches.
+            PredictError: the engine cannot run such batches.
         """
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # what the process says of its end follows
+        with contextlib.suppress(BrokenPipeError):  # the process ended; _receive reports why
             self._process.stdin.write(json.dumps({"batch": batch, "seconds": seconds}) + "\n")
             self._process.stdin.flush()
-        times: list[float] = self._answer()["times"]
+        times: list[float] = self._receive()["times"]
         return times
 
     def close(self) -> None:
@@ -98,42 +99,42 @@ class Worker:
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         try:
-            self._process.wait(PATIENCE)
+            self._process.wait(EXIT_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._process.stdout.close()
         self._errors.close()
 
-    def _answer(self) -> dict[str, Any]:
+    def _receive(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             status = self._process.wait()
             self._errors.seek(0)
-            said = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-            raise PredictError(f"its process ended with status {status}" + (f": {said[-1][:300]}" if said else ""))
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise PredictError(answer["error"])
-        return answer
+            lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+            raise PredictError(f"its process ended with status {status}" + (f": {lines[-1][:300]}" if lines else ""))
+        message: dict[str, Any] = json.loads(line)
+        if "error" in message:
+            raise PredictError(message["error"])
+        return message
 
 
-def _times(engine: Any, images: np.ndarray, seconds: float) -> list[float]:
+def _run_batches(engine: Any, images: np.ndarray, seconds: float) -> list[float]:
     run = functools.partial(engine.run, images)
     time_runs(run, WARM_SECONDS, at_least=LEAST_RUNS)
     return time_runs(run, seconds, at_least=LEAST_RUNS)
 
 
 def main() -> None:
-    """The process: its first answer comes by itself, each other to a line on standard input."""
-    # Engines and their libraries print what they like; it must not come between the answers.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    """Run the worker process."""
+    # Keep standard output for JSON: whatever engines and their libraries print goes to standard error.
+    messages = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
-    def tell(**answer: Any) -> None:
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+    def send(**message: Any) -> None:
+        messages.write(json.dumps(message) + "\n")
+        messages.flush()
 
     case = json.loads(sys.argv[1])
     size = tuple(case["size"])
@@ -141,14 +142,14 @@ def main() -> None:
         from pplc_cli.predict.engines.open import open_engine
 
         engine = open_engine(Path(case["folder"]), case["engine"], precision=case["precision"], threads=case["threads"])
-        tell(scores=engine.run(random_images(1, size))[0].tolist())
+        send(scores=engine.run(random_images(1, size))[0].tolist())
         for line in sys.stdin:
-            asked = json.loads(line)
-            tell(times=_times(engine, random_images(asked["batch"], size), asked["seconds"]))
+            request = json.loads(line)
+            send(times=_run_batches(engine, random_images(request["batch"], size), request["seconds"]))
     except PplcError as error:
-        tell(error=str(error))
-    except Exception as error:  # an engine's own kinds: one that fails must not hide what the others do
-        tell(error=f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0][:300]}")
+        send(error=str(error))
+    except Exception as error:  # engines raise errors of their own; one that fails must not stop the others
+        send(error=f"{type(error).__name__}: {one_line(error)}")
 
 
 if __name__ == "__main__":

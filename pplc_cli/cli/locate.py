@@ -1,4 +1,4 @@
-"""From what a user typed to a configuration, a data set's folder or a run."""
+"""Find the configuration, data set, run or exported folder that the options name."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ CONFIGS, DATASETS = Path("configs"), Path("datasets")
 def find_config(
     config: Optional[str], dataset: Optional[str], overrides: Mapping[str, Any], *, must_exist: tuple[str, ...] = ()
 ) -> Config:
-    """The configuration of a command that works on a data set.
+    """Load the configuration of a command that works on a data set.
 
     Args:
         config: a YAML file.
-        dataset: a folder, a name under datasets/, or the name of configs/NAME.yaml; used where no file is given.
-        overrides: dotted keys from flags.
+        dataset: with ``config``, the folder with the images; without it, NAME of configs/NAME.yaml, else a folder, else
+            a name under datasets/.
+        overrides: dotted keys and their values.
         must_exist: see :func:`pplc_cli.config.load.load_config`.
 
     Raises:
-        DataError: neither was given, or the data set is nowhere.
+        DataError: neither was given, or there is no such data set.
         ConfigError: the file is not valid.
     """
     if config is not None:
         folder = {"data.dir": str(find_dataset(dataset))} if dataset else {}
         return load_config(config, {**folder, **overrides}, must_exist=must_exist)
     if dataset is None:
-        have = (
-            ", ".join(str(path) for path in sorted(CONFIGS.glob("*.y*ml"))) or "none in configs/ yet: pplc init FOLDER"
-        )
+        found = ", ".join(str(path) for path in sorted(CONFIGS.glob("*.y*ml")))
         raise DataError(
-            f"expected a configuration (--config FILE) or a data set (--dataset NAME); configurations: {have}"
+            "expected a configuration (--config FILE) or a data set (--dataset NAME); configurations: "
+            + (found or "none in configs/, create one with: pplc init FOLDER")
         )
     named = CONFIGS / f"{dataset}.yaml"
     if named.is_file():
@@ -50,23 +50,34 @@ def find_config(
 
 
 def find_dataset(name: str) -> Path:
-    """The folder of a data set, from a path or a name under datasets/.
+    """Find the folder of a data set by its path or its name under datasets/.
 
     Raises:
-        DataError: there is none.
+        DataError: there is no such folder.
     """
     for path in (user_path(name), DATASETS / name):
         if path.is_dir():
             return path
-    there = sorted(p.name for p in DATASETS.iterdir() if p.is_dir()) if DATASETS.is_dir() else []
-    ending = did_you_mean(name, there) if there else ""
-    raise DataError(f"no data set {name!r}: neither a folder nor a name under {DATASETS.absolute()}{ending}")
+    names = sorted(p.name for p in DATASETS.iterdir() if p.is_dir()) if DATASETS.is_dir() else []
+    suggestion = did_you_mean(name, names) if names else ""
+    raise DataError(f"no data set {name!r}: expected a folder, or a name under {DATASETS}/{suggestion}")
+
+
+def find_latest_run() -> RunFolder:
+    """Find the latest run, its path relative to the current folder if it lies below it.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    run = find_run()
+    here = Path.cwd()
+    return RunFolder(run.folder.relative_to(here)) if here in run.folder.parents else run
 
 
 def find_trained(
     run: Optional[str], config: Optional[str], dataset: Optional[str], overrides: Mapping[str, Any]
 ) -> tuple[RunFolder, Config]:
-    """The run that a command works on, and its configuration: the one named, else the configuration's, else the latest.
+    """Find the run of a command and its configuration: the named run, else that of the configuration, else the latest.
 
     Raises:
         PplcError: there is no such run, or the configuration is not valid.
@@ -74,7 +85,7 @@ def find_trained(
     if run is None and (config is not None or dataset is not None):
         found = find_config(config, dataset, overrides)
         return find_run(found.output), found
-    trained = find_run(run)
+    trained = find_run(run) if run is not None else find_latest_run()
     return trained, trained.load_config(dict(overrides))
 
 
@@ -85,15 +96,15 @@ def find_exported(
     dataset: Optional[str],
     overrides: Mapping[str, Any],
 ) -> tuple[Path, PredictConfig]:
-    """The exported model's folder, the one named or a run's, and the settings to run it with.
+    """Find the exported folder, by its path or of a run, and the settings to run it with.
 
     Raises:
-        PplcError: there is none, or it was made from older weights than the run's best.
+        PplcError: there is none, or the run's best weights are newer.
     """
     if model is not None:
         return user_path(model), check_config({"data": {"dir": "."}}, overrides, source="the options").predict
-    trained, whole = find_trained(run, config, dataset, overrides)
-    return exported_folder(trained), whole.predict
+    trained, settings = find_trained(run, config, dataset, overrides)
+    return exported_folder(trained), settings.predict
 
 
 def find_predictor(
@@ -105,13 +116,13 @@ def find_predictor(
     *,
     features: bool = False,
 ) -> tuple[Predictor, PredictConfig]:
-    """What :func:`find_exported` finds, loaded.
+    """Load the model that :func:`find_exported` finds.
 
     Args:
-        features: for embeddings.
+        features: whether to predict embeddings.
 
     Raises:
-        PplcError: there is none, it is outdated, or it cannot be loaded.
+        PplcError: there is none, the run's best weights are newer, or it cannot be loaded.
     """
     folder, settings = find_exported(model, run, config, dataset, overrides)
     return load_predictor(folder, settings, features=features), settings

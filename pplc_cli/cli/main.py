@@ -1,6 +1,7 @@
 """The command line. A command parses its options, calls the library once, and prints the result.
 
-Commands load on first use, and until one runs only click and the standard library are loaded.
+The module of a command is imported when the command is used. Until a command runs, only click and the standard library
+load.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import Any, Optional
 import click
 
 from pplc_cli.base.version import __version__
+from pplc_cli.cli.command import Group, Interrupted, is_verbose
 
-# Each command and the module of pplc_cli.cli.commands that defines it, in the order of --help.
+# Each command and its module in pplc_cli.cli.commands, in the order of --help.
 _COMMANDS = {
     "init": "data",
     "split": "data",
@@ -30,11 +32,11 @@ _COMMANDS = {
     "compare": "networks",
     "weights": "weights",
 }
-_FUNCTIONS = {"eval": "evaluate"}  # where a command's function has another name
+_FUNCTIONS = {"eval": "evaluate"}  # commands whose function has another name
 
 
-class _Group(click.Group):
-    """Loads a command when it is used, and turns every error that a user can cause into one message and status 1."""
+class _Pplc(Group):
+    """Loads commands on first use, and turns errors that the user can mend into one message and an exit status."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -51,34 +53,53 @@ class _Group(click.Group):
 
         try:
             return super().invoke(ctx)
-        except PplcError as error:
-            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            raise Interrupted from None
         except BrokenPipeError:
             raise
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{where}{error.strerror or error}") from error
-        except MemoryError as error:
-            raise click.ClickException("out of memory; try a smaller batch size (-o train.batch_size=4)") from error
+        except (PplcError, OSError, MemoryError) as error:
+            if is_verbose():
+                _print_traceback(error)
+            raise click.ClickException(_message(error)) from error
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="pplc")
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError):
+        file = f"{error.filename}: " if error.filename else ""
+        return f"{file}{error.strerror or error}"
+    if isinstance(error, MemoryError):
+        return "out of memory; try a smaller batch size (-o train.batch_size=4)"
+    return str(error)
+
+
+def _print_traceback(error: BaseException) -> None:
+    """Print the tracebacks of an error and of its causes, also of causes hidden by ``from None``."""
+    import traceback
+
+    cause = error.__cause__ or error.__context__
+    if cause is not None:
+        _print_traceback(cause)
+        click.echo("\nThis caused:\n", err=True)
+    click.echo("".join(traceback.format_exception(type(error), error, error.__traceback__, chain=False)), err=True)
+
+
+@click.group(cls=_Pplc, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pplc", help="Show the version and exit.")
 def cli() -> None:
     """Train, export and run light image classifiers on computers without a GPU.
 
     \b
-    pplc split --dataset pandatiger       cut a folder of classes into lists
+    pplc split --dataset pandatiger       write training, validation and test lists
     pplc train configs/pandatiger.yaml    train PP-LCNet
-    pplc eval                             measure it
-    pplc export                           write the model that PaddleX loads
-    pplc predict img.jpg                  ask it
+    pplc eval                             accuracy, confusion matrix, worst mistakes
+    pplc export                           write the model for prediction, and check it
+    pplc predict img.jpg                  classify an image
     """
 
 
 def main() -> None:
-    """The console script."""
+    """Run the command line, as the console script does."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # names that are no UTF-8 must not stop a command
+            stream.reconfigure(errors="backslashreplace")  # file names that are not UTF-8 must not stop a command
     cli(prog_name="pplc")

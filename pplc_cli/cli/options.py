@@ -1,4 +1,4 @@
-"""Options that several commands take: as in :mod:`pplc_cli.cli.main`, only click and the standard library load here."""
+"""Options that several commands share. Only click and the standard library load here."""
 
 from __future__ import annotations
 
@@ -9,23 +9,28 @@ import click
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that every command takes."""
+    """Add the options that choose a configuration."""
     for option in (
         click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE",
-                     help="Set a value of the configuration, as in -o train.epochs=5."),
-        click.option("--dataset", metavar="NAME", help="A folder, a name under datasets/, or of configs/NAME.yaml."),
-        click.option("--config", "config_option", metavar="FILE", help="The YAML that drives every step."),
+                     help="Set a value of the configuration, as in -o train.epochs=5; may be repeated."),
+        click.option("--dataset", metavar="NAME",
+                     help="The data set: configs/NAME.yaml if it exists, else the folder NAME, else datasets/NAME. "
+                     "With --config, the folder with the images."),
+        click.option("--config", "config_option", metavar="FILE", help="The configuration, a YAML file."),
     ):  # fmt: skip
         command = option(command)
     return command
 
 
 def run_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--run", metavar="FOLDER", help="The trained run; default: the latest.")(command)
+    """Add --run."""
+    return click.option(
+        "--run", metavar="FOLDER", help="The training run.  [default: that of --config or --dataset, else the latest]"
+    )(command)
 
 
 def overrides_of(texts: tuple[str, ...], **flags: Any) -> dict[str, Any]:
-    """Dotted keys from -o and from flags (section__key); a flag wins."""
+    """Combine -o and other options as dotted keys; options, named section__key, win over -o."""
     from pplc_cli.config.load import parse_override
 
     values = dict(parse_override(text) for text in texts)

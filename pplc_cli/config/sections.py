@@ -1,4 +1,4 @@
-"""The one YAML that drives every step: its vocabulary, and reading it strictly."""
+"""The sections of the configuration: every key with its type, default, limits and meaning."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pplc_cli.base.schema import option
 from pplc_cli.data.settings import DataConfig, SplitConfig
 from pplc_cli.models.options import ModelConfig
 
-# A test holds these to the engines of pplc_cli.predict.engines.open.
+# A test compares these with the engines of pplc_cli.predict.engines.open.
 ENGINES = ("paddle", "pplc", "onnxruntime", "openvino", "paddlex")
 PRECISIONS = ("float32", "bfloat16", "int8")
 
@@ -23,97 +23,192 @@ DEFAULT_EVAL_TRANSFORMS = [
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """The recipe. Names and defaults follow PaddleX 2.x where it had them."""
+    """The training recipe. Names and defaults follow PaddleX 2 for the keys that it has."""
 
-    epochs: int = option(10, at_least=1)
-    batch_size: int = option(32, at_least=1)
-    learning_rate: float = option(0.025, more_than=0)
-    optimizer: str = option("momentum", choices=("momentum", "sgd", "adam", "adamw"))
-    momentum: float = option(0.9, at_least=0, below=1)
-    weight_decay: float = option(1e-4, at_least=0)
-    schedule: str = option("piecewise", choices=("piecewise", "cosine", "constant"))
-    lr_decay_epochs: list[int] = option([30, 60, 90], at_least=1)
-    lr_decay_gamma: float = option(0.1, more_than=0, at_most=1)
-    warmup_epochs: float = option(0.0, at_least=0)
-    warmup_start_lr: float = option(0.0, at_least=0)
-    label_smoothing: float = option(0.0, at_least=0, below=1)
-    ema_decay: float = option(0.0, at_least=0, below=1)  # 0: no moving average of the weights
-    clip_grad_norm: float = option(0.0, at_least=0)  # 0: gradients are not clipped
-    early_stop: bool = option(False)
-    early_stop_patience: int = option(5, at_least=1)
-    class_weights: Union[str, dict[str, float], None] = option(None, more_than=0, choices=("balanced",))
-    seed: int = option(0, at_least=0)
-    threads: Optional[int] = option(None, at_least=1)  # null: physical cores
-    device: str = option("cpu")
-    accelerate: bool = option(True)
-    precision: str = option("float32", choices=("float32", "bfloat16"))
-    batch_norm: str = option("auto", choices=("batch", "frozen", "auto"))  # frozen: as the weights have it
-    sync_batch_norm: bool = option(False)
-    progressive_from: Optional[int] = option(None, at_least=32)
-    progressive_share: float = option(0.75, more_than=0, at_most=1)
-    transfer: str = option("full", choices=("full", "stages", "head", "auto"))  # how pretrained weights are fitted
-    freeze: Optional[str] = option(None)
-    freeze_views: int = option(4, at_least=1)
-    log_interval_steps: int = option(10, at_least=1)
-    visualdl: bool = option(False)
-    transforms: list[Any] = option(DEFAULT_TRAIN_TRANSFORMS)
+    epochs: int = option(10, at_least=1, help="Passes over the training list.")
+    batch_size: int = option(32, at_least=1, help="Images per training step, over all processes together.")
+    learning_rate: float = option(
+        0.025, more_than=0, help="Learning rate after warm-up and before decay; scale it with `batch_size`."
+    )
+    optimizer: str = option(
+        "momentum",
+        choices=("momentum", "sgd", "adam", "adamw"),
+        help="Optimizer; `adam` and `adamw` need a learning rate of about 0.001.",
+    )
+    momentum: float = option(0.9, at_least=0, below=1, help="Momentum of the optimizer `momentum`.")
+    weight_decay: float = option(1e-4, at_least=0, help="Weight decay; not applied to batch norm.")
+    schedule: str = option(
+        "piecewise",
+        choices=("piecewise", "cosine", "constant"),
+        help="How the learning rate falls: in steps at `lr_decay_epochs`, along a cosine to zero, or not at all.",
+    )
+    lr_decay_epochs: list[int] = option(
+        [30, 60, 90], at_least=1, help="Epochs at which `piecewise` lowers the learning rate, in rising order."
+    )
+    lr_decay_gamma: float = option(
+        0.1, more_than=0, at_most=1, help="Factor by which `piecewise` multiplies the learning rate."
+    )
+    warmup_epochs: float = option(
+        0.0, at_least=0, help="Epochs in which the learning rate rises linearly; at most `epochs`."
+    )
+    warmup_start_lr: float = option(0.0, at_least=0, help="Learning rate at the start of the warm-up.")
+    label_smoothing: float = option(
+        0.0, at_least=0, below=1, help="Share of each target that is spread evenly over all classes."
+    )
+    ema_decay: float = option(
+        0.0,
+        at_least=0,
+        below=1,
+        help="Decay of the moving average of the weights, which is then validated and saved; 0: no average.",
+    )
+    clip_grad_norm: float = option(
+        0.0, at_least=0, help="Largest norm of all gradients together; 0: gradients are not clipped."
+    )
+    early_stop: bool = option(
+        False, help="Stop after `early_stop_patience` epochs without a better validation top-1 accuracy."
+    )
+    early_stop_patience: int = option(5, at_least=1, help="Epochs without improvement after which `early_stop` stops.")
+    class_weights: Union[str, dict[str, float], None] = option(
+        None,
+        more_than=0,
+        choices=("balanced",),
+        help="Weights of the classes in the loss: `balanced` (the inverse of their numbers of images) or "
+        "`{class: weight}`, where classes left out have 1; null: all equal.",
+    )
+    seed: int = option(0, at_least=0, help="Random seed; the same seed repeats the run.")
+    threads: Optional[int] = option(None, at_least=1, help="Number of CPU threads; null: physical cores.")
+    device: str = option("cpu", help="`cpu`, `auto`, `gpu:0`, or `gpu:0,1` for one process on each of these GPUs.")
+    accelerate: bool = option(True, help="Train through pplc's own kernels on CPUs that support them; false: Paddle's.")
+    precision: str = option(
+        "float32",
+        choices=("float32", "bfloat16"),
+        help="`bfloat16` is faster on CPUs with AVX-512 BF16; it requires `accelerate: true`.",
+    )
+    batch_norm: str = option(
+        "auto",
+        choices=("batch", "frozen", "auto"),
+        help="How batch norm treats pretrained statistics: `auto` averages over as many images as batches of 32 would "
+        "give, `batch` follows the usual rule, `frozen` keeps them.",
+    )
+    sync_batch_norm: bool = option(
+        False, help="With several processes, compute batch norm over the batches of all of them."
+    )
+    progressive_from: Optional[int] = option(
+        None, at_least=32, help="Side of the images in the first epoch, in pixels; null: full size in all epochs."
+    )
+    progressive_share: float = option(
+        0.75, more_than=0, at_most=1, help="Share of the epochs in which the images grow to full size."
+    )
+    transfer: str = option(
+        "full",
+        choices=("full", "stages", "head", "auto"),
+        help="How pretrained weights are adapted: `full` trains everything at one learning rate, `stages` starts with "
+        "a linear probe and trains each stage at its own rate, `head` trains the classifier alone, `auto` chooses.",
+    )
+    freeze: Optional[str] = option(
+        None,
+        help="Last stage that stays fixed (`conv1`, `blocks2`, ..., `blocks6`), or `head`: all but the classifier; "
+        "null: none.",
+    )
+    freeze_views: int = option(
+        4, at_least=1, help="Augmented versions per image whose features are computed once, with fixed stages."
+    )
+    log_interval_steps: int = option(10, at_least=1, help="Steps between two lines of the training log.")
+    visualdl: bool = option(False, help="Write logs for VisualDL into the run's folder; needs `pplc[visualdl]`.")
+    transforms: list[Any] = option(
+        DEFAULT_TRAIN_TRANSFORMS, help="[Transforms](transforms.md) of the training images, in order."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class DistillConfig:
-    """What the network learns from another one, on the training list and on ``data.unlabelled`` together."""
+    """Distillation: training on the outputs of another network, the teacher."""
 
-    teacher: Optional[str] = option(None)  # a run, an exported folder, an ONNX file, a network; null: no distillation
-    weights: Optional[str] = option(None)  # of a network, as model.pretrained; null: its best official ones
-    divergence: str = option("js", choices=("js", "kl"))
-    temperature: float = option(1.0, more_than=0)
-    soft: float = option(1.0, at_least=0)  # weight of the teacher's labels
-    features: float = option(0.0, at_least=0)  # weight of what its classifier reads
-    hard: float = option(0.0, at_least=0)  # weight of the lists' own labels
-    views: int = option(4, at_least=1)  # augmented versions of each image that the teacher sees
-    cache: Optional[str] = option(None)  # the folder of its answers; null: in the run's
+    teacher: Optional[str] = option(
+        None, help="A run, an exported folder, an ONNX file or the name of a network; null: no distillation."
+    )
+    weights: Optional[str] = option(
+        None,
+        help="Weights of the teacher if it is the name of a network, as for `model.pretrained`; null: its best "
+        "official ones.",
+    )
+    divergence: str = option(
+        "js", choices=("js", "kl"), help="Loss on the probabilities: `js` (Jensen-Shannon) or `kl` (Kullback-Leibler)."
+    )
+    temperature: float = option(1.0, more_than=0, help="Values above 1 soften the probabilities that are compared.")
+    soft: float = option(1.0, at_least=0, help="Weight of the loss on the teacher's probabilities.")
+    features: float = option(
+        0.0, at_least=0, help="Weight of the loss on the teacher's features, the inputs of its classifier."
+    )
+    hard: float = option(0.0, at_least=0, help="Weight of the cross-entropy with the labels of the lists.")
+    views: int = option(4, at_least=1, help="Augmented versions of each image that the teacher classifies, once.")
+    cache: Optional[str] = option(
+        None, help="Folder for the stored outputs of the teacher; null: `teacher` in the run's folder."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """How a trained network is measured."""
+    """How a trained network is evaluated."""
 
-    batch_size: int = option(32, at_least=1)
-    split: Optional[str] = option(None, choices=("train", "val", "test"))  # null: test, else val
-    worst: int = option(24, at_least=0)  # mistakes on the contact sheet
-    transforms: list[Any] = option(DEFAULT_EVAL_TRANSFORMS)
+    batch_size: int = option(32, at_least=1, help="Images per batch.")
+    split: Optional[str] = option(
+        None,
+        choices=("train", "val", "test"),
+        help="List on which `pplc eval` evaluates; null: the test list, or the validation list if there is none.",
+    )
+    worst: int = option(24, at_least=0, help="Number of mistakes shown in `mistakes.png`, the most confident ones.")
+    transforms: list[Any] = option(
+        DEFAULT_EVAL_TRANSFORMS,
+        help="[Transforms](transforms.md) of the images in evaluation and prediction, in order; none may be random.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportConfig:
     """How closely the exported model must follow the trained network."""
 
-    tolerance: float = option(1e-4, more_than=0)
-    images: int = option(64, at_least=1)
-    max_accuracy_loss: float = option(0.01, at_least=0, below=1)  # top-1 that int8 or bfloat16 may cost
-    calibration_images: int = option(128, at_least=1)  # training images that int8's ranges are fitted to
-    model_name: Optional[str] = option(None)  # null: the name that PaddleX has for the network
+    tolerance: float = option(
+        1e-4, more_than=0, help="Largest allowed difference of a probability from the trained network's."
+    )
+    images: int = option(64, at_least=1, help="Number of images that are compared.")
+    max_accuracy_loss: float = option(
+        0.01, at_least=0, below=1, help="Largest allowed loss of top-1 accuracy from int8 or bfloat16, as a share."
+    )
+    calibration_images: int = option(
+        128, at_least=1, help="Number of training images from which int8 takes the ranges of the activations."
+    )
+    model_name: Optional[str] = option(
+        None, help="Name of the network that PaddleX reads in the exported folder; null: PaddleX's name for it."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class PredictConfig:
     """How the exported model is run."""
 
-    engine: str = option("default", choices=("default", "auto", *ENGINES))
-    precision: str = option("float32", choices=PRECISIONS)
-    mkldnn: bool = option(True)
-    threads: Optional[int] = option(None, at_least=1)  # null: physical cores
-    workers: Optional[int] = option(None, at_least=1)  # of many images at a time; null: as many as threads
-    batch_size: Optional[int] = option(None, at_least=1)  # null: 16
-    top_k: int = option(1, at_least=1)
+    engine: str = option(
+        "default",
+        choices=("default", "auto", *ENGINES),
+        help="What runs the network: one of the engines, `default` (`pplc` if the export was checked with it and its "
+        "kernels are compiled, otherwise `paddle`), or `auto` (the fastest one installed).",
+    )
+    precision: str = option("float32", choices=PRECISIONS, help="Precision of the computation.")
+    mkldnn: bool = option(True, help="Use oneDNN in the engine `paddle`.")
+    threads: Optional[int] = option(None, at_least=1, help="Number of CPU threads; null: physical cores.")
+    workers: Optional[int] = option(
+        None, at_least=1, help="Batches processed in parallel when there are many images; null: as many as `threads`."
+    )
+    batch_size: Optional[int] = option(None, at_least=1, help="Images per batch; null: 16.")
+    top_k: int = option(1, at_least=1, help="Number of labels per image.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The whole YAML."""
+    """The whole configuration."""
 
     data: DataConfig = option()
-    output: str = option()
+    output: str = option(help="The run's folder.")
     split: SplitConfig = option(SplitConfig())
     model: ModelConfig = option(ModelConfig())
     train: TrainConfig = option(TrainConfig())
@@ -123,5 +218,5 @@ class Config:
     predict: PredictConfig = option(PredictConfig())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data that reads back as an equal configuration."""
+        """Return plain data that reads back as an equal configuration."""
         return dataclasses.asdict(self)

@@ -1,8 +1,8 @@
-"""One decoder for every command, so that split, train, eval and predict see the same pixels.
+"""Decode images: one decoder for every command, so that split, train, eval and predict see the same pixels.
 
 Pillow, OpenCV and simplejpeg decode JPEG to the same bytes: all use libjpeg-turbo's slow DCT. simplejpeg takes half of
-Pillow's time, and gives up at any warning. Pillow reads every header, decodes all other files, and says why a file is
-broken, where OpenCV returns a grey rest without a word.
+Pillow's time and refuses files at any warning. Pillow reads all headers, decodes all other files, and reports why a
+file is broken; OpenCV silently returns the missing part in grey.
 """
 
 from __future__ import annotations
@@ -23,24 +23,22 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from pplc_cli.base.errors import one_line
+from pplc_cli.base.errors import ImageError, one_line
 from pplc_cli.data.image_files import SUFFIXES, read_bytes
 
 try:
     import simplejpeg  # type: ignore[import-untyped]
-except ImportError:  # no wheel for this machine: the same pixels, slower
+except ImportError:  # no wheel for this machine; Pillow gives the same pixels, slower
     simplejpeg = None
-
-from pplc_cli.base.errors import ImageError
 
 FORMATS = sorted(set(SUFFIXES.values()))
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit: 2/3 GB as 8-bit RGB
-MAX_ELONGATION = 200  # 1 x 5000 pixels, resized to a short side of 256, would need 1 GB
+MAX_ELONGATION = 200  # a 1 x 5000 image, resized to a short side of 256, would need 1 GB
 
-_STDERR = threading.Lock()  # the process has but one
-# Pillow warns and logs of what is judged here or does not matter. Filters are set once: changing them for the length
-# of a call, as warnings.catch_warnings does, goes wrong where threads decode at the same time.
+_STDERR = threading.Lock()  # redirecting file descriptor 2 affects the whole process
+# Pillow's warnings and logs are either handled here or irrelevant. The filters are set once: changing them during a
+# call, as warnings.catch_warnings does, is not safe while several threads decode.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
@@ -53,26 +51,26 @@ def read_image(path: Union[str, Path]) -> np.ndarray:
 def decode_image(data: bytes, reduction: int = 1) -> np.ndarray:
     """Decode an image as a viewer shows it.
 
-    EXIF rotation is applied, of an animation the first frame is taken, 16-bit values keep their high byte, and an alpha
-    channel is dropped: so does PaddleX.
+    As in PaddleX, EXIF rotation is applied, an animation gives its first frame, 16-bit values keep their high byte, and
+    an alpha channel is dropped.
 
     Args:
-        data: the bytes of a JPEG, PNG, BMP, TIFF, WebP or GIF file, whatever its name says.
-        reduction: 2, 4 or 8 decodes a JPEG to that part of its sides, in a fraction of the time and the memory; other
-            files come in full.
+        data: the bytes of a JPEG, PNG, BMP, TIFF, WebP or GIF file; the file's name does not matter.
+        reduction: 2, 4 or 8 divides the sides of a JPEG by this factor, in a fraction of the time and the memory; other
+            formats are decoded in full.
 
     Returns:
         uint8 RGB, shape (H, W, 3); reduced sides are rounded up.
 
     Raises:
-        ImageError: the bytes are no whole image of these kinds, or its size is beyond use.
+        ImageError: the bytes are not a complete image in one of these formats, or its size is beyond the limits.
     """
     pixels = _decode_plain_jpeg(data) if reduction == 1 else None
     return _decode(_open(data), data, reduction) if pixels is None else pixels
 
 
 def jpeg_size(data: bytes) -> Optional[tuple[int, int]]:
-    """Height and width of a JPEG as a viewer shows it, from its header alone; None for all else, also broken files."""
+    """Height and width of a JPEG as a viewer shows it, from its header alone; None for other or broken files."""
     try:
         image = _open(data)
     except ImageError:
@@ -83,33 +81,31 @@ def jpeg_size(data: bytes) -> Optional[tuple[int, int]]:
 
 
 def inspect_image(data: bytes) -> tuple[np.ndarray, str, list[str]]:
-    """Decode as :func:`decode_image` does; also the format's name, and what is odd about the image."""
+    """Decode as :func:`decode_image` does; also return the format's name and remarks on odd properties."""
     image = _open(data)
     width, height = image.size
     pixels = _decode(image, data)
     notes = []
     if (frames := getattr(image, "n_frames", 1)) > 1:
-        notes.append(f"has {frames} frames; the first is used")
+        notes.append(f"has {frames} frames; only the first is used")
     if min(width, height) < 8:
-        notes.append(f"is only {width} x {height} pixels large")
+        notes.append(f"has only {width} x {height} pixels")
     return pixels, _kind(image), notes
 
 
 def _open(data: bytes) -> Image.Image:
-    """Read the header, and refuse sizes beyond use."""
+    """Read the header and refuse sizes beyond the limits."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
-        raise ImageError(f"is too large, expected at most {MAX_PIXELS // 1_000_000} million pixels") from None
+        raise ImageError(f"is too large; the limit is {MAX_PIXELS // 1_000_000} million pixels") from None
     except Exception:
         raise ImageError(_why_not_opened(data)) from None
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"is {width} x {height} pixels large, expected at most {MAX_PIXELS // 1_000_000} million pixels"
-        )
+        raise ImageError(f"is too large: {width} x {height} pixels; the limit is {MAX_PIXELS // 1_000_000} million")
     if max(width, height) > MAX_ELONGATION * min(width, height):
-        raise ImageError(f"is {width} x {height} pixels, expected a shape of at most {MAX_ELONGATION} : 1")
+        raise ImageError(f"is too elongated: {width} x {height} pixels; the limit is {MAX_ELONGATION} : 1")
     return image
 
 
@@ -120,7 +116,7 @@ def _kind(image: Image.Image) -> str:
 def _decode(image: Image.Image, data: bytes, reduction: int = 1) -> np.ndarray:
     width, height = image.size
     try:
-        getattr(image, "n_frames", 1)  # an animation's damaged directory shows here
+        getattr(image, "n_frames", 1)  # raises if the frame directory of an animation is damaged
         kind = _kind(image)
         pixels = _decode_jpeg(image, data, reduction) if kind == "JPEG" else None
         if pixels is None:
@@ -131,7 +127,7 @@ def _decode(image: Image.Image, data: bytes, reduction: int = 1) -> np.ndarray:
             with _quiet_stderr() if kind == "TIFF" else contextlib.nullcontext():
                 image.load()
             pixels = _to_rgb(image)
-        turn = _TURNS.get(_orientation(image))  # after load, which turns a TIFF itself
+        turn = _TURNS.get(_orientation(image))  # after load(), which rotates TIFFs itself
         return pixels if turn is None else turn(pixels)
     except MemoryError:
         raise ImageError(f"is too large for this machine's memory ({width} x {height} pixels)") from None
@@ -140,9 +136,9 @@ def _decode(image: Image.Image, data: bytes, reduction: int = 1) -> np.ndarray:
 
 
 def _decode_plain_jpeg(data: bytes) -> Optional[np.ndarray]:
-    """The pixels of a JPEG of which Pillow would tell nothing that matters; None: it has to look.
+    """Decode a JPEG whose header needs no look by Pillow; return None for all others.
 
-    Pillow takes 25 microseconds for a header, in which no other thread of Python runs.
+    Pillow takes 25 microseconds per header, during which no other Python thread runs.
     """
     if simplejpeg is None or not _is_plain_jpeg(data):
         return None
@@ -158,13 +154,13 @@ def _decode_plain_jpeg(data: bytes) -> Optional[np.ndarray]:
 
 
 def _is_plain_jpeg(data: bytes) -> bool:
-    """Whether bytes begin like a JPEG up to its size, with nothing of cameras between, such as how it is turned."""
+    """Whether the bytes are a JPEG up to its frame header, without EXIF or other metadata in between."""
     position, end = 2, len(data) - 4
     if not data.startswith(b"\xff\xd8"):
         return False
     while position < end and data[position] == 0xFF:
         marker = data[position + 1]
-        if marker in (0xC0, 0xC1, 0xC2):  # the sizes that libjpeg knows how to decode
+        if marker in (0xC0, 0xC1, 0xC2):  # the frame headers that libjpeg decodes
             return True
         if marker not in _PLAIN_MARKERS:
             return False
@@ -176,7 +172,7 @@ _PLAIN_MARKERS = {0xE0, 0xDB, 0xC4, 0xDD, 0xFE}  # JFIF, tables, restarts, a com
 
 
 def _decode_jpeg(image: Image.Image, data: bytes, reduction: int) -> Optional[np.ndarray]:
-    """The pixels of a whole and usual JPEG as stored, not turned; None: Pillow has to decode or refuse it."""
+    """Decode a complete, usual JPEG without rotating it; None: Pillow has to decode or refuse it."""
     width, height = image.size
     if simplejpeg is None or image.mode not in ("RGB", "L") or (reduction > 1 and min(width, height) < _MIN_REDUCED):
         return None
@@ -188,17 +184,17 @@ def _decode_jpeg(image: Image.Image, data: bytes, reduction: int) -> Optional[np
     return pixels
 
 
-# simplejpeg chooses among eighths by the sides that come out; of fewer pixels, several give the same.
+# simplejpeg chooses the scale, in eighths, by the output's sides; on smaller images several scales give the same sides.
 _MIN_REDUCED = 64
 
 
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Keep what libtiff itself prints about a damaged file off the terminal; Pillow raises the error all the same."""
+    """Hide what libtiff prints about a damaged file; Pillow still raises the error."""
     with _STDERR:
         try:
             kept = os.dup(2)
-        except OSError:  # no stderr at all
+        except OSError:  # the process has no stderr
             yield
             return
         try:
@@ -212,13 +208,13 @@ def _quiet_stderr() -> Iterator[None]:
 
 
 def _check_png(data: bytes) -> None:
-    """Compare the checksums, which Pillow leaves aside for the pixels."""
+    """Compare the checksums; Pillow skips those of the pixels."""
     position = 8
     while position + 12 <= len(data):
         size = int.from_bytes(data[position : position + 4], "big")
         kind = data[position + 4 : position + 8]
         end = position + 8 + size
-        if kind[:1].isupper() and end + 4 <= len(data):  # the others may be ignored
+        if kind[:1].isupper() and end + 4 <= len(data):  # a lower-case letter marks an ancillary chunk
             view = memoryview(data)[position + 4 : end]
             if zlib.crc32(view) != int.from_bytes(data[end : end + 4], "big"):
                 raise ValueError(f"the checksum of its {kind.decode('latin-1')} data is wrong")
@@ -240,10 +236,10 @@ _ON_ITS_SIDE = range(5, 9)
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 to 8; damaged or impossible EXIF turns nothing, as in OpenCV."""
+    """The EXIF orientation, 1 to 8; damaged or impossible values count as 1, as in OpenCV."""
     try:
         orientation = image.getexif().get(0x0112)
-    except Exception:  # as many kinds as decoders raise
+    except Exception:  # damaged EXIF raises as many kinds as decoders do
         return 1
     return orientation if isinstance(orientation, int) and orientation in _TURNS else 1
 
@@ -269,18 +265,18 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 def _why_not_opened(data: bytes) -> str:
     if not data.strip(b"\0"):
-        return f"is no image: its {len(data)} bytes are all zero"
+        return f"is not an image: all {len(data)} bytes are zero"
     head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     known = {
         b"<!doctype": "a web page", b"<html": "a web page", b"<svg": "an SVG drawing", b"<?xml": "an XML file",
         b"%pdf": "a PDF", b"pk\x03\x04": "a ZIP archive", b"\x1f\x8b": "a gzip archive", b"8bps": "a Photoshop file",
-        b"\x7felf": "a program", b"version https://git-lfs": "a Git LFS pointer, not the image itself",
+        b"\x7felf": "a program", b"version https://git-lfs": "a Git LFS pointer to one",
     }  # fmt: skip
     for magic, what in known.items():
         if head.startswith(magic):
-            return f"is no image: it is {what}"
+            return f"is not an image but {what}"
     if data[4:8] == b"ftyp":
-        return "is a HEIC/AVIF image or a video; save it as JPEG or PNG"
+        return "is a HEIC or AVIF image, or a video, which are not supported; convert it to JPEG"
     starts = {
         b"\xff\xd8": "JPEG",
         b"\x89png": "PNG",
@@ -291,11 +287,11 @@ def _why_not_opened(data: bytes) -> str:
     }
     for magic, kind in starts.items():
         if (head.startswith(magic) and kind != "BMP") or (kind == "BMP" and data.startswith(b"BM")):
-            return f"is broken: it starts like {kind}, but its header is damaged or cut off"
+            return f"is broken: a {kind} file whose header is damaged or cut off"
     if data.startswith(b"RIFF"):
-        return "is broken or no image: a RIFF file that is no readable WebP"
+        return "is broken or not an image: a RIFF file, but not a readable WebP image"
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(data[:512])  # which may end inside a character
-        return "is no image: it is text"
+        codecs.getincrementaldecoder("utf-8")().decode(data[:512])  # the last character may be cut
+        return "is not an image but text"
     except UnicodeDecodeError:
-        return f"is no image of a known kind ({', '.join(FORMATS)})"
+        return f"is not an image in a supported format ({', '.join(FORMATS)})"

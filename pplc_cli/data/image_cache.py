@@ -17,31 +17,31 @@ from pplc_cli.data.lists import Sample
 
 
 class ImageCache:
-    """Decoded images in memory, first come first kept, up to a budget; shared by several loaders.
+    """Decoded images in memory, up to a budget, first come first kept; several loaders may share it.
 
     Attributes:
-        budget: bytes.
-        used: bytes.
+        budget: limit in bytes.
+        used: bytes of the images held.
     """
 
     def __init__(self, budget_mb: Optional[int] = None) -> None:
-        """Args: budget_mb: None takes half of the memory that is free now."""
+        """Args: budget_mb: None takes half of the memory that is available now."""
         self.budget = available_memory() // 2 if budget_mb is None else budget_mb << 20
         self.used = 0
         self._images: dict[tuple[str, int], np.ndarray] = {}
-        self._sizes: dict[str, Optional[tuple[int, int]]] = {}  # a few bytes an image; None: no JPEG
+        self._sizes: dict[str, Optional[tuple[int, int]]] = {}  # a few bytes per image; None: not a JPEG
         self._lock = threading.Lock()
 
     def get(self, sample: Sample, reduction: Optional[Callable[[int, int], int]] = None) -> np.ndarray:
-        """The decoded image, uint8 RGB (H, W, 3).
+        """Return the decoded image, uint8 RGB (H, W, 3), from memory or from its file.
 
         Args:
-            sample: what to read.
-            reduction: tells from a JPEG's height and width how much smaller to decode it; None: in full. What comes is
-                the same whatever the cache holds and others have asked for.
+            sample: the image.
+            reduction: maps a JPEG's height and width to the factor by which it is decoded smaller; None: in full. The
+                result does not depend on what the cache holds.
 
         Raises:
-            DataError: it cannot be read any more; the text names the file.
+            DataError: the file cannot be read any more; the message names it.
         """
         path, data = str(sample.path), None
         try:
@@ -55,7 +55,7 @@ class ImageCache:
                 return image
             image = decode_image(data or read_bytes(sample.path), key[1])
         except ImageError as error:
-            raise DataError(f"{sample.path} {error}; run pplc split again if images came or went") from None
+            raise DataError(f"{sample.path} {error}; run pplc split again if images were added or removed") from None
         with self._lock:
             if key not in self._images and self.used + image.nbytes <= self.budget:
                 self._images[key] = image
@@ -64,18 +64,18 @@ class ImageCache:
 
 
 class Buffers:
-    """Arrays whose memory serves again once nobody holds them, since new pages cost more than filling them."""
+    """Arrays whose memory is reused once nothing refers to them: new pages cost more than filling them."""
 
     def __init__(self) -> None:
         self._free: list[np.ndarray] = []
 
     def take(self, shape: tuple[int, ...]) -> np.ndarray:
-        """A float32 array with anything in it."""
+        """Return an uninitialised float32 array."""
         count = math.prod(shape)
         memory = self._free.pop() if self._free else None
         if memory is None or len(memory) < count:
             memory = np.empty(count, np.float32)
-        # Views of an array keep the array itself alive, but not one that stands behind a memoryview.
+        # Views keep the array of frombuffer alive, so its finalizer runs after the last view is gone.
         array = np.frombuffer(memory.data, np.float32, count)
         weakref.finalize(array, self._free.append, memory).atexit = False
         return array.reshape(shape)

@@ -1,4 +1,4 @@
-"""The lists of PaddleX 2.x and 3.x: which image has which label, in which part of the data set."""
+"""Read and write the lists of PaddleX 2.x and 3.x: the label of each image in each part of the data set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from pplc_cli.base.errors import DataError
 from pplc_cli.base.files import atomic_file, quoted, user_path
 from pplc_cli.base.schema import did_you_mean
-from pplc_cli.data.image_files import list_files
+from pplc_cli.data.image_files import is_image_name, list_files
 from pplc_cli.data.settings import DataConfig
 
 Item = TypeVar("Item")
@@ -29,7 +29,7 @@ class Sample:
     Attributes:
         path: the file.
         label: the class id, 0-based.
-        name: how the list calls the file, with forward slashes.
+        name: the file's name in the list, with forward slashes.
     """
 
     path: Path
@@ -57,12 +57,12 @@ FORMATS = {
 
 
 def write_lists(folder: Path, labels: Sequence[str], parts: dict[str, list[tuple[str, int]]], format_name: str) -> None:
-    """Write label file and lists, all or none; a part without images gets no list.
+    """Write the label file and the lists, all or none; a part without images gets no list.
 
     Args:
         folder: the data set's folder.
         labels: class names in the order of their ids.
-        parts: train, val, test to (relative path, class id).
+        parts: maps train, val and test to pairs (relative path, class id).
         format_name: ``paddlex2`` or ``paddlex3``.
     """
     chosen = FORMATS[format_name]
@@ -77,44 +77,44 @@ def write_lists(folder: Path, labels: Sequence[str], parts: dict[str, list[tuple
 
 
 def existing_lists(folder: Path) -> list[Path]:
-    """The list and label files of either format that stand in a folder."""
+    """The list and label files of either format that exist in a folder."""
     names = [name for chosen in FORMATS.values() for name in (chosen.labels, *chosen.parts.values())]
     return [folder / name for name in names if (folder / name).exists()]
 
 
 def read_labels(data: DataConfig) -> list[str]:
-    """The class names of a data set, in the order of their ids.
+    """Read the class names of a data set, in the order of their ids.
 
     Raises:
-        DataError: no label file, or one that is empty or names a class twice.
+        DataError: the label file is missing, empty, or has duplicate names.
     """
     path = user_path(data.labels) if data.labels else _find(data, [f.labels for f in FORMATS.values()])
     if path is None:
         raise DataError(f"{data.dir}: no labels.txt or label.txt; run: pplc split --dataset {quoted(data.dir)}")
     names = [line.strip() for line in _read_text(path).splitlines() if line.strip()]
     if not names:
-        raise DataError(f"{path}: names no class")
+        raise DataError(f"{path}: contains no class names")
     numbers = [name.split(None, 1) for name in names]
     if [pair[0] for pair in numbers] == [str(i) for i in range(len(names))] and all(len(p) == 2 for p in numbers):
-        # "0 cat" is how PaddleClas and PaddleX 3 write it; in labels.txt it may also be what the folders are called.
+        # PaddleClas and PaddleX 3 write "0 cat"; in labels.txt this may also be the name of a class folder.
         in_full = path.name == FORMATS["paddlex2"].labels and all((path.parent / name).is_dir() for name in names)
         names = names if in_full else [pair[1] for pair in numbers]
     if len(set(names)) != len(names):
         doubled = sorted({name for name in names if names.count(name) > 1})
-        raise DataError(f"{path}: names a class twice: {', '.join(doubled)}")
+        raise DataError(f"{path}: duplicate class names: {', '.join(doubled)}")
     return names
 
 
 def read_part(data: DataConfig, part: str, labels: Sequence[str]) -> Optional[list[Sample]]:
-    """The images of a part; None where the data set has no such list.
+    """Read the images of a part; None if the data set has no such list.
 
     Args:
-        data: where the data set is.
+        data: the data set.
         part: ``train``, ``val`` or ``test``.
-        labels: the class names, to check the ids by.
+        labels: the class names, to check the ids.
 
     Raises:
-        DataError: a line that is no ``path id``, an id without a class, or a list without a line.
+        DataError: a line is not ``path id``, an id has no class, or the list is empty.
     """
     explicit = getattr(data, f"{part}_list")
     path = user_path(explicit) if explicit else _find(data, [f.parts[part] for f in FORMATS.values()])
@@ -122,25 +122,27 @@ def read_part(data: DataConfig, part: str, labels: Sequence[str]) -> Optional[li
         return None
     samples = _parse(path, user_path(data.dir), labels)
     if not samples:
-        raise DataError(f"{path}: lists no image; run: pplc split --dataset {quoted(data.dir)} --force")
+        raise DataError(f"{path}: contains no images; run: pplc split --dataset {quoted(data.dir)} --force")
     return samples
 
 
 def read_extra(path: Path, labels: Sequence[str]) -> list[Sample]:
-    """The images of ``data.extra_list``, whose paths are relative to the list itself.
+    """Read the images of ``data.extra_list``, whose paths are relative to the list itself.
 
-    Its ids are those of the model that made it; the report beside it, where there is one, has the names of the classes.
+    Its ids are those of the model that wrote it; the report beside it, if there is one, has the class names.
 
     Raises:
-        DataError: as :func:`read_part`; or the list has images of a class that the data set has not.
+        DataError: as in :func:`read_part`, or the list has a class that the data set lacks.
     """
     theirs = _reported_labels(path.with_suffix(".json")) or list(labels)
     samples = _parse(path, path.parent, theirs)
     if not samples:
-        raise DataError(f"{path}: lists no image; leave out data.extra_list")
+        raise DataError(f"{path}: contains no images; leave out data.extra_list")
     unknown = sorted({theirs[sample.label] for sample in samples} - set(labels))
     if unknown:
-        raise DataError(f"{path}: has images of {unknown[0]!r}, which is no class of the data set: {', '.join(labels)}")
+        raise DataError(
+            f"{path}: has images of {unknown[0]!r}, which is not a class of the data set: {', '.join(labels)}"
+        )
     places = {label: number for number, label in enumerate(labels)}
     return [dataclasses.replace(sample, label=places[theirs[sample.label]]) for sample in samples]
 
@@ -168,9 +170,9 @@ def _parse(path: Path, folder: Path, labels: Sequence[str]) -> list[Sample]:
                 f"{path}, line {number}: class id {label}, but there are only {len(labels)} classes "
                 f"(0 to {len(labels) - 1})"
             )
-        # Lists that were written on Windows have backslashes; a file whose name really has one wins.
+        # Lists written on Windows have backslashes, but a file name may also contain one.
         file = folder / name
-        if "\\" in name and not os.path.exists(file):  # noqa: PTH110 - pathlib's raises for long names
+        if "\\" in name and not os.path.exists(file):  # noqa: PTH110 - pathlib raises for long names
             name = name.replace("\\", "/")
             file = folder / name
         samples.append(Sample(file, int(label), name))
@@ -178,7 +180,7 @@ def _parse(path: Path, folder: Path, labels: Sequence[str]) -> list[Sample]:
 
 
 def require_part(data: DataConfig, part: str, labels: Sequence[str]) -> list[Sample]:
-    """:func:`read_part`, where the list must be there."""
+    """:func:`read_part` for a list that must exist."""
     samples = read_part(data, part, labels)
     if samples is None:
         raise DataError(f"{data.dir}: no list for {part}; run: pplc split --dataset {quoted(data.dir)}")
@@ -186,7 +188,7 @@ def require_part(data: DataConfig, part: str, labels: Sequence[str]) -> list[Sam
 
 
 def find_copies(files: Iterable[Path], others: Iterable[Path]) -> set[Path]:
-    """Which files have the bytes of one of the others; what cannot be read has nobody's."""
+    """Return the files whose bytes equal those of one of the others; unreadable files never match."""
     by_size: dict[int, list[Path]] = {}
     for other in others:
         with contextlib.suppress(OSError):
@@ -196,7 +198,7 @@ def find_copies(files: Iterable[Path], others: Iterable[Path]) -> set[Path]:
     for file in files:
         with contextlib.suppress(OSError):
             size = file.stat().st_size
-            if size not in by_size:  # few have the size of another, so few are read
+            if size not in by_size:  # few files share a size, so few are read
                 continue
             if size not in digests:
                 digests[size] = {hashlib.sha256(path.read_bytes()).digest() for path in by_size[size]}
@@ -206,34 +208,30 @@ def find_copies(files: Iterable[Path], others: Iterable[Path]) -> set[Path]:
 
 
 def unlabelled(folder: Path) -> list[Sample]:
-    """All images below a folder, with -1 for a label.
+    """List all images below a folder, with label -1.
 
     Raises:
-        DataError: there is none.
+        DataError: there are none.
     """
-    from pplc_cli.data.image_files import is_image_name
-
     samples = [Sample(f, -1, f.relative_to(folder).as_posix()) for f in list_files(folder) if is_image_name(f)]
     if not samples:
-        raise DataError(f"{folder}: holds no images")
+        raise DataError(f"{folder}: contains no images")
     return samples
 
 
 def read_class_folders(folder: Path, labels: Sequence[str]) -> list[Sample]:
-    """The images of a folder with one folder a class, matched to the labels by name, never by position.
+    """List the images of a folder with one subfolder per class; names, not positions, give the labels.
 
     Raises:
-        DataError: a folder that is no class of the model, or no image at all.
+        DataError: a subfolder is not a class of the model, or there are no images.
     """
-    from pplc_cli.data.image_files import is_image_name
-
     classes = class_folders(folder)
     if not classes:
-        raise DataError(f"{folder}: has no folders of classes; expected one folder a class: {', '.join(labels)}")
+        raise DataError(f"{folder}: has no subfolders; expected one per class: {', '.join(labels)}")
     unknown = [path.name for path in classes if path.name not in labels]
     if unknown:
         raise DataError(
-            f"{folder}: the folder {unknown[0]!r} is no class of this model{did_you_mean(unknown[0], labels)}"
+            f"{folder}: the folder {unknown[0]!r} is not a class of this model{did_you_mean(unknown[0], labels)}"
         )
     samples = [
         Sample(file, list(labels).index(path.name), file.relative_to(folder).as_posix())
@@ -242,12 +240,12 @@ def read_class_folders(folder: Path, labels: Sequence[str]) -> list[Sample]:
         if is_image_name(file)
     ]
     if not samples:
-        raise DataError(f"{folder}: its class folders hold no images")
+        raise DataError(f"{folder}: its class folders contain no images")
     return samples
 
 
 def class_folders(folder: Path) -> list[Path]:
-    """The folders that are classes, sorted by name; hidden ones are none.
+    """The class folders, sorted by name; hidden folders are not classes.
 
     Raises:
         DataError: the folder cannot be read.
@@ -255,11 +253,11 @@ def class_folders(folder: Path) -> list[Path]:
     try:
         return sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: p.name)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be read as a folder of classes: {error.strerror or error}") from None
+        raise DataError(f"{folder}: the folder cannot be read: {error.strerror or error}") from None
 
 
 def count_by_class(samples: Iterable[Sample], classes: int) -> list[int]:
-    """How many images each class has."""
+    """Count the images of each class."""
     counts = [0] * classes
     for sample in samples:
         counts[sample.label] += 1
@@ -276,14 +274,14 @@ def _read_text(path: Path) -> str:
         raw = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    for encoding in ("utf-8-sig", "gb18030"):  # Chinese Windows writes the latter
+    for encoding in ("utf-8-sig", "gb18030"):  # the encoding of Chinese Windows
         try:
             return raw.decode(encoding)
         except UnicodeDecodeError:
             continue
-    raise DataError(f"{path}: expected text in UTF-8, got other bytes")
+    raise DataError(f"{path}: is not UTF-8 text")
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:
-    """At most ``count`` of the items, evenly spaced, the first and the last among them."""
+    """Return at most ``count`` evenly spaced items, including the first and the last."""
     return [items[index] for index in np.linspace(0, len(items) - 1, min(count, len(items))).astype(int)]

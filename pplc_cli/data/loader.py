@@ -1,4 +1,4 @@
-"""From lists to batches: decoding and augmentation on threads, decoded images kept in memory."""
+"""Load batches from lists: threads decode and augment, and decoded images stay in memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pplc_cli.data.lists import Sample
 from pplc_cli.data.transforms.pipeline import Pipeline
 
 PREFETCH_BATCHES = 4
-TASK_IMAGES = 8  # images a task: enough to make its cost small, few enough to end soon when training stops
+TASK_IMAGES = 8  # images per task: enough to hide its overhead, few enough to end soon when training stops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Batch:
 
     Attributes:
         images: float32, (N, 3, H, W).
-        labels: int64, (N,): the true classes, before any mixing; -1: nobody said.
-        targets: float32, (N, classes): what to learn, each row summing to 1, or to 0 without a label.
-        indices: int64, (N,): numbers in the list.
+        labels: int64, (N,): the true classes, before any mixing; -1: unlabelled.
+        targets: float32, (N, classes): target probabilities; a row sums to 1, or to 0 without a label.
+        indices: int64, (N,): positions in the list.
         global_size: images in the batch over all processes.
         loss_weight: local batch size / global batch size.
-        mixing: float32, (N, N): how much of each image, along a row, is in one of ``images``; None: nothing is mixed.
+        mixing: float32, (N, N): row i holds the share of each original image in ``images[i]``; None: no mixing.
     """
 
     images: np.ndarray
@@ -51,8 +51,8 @@ class Share:
     """A batch, or this process's share of it.
 
     Attributes:
-        start: place of the batch in the epoch.
-        indices: int64, numbers in the list.
+        start: position of the batch's first image in the epoch.
+        indices: int64, positions in the list.
         global_size: as in :class:`Batch`.
         loss_weight: as in :class:`Batch`.
     """
@@ -64,8 +64,8 @@ class Share:
 
 
 @dataclasses.dataclass
-class _Making:
-    """A batch whose images several tasks fill in; the task that ends last makes the :class:`Batch`."""
+class _PendingBatch:
+    """A batch filled by several tasks; the last one to end builds the :class:`Batch`."""
 
     share: Share
     images: np.ndarray
@@ -73,23 +73,23 @@ class _Making:
     lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     def task_done(self) -> bool:
-        """Whether it was the last one."""
+        """Count a task as done; return whether it was the last."""
         with self.lock:
             self.tasks -= 1
             return self.tasks == 0
 
 
 class Loader:
-    """Batches of a list, in an order and with an augmentation that depend on seed and epoch alone.
+    """Batches of a list; order and augmentation depend on seed and epoch alone.
 
     Attributes:
-        pipeline: what is done to the images; another one may take its place between epochs.
-        reduction: how much smaller JPEGs are decoded. It stays that of the first pipeline, so that the cached images
-            serve its smaller successors too.
-        views: each image has so many augmented versions, and epochs take them in turn; 0: every epoch has its own.
-        unusable: what is wrong with images without labels that cannot be read; black ones stand for them.
-        wait: seconds that the last epoch's consumer waited for batches.
-        buffers: memory of the batches.
+        pipeline: the transforms; may be replaced between epochs.
+        reduction: the factor by which JPEGs are decoded smaller, by their size. It stays that of the first pipeline, so
+            that cached images also serve later pipelines with smaller outputs.
+        views: the number of augmented versions of each image, used in turn; 0: every epoch has a new one.
+        unusable: error messages of unlabelled images that cannot be read; black images replace them.
+        wait: seconds that the consumer of the last epoch waited for batches.
+        buffers: reusable memory of the batches.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Loader:
         label_smoothing: float = 0.0,
         share: tuple[int, int] = (0, 1),
     ) -> None:
-        """Args: share: this process's number, and how many processes have a share of each batch."""
+        """Args: share: the rank of this process, and the number of processes that divide each batch."""
         self.samples = list(samples)
         self.pipeline = pipeline
         self.reduction = pipeline.reduction if pipeline.training else None
@@ -124,46 +124,46 @@ class Loader:
         self.buffers = Buffers()
 
     def __len__(self) -> int:
-        """Batches an epoch; the last one may be smaller."""
+        """Batches per epoch; the last one may be smaller."""
         return -(-len(self.samples) // self.batch_size)
 
     def in_order(self) -> Loader:
-        """A loader of the same images in the order of the list, all of them for this process."""
+        """Return a loader of the same images in list order, undivided between processes."""
         loader = copy.copy(self)
         loader.shuffle, loader.share = False, (0, 1)
         return loader
 
     def unmixed(self) -> Loader:
-        """As :meth:`in_order`, and no image is mixed with others."""
+        """Return a loader as :meth:`in_order` does, without mixup and CutMix."""
         loader = self.in_order()
         loader.pipeline = copy.copy(self.pipeline)
         loader.pipeline.batch = []
         return loader
 
     def shares(self, epoch: int) -> Iterator[Share]:
-        """Which images make the batches of an epoch."""
+        """Yield this process's share of each batch of an epoch."""
         order = np.arange(len(self.samples))
         if self.shuffle:
-            # No sample and no batch has this number; without one it would be the stream of sample 0.
+            # No sample or batch uses this third seed; with two seeds, the stream would be that of sample 0.
             order = np.random.default_rng([self.seed, epoch, 2 * len(order)]).permutation(order)
         rank, size = self.share
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
-            if len(batch) < size:  # not one for each: all compute the whole batch, and each counts in part
+            if len(batch) < size:  # fewer images than processes: each computes the whole batch, weighted
                 yield Share(start, batch, len(batch), 1 / size)
                 continue
             mine = batch[len(batch) * rank // size : len(batch) * (rank + 1) // size]
             yield Share(start, mine, len(batch), len(mine) / len(batch))
 
     def epoch(self, epoch: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch.
+        """Yield the batches of one epoch.
 
         Raises:
-            DataError: an image cannot be read, named in the text.
+            DataError: an image cannot be read; the message names it.
         """
         self.wait = 0.0
         shares = self.shares(epoch)
-        epoch = epoch % self.views if self.views else epoch  # the order is still the epoch's own
+        epoch = epoch % self.views if self.views else epoch  # the order still differs by epoch
         with ThreadPoolExecutor(self.workers, thread_name_prefix="pplc-data") as pool:
             pending: deque[list[Future[Optional[Batch]]]] = deque()
 
@@ -175,8 +175,8 @@ class Loader:
                 step = min(TASK_IMAGES, -(-count // self.workers))
                 parts = [range(i, min(i + step, count)) for i in range(0, count, step)]
                 images = self.buffers.take((count, 3, *self.pipeline.size))
-                making = _Making(share, images, len(parts))
-                pending.append([pool.submit(self._make, making, part, epoch) for part in parts])
+                batch = _PendingBatch(share, images, len(parts))
+                pending.append([pool.submit(self._make, batch, part, epoch) for part in parts])
 
             try:
                 for _ in range(PREFETCH_BATCHES):
@@ -193,24 +193,24 @@ class Loader:
                     for task in tasks:
                         task.cancel()
 
-    def _make(self, making: _Making, part: range, epoch: int) -> Optional[Batch]:
-        """Fill in some images; the whole batch where they were the last."""
+    def _make(self, batch: _PendingBatch, part: range, epoch: int) -> Optional[Batch]:
+        """Fill in some images; return the batch if they were its last."""
         for slot in part:
-            index = int(making.share.indices[slot])
+            index = int(batch.share.indices[slot])
             sample = self.samples[index]
             try:
                 image = self.cache.get(sample, self.reduction)
             except DataError as error:
                 if sample.label >= 0:
                     raise
-                # Nobody has looked through images without labels. Black ones teach nothing and keep all numbers.
+                # pplc split has not checked unlabelled images. A black image keeps all indices valid.
                 self.unusable.add(str(error).partition("; run")[0])
                 image = np.zeros((*self.pipeline.size, 3), np.uint8)
             try:
-                self.pipeline(image, np.random.default_rng([self.seed, epoch, index]), making.images[slot])
+                self.pipeline(image, np.random.default_rng([self.seed, epoch, index]), batch.images[slot])
             except ImageError as error:
                 raise DataError(f"{sample.path} {error}") from None
-        return self._batch(making.images, making.share, epoch) if making.task_done() else None
+        return self._batch(batch.images, batch.share, epoch) if batch.task_done() else None
 
     def _batch(self, images: np.ndarray, share: Share, epoch: int) -> Batch:
         labels = np.array([self.samples[i].label for i in share.indices], np.int64)
@@ -218,11 +218,13 @@ class Loader:
         targets[np.arange(len(labels)), labels] = 1
         targets = targets * np.float32(1 - self.label_smoothing) + np.float32(self.label_smoothing / self.classes)
         targets[labels < 0] = 0
-        rng = np.random.default_rng([self.seed, epoch, len(self.samples) + share.start])  # no sample has this number
+        rng = np.random.default_rng(
+            [self.seed, epoch, len(self.samples) + share.start]
+        )  # no sample uses this third seed
         mixing = None
         if self.pipeline.batch:
             mixing = np.eye(len(labels), dtype=np.float32)
-            for operator in self.pipeline.batch:
-                images, mixing = operator(images, mixing, rng)
+            for transform in self.pipeline.batch:
+                images, mixing = transform(images, mixing, rng)
             targets = mixing @ targets
         return Batch(images, labels, targets, share.indices, share.global_size, share.loss_weight, mixing)

@@ -10,25 +10,45 @@ from pplc_cli.base.schema import option
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Where the photographs are. Lists are looked for in ``dir`` under PaddleX 2.x and 3.x names."""
+    """Where the images and their lists are."""
 
-    dir: str = option()
-    train_list: Optional[str] = option(None)
-    val_list: Optional[str] = option(None)
-    test_list: Optional[str] = option(None)
-    labels: Optional[str] = option(None)
-    extra_list: Optional[str] = option(None)  # a list to train on as well, as pplc label writes it
-    unlabelled: Optional[str] = option(None)  # more images, for distillation
-    cache_mb: Optional[int] = option(None, at_least=0)  # decoded images in memory; null: half of what is free
-    workers: Optional[int] = option(None, at_least=1)  # decoding threads; null: one a core
+    dir: str = option(help="Folder of the data set, with one folder per class; paths on the lists are relative to it.")
+    train_list: Optional[str] = option(
+        None, help="Training list, one image and class number per line; null: `train_list.txt` or `train.txt` in `dir`."
+    )
+    val_list: Optional[str] = option(None, help="Validation list; null: `val_list.txt` or `val.txt` in `dir`.")
+    test_list: Optional[str] = option(
+        None, help="Test list; null: `test_list.txt` or `test.txt` in `dir`, if there is one."
+    )
+    labels: Optional[str] = option(
+        None, help="File with one class name per line; null: `labels.txt` or `label.txt` in `dir`."
+    )
+    extra_list: Optional[str] = option(
+        None, help="Second list to train on, for example the pseudo-labels that `pplc label` writes."
+    )
+    unlabelled: Optional[str] = option(None, help="Folder of images without labels, for distillation.")
+    cache_mb: Optional[int] = option(
+        None, at_least=0, help="Memory for decoded images, in MB; null: half of the free memory."
+    )
+    workers: Optional[int] = option(None, at_least=1, help="Number of decoding threads; null: physical cores.")
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitConfig:
-    """Shares of each class, and what must stay together."""
+    """How `pplc split` divides the images."""
 
-    val: float = option(0.2, more_than=0, below=1)
-    test: float = option(0.1, at_least=0, below=1)
-    seed: int = option(0, at_least=0)
-    group: Optional[str] = option(None)
-    format: str = option("paddlex2", choices=("paddlex2", "paddlex3"))
+    val: float = option(0.2, more_than=0, below=1, help="Share of each class for validation.")
+    test: float = option(
+        0.1, at_least=0, below=1, help="Share of each class for the test; the images not in `val` or `test` train."
+    )
+    seed: int = option(0, at_least=0, help="Random seed; the same seed gives the same lists.")
+    group: Optional[str] = option(
+        None,
+        help="Regular expression; images whose paths give the same text for its first bracketed part go to the same "
+        "list.",
+    )
+    format: str = option(
+        "paddlex2",
+        choices=("paddlex2", "paddlex3"),
+        help="File names: `paddlex2` writes `train_list.txt` and so on, `paddlex3` writes `train.txt` and so on.",
+    )

@@ -1,4 +1,4 @@
-"""Cut a folder of classes into training, validation and test lists."""
+"""Split a folder of class folders into training, validation and test lists."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from pplc_cli.data.lists import FORMATS, class_folders, existing_lists, write_li
 from pplc_cli.data.settings import SplitConfig
 
 PARTS = ("train", "val", "test")
+_UNSUPPORTED = {".heic", ".heif", ".avif"}  # image formats of phones that Pillow alone does not decode
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitReport:
-    """What a split found and wrote.
+    """The result of a split.
 
     Attributes:
         labels: class names in the order of their ids.
-        counts: part to images of each class.
-        left_out: relative path to the reason.
-        notes: relative path to what is odd about an image that is used all the same.
-        duplicates: how many files have the content of another one.
-        conflicts: files of equal content in different classes.
+        counts: maps each part to its number of images per class.
+        left_out: maps the relative path of each unused file to the reason.
+        notes: maps the relative path of an odd but used image to a remark.
+        duplicates: the number of files that are copies of another file.
+        conflicts: pairs of files with equal content in different classes.
         files: the files written.
     """
 
@@ -46,7 +47,9 @@ class SplitReport:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Image:
+class CheckedImage:
+    """A usable image: its path relative to the data set, its class id, and the SHA-256 of its bytes."""
+
     name: str
     label: int
     digest: str
@@ -59,37 +62,37 @@ def split_dataset(
     force: bool = False,
     progress: Optional[ProgressCallback] = None,
 ) -> SplitReport:
-    """Decode every image of a folder with one folder a class, and write the lists.
+    """Decode every image of a folder with one subfolder per class, and write the lists.
 
-    The same images and seed give the same lists on every machine: what decides is a hash of seed and path, not the
-    order of the file system.
+    The same images and seed give the same lists on every machine: a hash of seed and path decides, not the order of
+    the file system.
 
     Args:
         folder: the data set.
         config: shares, seed, groups and list format.
-        force: replace lists that are there.
-        progress: called with images done and images in all.
+        force: replace existing lists.
+        progress: called with the number of images done and the total.
 
     Raises:
-        DataError: no classes, an empty class, a class that would get no training or validation image, or lists that
-            are there already. Nothing is written then.
+        DataError: there are no classes, a class is empty or would get no training or validation image, or lists exist
+            already. Nothing is written.
     """
     config = config or SplitConfig()
     root = user_path(folder)
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder; expected one with a folder of images for each class")
+        raise DataError(f"{root}: no such folder; expected a folder with one subfolder of images per class")
     there = existing_lists(root)
     if there and not force:
-        raise DataError(f"{root} is split already ({', '.join(p.name for p in there)}); --force replaces these lists")
+        raise DataError(f"{root} has lists already ({', '.join(p.name for p in there)}); replace them with --force")
     try:
         group = re.compile(config.group) if config.group else None
     except (re.error, OverflowError, RecursionError) as error:
-        raise DataError(f"--group {config.group!r} is no regular expression: {error}") from None
+        raise DataError(f"--group {config.group!r} is not a valid regular expression: {error}") from None
     classes = class_folders(root)
     if not classes:
-        raise DataError(f"{root}: has no folders; expected one folder of images for each class")
+        raise DataError(f"{root}: has no subfolders; put the images of each class in a folder of their own")
     if len(classes) < 2:
-        raise DataError(f"{root}: has only the class {classes[0].name!r}; expected at least two folders of classes")
+        raise DataError(f"{root}: has only one class folder, {classes[0].name!r}; expected at least two")
     labels = [path.name for path in classes]
     for label in labels:
         if not _writable_name(label):
@@ -101,21 +104,21 @@ def split_dataset(
         if index not in used:
             found = [f"{name} {reason}" for name, reason in left_out.items() if name.startswith(f"{label}/")]
             why = f": {found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else "") if found else ""
-            raise DataError(f"{root / label}: the class has no usable image{why}; add some or remove the folder")
+            raise DataError(f"{root / label}: the class has no usable image{why}; add images or remove the folder")
 
-    components = _components(images, group)
-    parts = _assign(components, labels, config)
+    components = group_images(images, group)
+    parts = assign_parts(components, labels, config)
     rows = {part: sorted((image.name, image.label) for image in members) for part, members in parts.items()}
     write_lists(root, labels, rows, config.format)
     chosen = FORMATS[config.format]
     written = {chosen.labels, *(chosen.parts[part] for part, members in rows.items() if members)}
-    for path in there:  # a list of the other format, or an old test list, must not outlive its split
+    for path in there:  # remove the lists of the other format, and an old test list
         if path.name not in written:
             try:
                 path.unlink()
             except OSError as error:
                 raise DataError(f"{path}: the old list cannot be removed: {error.strerror or error}") from None
-    by_digest: dict[str, list[_Image]] = defaultdict(list)
+    by_digest: dict[str, list[CheckedImage]] = defaultdict(list)
     for image in images:
         by_digest[image.digest].append(image)
     return SplitReport(
@@ -136,26 +139,26 @@ def split_dataset(
 
 def _check_images(
     root: Path, classes: list[Path], progress: Optional[ProgressCallback]
-) -> tuple[list[_Image], dict[str, str], dict[str, str]]:
-    """Really decode every file of every class."""
+) -> tuple[list[CheckedImage], dict[str, str], dict[str, str]]:
+    """Decode every file of every class; return the images, the reasons to leave files out, and the remarks."""
     files = [(path, label) for label, folder in enumerate(classes) for path in list_files(folder)]
     images, left_out, notes = [], {}, {}
     for path in sorted(root.iterdir()):
         if path.is_file() and is_image_name(path) and not path.name.startswith("."):
-            left_out[path.name] = "lies beside the class folders, not in one"
+            left_out[path.name] = "is not in a class folder"
 
     def check(item: tuple[Path, int]) -> tuple[str, int, str, list[str]]:
         path, label = item
         name = path.relative_to(root).as_posix()
         try:
             if not _writable_name(name):
-                raise ImageError("has a name that no list can hold (a line break, or bytes that are no UTF-8)")
+                raise ImageError("has a name that a list cannot contain (a line break, or bytes that are not UTF-8)")
             data = read_bytes(path)
             if not is_image_name(path):
                 raise ImageError(_why_not_by_name(path, data))
             _, kind, oddities = inspect_image(data)
             if SUFFIXES[path.suffix.lower()] != kind:
-                oddities.append(f"is a {kind} file by another name")
+                oddities.append(f"is a {kind} file in spite of its suffix")
             return name, label, hashlib.sha256(data).hexdigest(), oddities
         except ImageError as error:
             return name, label, "", [str(error)]
@@ -164,7 +167,7 @@ def _check_images(
         for done, (name, label, digest, remarks) in enumerate(pool.map(check, files), 1):
             shown = name.encode("utf-8", "backslashreplace").decode("utf-8")
             if digest:
-                images.append(_Image(name, label, digest))
+                images.append(CheckedImage(name, label, digest))
                 if remarks:
                     notes[shown] = "; ".join(remarks)
             else:
@@ -175,12 +178,15 @@ def _check_images(
 
 
 def _why_not_by_name(path: Path, data: bytes) -> str:
-    """A file whose suffix is no image's is left out; where its content is one, the user should know."""
+    """Why a file is left out whose suffix is not an image's; a wrong suffix on a usable image is reported."""
+    suffix = path.suffix
     try:
         kind = inspect_image(data)[1]
     except ImageError:
-        return f"is no image by its name ({path.suffix or 'no suffix'})"
-    return f"is a {kind} image, but named {path.suffix or 'without a suffix'}; rename it to have it used"
+        if suffix.lower() in _UNSUPPORTED:
+            return f"is left out: {suffix[1:].upper()} is not supported; convert it to JPEG"
+        return f"is not an image: its suffix is {suffix}" if suffix else "is not an image: it has no suffix"
+    return f"is a {kind} image {f'with the suffix {suffix}' if suffix else 'without a suffix'}; rename it to use it"
 
 
 def _writable_name(name: str) -> bool:
@@ -191,8 +197,8 @@ def _writable_name(name: str) -> bool:
     return name == name.strip() and not any(c in name for c in "\n\r\t\v\f\x1c\x1d\x1e\x85\u2028\u2029")
 
 
-def _components(images: list[_Image], group: Optional[re.Pattern[str]]) -> list[list[_Image]]:
-    """Images that must stay together: equal content, or equal group (the first parenthesis, else the whole match)."""
+def group_images(images: list[CheckedImage], group: Optional[re.Pattern[str]]) -> list[list[CheckedImage]]:
+    """Group images with equal content or equal group text (the first bracketed part, else the whole match)."""
     parent = list(range(len(images)))
 
     def root_of(index: int) -> int:
@@ -216,24 +222,26 @@ def _components(images: list[_Image], group: Optional[re.Pattern[str]]) -> list[
     return list(members.values())
 
 
-def _counts(images: list[_Image], classes: int) -> list[int]:
+def _counts(images: list[CheckedImage], classes: int) -> list[int]:
     found = Counter(image.label for image in images)
     return [found[index] for index in range(classes)]
 
 
-def _assign(components: list[list[_Image]], labels: list[str], config: SplitConfig) -> dict[str, list[_Image]]:
-    """Fill test, then val, to int(share x images) of every class; the rest trains.
+def assign_parts(
+    components: list[list[CheckedImage]], labels: list[str], config: SplitConfig
+) -> dict[str, list[CheckedImage]]:
+    """Fill test, then val, with int(share x images) of every class; the rest is for training.
 
-    Large components go first, since small ones still fit where they do not; a component goes where its classes lack
-    most, and only where all of its classes have room.
+    Large components come first, since small ones still fit later. A component goes to the first part in which all of
+    its classes have room.
     """
     total = _counts([p for c in components for p in c], len(labels))
-    # The smallest amount keeps 0.29 x 100 from being 28.999...
+    # 1e-9 corrects rounding: 0.29 x 100 is 28.999...
     room = {part: [int(n * getattr(config, part) + 1e-9) for n in total] for part in ("test", "val")}
-    parts: dict[str, list[_Image]] = {part: [] for part in PARTS}
+    parts: dict[str, list[CheckedImage]] = {part: [] for part in PARTS}
     waiting = []
 
-    def order(component: list[_Image]) -> tuple[int, str]:
+    def order(component: list[CheckedImage]) -> tuple[int, str]:
         text = f"{config.seed}\0{min(p.name for p in component)}"
         return -len(component), hashlib.sha256(text.encode()).hexdigest()
 
@@ -248,7 +256,7 @@ def _assign(components: list[list[_Image]], labels: list[str], config: SplitConf
         else:
             waiting.append(component)
     for index in range(len(labels)):
-        # Groups larger than the share fit nowhere; the smallest one then makes the class's validation part.
+        # If every group is larger than the share, the smallest one becomes the validation part of the class.
         if total[index] * config.val >= 1 and not any(p.label == index for p in parts["val"]):
             fitting = [c for c in waiting if any(p.label == index for p in c)]
             if len(fitting) > 1:
@@ -261,10 +269,15 @@ def _assign(components: list[list[_Image]], labels: list[str], config: SplitConf
         for part, words in (("train", "training"), ("val", "validation")):
             if not any(p.label == index for p in parts[part]):
                 groups = sum(any(p.label == index for p in c) for c in components)
-                kept = f" in {groups} groups that stay together" if groups < total[index] else ""
+                images = f"{total[index]} image{'' if total[index] == 1 else 's'}"
+                kept = (
+                    f" in {groups} group{'' if groups == 1 else 's'} that stay together"
+                    if groups < total[index]
+                    else ""
+                )
                 raise DataError(
-                    f"class {label!r} would get no {words} image: it has {total[index]}{kept}, "
-                    f"with val {config.val:g} and test {config.test:g}; "
-                    "add images or change --val and --test. Nothing was written."
+                    f"class {label!r} would get no {words} image: it has {images}{kept}, and the shares are "
+                    f"val {config.val:g} and test {config.test:g}; add images or change --val and --test. "
+                    "Nothing was written."
                 )
     return parts

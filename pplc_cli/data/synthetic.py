@@ -6,7 +6,7 @@ import numpy as np
 
 
 def random_images(batch: int, size: tuple[int, int]) -> np.ndarray:
-    """Normalised images of patches and some noise, float32 (batch, 3, height, width), the same each time."""
+    """Generate images of patches and noise, float32, (batch, 3, height, width), normalised; always the same."""
     rng = np.random.default_rng(0)
     patches = rng.standard_normal((batch, 3, 8, 8)).astype(np.float32)
     rows, columns = (np.arange(side) * 8 // side for side in size)

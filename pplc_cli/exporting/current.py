@@ -1,24 +1,29 @@
-"""Whether a run's exported folder is up to date."""
+"""Find a run's exported folder and check that it is up to date."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from pplc_cli.base.errors import PredictError
+from pplc_cli.base.files import quoted
 from pplc_cli.predict.exported_model import read_sidecar
 from pplc_cli.training.runs.checkpoint import load_info
 from pplc_cli.training.runs.run_folder import RunFolder
 
 
 def exported_folder(trained: RunFolder) -> Path:
-    """The exported model of a run.
+    """Find the exported folder of a run.
 
     Raises:
-        PredictError: there is none, or it was made from older weights than the run's best.
+        PredictError: the run is not exported, or its best weights are newer than the export.
     """
     folder = trained.exported
     if not folder.is_dir():
-        raise PredictError(f"{trained.folder} is not exported yet; run: pplc export --run {trained.folder}")
+        raise PredictError(
+            f"{trained.folder} is not exported yet; run: pplc export --run {quoted(str(trained.folder))}"
+        )
     if read_sidecar(folder).get("weights") != load_info(trained.best, "model")["sha256"]["model"]:
-        raise PredictError(f"{folder} is older than the run's best weights; run: pplc export --run {trained.folder}")
+        raise PredictError(
+            f"{folder} is older than the run's best weights; run: pplc export --run {quoted(str(trained.folder))}"
+        )
     return folder

@@ -1,9 +1,9 @@
-"""From a trained run to the folder that every engine loads, checked against the network it came from."""
+"""Export a trained run to a folder for every engine, and check it against the trained network."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Optional, Union
+from typing import Optional, Union
 
 import yaml
 
@@ -14,15 +14,15 @@ from pplc_cli.base.schema import did_you_mean
 from pplc_cli.config.sections import Config
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.exporting.formats import ENGINE_OF, FORMATS, ExportOptions, write_formats
-from pplc_cli.exporting.result import ExportResult
-from pplc_cli.exporting.verify import _Check, _check_images
+from pplc_cli.exporting.precisions import LOWER_PRECISIONS, lower_precisions
+from pplc_cli.exporting.result import Accuracy, ExportResult
+from pplc_cli.exporting.verify import compare_engines, load_check_images
 from pplc_cli.models.registry import find_network
 from pplc_cli.predict.exported_model import SIDECAR
 from pplc_cli.predict.inference_yml import at_size, build_inference_yml
 from pplc_cli.training.runs.checkpoint import load_network
 from pplc_cli.training.runs.run_folder import RunFolder
 
-LOWER_PRECISIONS = ("bfloat16", "int8")
 ANY = "any"
 
 
@@ -37,64 +37,64 @@ def export(
     size: Union[tuple[int, int], str, None] = None,
     simplify: bool = False,
 ) -> ExportResult:
-    """Write the inference model of a run's best weights, and run it beside them on validation images.
+    """Write the inference model of a run's best weights, and compare it with the trained network on validation images.
 
     Args:
-        run: what to export.
-        config: its configuration; ``export`` has the tolerance, the number of images and what accuracy may be lost.
+        run: the run to export.
+        config: its configuration; the ``export`` section has the tolerance, the number of images and the accuracy that
+            a lower precision may lose.
         output: the folder to write; default ``inference_model`` in the run.
         formats: some of paddle, onnx, openvino.
-        precisions: ``int8`` writes a file of its own; ``bfloat16`` is what engines make of float32. Either is measured.
-        batch: how many images run together, always; None: any number.
-        size: height and width instead of the evaluation's; ``any``: the files take every size, the preprocessing
-            stays the evaluation's.
-        simplify: fold batch norm and factors into the weights.
+        precisions: ``int8`` adds files; for ``bfloat16`` engines convert float32 themselves. Both are measured.
+        batch: fixed batch size; None: variable.
+        size: height and width, in place of the evaluation's; ``any``: the network accepts every size, and the
+            preprocessing stays that of the evaluation.
+        simplify: fold batch norm and scales into the weights.
 
     Raises:
-        ExportError: the preprocessing has no form in PaddleX, an engine disagrees, or a precision costs too much.
-        PplcError: a package is not installed. Nothing is written then, as with an ExportError.
+        ExportError: the preprocessing cannot be expressed in PaddleX, an engine differs from the trained network, or a
+            precision loses too much accuracy. Nothing is written.
+        PplcError: a package is not installed. Nothing is written.
     """
     formats = _known(formats, FORMATS, "a format")
     precisions = _known(precisions, LOWER_PRECISIONS, "a precision")
     paddle = load_paddle(config.train.threads)
     network, info = load_network(run.best)
-    spec = find_network(info["network"])
-    labels = info["labels"]
+    spec, labels = find_network(info["network"]), info["labels"]
     transforms = at_size(config.eval.transforms, size) if isinstance(size, tuple) else config.eval.transforms
     pipeline = Pipeline(transforms, training=False)
-    form = ExportOptions(None if size == ANY else pipeline.size, batch, simplify)
-    images = _check_images(config, labels, pipeline)
+    options = ExportOptions(None if size == ANY else pipeline.size, batch, simplify)
+    images = load_check_images(config, labels, pipeline)
     try:
         with paddle.no_grad():
             expected = paddle.nn.functional.softmax(network(paddle.to_tensor(images)), axis=1).numpy()
     except (RuntimeError, ValueError) as error:
         height, width = pipeline.size
         raise ExportError(
-            f"{spec.name} does not take images of {height} x {width}: {one_line(error, stack=True)}"
-        ) from None
+            f"{spec.name} does not accept images of {height} x {width}: {one_line(error, stack=True)}"
+        ) from error
     name = config.export.model_name or spec.paddlex or spec.name
     description = build_inference_yml(name, labels, transforms, pipeline.size, batch)
     folder = user_path(output) if output else run.exported
     if folder.exists() and any(folder.iterdir()) and not (folder / "inference.yml").exists():
         raise ExportError(f"{folder} holds other files; name an empty or new folder")
-    done = ExportResult(folder, name, {}, len(images), spec.paddlex is not None or name != spec.name, formats)
+
     with atomic_directory(folder) as temporary:
-        graph = write_formats(network, form, formats, temporary, graph="int8" in precisions)
+        graph = write_formats(network, options, formats, temporary, graph="int8" in precisions)
         write_text(temporary / "inference.yml", yaml.safe_dump(description, allow_unicode=True, sort_keys=False))
-        check = _Check(temporary, config, form)
-        engines = [check.open(ENGINE_OF[format_name]) for format_name in formats]
-        engines += check.open_all("float32", ["pplc"])  # which reads Paddle's format
-        for engine in engines:
-            done.differences[engine.name] = check.compare(engine, images, expected)
+        differences = compare_engines(temporary, config, formats, images, expected)
+        accuracies: tuple[Accuracy, ...] = ()
+        measured = ""
         if precisions:
-            done = check.lower(done, graph, precisions, labels, pipeline)
-        recorded: dict[str, Any] = {e: {"float32": {"difference": d}} for e, d in done.differences.items()}
-        for one in done.accuracies:
-            recorded.setdefault(one.engine, {})[one.precision] = {"top1": one.top1, "float32_top1": one.before}
-        sidecar = {"network": spec.name, "weights": info["sha256"]["model"], "difference": done.difference}
-        facts = {"images": len(images), "batch": batch, "size": form.size, "simplified": simplify, "engines": recorded}
-        write_json(temporary / SIDECAR, {**sidecar, **facts, "measured_on": done.measured or None})
-    return done
+            accuracies, measured = lower_precisions(
+                temporary, config, precisions, graph, labels, pipeline, reference=ENGINE_OF[formats[0]], batch=batch
+            )
+        result = ExportResult(
+            folder, name, differences, len(images), spec.paddlex is not None or name != spec.name, formats,
+            accuracies, measured,
+        )  # fmt: skip
+        write_json(temporary / SIDECAR, result.sidecar(spec.name, info["sha256"]["model"], options))
+    return result
 
 
 def _known(names: Sequence[str], known: Sequence[str], what: str) -> tuple[str, ...]:

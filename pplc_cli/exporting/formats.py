@@ -1,4 +1,4 @@
-"""The files of an exported network: Paddle's, ONNX, OpenVINO's."""
+"""Write a network in the formats of Paddle, ONNX and OpenVINO."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pplc_cli.kernels.graph.graph import Graph
 from pplc_cli.kernels.graph.onnx_writer import to_onnx
 from pplc_cli.kernels.graph.paddle_reader import read_paddle
 from pplc_cli.kernels.graph.simplify import simplify
-from pplc_cli.models.static import _PADDLE_FILES, _save, save_graph
+from pplc_cli.models.static import PADDLE_FILES, save_graph, save_layer
 
-ENGINE_OF = {"paddle": "paddle", "onnx": "onnxruntime", "openvino": "openvino"}  # what checks each format
+ENGINE_OF = {"paddle": "paddle", "onnx": "onnxruntime", "openvino": "openvino"}  # that checks each format
 FORMATS = tuple(ENGINE_OF)
 
 
@@ -24,9 +24,9 @@ class ExportOptions:
     """How a network is written.
 
     Attributes:
-        size: height and width of the images; None: any.
-        batch: how many run together, always; None: any number.
-        simplify: with batch norm and factors folded into the weights.
+        size: height and width of the images; None: any size.
+        batch: fixed batch size; None: variable.
+        simplify: fold batch norm and scales into the weights.
     """
 
     size: Optional[tuple[int, int]]
@@ -35,43 +35,48 @@ class ExportOptions:
 
 
 def write_formats(
-    network: Any, form: ExportOptions, formats: Sequence[str], folder: Path, *, graph: bool = False
+    network: Any, options: ExportOptions, formats: Sequence[str], folder: Path, *, graph: bool = False
 ) -> Any:
-    """Write a network, in evaluation mode, in every named format.
+    """Write a network in several formats, with a softmax at its end.
 
     Args:
-        network: of Paddle; softmax is added to it.
-        form: how.
+        network: a :class:`paddle.nn.Layer` in evaluation mode.
+        options: how to write it.
         formats: some of :data:`FORMATS`.
-        folder: where to.
-        graph: return the network as a :class:`Graph`, simplified, else None.
+        folder: where to write.
+        graph: whether to return the network as a simplified :class:`Graph`.
+
+    Returns:
+        The graph, or None.
 
     Raises:
-        ExportError: the network has operations that only Paddle's format has.
+        ExportError: the network has operations that only Paddle's format can express.
         PplcError: a package is not installed.
     """
     paddle = load_paddle()
-    save_graph(paddle, network, form.size, folder, batch=form.batch)
-    if not (graph or form.simplify or set(formats) - {"paddle"}):
+    save_graph(paddle, network, options.size, folder, batch=options.batch)
+    if not (graph or options.simplify or set(formats) - {"paddle"}):
         return None
     try:
         plain = read_paddle(folder)
     except ModelError as error:
         reason = str(error).partition(": ")[2]
-        raise ExportError(f"only Paddle's format, not simplified, can hold this network: it {reason}") from None
+        raise ExportError(
+            f"this network can be exported only in Paddle's format and without --simplify: it {reason}"
+        ) from error
     simple = simplify(plain)
-    chosen = simple if form.simplify else plain
+    chosen = simple if options.simplify else plain
     if "paddle" not in formats:
-        for name in _PADDLE_FILES:
+        for name in PADDLE_FILES:
             (folder / name).unlink()
-    elif form.simplify:
+    elif options.simplify:
         from pplc_cli.exporting.graph_network import GraphNetwork
 
-        _save(paddle, GraphNetwork(simple), form.size, folder, form.batch)
+        save_layer(paddle, GraphNetwork(simple), options.size, folder, options.batch)
     if "onnx" in formats:
-        (folder / "inference.onnx").write_bytes(to_onnx(chosen, batch=form.batch))
+        (folder / "inference.onnx").write_bytes(to_onnx(chosen, batch=options.batch))
     if "openvino" in formats:
-        _write_openvino(chosen, folder, form.batch)
+        _write_openvino(chosen, folder, options.batch)
     return simple if graph else None
 
 
@@ -82,6 +87,6 @@ def _write_openvino(graph: Graph, folder: Path, batch: Optional[int]) -> None:
         raise PplcError(
             "writing OpenVINO's format needs openvino; install it with: pip install 'pplc[openvino]'"
         ) from None
-    # Not openvino.convert_model, which reports its use to a server.
+    # openvino.convert_model would report its use to a server.
     model = openvino.Core().read_model(to_onnx(graph, batch=batch))
     openvino.save_model(model, folder / "inference.xml", compress_to_fp16=False)

@@ -1,4 +1,4 @@
-"""A network of Paddle from an exported graph: the way back, for graphs that were changed on the way."""
+"""Build a Paddle network from a graph, to save a simplified graph in Paddle's format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class GraphNetwork(paddle.nn.Layer):
                 self.add_parameter(f"{name}_{index}", parameter)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """(N, 3, H, W) to the graph's output."""
+        """Map images (N, 3, H, W) to the graph's output."""
         values = {self.graph.input: x}
         for index, node in enumerate(self.graph.nodes):
             if node.kind == "slice":
@@ -34,7 +34,7 @@ class GraphNetwork(paddle.nn.Layer):
         return values[self.graph.output]
 
     def _split(self, source: str, values: dict[str, Any]) -> None:
-        """All slices of a value at once: together they are the whole of it."""
+        """Compute all slices of a value at once; together they cover it."""
         slices = [node for node in self.graph.nodes if node.kind == "slice" and node.inputs == [source]]
         if slices[0].output not in values:
             sections = [node.options["stop"] - node.options["start"] for node in slices]
@@ -63,7 +63,7 @@ def _activation(x: Any, function: str) -> Any:
 
 def _pool(
     x: Any, largest: bool, kernel: Any, stride: Any, padding: Any, ceil: bool, count_padding: bool
-) -> Any:  # Paddle pads both sides alike
+) -> Any:  # Paddle pads both sides equally
     window = [list(kernel), list(stride), list(padding[:2])]
     if largest:
         return functional.max_pool2d(x, *window, ceil_mode=ceil)

@@ -1,95 +1,42 @@
-"""int8: from the activations of some images to a network of 8 bits; and what lower precisions cost in accuracy."""
+"""Quantize a network to int8, with activation ranges calibrated on images."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import logging
 import platform
+import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
 
-from pplc_cli.base.errors import ExportError, ModelError, PplcError
+from pplc_cli.base.errors import ModelError, PplcError
 from pplc_cli.base.hardware import cpu_flags
-from pplc_cli.data.lists import Sample, read_part, spread
-from pplc_cli.data.loader import Loader
-from pplc_cli.data.settings import DataConfig
 from pplc_cli.kernels.graph.graph import Graph
 from pplc_cli.kernels.graph.onnx_writer import to_onnx
 from pplc_cli.kernels.graph.paddle_reader import read_paddle
 from pplc_cli.kernels.graph.simplify import simplify
-from pplc_cli.predict.engines.base import Engine
-
-INT8_FILE = "inference_int8.onnx"
-CALIBRATION_BATCH = 8
-
-
-@dataclasses.dataclass(frozen=True)
-class Accuracy:
-    """Top-1 of one engine and precision.
-
-    Attributes:
-        engine, precision: which.
-        top1: share of right answers.
-        before: that of float32 on the same images.
-    """
-
-    engine: str
-    precision: str
-    top1: float
-    before: float
-
-    @property
-    def loss(self) -> float:
-        """What the precision costs; below 0 where it gains."""
-        return self.before - self.top1
-
-
-def choose_images(data: DataConfig, labels: Sequence[str], calibrate: int) -> tuple[list[Sample], list[Sample], str]:
-    """Images to calibrate with, others to measure on, and the list that these are.
-
-    What is measured, the test list or else the validation list, must not be what the ranges were fitted to. So they are
-    fitted to training images, of which there are the most, spread over their list.
-
-    Raises:
-        ExportError: the lists are not there.
-    """
-    measured = next(((part, s) for part in ("test", "val") if (s := _read(data, part, labels))), None)
-    others = next((s for part in ("train", "val") if (s := _read(data, part, labels))), None)
-    if measured is None or others is None or others == measured[1]:
-        raise ExportError(
-            f"{data.dir}: has no images to measure a lower precision on; expected a training list and a test or "
-            "validation list: pplc split"
-        )
-    return spread(others, calibrate), measured[1], measured[0]
-
-
-def _read(data: DataConfig, part: str, labels: Sequence[str]) -> list[Sample]:
-    try:
-        return read_part(data, part, labels) or []
-    except PplcError:
-        return []
 
 
 def quantize(graph: Graph, batches: Iterable[np.ndarray], target: Path, *, batch: Optional[int] = None) -> None:
-    """Write an int8 network as ONNX, in the form that ONNX Runtime and OpenVINO run (QDQ).
+    """Write an int8 network as ONNX in QDQ form, which ONNX Runtime and OpenVINO run.
 
-    Pointwise convolutions and the classifier are quantised: weights by channel, activations by value, each to the mean
-    of the batches' least and largest numbers, which one outlier moves little: on photographs this halves the error of
-    taking the extremes. float32 stay the first convolution, whose error everything inherits; depthwise ones, which are
-    no faster in int8; and squeeze-and-excitation, whose error multiplies whole channels and whose work is nothing.
+    Pointwise convolutions and the classifier are quantized: weights per channel, activations per tensor. A tensor's
+    range is the mean over batches of its minimum and maximum, which one outlier changes little; on photographs this
+    halves the error of the overall minimum and maximum. Three kinds of layers stay float32: the first convolution,
+    since its error affects all layers; depthwise convolutions, which are no faster in int8; and
+    squeeze-and-excitation, whose errors scale whole channels and whose cost is negligible.
 
     Args:
-        graph: simplified.
-        batches: what to calibrate with, float32 (N, 3, H, W).
-        target: the ``.onnx`` file.
-        batch: how many images it takes, always; None: any number.
+        graph: the network, simplified.
+        batches: calibration images, float32 (N, 3, H, W).
+        target: the ``.onnx`` file to write.
+        batch: fixed batch size; None: variable.
 
     Raises:
         PplcError: onnxruntime or onnx is not installed.
@@ -137,27 +84,27 @@ def quantize(graph: Graph, batches: Iterable[np.ndarray], target: Path, *, batch
 
 
 def _first_and_grouped(graph: Graph) -> Iterator[str]:
-    """Outputs of the convolutions that read the images, and of depthwise and other grouped ones."""
+    """Outputs of the first convolutions and of grouped ones, such as depthwise convolutions."""
     for node in graph.nodes:
         if node.kind == "conv" and (node.inputs == [graph.input] or node.options["groups"] > 1):
             yield node.output
 
 
 def _excitations(graph: Graph) -> Iterator[str]:
-    """Outputs of the convolutions between a mean over the image and the product with its channels."""
-    makers = {node.output: node for node in graph.nodes}
+    """Outputs of the convolutions of squeeze-and-excitation: those between a global mean and a product of channels."""
+    producers = {node.output: node for node in graph.nodes}
     for product in graph.nodes:
         found: list[str] = []
-        node = makers.get(product.inputs[1]) if product.kind == "multiply" else None
+        node = producers.get(product.inputs[1]) if product.kind == "multiply" else None
         while node is not None and node.kind in ("conv", "activation"):
             found += [node.output] * (node.kind == "conv")
-            node = makers.get(node.inputs[0])
+            node = producers.get(node.inputs[0])
         if node is not None and node.kind == "mean":
             yield from found
 
 
 def _saturates() -> bool:
-    """Whether products of 8 bits overflow 16 here: an x86 CPU without VNNI; weights get 7 bits then."""
+    """Whether sums of 8-bit products can overflow 16 bits: on x86 CPUs without VNNI. Weights then get 7 bits."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return False
     return not any("vnni" in flag for flag in cpu_flags())
@@ -165,7 +112,11 @@ def _saturates() -> bool:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Without the package's remarks, which are for those who write programs with it."""
+    """Hide the messages of onnxruntime and onnx, except with ``--verbose``, which sets the level of the root logger."""
+    if logging.getLogger().isEnabledFor(logging.INFO):
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+        return
     level = logging.root.manager.disable
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -177,11 +128,11 @@ def _silent() -> Iterator[None]:
 
 
 def write_pplc_ranges(folder: Path, images: Iterable[np.ndarray]) -> None:
-    """Write what pplc's own kernels need for int8, where they run here and know the network of Paddle's files.
+    """Write the activation ranges for pplc's own int8 kernels, if they support this CPU and the network.
 
     Args:
-        folder: an exported one.
-        images: what to calibrate with, float32 (3, H, W).
+        folder: an exported folder; without Paddle's format nothing is written.
+        images: calibration images, float32 (3, H, W).
     """
     from pplc_cli.kernels import unsupported
 
@@ -194,12 +145,3 @@ def write_pplc_ranges(folder: Path, images: Iterable[np.ndarray]) -> None:
         graph = simplify(read_paddle(folder))
         if graph.size is not None:
             write_activation_ranges(folder, measure_activation_ranges(graph, images))
-
-
-def measure(engines: Sequence[Engine], loader: Loader) -> list[float]:
-    """Top-1 of several engines on the same images, each of which is decoded once."""
-    right = [0] * len(engines)
-    for batch in loader.epoch():
-        for number, engine in enumerate(engines):
-            right[number] += int((engine.run(batch.images).argmax(1) == batch.labels).sum())
-    return [count / len(loader.samples) for count in right]

@@ -1,28 +1,48 @@
-"""The result of an export."""
+"""The result of an export, and the record of it that ``pplc.json`` keeps."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
-from pplc_cli.exporting.quantize import (
-    Accuracy,
-)
+from pplc_cli.exporting.formats import ExportOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+    """Top-1 of one engine and precision.
+
+    Attributes:
+        engine, precision: what was measured.
+        top1: share of correct predictions.
+        before: top-1 of float32 on the same images.
+    """
+
+    engine: str
+    precision: str
+    top1: float
+    before: float
+
+    @property
+    def loss(self) -> float:
+        """Top-1 lost to the lower precision; negative if it gained."""
+        return self.before - self.top1
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportResult:
-    """What :func:`export` wrote.
+    """The exported folder, and how it compares with the trained network.
 
     Attributes:
-        folder: what it wrote: inference.yml, pplc.json, and a file or two each format.
-        model_name: what to call it in ``paddlex.create_model``.
-        differences: of each engine, the largest difference of a probability between it and the trained network.
-        images: how many images that was measured on.
-        in_paddlex: whether PaddleX has a network of that name; it loads no others, but looks at nothing else.
+        folder: holds inference.yml, pplc.json, and one or two files per format.
+        model_name: name to pass to ``paddlex.create_model``.
+        differences: for each engine, the largest difference in probability from the trained network.
+        images: number of images compared.
+        in_paddlex: whether PaddleX knows the name; PaddleX checks nothing else, but refuses unknown names.
         formats: some of paddle, onnx, openvino.
-        accuracies: what lower precisions cost, where they were asked for.
-        measured: the images of that, as in "the 47 images of the test list".
+        accuracies: top-1 of the lower precisions, if any were requested.
+        measured: the images of ``accuracies``, as in "the 47 images of the test list".
     """
 
     folder: Path
@@ -36,5 +56,28 @@ class ExportResult:
 
     @property
     def difference(self) -> float:
-        """The largest of all engines."""
+        """The largest difference of all engines."""
         return max(self.differences.values())
+
+    def sidecar(self, network: str, weights: str, options: ExportOptions) -> dict[str, Any]:
+        """Build the content of ``pplc.json``.
+
+        Args:
+            network: the network's name.
+            weights: SHA-256 of the run's best weights.
+            options: how the network was written.
+        """
+        engines: dict[str, Any] = {name: {"float32": {"difference": d}} for name, d in self.differences.items()}
+        for one in self.accuracies:
+            engines.setdefault(one.engine, {})[one.precision] = {"top1": one.top1, "float32_top1": one.before}
+        return {
+            "network": network,
+            "weights": weights,
+            "difference": self.difference,
+            "images": self.images,
+            "batch": options.batch,
+            "size": options.size,
+            "simplified": options.simplify,
+            "engines": engines,
+            "measured_on": self.measured or None,
+        }

@@ -1,1 +1,1 @@
-"""The zoo: one file a family, and the weights that fit them."""
+"""The model zoo: network families, one file each, and their weights."""

@@ -1,4 +1,4 @@
-"""The networks as a list to choose from."""
+"""The table of networks that ``pplc models`` prints."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from typing import Optional
 from pplc_cli.base.cache_dir import cache_folder
 from pplc_cli.models.published import PUBLISHED
 from pplc_cli.models.registry import find_network, network_names
-from pplc_cli.models.weights.official import official
+from pplc_cli.models.weights.official import official_file
 
-COUNTS = Path(__file__).with_name(
-    "counts.json"
-)  # written by scripts/count_networks.py; a test holds it to the networks
+# Written by scripts/count_networks.py; a test compares it with the networks.
+COUNTS = Path(__file__).with_name("counts.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,14 +22,14 @@ class CatalogEntry:
     """A network of the zoo, with 1000 classes.
 
     Attributes:
-        name: for ``model.name``.
-        params: parameters, as the source of the published figures counts them (see :mod:`pplc_cli.benchmark.macs`).
-        macs: multiply-adds for one image, counted likewise.
+        name: value for ``model.name``.
+        params: parameters, counted as the source of the published figures does (see :mod:`pplc_cli.benchmark.macs`).
+        macs: multiply-adds per image, counted likewise.
         memory: bytes that its operations read and write for one image of 224 x 224, float32.
-        top1: percent on ImageNet, published; None where nothing is.
-        source: of the published figures.
+        top1: published accuracy on ImageNet in percent; None if nothing is published.
+        source: source of the published figures.
         weights: kinds of official weights.
-        cached: whether some of them are in the cache.
+        cached: whether any of them is in the cache.
         paddlex: its name in PaddleX, or None.
     """
 
@@ -53,20 +52,20 @@ def list_networks(
     min_top1: Optional[float] = None,
     cached: bool = False,
 ) -> list[CatalogEntry]:
-    """The networks that meet all conditions.
+    """List the networks that meet all conditions.
 
     Args:
-        words: at least one is in the name, in any case; none: all.
-        max_params: millions.
-        max_macs: millions.
-        min_top1: percent; networks without a published accuracy are left out.
-        cached: only those with weights in the cache.
+        words: the name contains at least one of them, in upper or lower case; empty: all names.
+        max_params: most parameters, in millions.
+        max_macs: most multiply-adds, in millions.
+        min_top1: least accuracy in percent; excludes networks without a published accuracy.
+        cached: only networks with weights in the cache.
     """
     counts = json.loads(COUNTS.read_text(encoding="utf-8"))
     found = []
     for name in network_names():
         spec, published = find_network(name), PUBLISHED[name]
-        here = any((cache_folder() / official(spec, source)[0]).is_file() for source in spec.weights)
+        here = any((cache_folder() / official_file(spec, source)[0]).is_file() for source in spec.weights)
         known = (published.top1, published.source, list(spec.weights), here, spec.paddlex)
         found.append(CatalogEntry(name, counts[name]["params"], counts[name]["macs"], counts[name]["memory"], *known))
     return [

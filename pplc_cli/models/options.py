@@ -1,4 +1,4 @@
-"""Choices within a network's design, so that the papers' ablations can be run again."""
+"""The `model:` section of the configuration."""
 
 from __future__ import annotations
 
@@ -10,15 +10,28 @@ from pplc_cli.base.schema import option
 
 @dataclasses.dataclass(frozen=True)
 class ModelOptions:
-    """``model.options``; null is what the network is known for. Blocks of PP-LCNet are numbered from 1 to 13."""
+    """Changes to the design of PP-LCNet, as in the ablations of its paper; null keeps the published design."""
 
-    activation: Optional[str] = option(None, choices=("hardswish", "relu"))
-    se_blocks: Optional[list[int]] = option(None, at_least=1, at_most=13)
-    large_kernel_blocks: Optional[list[int]] = option(None, at_least=1, at_most=13)  # 5 x 5; the others 3 x 3
-    last_conv: Optional[bool] = option(None)  # the 1280 channels before the classifier
-    last_conv_bias: Optional[bool] = option(None)  # of that convolution; networks trained with timm have it
-    norm: Optional[str] = option(None, choices=("batch", "group"))
-    dilated_stem: Optional[bool] = option(None)
+    activation: Optional[str] = option(
+        None, choices=("hardswish", "relu"), help="Activation function; null: `hardswish`."
+    )
+    se_blocks: Optional[list[int]] = option(
+        None, at_least=1, at_most=13, help="Numbers of the blocks with squeeze-and-excitation; null: [12, 13]."
+    )
+    large_kernel_blocks: Optional[list[int]] = option(
+        None,
+        at_least=1,
+        at_most=13,
+        help="Numbers of the blocks with 5 x 5 instead of 3 x 3 kernels; null: [7, 8, 9, 10, 11, 12, 13].",
+    )
+    last_conv: Optional[bool] = option(
+        None, help="Whether a convolution widens the features to 1280 channels before the classifier; null: true."
+    )
+    last_conv_bias: Optional[bool] = option(
+        None, help="Whether that convolution has a bias, as in timm's networks; null: false."
+    )
+    norm: Optional[str] = option(None, choices=("batch", "group"), help="Normalization layers; null: `batch`.")
+    dilated_stem: Optional[bool] = option(None, help="Whether the first convolution is dilated; null: false.")
 
 
 AS_KNOWN = ModelOptions()
@@ -26,9 +39,16 @@ AS_KNOWN = ModelOptions()
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The network and the weights that it starts from: auto, none, imagenet, imagenet_ssld, builtin, or a file."""
+    """The network, and the weights from which training starts."""
 
-    name: str = option("PPLCNet_x1_0")
-    pretrained: str = option("auto")  # auto: the best official ones that can be had, else the built-in ones
-    dropout: Optional[float] = option(None, at_least=0, below=1)  # null: what the network is known for
+    name: str = option("PPLCNet_x1_0", help="Name of the network; `pplc models` lists them.")
+    pretrained: str = option(
+        "auto",
+        help="Starting weights: `imagenet` or `imagenet_ssld` (official, downloaded once), `builtin` (in the package), "
+        "a file or the `best_model` folder of a run, `none` (random), or `auto`: the best official ones, or the "
+        "built-in ones if those cannot be had.",
+    )
+    dropout: Optional[float] = option(
+        None, at_least=0, below=1, help="Dropout rate before the classifier; null: the published rate of the network."
+    )
     options: ModelOptions = option(ModelOptions())

@@ -1,4 +1,4 @@
-"""What others publish of the networks, with the digits they give; facts to hold ours to and to choose by."""
+"""Published figures of the networks, as printed in their sources: for tests and for the table of networks."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import NamedTuple, Optional
 
 
 class Published(NamedTuple):
-    """Figures of a network with 1000 classes, at 224 x 224 where the source does not say otherwise.
+    """Figures of a network with 1000 classes, at 224 x 224 unless the source states another size.
 
     Attributes:
-        params: millions, as printed; None where nothing is published.
-        macs: multiply-adds with their unit, M or G, as printed.
-        top1: percent on ImageNet's validation set.
-        source: where they stand.
-        rule: how the source counts, see :mod:`pplc_cli.benchmark.macs`.
+        params: parameters in millions, as printed; None if not published.
+        macs: multiply-adds with their unit, M or G, as printed; None if not published.
+        top1: accuracy on ImageNet's validation set in percent; None if not published.
+        source: where the figures were published.
+        rule: the counting rule of the source, see :mod:`pplc_cli.benchmark.macs`.
     """
 
     params: Optional[str]

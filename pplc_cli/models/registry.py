@@ -1,4 +1,4 @@
-"""Names of networks, and who builds them; nothing here loads Paddle before a network is built."""
+"""Find a network by name and build it. Paddle loads only when a network is built."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class NetworkSpec:
     """A network of the zoo.
 
     Attributes:
-        name: its name in PaddleClas, which is ours; SqueezeNext, which PaddleClas has not, is named alike.
+        name: its name in PaddleClas; names of networks that PaddleClas lacks follow the same pattern.
         family: the module that builds it.
-        paddlex: its name in PaddleX 3, under which it is exported; None where PaddleX has no such network.
-        weights: ``imagenet`` or ``imagenet_ssld`` to the official address.
+        paddlex: its name in PaddleX 3 and in exports; None if PaddleX lacks the network.
+        weights: maps ``imagenet`` and ``imagenet_ssld`` to the official address.
         classifier: the layer that depends on the number of classes.
-        pretrained: the weights that the name itself asks for (PaddleX 2's PPLCNet_ssld).
-        normalization: mean and deviation of the images that its published weights were trained with.
+        pretrained: the weights that the name itself implies (PPLCNet_ssld of PaddleX 2).
+        normalization: mean and standard deviation with which the images of its published weights were normalised.
     """
 
     name: str
@@ -43,7 +43,7 @@ class NetworkSpec:
 
     @property
     def published(self) -> Published:
-        """What others say of it."""
+        """The published figures."""
         return PUBLISHED[self.name]
 
 
@@ -92,7 +92,7 @@ _ALL = [
 _NETWORKS = {spec.name: spec for spec in _ALL}
 _ALIASES = {
     **{spec.paddlex: spec for spec in _ALL if spec.paddlex is not None},
-    # As SqueezeNext's authors call their folders.
+    # The folder names of SqueezeNext's authors.
     **{
         f"{width}-SqNxt-{kind}": _NETWORKS[f"SqueezeNext_{width.replace('.', '_')}_{kind}"]
         for width in ("1.0", "1.5", "2.0")
@@ -104,15 +104,15 @@ _ALIASES = {
 
 
 def network_names() -> list[str]:
-    """The zoo: families in the order of their papers, each in order of size."""
+    """All names: families in the order of their papers, each in order of size."""
     return list(_NETWORKS)
 
 
 def find_network(name: str) -> NetworkSpec:
-    """A network by PaddleClas's, PaddleX 3's or PaddleX 2's name, or by that of its authors.
+    """Find a network by its name in PaddleClas, PaddleX 2 or 3, or its authors' code.
 
     Raises:
-        ModelError: there is none of that name; the text has the nearest one.
+        ModelError: the name is unknown; the message suggests the nearest one.
     """
     known = {**_NETWORKS, **_ALIASES}
     if name not in known:
@@ -124,19 +124,19 @@ def find_network(name: str) -> NetworkSpec:
 def build_network(
     name: str, num_classes: int, *, dropout: Optional[float] = None, options: ModelOptions = AS_KNOWN
 ) -> Any:
-    """A ``paddle.nn.Layer`` with random weights: images (N, 3, H, W) to logits (N, num_classes).
+    """Build a ``paddle.nn.Layer`` with random weights: images (N, 3, H, W) to logits (N, num_classes).
 
     Args:
-        name: as :func:`find_network` takes it.
-        num_classes: of the classifier.
-        dropout: before the classifier; None: what the network is known for.
-        options: choices within PP-LCNet.
+        name: a name that :func:`find_network` accepts.
+        num_classes: outputs of the classifier.
+        dropout: rate before the classifier; None: the network's published rate.
+        options: design choices of PP-LCNet.
 
     Raises:
-        ModelError: there is no such network, or it has no such options.
+        ModelError: the name is unknown, or the network does not support options.
     """
     spec = find_network(name)
     if spec.family != "pplcnet" and options != AS_KNOWN:
-        raise ModelError(f"model.options: {spec.name} has none; PP-LCNet has")
+        raise ModelError(f"model.options is supported by PP-LCNet only, not by {spec.name}")
     family = importlib.import_module(f"pplc_cli.models.families.{spec.family}")
     return family.build(spec.name, num_classes, dropout, options=options)

@@ -7,13 +7,24 @@ from typing import Any, Optional
 
 from pplc_cli.base.errors import ExportError
 
-_PADDLE_FILES = ("inference.json", "inference.pdiparams")
+PADDLE_FILES = ("inference.json", "inference.pdiparams")
 
 
 def save_graph(
     paddle: Any, network: Any, size: Optional[tuple[int, int]], folder: Path, *, batch: Optional[int] = None
 ) -> None:
-    """The network with softmax as Paddle's static graph, input ``x`` (N, 3, H, W)."""
+    """Save a network, with a softmax at its end, as Paddle's static graph with input ``x``, (N, 3, H, W).
+
+    Args:
+        paddle: the module.
+        network: a layer from images to logits.
+        size: height and width of the images; None: any size.
+        folder: where to write.
+        batch: fixed batch size; None: variable.
+
+    Raises:
+        ExportError: Paddle wrote other files than expected.
+    """
 
     class WithSoftmax(paddle.nn.Layer):
         def __init__(self) -> None:
@@ -23,13 +34,14 @@ def save_graph(
         def forward(self, x: Any) -> Any:
             return paddle.nn.functional.softmax(self.network(x), axis=1)
 
-    _save(paddle, WithSoftmax(), size, folder, batch)
+    save_layer(paddle, WithSoftmax(), size, folder, batch)
 
 
-def _save(paddle: Any, layer: Any, size: Optional[tuple[int, int]], folder: Path, batch: Optional[int]) -> None:
+def save_layer(paddle: Any, layer: Any, size: Optional[tuple[int, int]], folder: Path, batch: Optional[int]) -> None:
+    """Save a layer as it is; the arguments are those of :func:`save_graph`."""
     layer.eval()
     spec = paddle.static.InputSpec([batch, 3, *(size or (None, None))], "float32", name="x")
     paddle.jit.save(paddle.jit.to_static(layer, input_spec=[spec], full_graph=True), str(folder / "inference"))
-    missing = [n for n in _PADDLE_FILES if not (folder / n).is_file()]
+    missing = [name for name in PADDLE_FILES if not (folder / name).is_file()]
     if missing:
-        raise ExportError(f"Paddle wrote no {' and '.join(missing)} to {folder}; check that it is Paddle 3")
+        raise ExportError(f"Paddle did not write {' and '.join(missing)} to {folder}; Paddle 3 is required")

@@ -1,4 +1,4 @@
-"""Optimisers, learning rate schedules, and the moving average of weights."""
+"""Optimisers, learning rate schedules, gradient clipping, and the moving average of weights."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pplc_cli.config.sections import TrainConfig
 
 
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
-    """The rate at a step, from nothing but its number, so that a resumed run needs no scheduler's state.
+    """Return the learning rate of a step; it depends on the step alone, so a resumed run needs no scheduler state.
 
     Args:
         config: the recipe.
         step: 0-based, over all epochs.
-        steps_per_epoch: batches an epoch.
+        steps_per_epoch: batches per epoch.
     """
     warmup = round(config.warmup_epochs * steps_per_epoch)
     if step < warmup:
@@ -35,17 +35,17 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
 
 
 def build_optimizer(network: nn.Layer, config: TrainConfig, factors: Optional[Mapping[str, float]] = None) -> Any:
-    """The optimiser of a recipe; batch norm is not decayed.
+    """Build the optimiser of a recipe; batch norm has no weight decay.
 
     Args:
-        network: all that learns.
+        network: all layers that train.
         config: the recipe.
-        factors: of the learning rate, by parameter name; 1 where nothing is said.
+        factors: of the learning rate, by parameter name; 1 for all others.
     """
     factors = factors or {}
     norms = {id(p) for layer in network.sublayers() if isinstance(layer, nn.BatchNorm2D) for p in layer.parameters()}
     decayed = [p for p in network.parameters() if id(p) not in norms]
-    normal = [p for p in network.parameters() if id(p) in norms]
+    undecayed = [p for p in network.parameters() if id(p) in norms]
     common: dict[str, Any] = {"learning_rate": config.learning_rate}
     if config.optimizer == "adamw":
         names = {p.name for p in decayed}
@@ -59,12 +59,12 @@ def build_optimizer(network: nn.Layer, config: TrainConfig, factors: Optional[Ma
         )
     common["parameters"] = [
         {
-            "params": [p for p in each if factors.get(p.name, 1.0) == factor],
+            "params": [p for p in group if factors.get(p.name, 1.0) == factor],
             "weight_decay": paddle.regularizer.L2Decay(decay),
             "learning_rate": factor,
         }
-        for each, decay in ((decayed, config.weight_decay), (normal, 0.0))
-        for factor in sorted({factors.get(p.name, 1.0) for p in each})
+        for group, decay in ((decayed, config.weight_decay), (undecayed, 0.0))
+        for factor in sorted({factors.get(p.name, 1.0) for p in group})
     ]
     if config.optimizer == "momentum":
         return paddle.optimizer.Momentum(momentum=config.momentum, **common)
@@ -75,12 +75,12 @@ def build_optimizer(network: nn.Layer, config: TrainConfig, factors: Optional[Ma
 
 @paddle.no_grad()
 def clip_gradients(network: nn.Layer, limit: float) -> None:
-    """Shorten the gradients of all that learns together to a norm of at most ``limit``.
+    """Scale the gradients of all parameters together to a norm of at most ``limit``.
 
-    An optimiser of Paddle's would do it for each of its groups of parameters alone.
+    Paddle's optimisers would clip each group of parameters by itself.
     """
     gradients = [p.grad for p in network.parameters() if p.grad is not None and not p.stop_gradient]
-    # A product with itself, in MKL; Paddle's norm takes 50 times as long on a CPU.
+    # Each gradient's product with itself runs in MKL; Paddle's norm takes 50 times as long on a CPU.
     norm = math.sqrt(sum(float(paddle.matmul(flat, flat)) for flat in (each.flatten() for each in gradients)))
     if norm > limit:
         for each in gradients:
@@ -88,9 +88,9 @@ def clip_gradients(network: nn.Layer, limit: float) -> None:
 
 
 def optimizer_arrays(optimizer: Any, network: nn.Layer) -> dict[str, np.ndarray]:
-    """The optimiser's state as ``structured parameter name/state name`` to array.
+    """The optimiser's state as arrays, by ``structured parameter name/state name``.
 
-    Paddle keys it by names that count every parameter the process ever made, which another process may count otherwise.
+    Paddle's own keys number all parameters that the process has created, so they differ between processes.
     """
     names = {p.name: key for key, p in network.named_parameters()}
     arrays = {}
@@ -102,7 +102,7 @@ def optimizer_arrays(optimizer: Any, network: nn.Layer) -> dict[str, np.ndarray]
 
 
 def restore_optimizer(optimizer: Any, network: nn.Layer, arrays: dict[str, np.ndarray]) -> None:
-    """Give an optimiser the state that :func:`optimizer_arrays` took."""
+    """Load a state that :func:`optimizer_arrays` returned into an optimiser."""
     names = {key: p.name for key, p in network.named_parameters()}
     state = {}
     for key, value in arrays.items():
@@ -112,11 +112,11 @@ def restore_optimizer(optimizer: Any, network: nn.Layer, arrays: dict[str, np.nd
 
 
 class MovingAverage:
-    """Exponential moving average of parameters and buffers, young at first so that it forgets the start.
+    """Exponential moving average of parameters and buffers, with a smaller decay in the first steps.
 
     Attributes:
         decay: the share of the old value that each step keeps.
-        values: structured name to tensor.
+        values: tensors by structured name.
     """
 
     def __init__(self, network: nn.Layer, decay: float) -> None:
@@ -125,15 +125,15 @@ class MovingAverage:
 
     @paddle.no_grad()
     def update(self, network: nn.Layer, step: int) -> None:
-        """Take in the weights after a 0-based step."""
+        """Include the weights after a 0-based step."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for key, value in network.state_dict().items():
-            # In this form what does not change, as frozen stages, keeps its bits.
+            # In this form, weights that do not change, as in frozen stages, keep their bits.
             self.values[key] = value + decay * (self.values[key] - value)
 
     @contextlib.contextmanager
     def applied(self, network: nn.Layer) -> Iterator[None]:
-        """The network with the averaged weights, for the time of the block."""
+        """Give the network the averaged weights for the time of the block."""
         state = network.state_dict()
         own = {key: value.clone() for key, value in state.items()}
         for key, value in state.items():

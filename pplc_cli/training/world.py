@@ -1,7 +1,7 @@
-"""Several processes, on one machine or more, training one network: what they tell each other.
+"""Communication between the processes, on one machine or several, that train one network.
 
-Started by Paddle's launcher (see :mod:`pplc_cli.training.launch.launcher`), which says in the environment who is who.
-Between CPUs the messages go over gloo, between GPUs over NCCL.
+Paddle's launcher starts them (see :mod:`pplc_cli.training.launch.launcher`) and numbers them in environment variables.
+CPUs communicate over gloo, GPUs over NCCL.
 """
 
 from __future__ import annotations
@@ -16,38 +16,40 @@ import numpy as np
 
 from pplc_cli.base.errors import TrainError, one_line
 from pplc_cli.base.hardware import WORKER
+from pplc_cli.base.paddle import load_paddle
+from pplc_cli.config.sections import TrainConfig
 
 
 class LostContact(TrainError):
-    """Another process is gone. It knows why; this one does not."""
+    """Another process has ended; the reason is in its own error."""
 
 
 class World:
-    """The processes that train together; this one is alone.
+    """The processes that train together; in this class, a single one.
 
     Attributes:
-        rank: this process's number; number 0 writes the run's folder and speaks to the user.
-        size: how many there are.
+        rank: this process's number; number 0 writes the run's folder and reports to the user.
+        size: number of processes.
     """
 
     rank, size = 0, 1
 
     def all_reduce(self, values: np.ndarray) -> np.ndarray:
-        """Add a float64 array up over all processes."""
+        """Return the sum of a float64 array over all processes."""
         return values
 
     def broadcast_object(self, value: Any) -> Any:
-        """Process 0's value, anything JSON can hold, in every process."""
+        """Return process 0's value, which must fit into JSON."""
         return value
 
     def broadcast(self, tensors: Iterable[Any]) -> None:
-        """Give every process the numbers of process 0's tensors."""
+        """Overwrite the tensors with those of process 0."""
 
     def all_reduce_mean(self, tensors: Sequence[Any]) -> None:
-        """Give every process the mean of all processes' tensors."""
+        """Replace the tensors by their mean over all processes."""
 
     def all_reduce_gradients(self, parameters: Iterable[Any]) -> None:
-        """Add the parameters' gradients up over all processes."""
+        """Replace the parameters' gradients by their sum over all processes."""
 
 
 class _Group(World):
@@ -86,15 +88,15 @@ class _Group(World):
             gradient.copy_(total, False)
 
     def _sums(self, tensors: Sequence[Any], dtype: str) -> list[Any]:
-        """Each tensor added up over all processes."""
-        # One message instead of a hundred: between processes of one machine each costs about a millisecond.
+        """Return the sum of each tensor over all processes."""
+        # One message instead of a hundred: each costs about a millisecond, even on one machine.
         flat = self._paddle.concat([tensor.reshape([-1]).astype(dtype) for tensor in tensors])
         self._add(flat)
         parts = self._paddle.split(flat, [int(tensor.size) for tensor in tensors])
         return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors)]
 
     def _add(self, tensor: Any) -> None:
-        """Add a tensor up over all processes, in place."""
+        """Replace a tensor by its sum over all processes."""
         with _in_contact():
             self._distributed.all_reduce(tensor)
 
@@ -103,9 +105,9 @@ class _Group(World):
 def _in_contact() -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # gloo and NCCL have their own kinds
+    except Exception as error:  # gloo and NCCL raise errors of their own
         raise LostContact(
-            f"another training process cannot be reached any more: {one_line(error, stack=True)}"
+            f"the connection to another training process is lost: {one_line(error, stack=True)}"
         ) from None
 
 
@@ -115,15 +117,15 @@ def is_worker() -> bool:
 
 
 def is_main_process() -> bool:
-    """Whether this process is number 0, which it knows before it has joined the others."""
+    """Whether this process is number 0; known before it is connected to the others."""
     return not is_worker() or os.environ.get("PADDLE_TRAINER_ID") == "0"
 
 
 def set_device(device: str) -> None:
-    """Compute where ``train.device`` says: ``cpu``, ``auto``, ``gpu:0``, or ``gpu:0,1``, of which each worker has one.
+    """Select the device of ``train.device``: ``cpu``, ``auto``, ``gpu:0``, or ``gpu:0,1`` with one GPU per worker.
 
     Raises:
-        TrainError: this Paddle or this machine has no such device.
+        TrainError: the machine has no such device, or the installed Paddle does not support it.
     """
     import paddle
 
@@ -134,24 +136,26 @@ def set_device(device: str) -> None:
         paddle.set_device("cpu")
         return
     if not count:
-        what = "no GPU was found" if paddle.is_compiled_with_cuda() else "this PaddlePaddle is the CPU one"
+        what = "no GPU was found" if paddle.is_compiled_with_cuda() else "the installed PaddlePaddle is for CPUs only"
         raise TrainError(f"train.device: {device}: {what}; set train.device: cpu, or install paddlepaddle-gpu")
-    # Paddle's launcher shows each worker its own GPU alone, as number 0.
+    # Paddle's launcher shows each worker only its own GPU, as number 0.
     number = 0 if is_worker() else int(device.partition(":")[2].split(",")[0])
     if number >= count:
         raise TrainError(f"train.device: {device}: there are {count} GPUs, numbered from 0")
     paddle.set_device(f"gpu:{number}")
 
 
-def init_world() -> World:
-    """Meet the other processes, where there are any.
+def init_world(config: TrainConfig) -> World:
+    """Load Paddle, set its threads and device, and connect to the other processes, if there are any.
 
     Raises:
-        TrainError: they cannot be reached.
+        TrainError: the device does not exist, or the processes cannot be reached.
     """
+    load_paddle(config.threads)
+    set_device(config.device)
     if not is_worker():
         return World()
     try:
         return _Group()
-    except Exception as error:  # whatever sockets and stores may raise
-        raise TrainError(f"the other processes cannot be reached: {one_line(error)}") from None
+    except Exception as error:  # sockets and stores raise errors of many kinds
+        raise TrainError(f"the other training processes cannot be reached: {one_line(error)}") from None

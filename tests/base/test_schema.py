@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pplc_cli.base.schema import did_you_mean, option, read
+from pplc_cli.base.schema import describe, did_you_mean, option, read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Outer:
 
 
 def faults_of(raw: Any) -> list[str]:
-    """The faults; where there are none, an instance came."""
+    """Return the faults; check that read() gives an instance exactly if there is none."""
     faults: list[str] = []
     result = read(Outer, raw, "", faults)
     assert (result is None) == bool(faults)
@@ -40,7 +40,7 @@ def faults_of(raw: Any) -> list[str]:
 
 
 def good(**values: Any) -> Outer:
-    """The instance of good values."""
+    """Return the instance made from valid values."""
     faults: list[str] = []
     result = read(Outer, {"inner": {"size": 3}, **values}, "", faults)
     assert faults == [] and result is not None
@@ -73,7 +73,7 @@ def test_defaults_are_not_shared() -> None:
         ("rate", 10**400, "got 1000"),
         ("flag", 1, "expected true or false, got 1"),
         ("flag", "yes", "expected true or false, got 'yes'"),
-        ("maybe", True, "expected an integer of at least 0 or nothing (null), got True"),
+        ("maybe", True, "expected an integer of at least 0 or null, got True"),
         ("maybe", 1.0, "expected an integer"),
         ("maybe", "1", "expected an integer"),
         ("maybe", -1, "at least 0"),
@@ -84,7 +84,11 @@ def test_defaults_are_not_shared() -> None:
         ("pair", [1], "expected 2 values, each a number, got [1]"),
         ("pair", [1, 2, 3], "expected 2 values"),
         ("either", "balance", "did you mean balanced?"),
-        ("either", {"x": -1}, "expected one of balanced or a mapping"),
+        (
+            "either",
+            {"x": -1},
+            "expected balanced, or a mapping, each value a number of more than 0, or null, got {'x': -1}",
+        ),
         ("either", {"x": "y"}, "a mapping"),
         ("inner", 3, "expected a mapping of keys to values, got 3"),
     ],
@@ -95,13 +99,13 @@ def test_wrong_values(key: str, value: Any, words: str) -> None:
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_numbers_that_python_does_not_print(nested: bool) -> None:
+def test_numbers_too_long_to_print(nested: bool) -> None:
     value = 10**5000
     (fault,) = faults_of({"inner": {"size": 1}, "rate": [value] if nested else value})
     assert fault.startswith("rate: expected a number") and len(fault) < 200
 
 
-def test_every_fault_at_once_with_its_key_and_the_nearest_name() -> None:
+def test_all_faults_are_reported_with_key_and_nearest_name() -> None:
     faults = faults_of({"inner": {"sise": 1, "name": "be"}, "raet": 1, "flag": None, "zzzzz": 0})
     assert faults[0] == "raet: unknown key; did you mean rate?"
     assert faults[1].startswith("zzzzz: unknown key; known: inner, rate")
@@ -113,17 +117,17 @@ def test_every_fault_at_once_with_its_key_and_the_nearest_name() -> None:
 
 
 @pytest.mark.parametrize("raw", [{}, None, {"inner": None}, {"inner": {}}])
-def test_missing_section_names_its_required_keys(raw: Any) -> None:
+def test_a_missing_section_is_reported_with_its_required_keys(raw: Any) -> None:
     assert faults_of(raw) == ["inner.size: is required, expected an integer of at least 1"]
 
 
 @pytest.mark.parametrize("raw", [[], "text", 3, [{"inner": 1}]])
-def test_no_mapping_at_the_top(raw: Any) -> None:
+def test_the_file_must_hold_a_mapping(raw: Any) -> None:
     (fault,) = faults_of(raw)
     assert fault.startswith("the file: expected a mapping")
 
 
-def test_long_values_are_shown_short() -> None:
+def test_long_values_are_shortened() -> None:
     deep: Any = []
     for _ in range(60):
         deep = [deep, deep]  # printed in full, 2**60 brackets
@@ -137,6 +141,27 @@ def test_long_values_are_shown_short() -> None:
 def test_did_you_mean() -> None:
     assert did_you_mean("EPOCH", ["batch_size", "epochs"]) == "; did you mean epochs?"
     assert did_you_mean("qqq", ["a", "b"]) == "; known: a, b"
+
+
+@pytest.mark.parametrize(
+    ("hint", "limits", "words"),
+    [
+        (str, {}, "a text"),
+        (list[Any], {}, "a list"),
+        (dict[str, float], {"at_least": 0, "below": 1}, "a mapping, each value a number of at least 0 and less than 1"),
+        (Union[int, list[int]], {"at_least": 1}, "an integer of at least 1 or a list, each an integer of at least 1"),
+        (Optional[list[int]], {}, "a list, each an integer, or null"),
+        (Optional[bool], {}, "true or false or null"),
+        (Union[int, str, None], {}, "an integer, or a text, or null"),
+    ],
+)
+def test_describe(hint: Any, limits: dict[str, float], words: str) -> None:
+    assert describe(hint, {"limits": limits}) == words
+
+
+def test_the_meaning_of_a_key_is_in_its_metadata() -> None:
+    field = option(1, at_least=1, help="The number of things.")
+    assert field.metadata["help"] == "The number of things." and option().metadata["help"] == ""
 
 
 PLAIN = st.recursive(

@@ -1,4 +1,4 @@
-"""pplc bench: what it counts, what it reports of engines that run and of those that do not. No times are judged."""
+"""pplc bench: costs, lower bounds, and reports of engines that run and of engines that fail. No test judges times."""
 
 from __future__ import annotations
 
@@ -14,10 +14,17 @@ from pplc_cli import read_image
 from pplc_cli.base.errors import PredictError
 from pplc_cli.base.hardware import facts
 from pplc_cli.base.paddle import load_paddle
-from pplc_cli.benchmark.floor import Cost, cost, cost_of, floor
 from pplc_cli.benchmark.macs import count
-from pplc_cli.benchmark.roofline import Rates, best, measure_rates
-from pplc_cli.benchmark.worker import Case, Worker
+from pplc_cli.benchmark.roofline import (
+    NetworkCost,
+    PeakRates,
+    exported_cost,
+    graph_cost,
+    highest,
+    lower_bound,
+    measure_rates,
+)
+from pplc_cli.benchmark.worker import BenchCase, Worker
 from pplc_cli.data.synthetic import random_images
 from pplc_cli.kernels.graph.paddle_reader import read_paddle
 from pplc_cli.kernels.graph.simplify import simplify
@@ -40,11 +47,11 @@ def test_costs_of_the_exported_graph_are_those_of_the_layers(paddle, tmp_path: P
     network = build_network(name, 10)
     network.eval()
     save_graph(paddle, network, (size, size), tmp_path)
-    found = cost_of(tmp_path, (size, size))
+    found = exported_cost(tmp_path, (size, size))
     assert found is not None
     params, macs = count(network, "learnt", (size, size))
     assert found.macs == macs
-    # Batch norm is in the convolutions: its factors are gone, its shifts are their biases.
+    # Batch norm is folded into the convolutions: its scale is gone, its shift is their bias.
     assert 0.9 * 4 * params <= found.weights <= 4 * params
     assert found.activations > 4 * 3 * size * size
 
@@ -58,21 +65,22 @@ def test_cost_by_hand(paddle, tmp_path: Path) -> None:
     )  # fmt: skip
     network.eval()
     save_graph(paddle, network, (10, 12), tmp_path)
-    found = cost(simplify(read_paddle(tmp_path)), (10, 12))
+    found = graph_cost(simplify(read_paddle(tmp_path)), (10, 12))
     first, pooled = 8 * 5 * 6, 8 * 2 * 3
     moved = (3 * 10 * 12 + first) + (first + pooled) + 2 * pooled + (pooled + 8) + (8 + 5)
     weights = (8 * 27 + 8) + (8 * 9 + 8) + (8 * 5 + 5)
-    assert found == Cost(macs=first * 27 + pooled * 9 + 8 * 5, weights=4 * weights, activations=4 * moved)
+    assert found == NetworkCost(macs=first * 27 + pooled * 9 + 8 * 5, weights=4 * weights, activations=4 * moved)
 
 
-def test_floor_by_hand() -> None:
-    low = floor("m", Cost(macs=150_000_000, weights=12_000_000, activations=2_000_000), Rates(2, 200.0, 20.0), 4)
-    assert low.compute == pytest.approx(6.0)  # 1.2 G operations at 200 a nanosecond
-    assert low.memory == pytest.approx(1.0)  # 20 MB at 20 GB/s
+def test_lower_bound_by_hand() -> None:
+    cost = NetworkCost(macs=150_000_000, weights=12_000_000, activations=2_000_000)
+    bound = lower_bound("m", cost, PeakRates(2, 200.0, 20.0), 4)
+    assert bound.compute == pytest.approx(6.0)  # 1.2 G operations at 200 per nanosecond
+    assert bound.memory == pytest.approx(1.0)  # 20 MB at 20 GB/s
 
 
-def test_a_folder_without_paddles_file_has_no_floor(tmp_path: Path) -> None:
-    assert cost_of(tmp_path, (32, 32)) is None
+def test_a_folder_without_paddles_format_has_no_cost(tmp_path: Path) -> None:
+    assert exported_cost(tmp_path, (32, 32)) is None
 
 
 def test_the_machine() -> None:
@@ -81,7 +89,7 @@ def test_the_machine() -> None:
     assert all(size > 0 for size in found["caches"].values())
     rates = measure_rates(1)
     assert rates.threads == 1 and rates.gflops > 0 and rates.gigabytes > 0
-    assert best([Rates(1, 5.0, 2.0), Rates(1, 3.0, 4.0)]) == Rates(1, 5.0, 4.0)
+    assert highest([PeakRates(1, 5.0, 2.0), PeakRates(1, 3.0, 4.0)]) == PeakRates(1, 5.0, 4.0)
 
 
 def test_images_are_the_same_each_time() -> None:
@@ -89,8 +97,8 @@ def test_images_are_the_same_each_time() -> None:
     assert random_images(2, (40, 33)).shape == (2, 3, 40, 33) and random_images(1, (8, 8)).dtype == np.float32
 
 
-def bench(pplc: Pplc, *words: str) -> dict:
-    return json.loads(pplc("bench", *words, *SHORT, "--json").stdout)
+def bench(pplc: Pplc, *arguments: str) -> dict:
+    return json.loads(pplc("bench", *arguments, *SHORT, "--json").stdout)
 
 
 def test_a_run_by_several_engines(trained: Trained, tmp_path: Path) -> None:
@@ -109,7 +117,8 @@ def test_a_run_by_several_engines(trained: Trained, tmp_path: Path) -> None:
         assert each["difference"] < 1e-4
     assert {(each["engine"], each["batch"]) for each in found["measured"]} >= {("paddle", 1), ("paddle", 3)}
     assert [
-        (low["batch"], low["cost"]["macs"] > 0, low["compute"] > 0, low["memory"] > 0) for low in found["floors"]
+        (bound["batch"], bound["cost"]["macs"] > 0, bound["compute"] > 0, bound["memory"] > 0)
+        for bound in found["floors"]
     ] == [
         (1, True, True, True),
         (3, True, True, True),
@@ -120,8 +129,8 @@ def test_a_run_by_several_engines(trained: Trained, tmp_path: Path) -> None:
 
 def test_the_table(trained: Trained) -> None:
     shown = Pplc(trained.folder)("bench", str(trained.run / "inference_model"), "--engine", "paddle", *SHORT).stdout
-    for words in ("p50 ms", "paddle", "GFLOP/s", "Floor of", "multiply-adds", "paddlepaddle 3."):
-        assert words in shown
+    for text in ("p50 ms", "paddle", "GFLOP/s", "Fastest possible", "by arithmetic", "paddlepaddle 3."):
+        assert text in shown
 
 
 def test_a_network_of_the_zoo(pplc: Pplc) -> None:
@@ -130,7 +139,7 @@ def test_a_network_of_the_zoo(pplc: Pplc) -> None:
 
 
 def test_an_engine_that_fails_does_not_hide_the_others(trained: Trained, tmp_path: Path) -> None:
-    """The second of two models has a damaged file: it is named with the reason, the first one is measured."""
+    """Of two models, the second lacks a file: the report gives the reason, and the first one is measured."""
     broken = tmp_path / "broken"
     shutil.copytree(trained.run / "inference_model", broken)
     (broken / "inference.json").unlink()
@@ -139,11 +148,11 @@ def test_an_engine_that_fails_does_not_hide_the_others(trained: Trained, tmp_pat
     assert [each["model"] for each in found["measured"]] == [good]
     (failed,) = found["failed"]
     assert failed["model"] == str(broken) and failed["engine"] == "paddle" and "inference.json" in failed["reason"]
-    assert [low["model"] for low in found["floors"]] == [good]
+    assert [bound["model"] for bound in found["floors"]] == [good]
 
 
-def test_a_worker_says_why_it_ended(trained: Trained, tmp_path: Path) -> None:
-    case = Case("m", str(trained.run / "inference_model"), "paddle", "float32", 1, (32, 32))
+def test_a_worker_reports_why_it_ended(trained: Trained, tmp_path: Path) -> None:
+    case = BenchCase("m", str(trained.run / "inference_model"), "paddle", "float32", 1, (32, 32))
     worker = Worker(case)
     assert worker.scores.shape == (2,) and worker.scores.sum() == pytest.approx(1, abs=1e-5)
     assert len(worker.run(2, 0.01)) >= 2
@@ -152,11 +161,11 @@ def test_a_worker_says_why_it_ended(trained: Trained, tmp_path: Path) -> None:
         worker.run(2, 0.01)
     worker.close()
     with pytest.raises(PredictError, match="inference"):
-        Worker(Case("m", str(tmp_path), "paddle", "float32", 1, (32, 32)))
+        Worker(BenchCase("m", str(tmp_path), "paddle", "float32", 1, (32, 32)))
 
 
 @pytest.mark.parametrize(
-    ("words", "reason"),
+    ("arguments", "reason"),
     [
         (["nothing/here"], "exported folder or a run"),
         (["PPLCNet_x0_26"], "PPLCNet_x0_25"),
@@ -168,7 +177,7 @@ def test_a_worker_says_why_it_ended(trained: Trained, tmp_path: Path) -> None:
         (["PPLCNet_x0_25", "--seconds", "0"], "0<x"),
     ],
 )
-def test_mistakes_are_one_line(pplc: Pplc, words: list[str], reason: str) -> None:
-    done = pplc("bench", *words, check=False)
+def test_user_errors_are_one_line(pplc: Pplc, arguments: list[str], reason: str) -> None:
+    done = pplc("bench", *arguments, check=False)
     assert done.returncode != 0 and reason in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("Error: ")

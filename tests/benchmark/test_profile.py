@@ -1,4 +1,4 @@
-"""models, profile and compare: what they count, what they time, what they advise."""
+"""models, profile and compare: counts, times, findings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pplc_cli.benchmark.design_rules import check
 from pplc_cli.benchmark.macs import count
 from pplc_cli.benchmark.operations import Operation, operations
 from pplc_cli.benchmark.profile import Profile, profile
-from pplc_cli.benchmark.targets import find_target
+from pplc_cli.benchmark.targets import find_network_target
 from pplc_cli.models.catalog import COUNTS, list_networks
 from pplc_cli.models.registry import build_network, network_names
 
@@ -26,7 +26,7 @@ IN_SHORT = ["PPLCNet_x0_25", "PPLCNetV2_small", "FasterNet_T0", "ShuffleNetV2_x1
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in IN_SHORT else pytest.mark.slow) for name in network_names()]
 )
-def test_the_graph_has_what_the_layers_have(name):
+def test_counts_of_the_graph_equal_counts_of_the_layers(name):
     """Two ways to count: calls of layers, and the static graph that inference runs."""
     network = build_network(name, 1000)
     _, found = operations(network)
@@ -37,7 +37,7 @@ def test_the_graph_has_what_the_layers_have(name):
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in IN_SHORT else pytest.mark.slow) for name in network_names()]
 )
-def test_the_list_has_the_networks_own_counts(name):
+def test_the_catalog_has_the_counts_of_the_networks(name):
     from scripts.count_networks import counts
 
     assert json.loads(COUNTS.read_text(encoding="utf-8"))[name] == counts(name)
@@ -74,7 +74,7 @@ class Branches(nn.Layer):
         return self.fc(self.pool(self.grouped(self.wide(x))).flatten(1))
 
 
-def test_names_do_not_depend_on_what_was_traced_before():
+def test_names_do_not_depend_on_networks_traced_before():
     expected = ["stem", "pool", "gate", "deep", "multiply", "concat", "wide", "grouped", "pool", "flatten", "fc"]
     for _ in range(3):
         _, found = operations(Branches(), (32, 32))
@@ -95,7 +95,7 @@ def test_times_belong_to_their_operations():
     assert content["macs"] == found.macs and len(content["operations"]) == len(found.operations)
 
 
-def made_up(*ops, milliseconds=10.0):
+def profile_of(*ops, milliseconds=10.0):
     return Profile("made up", (224, 224), 1, 1, list(ops), {}, milliseconds)
 
 
@@ -108,20 +108,20 @@ def pointwise(inputs, outputs, side, ms, groups=1):
     return op
 
 
-def test_each_rule_finds_its_fault_and_no_other():
-    assert check(made_up(pointwise(64, 64, 14, 5.0))) == []
-    (uneven,) = check(made_up(pointwise(16, 256, 28, 5.0)))
+def test_each_rule_finds_only_its_own_case():
+    assert check(profile_of(pointwise(64, 64, 14, 5.0))) == []
+    (uneven,) = check(profile_of(pointwise(16, 256, 28, 5.0)))
     assert uneven.rule == "equal channels" and uneven.milliseconds == 5.0 and uneven.share == 0.5
-    assert check(made_up(pointwise(16, 256, 28, 0.1))) == []  # too cheap to matter
-    (groups,) = check(made_up(pointwise(64, 64, 14, 5.0, groups=4)))
+    assert check(profile_of(pointwise(16, 256, 28, 0.1))) == []  # too little time to matter
+    (groups,) = check(profile_of(pointwise(64, 64, 14, 5.0, groups=4)))
     assert groups.rule == "group convolution"
     add = Operation("sum", "add", [(1, 8, 9, 9)] * 2, (1, 8, 9, 9), milliseconds=2.0)
-    (element,) = check(made_up(pointwise(64, 64, 14, 5.0), add))
+    (element,) = check(profile_of(pointwise(64, 64, 14, 5.0), add))
     assert element.rule == "element-wise operations" and element.layer == "sum"
-    (slow,) = check(made_up(pointwise(64, 64, 14, 0.5), pointwise(64, 64, 14, 5.0)))
+    (slow,) = check(profile_of(pointwise(64, 64, 14, 0.5), pointwise(64, 64, 14, 5.0)))
     assert slow.rule == "achieved rate" and slow.milliseconds == 5.0
-    assert {f.rule for f in check(made_up(*[pointwise(8, 8, 14, 0.01)] * 30))} == {"fragmentation"}
-    assert {f.rule for f in check(made_up(*[pointwise(64, 64, 14, 0.1)] * 70))} == {"depth"}
+    assert {f.rule for f in check(profile_of(*[pointwise(8, 8, 14, 0.01)] * 30))} == {"fragmentation"}
+    assert {f.rule for f in check(profile_of(*[pointwise(64, 64, 14, 0.1)] * 70))} == {"depth"}
 
 
 def test_a_users_own_file(tmp_path):
@@ -131,27 +131,27 @@ def test_a_users_own_file(tmp_path):
     forward = "    def forward(self, x):\n        return self.conv(x)\n"
     one = body.format("One", "self.conv = nn.Conv2D(3, 4, 3)") + forward
     file.write_text(head + one, encoding="utf-8")
-    name, network = find_target(str(file))
+    name, network = find_network_target(str(file))
     assert name == "One" and profile(network, name, size=(32, 32)).operations[0].made == (1, 4, 30, 30)
     file.write_text(head + one + body.format("Two", "1 / 0"), encoding="utf-8")
     with pytest.raises(ModelError, match=r"2 networks: name one, as in .*:Two"):
-        find_target(str(file))
-    assert find_target(f"{file}:One")[0] == "One"
+        find_network_target(str(file))
+    assert find_network_target(f"{file}:One")[0] == "One"
     with pytest.raises(ModelError, match=r"Two\(\) fails: line 12: ZeroDivisionError"):
-        find_target(f"{file}:Two")
+        find_network_target(f"{file}:Two")
     with pytest.raises(ModelError, match=r"no network 'Three'; it has One, Two"):
-        find_target(f"{file}:Three")
+        find_network_target(f"{file}:Three")
     file.write_text("nonsense\n", encoding="utf-8")
     with pytest.raises(ModelError, match=r"line 1: NameError"):
-        find_target(str(file))
+        find_network_target(str(file))
     with pytest.raises(ModelError, match="no such file"):
-        find_target(str(tmp_path / "none.py"))
+        find_network_target(str(tmp_path / "none.py"))
     with pytest.raises(ModelError, match=r"unknown network 'PPLCNet_x9'.*or name a run's folder or a Python file"):
-        find_target("PPLCNet_x9")
+        find_network_target("PPLCNet_x9")
 
 
-def test_a_network_that_cannot_be_run_says_so():
-    with pytest.raises(ModelError, match="cannot be made a static graph"):
+def test_a_network_without_a_static_graph_is_an_error():
+    with pytest.raises(ModelError, match="cannot be converted to a static graph"):
         profile(nn.Linear(7, 3), "wrong", size=(32, 32))
 
 
@@ -184,7 +184,7 @@ def test_filters():
     assert list_networks(["nothing"]) == []
 
 
-def test_a_comparison_has_each_networks_own_figures():
+def test_a_comparison_reports_each_network():
     from pplc_cli.benchmark.compare import compare
 
     found = compare(["PPLCNet_x0_25", "PPLCNet_x0_5"], size=(96, 96), batch=4, rounds=2)

@@ -71,7 +71,7 @@ def test_every_fault_at_once() -> None:
         "modle: unknown key; did you mean model?",
         "batch_size: unknown key; did you mean train.batch_size or eval.batch_size or predict.batch_size?",
         "model.name: ",
-        "eval.transforms[0]: unknown operator 'Resise'; did you mean Resize?",
+        "eval.transforms[0]: unknown transform 'Resise'; did you mean Resize?",
     ):
         assert words in text
     assert len(faults) == 10
@@ -113,7 +113,7 @@ def test_output_follows_the_data_folder(folder: str, output: str) -> None:
         ({"train": {"warmup_epochs": 11}}, "train.warmup_epochs: expected at most train.epochs (10)"),
         ({"train": {"transforms": []}}, "train.transforms: "),
         ({"train": {"transforms": "Normalize"}}, "train.transforms: expected a list"),
-        ({"eval": {"split": "tset"}}, "eval.split: expected one of train, val, test or nothing (null), got 'tset'"),
+        ({"eval": {"split": "tset"}}, "eval.split: expected one of train, val, test, or null, got 'tset'"),
         ({"output": ""}, "output: expected a folder"),
         ({1: 2}, "1: unknown key"),
     ],

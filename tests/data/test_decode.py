@@ -1,4 +1,4 @@
-"""The decoder: every bad file has a reason, every good one the right pixels."""
+"""The decoder: a reason for every bad file, the right pixels for every good one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pplc_cli.data import decode as images
 from pplc_cli.data.decode import decode_image, inspect_image, read_image
 from pplc_cli.data.image_files import is_image_name, list_files, read_bytes
 
-# pytest replaces the filters that the decoder sets when it is imported; test_other_threads_print_nothing needs them.
+# pytest replaces the warning filters that the decoder sets at import; test_other_threads_print_nothing tests those.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::Warning:PIL.Image"),
     pytest.mark.filterwarnings("ignore::Warning:PIL.TiffImagePlugin"),
@@ -34,12 +34,12 @@ pytestmark = [
 
 
 def opencv(data: bytes) -> np.ndarray:
-    """What OpenCV, and so PaddleX, makes of the bytes, as RGB."""
+    """Decode with OpenCV, as PaddleX does, to RGB."""
     return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def verdict(data: bytes) -> str:
-    """``used`` or the reason; any other exception is a failure of the test."""
+    """Return ``used`` or the reason of the refusal; any other exception fails the test."""
     try:
         pixels = decode_image(data)
     except ImageError as error:
@@ -90,10 +90,10 @@ def test_bad_files_are_refused_and_odd_ones_used(tmp_path: Path, capfd: pytest.C
         ("flipped_bit.png", "checksum"),
         ("folder.jpg", "folder"),
         ("dangling.jpg", "link"),
-        ("pipe.jpg", "no regular file"),
+        ("pipe.jpg", "not a regular file"),
     ],
 )
-def test_reasons_name_what_is_wrong(tmp_path: Path, name: str, words: str) -> None:
+def test_reasons_name_the_fault(tmp_path: Path, name: str, words: str) -> None:
     if name not in write_bad_files(tmp_path / "files"):
         pytest.skip(f"this system cannot make {name}")
     with pytest.raises(ImageError, match=words):
@@ -111,7 +111,7 @@ def test_reasons_name_what_is_wrong(tmp_path: Path, name: str, words: str) -> No
         ("rotated.jpg", "JPEG", ""),
     ],
 )
-def test_notes_name_what_is_odd(tmp_path: Path, name: str, kind: str, words: str) -> None:
+def test_notes_name_odd_properties(tmp_path: Path, name: str, kind: str, words: str) -> None:
     write_bad_files(tmp_path / "files")
     _, found, notes = inspect_image(read_bytes(tmp_path / "files" / name))
     assert found == kind
@@ -128,7 +128,7 @@ def test_jpeg_equals_opencv_on_photographs(shared: Path) -> None:
 
 
 def by_pillow(data: bytes, reduction: int = 1) -> Union[np.ndarray, str]:
-    """The pixels, or the reason, without simplejpeg."""
+    """Return the pixels, or the reason of the refusal, without simplejpeg."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(images, "simplejpeg", None)
         return outcome(data, reduction)
@@ -149,7 +149,7 @@ def test_simplejpeg_decodes_photographs_to_pillows_bytes(shared: Path) -> None:
         members = [member for member in shard.getmembers() if is_image_name(member.name)]
         packed = [shard.extractfile(member).read() for member in random.Random(2).sample(members, 60)]
     for data in loose + packed:
-        assert simplejpeg.decode_jpeg(data, "RGB", strict=True).ndim == 3  # whole: Pillow is not asked for pixels
+        assert simplejpeg.decode_jpeg(data, "RGB", strict=True).ndim == 3  # complete, so Pillow decodes no pixels
         assert all(np.array_equal(decode_image(data, r), by_pillow(data, r)) for r in (1, 2, 4, 8))
 
 
@@ -229,7 +229,7 @@ def test_animations_give_their_first_frame() -> None:
 def test_exif_orientation(orientation: int) -> None:
     upright = np.zeros((64, 96, 3), np.uint8)
     upright[:32, :48], upright[:32, 48:], upright[32:, :48] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-    stored = {  # the inverse of what a viewer does
+    stored = {  # the inverse of the rotation by a viewer
         1: upright,
         2: upright[:, ::-1],
         3: upright[::-1, ::-1],
@@ -255,7 +255,7 @@ def test_exif_orientation_of_tiff_is_applied_once(orientation: int) -> None:
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
-def test_impossible_orientation_turns_nothing(orientation: int) -> None:
+def test_impossible_orientation_is_ignored(orientation: int) -> None:
     data = rotated_jpeg(Image.fromarray(random_image(12, (30, 40))), orientation)
     assert decode_image(data).shape == (30, 40, 3)
 
@@ -279,7 +279,7 @@ def test_image_names() -> None:
     assert not any(is_image_name(name) for name in ("a.txt", "jpg", ".jpg", "a.jpg.part", "a."))
 
 
-def test_list_files_is_sorted_and_leaves_hidden_ones(tmp_path: Path) -> None:
+def test_list_files_is_sorted_and_skips_hidden_ones(tmp_path: Path) -> None:
     for name in ("b.jpg", "a/c.jpg", ".hidden.jpg", ".git/x.jpg", "Thumbs.db", "a/desktop.ini", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
@@ -338,7 +338,7 @@ def test_random_bytes_are_refused_or_used(start: bytes, rest: bytes) -> None:
 @settings(max_examples=500, deadline=None)
 def test_mutated_images_are_refused_or_used(valid: bytes, data: st.DataObject) -> None:
     changed = bytearray(valid)
-    # Most of what can go wrong stands in the first bytes, and in the last of a TIFF.
+    # Most faults concern the first bytes, or the last bytes of a TIFF.
     places = st.one_of(st.integers(0, min(200, len(valid) - 1)), st.integers(0, len(valid) - 1))
     for place, value in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), max_size=6)):
         changed[place] = value

@@ -1,4 +1,4 @@
-"""Lists and label files of both PaddleX generations, from every system."""
+"""Lists and label files of both PaddleX generations, written on any system."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def data(root: Path, **options: str) -> DataConfig:
 
 
 def part(root: Path, text: bytes, **options: str) -> list[tuple[str, int]]:
-    """What is read from a training list of these bytes."""
+    """Read a training list with these bytes."""
     (root / "train_list.txt").write_bytes(text)
     return [(sample.name, sample.label) for sample in read_part(data(root, **options), "train", LABELS) or []]
 
@@ -96,7 +96,12 @@ def test_classes_whose_names_start_with_their_number(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [(b"", "names no class"), (b"\n \n", "names no class"), (b"a\nb\na\n", "twice: a")]
+    ("text", "words"),
+    [
+        (b"", "contains no class names"),
+        (b"\n \n", "contains no class names"),
+        (b"a\nb\na\n", "duplicate class names: a"),
+    ],
 )
 def test_bad_label_files(tmp_path: Path, text: bytes, words: str) -> None:
     (tmp_path / "labels.txt").write_bytes(text)
@@ -104,7 +109,7 @@ def test_bad_label_files(tmp_path: Path, text: bytes, words: str) -> None:
         read_labels(data(tmp_path))
 
 
-def test_missing_files_say_what_to_run(tmp_path: Path) -> None:
+def test_errors_for_missing_files_name_the_command(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="pplc split --dataset"):
         read_labels(data(tmp_path))
     assert read_part(data(tmp_path), "train", LABELS) is None
@@ -124,7 +129,7 @@ def test_chinese_windows_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a backslash is no part of a Windows name")
-def test_a_real_backslash_wins(tmp_path: Path) -> None:
+def test_a_backslash_in_a_file_name_is_kept(tmp_path: Path) -> None:
     (tmp_path / "a\\b.jpg").write_bytes(b"x")
     assert part(tmp_path, b"a\\b.jpg 0\na\\c.jpg 1\n") == [("a\\b.jpg", 0), ("a/c.jpg", 1)]
 
@@ -148,7 +153,7 @@ def test_odd_but_readable_lines(tmp_path: Path) -> None:
         (b"0\n", "line 1: expected"),
         (b"a.jpg 2\n", r"line 1: class id 2, but there are only 2 classes \(0 to 1\)"),
         (b"a.jpg " + b"9" * 5000, "line 1: expected"),
-        (b"", "lists no image"),
+        (b"", "contains no images"),
         (b"a.jpg 0\n\xff\xff\xff", "UTF-8"),
     ],
 )
@@ -175,13 +180,13 @@ def test_class_folders_match_by_name(class_folders: Callable[..., Path]) -> None
 
 
 def test_class_folders_that_do_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no folders of classes"):
+    with pytest.raises(DataError, match="has no subfolders; expected one per class: panda, tiger"):
         read_class_folders(tmp_path, LABELS)
     (tmp_path / "panda").mkdir()
-    with pytest.raises(DataError, match="hold no images"):
+    with pytest.raises(DataError, match="contain no images"):
         read_class_folders(tmp_path, LABELS)
     (tmp_path / "tigre").mkdir()
-    with pytest.raises(DataError, match="'tigre' is no class of this model; did you mean tiger"):
+    with pytest.raises(DataError, match="'tigre' is not a class of this model; did you mean tiger"):
         read_class_folders(tmp_path, LABELS)
     with pytest.raises(DataError, match="cannot be read"):
         class_folders(tmp_path / "missing")

@@ -1,4 +1,4 @@
-"""Batches: the same whatever the threads and the cache, another order each epoch."""
+"""Batches: independent of threads and cache, in a new order each epoch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLAIN = [{"Resize": {"target_size": SIDE}}, "Normalize"]
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory) -> list[Sample]:
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     result = []
     for index in range(COUNT):
         pixels = np.random.default_rng(index).integers(0, 256, (20 + index % 4, 24, 3)).astype(np.uint8)
@@ -82,12 +82,12 @@ def test_epochs_and_seeds_differ(samples):
 
 
 def test_every_sample_once(samples):
-    pictures = {batch.images[0].tobytes(): i for i, batch in enumerate(single(samples))}
-    assert len(pictures) == COUNT
+    positions = {batch.images[0].tobytes(): i for i, batch in enumerate(single(samples))}
+    assert len(positions) == COUNT
     for epoch in range(3):
         seen = []
         for batch in loader(samples, PLAIN).epoch(epoch):
-            indices = [pictures[image.tobytes()] for image in batch.images]
+            indices = [positions[image.tobytes()] for image in batch.images]
             assert [samples[i].label for i in indices] == list(batch.labels)
             seen += indices
         assert sorted(seen) == list(range(COUNT)) and seen != sorted(seen)
@@ -116,13 +116,13 @@ def test_a_vanished_image_is_named(samples, tmp_path: Path, content):
     assert str(path) in str(caught.value)
 
 
-def test_a_image_that_an_operator_refuses_is_named(samples):
+def test_an_image_that_a_transform_refuses_is_named(samples):
     raw = [{"CenterCrop": {"crop_size": 22}}, "Normalize"]
-    with pytest.raises(DataError, match=r"\d\d\.png is 24 x 2[01] pixels where CenterCrop needs 22"):
+    with pytest.raises(DataError, match=r"\d\d\.png is 24 x 2[01] pixels, less than CenterCrop's 22"):
         list(loader(samples, raw).epoch())
 
 
-def test_an_epoch_that_is_left_early_ends_its_threads(samples):
+def test_leaving_an_epoch_early_ends_its_threads(samples):
     batches = loader(samples).epoch()
     next(batches)
     assert any(t.name.startswith("pplc-data") for t in threading.enumerate())
@@ -131,7 +131,7 @@ def test_an_epoch_that_is_left_early_ends_its_threads(samples):
 
 
 class Slow(Pipeline):
-    """Takes its time for every image and every batch."""
+    """Sleeps for every image and every batch."""
 
     def __init__(self, seconds: float, batch_seconds: float = 0.0) -> None:
         super().__init__(PLAIN, training=False)
@@ -143,7 +143,7 @@ class Slow(Pipeline):
         return super().__call__(image, rng, out)
 
 
-def test_wait_is_what_an_idle_consumer_waits(samples):
+def test_wait_of_an_idle_consumer(samples):
     slow = Loader(samples, Slow(0.01), 4, CLASSES, workers=1)
     began = time.perf_counter()
     assert len(list(slow.epoch())) == 6
@@ -151,7 +151,7 @@ def test_wait_is_what_an_idle_consumer_waits(samples):
     assert 0.7 * COUNT * 0.01 < slow.wait < time.perf_counter() - began
 
 
-def test_wait_leaves_out_what_the_consumer_does(samples):
+def test_wait_excludes_the_work_of_the_consumer(samples):
     slow = Loader(samples, Slow(0.002, 0.02), 4, CLASSES, workers=2)
     for _ in slow.epoch():
         first = slow.wait
@@ -161,13 +161,13 @@ def test_wait_leaves_out_what_the_consumer_does(samples):
         busy += len(batch.labels)
         time.sleep(0.1)  # longer than a batch takes
     assert busy == COUNT
-    # Only the first batch is waited for: 2 x 2 ms of images and 20 ms; the rest stands ready after 0.1 s each.
+    # Only the first batch is waited for: 2 x 2 ms of images and 20 ms; the rest is ready after 0.1 s each.
     assert min(first, slow.wait) >= 0.02 and slow.wait < 0.12
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 23, 40])
-def test_batches_of_one_and_of_many_tasks(samples, batch_size):
-    """Batches are cut into tasks by size and threads; neither may show."""
+def test_batches_of_one_or_many_tasks(samples, batch_size):
+    """Batches are divided into tasks by size and threads, which must not change the result."""
     pipeline = Pipeline([*TRAIN, "Mixup"], training=True)
     first, second = (
         list(Loader(samples, pipeline, batch_size, CLASSES, workers=workers, seed=1).epoch(1)) for workers in (1, 16)
@@ -180,7 +180,7 @@ def test_opencv_starts_no_threads_of_its_own():
     assert cv2.getNumThreads() == 1
 
 
-def test_cache_keeps_to_its_budget(tmp_path: Path):
+def test_cache_respects_its_budget(tmp_path: Path):
     samples = []
     for index in range(5):
         path = tmp_path / f"{index}.png"
@@ -196,7 +196,7 @@ def test_cache_keeps_to_its_budget(tmp_path: Path):
     for sample in samples:
         sample.path.unlink()
     assert cache.get(samples[1]) is first[1]
-    with pytest.raises(DataError, match=r"4\.png no such file"):
+    with pytest.raises(DataError, match=r"4\.png does not exist"):
         cache.get(samples[4])
 
 
@@ -207,14 +207,14 @@ def test_default_budget_is_within_the_machine():
     assert 0 < ImageCache().budget <= total // 2
 
 
-def test_memory_serves_again_only_when_nobody_holds_it():
+def test_memory_is_reused_only_when_unreferenced():
     buffers = Buffers()
     first = buffers.take((4, 3, 8, 8))
     address = first.ctypes.data
     view = first[1:3, ..., ::2]
     view[...] = 7
     del first
-    other = buffers.take((4, 3, 8, 8))  # a view still holds the first one's memory
+    other = buffers.take((4, 3, 8, 8))  # a view still refers to the first array's memory
     other[...] = 1
     assert other.ctypes.data != address and (view == 7).all()
     del view
@@ -222,8 +222,8 @@ def test_memory_serves_again_only_when_nobody_holds_it():
     assert buffers.take((5, 3, 8, 8)).shape == (5, 3, 8, 8)  # too large for what is free
 
 
-def test_batches_that_are_kept_keep_their_images(samples):
-    """As tensors of Paddle that lie in the same memory, too."""
+def test_kept_batches_keep_their_images(samples):
+    """Also as Paddle tensors that share the memory."""
     loader = Loader(samples, Pipeline(PLAIN, training=False), 4, CLASSES)
     tensors = [as_tensor(batch.images) for batch in loader.epoch()]
     fresh = [batch.images.copy() for batch in loader.epoch()]

@@ -1,4 +1,4 @@
-"""JPEGs decoded smaller for training: nearly the same pixels, the same from disk and cache, never in evaluation."""
+"""JPEGs decoded at reduced size: nearly the same pixels, the same from disk and cache, never in evaluation."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def training(*raw) -> Pipeline:
 @pytest.mark.parametrize("reduction", [2, 4, 8])
 @pytest.mark.parametrize("size", [(97, 131), (64, 200), (100, 72)])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 40}])
-def test_reduced_image_is_the_full_one_made_smaller(reduction, size, options):
-    # Only smooth colours: what a smaller image cannot hold is no fault of the decoder.
+def test_reduced_image_matches_the_shrunk_full_image(reduction, size, options):
+    # Smooth colours only: the loss of fine detail is no fault of the decoder.
     smooth = cv2.resize(random_image(3, (4, 4)), size[::-1], interpolation=cv2.INTER_CUBIC)
     data = encoded(Image.fromarray(smooth), "JPEG", **{"quality": 90, **options})
     full, reduced = decode_image(data), decode_image(data, reduction)
@@ -47,7 +47,7 @@ def test_reduced_image_is_the_full_one_made_smaller(reduction, size, options):
 
 @pytest.mark.photographs
 def test_reduced_photographs_are_nearer_to_the_true_means_than_a_linear_resize(shared: Path):
-    """What replaces the full image must not be worse than what the resize makes of the full image."""
+    """The reduced image must not be worse than the full image after a linear resize."""
     for path in sorted((shared / "data" / "flowers5").rglob("*.jpg"))[::50]:
         data = path.read_bytes()
         full = decode_image(data)
@@ -71,7 +71,7 @@ def test_exif_is_honoured(orientation: int):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "GIF"])
-def test_other_kinds_come_in_full(kind: str):
+def test_other_formats_are_decoded_in_full(kind: str):
     data = encoded(Image.fromarray(random_image(6, (64, 80))), kind)
     assert jpeg_size(data) is None
     assert np.array_equal(decode_image(data, 4), decode_image(data))
@@ -102,7 +102,7 @@ def phone_jpeg() -> bytes:
 @pytest.mark.parametrize(
     ("first", "size", "expected"),
     [
-        # The least box has 0.3 / 2**0.5 = 0.212 of the sides: 224 pixels of 1056, 448 of 2112.
+        # The smallest box has 0.3 / 2**0.5 = 0.212 of the sides: 224 pixels of 1056, 448 of 2112.
         ({"RandomCrop": {"crop_size": 224}}, (288, 384), 1),
         ({"RandomCrop": {"crop_size": 224}}, (2111, 4000), 1),
         ({"RandomCrop": {"crop_size": 224}}, (2112, 2112), 2),
@@ -110,7 +110,7 @@ def phone_jpeg() -> bytes:
         ({"RandomCrop": {"crop_size": 224, "scaling": [0.7, 1.0]}}, (4032, 3024), 4),
         ({"RandomCrop": {"crop_size": [224, 28]}}, (2112, 2112), 2),
         ({"RandomCrop": {"crop_size": [28, 224]}}, (2112, 1000), 1),
-        ("RandomCrop", (4032, 3024), 1),  # hands on a box of any size
+        ("RandomCrop", (4032, 3024), 1),  # returns a box of any size
         ({"ResizeByShort": {"short_size": 256}}, (1023, 2000), 2),
         ({"ResizeByShort": {"short_size": 256}}, (1024, 2000), 4),
         ({"ResizeByShort": {"short_size": 256, "max_size": 300}}, (1024, 2400), 8),
@@ -131,7 +131,7 @@ def test_reduction(first, size, expected):
 def test_evaluation_decodes_in_full():
     pipeline = Pipeline(EVAL, training=False)
     assert pipeline.reduction(4000, 4000) == 1
-    # Who asks for less all the same: the resize to 36 still makes the image smaller.
+    # The largest reduction after which the resize to 36 still shrinks the image.
     assert [pipeline.largest_reduction(side, 4000) for side in (71, 72, 143, 144, 288)] == [1, 2, 2, 4, 8]
 
 
@@ -153,7 +153,7 @@ def test_no_draw_enlarges_a_reduced_image(scaling, aspect):
 
 @pytest.fixture
 def samples(tmp_path: Path) -> list[Sample]:
-    """Large and small, JPEG and PNG, one on its side: (512, 600) needs a quarter for CROP."""
+    """Large and small images, JPEG and PNG, one rotated; CROP reduces (512, 600) by 4."""
     kinds = [("JPEG", (512, 600)), ("JPEG", (48, 60)), ("PNG", (300, 300)), ("JPEG", (200, 260)), ("JPEG", (520, 512))]
     result = []
     for index, (kind, size) in enumerate(kinds):
@@ -174,14 +174,14 @@ def equal(first, second) -> bool:
     return len(first) == len(second) and all(np.array_equal(a, b) for a, b in zip(first, second))
 
 
-def test_cache_and_disk_give_the_same_whoever_came_first(samples):
+def test_cache_and_disk_agree_in_any_order_of_use(samples):
     trained, evaluated = pixels(samples, TRAIN, ImageCache(0)), pixels(samples, EVAL, ImageCache(0), train=False)
     for order in ("te", "et"):
         cache = ImageCache(100)
         for user in order + order:
             found = pixels(samples, TRAIN if user == "t" else EVAL, cache, train=user == "t")
             assert equal(found, trained if user == "t" else evaluated)
-    # A cache with room for some only: 1 MB holds no full image of 512 x 600 beside others.
+    # A cache with room for a few images: 1 MB does not hold a full image of 512 x 600 and others.
     small = ImageCache(1)
     for user in "etet":
         found = pixels(samples, TRAIN if user == "t" else EVAL, small, train=user == "t")
@@ -203,14 +203,14 @@ def test_reduced_images_take_less_of_the_cache(samples):
     pixels(samples, TRAIN, cache)
     sides = [(128, 150), (48, 60), (300, 300), (100, 130), (128, 130)]
     assert cache.used == sum(3 * height * width for height, width in sides)
-    # The small one needs no reduction, and the PNG has none: evaluation finds both in the cache.
+    # The small JPEG needs no reduction and the PNG has none, so evaluation finds both in the cache.
     pixels(samples, EVAL, cache, train=False)
     full = [(512, 600), (200, 260), (520, 512)]
     assert cache.used == sum(3 * height * width for height, width in sides + full)
     assert all(image.dtype == np.uint8 and image.flags.c_contiguous for image in cache._images.values())
 
 
-def test_another_pipeline_later_decodes_as_the_first(samples):
+def test_a_later_pipeline_uses_the_first_reduction(samples):
     cache = ImageCache(100)
     loader = Loader(samples, Pipeline(TRAIN, training=True), 2, 2, cache=cache, workers=2)
     list(loader.epoch(1))

@@ -1,4 +1,4 @@
-"""Cutting a data set: exact shares, repeatable, nothing on two sides, nothing lost without a word."""
+"""Splitting a data set: exact shares, reproducible, no leaks between parts, every unused file reported."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from helpers.images import random_image, write_image
 from pplc_cli.base.errors import DataError
 from pplc_cli.data.lists import read_labels, read_part
 from pplc_cli.data.settings import DataConfig, SplitConfig
-from pplc_cli.data.split import PARTS, _assign, _components, _Image, split_dataset
+from pplc_cli.data.split import PARTS, CheckedImage, assign_parts, group_images, split_dataset
 
 Maker = Callable[..., Path]
 
 
 def lists(root: Path) -> dict[str, bytes]:
-    """Every text file that lies beside the class folders."""
+    """The text files beside the class folders."""
     return {path.name: path.read_bytes() for path in root.glob("*.txt")}
 
 
 def rows(root: Path) -> dict[str, list[tuple[str, int]]]:
-    """Part to (name, id), as the reader understands the lists."""
+    """Map each part to its (name, id) pairs, as the reader returns them."""
     data = DataConfig(dir=str(root))
     labels = read_labels(data)
     return {part: [(s.name, s.label) for s in read_part(data, part, labels) or []] for part in PARTS}
@@ -78,7 +78,7 @@ def test_order_of_the_file_system_does_not_matter(class_folders: Maker, monkeypa
     assert lists(other) == first
 
 
-def test_seed_decides(class_folders: Maker) -> None:
+def test_the_seed_changes_the_lists(class_folders: Maker) -> None:
     root = class_folders((15, 12), size=12)
     split_dataset(root, SplitConfig(seed=1))
     first = lists(root)
@@ -155,7 +155,7 @@ def test_class_without_a_training_image(class_folders: Maker) -> None:
 def test_empty_class(class_folders: Maker) -> None:
     root = class_folders((10, 10), size=12)
     (root / "nothing").mkdir()
-    with pytest.raises(DataError, match=r"nothing: the class has no usable image; add some"):
+    with pytest.raises(DataError, match=r"nothing: the class has no usable image; add images"):
         split_dataset(root)
     (root / "nothing" / "x.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"nothing/x\.jpg is empty"):
@@ -166,15 +166,15 @@ def test_empty_class(class_folders: Maker) -> None:
 def test_no_classes(tmp_path: Path, class_folders: Maker) -> None:
     with pytest.raises(DataError, match="no such folder"):
         split_dataset(tmp_path / "missing")
-    with pytest.raises(DataError, match="no folders"):
+    with pytest.raises(DataError, match="has no subfolders"):
         split_dataset(tmp_path)
-    with pytest.raises(DataError, match="only the class 'disc'"):
+    with pytest.raises(DataError, match="only one class folder, 'disc'"):
         split_dataset(class_folders((5,), size=12))
 
 
 @pytest.mark.parametrize("group", ["(", "a{99999999999999999999}"])
-def test_group_that_is_no_expression(class_folders: Maker, group: str) -> None:
-    with pytest.raises(DataError, match="no regular expression"):
+def test_group_that_is_not_an_expression(class_folders: Maker, group: str) -> None:
+    with pytest.raises(DataError, match="not a valid regular expression"):
         split_dataset(class_folders((10, 10), size=12), SplitConfig(group=group))
 
 
@@ -184,24 +184,27 @@ def test_every_bad_file_is_named(class_folders: Maker) -> None:
     kinds = write_bad_files(root / "disc")
     shutil.copy(root / "disc" / "grey.jpg", root / "disc" / "image.txt")
     (root / "disc" / "readme.md").write_text("about")
+    (root / "disc" / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
     write_image(root / "beside.png", random_image(1))
     seen: list[tuple[int, int]] = []
     report = split_dataset(root, progress=lambda done, total: seen.append((done, total)))
     bad = {f"disc/{name}" for name, kind in kinds.items() if kind == "bad"}
-    assert set(report.left_out) == bad | {"disc/image.txt", "disc/readme.md", "beside.png"}
+    assert set(report.left_out) == bad | {"disc/image.txt", "disc/readme.md", "disc/IMG_1.HEIC", "beside.png"}
     assert all(reason.strip() and "\n" not in reason for reason in report.left_out.values())
+    assert report.left_out["disc/IMG_1.HEIC"] == "is left out: HEIC is not supported; convert it to JPEG"
+    assert report.left_out["disc/readme.md"] == "is not an image: its suffix is .md"
     assert "rename" in report.left_out["disc/image.txt"]
     listed = {name for part in rows(root).values() for name, _ in part}
     assert {f"disc/{name}" for name, kind in kinds.items() if kind == "odd"} <= listed and not listed & bad
-    assert "PNG file by another name" in report.notes["disc/really_png.jpg"]
-    assert "JPEG file by another name" in report.notes["disc/really_jpeg.png"]
+    assert "PNG file in spite of its suffix" in report.notes["disc/really_png.jpg"]
+    assert "JPEG file in spite of its suffix" in report.notes["disc/really_jpeg.png"]
     assert "frames" in report.notes["disc/animated.gif"] and "1 x 1" in report.notes["disc/one_pixel.png"]
-    assert "another name" not in report.notes["disc/two_pictures.jpg"]
+    assert "suffix" not in report.notes["disc/two_pictures.jpg"]
     assert seen[-1] == (len(seen), len(seen))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
-def test_names_that_no_list_can_hold(class_folders: Maker) -> None:
+def test_names_that_a_list_cannot_contain(class_folders: Maker) -> None:
     root = class_folders((10, 10), size=12)
     data = (root / "disc" / "disc_000.jpg").read_bytes()
     made = [b"disc/a\nb.jpg", b"disc/a\tb.jpg"]
@@ -213,12 +216,12 @@ def test_names_that_no_list_can_hold(class_folders: Maker) -> None:
         made += [name] * (name not in made)
     report = split_dataset(root)
     assert len(report.left_out) == len(made)
-    assert all("no list can hold" in reason for reason in report.left_out.values())
+    assert all("a list cannot contain" in reason for reason in report.left_out.values())
     "".join(report.left_out).encode("utf-8")
     assert sum(map(sum, report.counts.values())) == 20
 
 
-def test_copies_stay_on_one_side_and_conflicts_are_named(class_folders: Maker) -> None:
+def test_copies_stay_in_one_part_and_conflicts_are_reported(class_folders: Maker) -> None:
     root = class_folders((20, 20), size=12)
     for index in range(6):
         shutil.copy(
@@ -251,19 +254,19 @@ def test_groups_stay_together(class_folders: Maker) -> None:
     assert report.counts == {"train": [15, 15], "val": [6, 6], "test": [3, 3]}
 
 
-def test_optional_group_that_took_no_part_binds_nothing() -> None:
-    pictures = [_Image(f"a/{i}.jpg", 0, str(i)) for i in range(4)]
-    assert len(_components(pictures, re.compile(r"/\d(_id\d)?"))) == 4
+def test_optional_group_without_a_match_binds_nothing() -> None:
+    images = [CheckedImage(f"a/{i}.jpg", 0, str(i)) for i in range(4)]
+    assert len(group_images(images, re.compile(r"/\d(_id\d)?"))) == 4
 
 
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 12), st.integers(0, 9)), min_size=1, max_size=60), st.data()
 )
 @settings(max_examples=200, deadline=None)
-def test_nothing_stands_on_two_sides(layout: list[tuple[int, int, int]], data: st.DataObject) -> None:
-    """Layout: class, content id and group id of each image; group 0 is none."""
-    pictures = [
-        _Image(f"c{label}/{i}_{f'g{group}' if group else 'alone'}.jpg", label, str(content))
+def test_no_component_is_divided(layout: list[tuple[int, int, int]], data: st.DataObject) -> None:
+    """``layout`` holds class, content id and group id of each image; group 0 means none."""
+    images = [
+        CheckedImage(f"c{label}/{i}_{f'g{group}' if group else 'alone'}.jpg", label, str(content))
         for i, (label, content, group) in enumerate(layout)
     ]
     config = SplitConfig(
@@ -271,19 +274,19 @@ def test_nothing_stands_on_two_sides(layout: list[tuple[int, int, int]], data: s
         test=data.draw(st.sampled_from([0.0, 0.1, 0.3])),
         seed=data.draw(st.integers(0, 3)),
     )
-    components = _components(pictures, re.compile(r"_(g\d)"))
+    components = group_images(images, re.compile(r"_(g\d)"))
     try:
-        parts = _assign(components, ["c0", "c1", "c2"], config)
+        parts = assign_parts(components, ["c0", "c1", "c2"], config)
     except DataError as error:
         assert "Nothing was written" in str(error)
         return
     placed = {image.name: part for part, members in parts.items() for image in members}
-    assert sorted(placed) == sorted(image.name for image in pictures)
-    assert sum(map(len, parts.values())) == len(pictures)
+    assert sorted(placed) == sorted(image.name for image in images)
+    assert sum(map(len, parts.values())) == len(images)
     for field in (lambda i: ("content", layout[i][1]), lambda i: ("group", layout[i][2] or -i - 1)):
         sides: dict[tuple[str, int], set[str]] = {}
-        for i, member in enumerate(pictures):
+        for i, member in enumerate(images):
             sides.setdefault(field(i), set()).add(placed[member.name])
         assert all(len(found) == 1 for found in sides.values())
-    backwards = _assign(_components(pictures[::-1], re.compile(r"_(g\d)")), ["c0", "c1", "c2"], config)
+    backwards = assign_parts(group_images(images[::-1], re.compile(r"_(g\d)")), ["c0", "c1", "c2"], config)
     assert {p.name: part for part, members in backwards.items() for p in members} == placed

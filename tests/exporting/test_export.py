@@ -1,4 +1,4 @@
-"""Export: the folder that stock PaddleX loads, and that it says what ours says."""
+"""Export: PaddleX loads the folder and gives the same predictions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_paddlex_agrees_on_photographs(trained, shared):
     assert_paddlex_agrees(trained.run / "inference_model", "PP-LCNet_x0_25", files)
 
 
-def test_the_description_says_what_paddlex_needs(trained):
+def test_inference_yml_has_the_keys_that_paddlex_reads(trained):
     content = yaml.safe_load((trained.run / "inference_model" / "inference.yml").read_text(encoding="utf-8"))
     assert content["Global"]["model_name"] == "PP-LCNet_x0_25"
     assert content["PostProcess"]["Topk"]["label_list"] == ["dog", "猫 cat"]
@@ -40,15 +40,15 @@ def test_the_description_says_what_paddlex_needs(trained):
     ]
 
 
-def test_a_model_that_differs_is_refused_and_the_old_one_stays(trained, tmp_path):
-    """No two programs agree to 1e-30: the check must see it, and nothing may be written."""
+def test_too_large_a_difference_is_an_error_and_writes_nothing(trained, tmp_path):
+    """Two engines never agree to 1e-30, so the check must fail."""
     config = RunFolder(trained.run).load_config({"export.tolerance": 1e-30})
     with pytest.raises(ExportError, match="differs from the trained network"):
         export(RunFolder(trained.run), config, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_foreign_folder_is_not_replaced(trained, tmp_path):
+def test_a_folder_with_other_files_is_not_replaced(trained, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work", encoding="utf-8")
     with pytest.raises(ExportError, match="holds other files"):
         export(RunFolder(trained.run), RunFolder(trained.run).load_config(), output=tmp_path)
@@ -63,13 +63,13 @@ def test_a_foreign_folder_is_not_replaced(trained, tmp_path):
         [{"Resize": {"target_size": 32}}, {"Normalize": {"min_val": [1, 1, 1]}}],
     ],
 )
-def test_preprocessing_without_a_form_in_paddlex_is_refused(transforms):
-    check_config({"data": {"dir": "."}, "eval": {"transforms": transforms}})  # valid for us
+def test_preprocessing_that_paddlex_cannot_express_is_an_error(transforms):
+    check_config({"data": {"dir": "."}, "eval": {"transforms": transforms}})  # valid in a configuration
     with pytest.raises(ExportError, match="PaddleX has no place"):
         build_inference_yml("PP-LCNet_x1_0", ["a", "b"], transforms, (32, 32))
 
 
-def test_predictions_do_not_depend_on_batch_form_or_threads(trained):
+def test_predictions_do_not_depend_on_batches_input_types_or_threads(trained):
     from concurrent.futures import ThreadPoolExecutor
 
     files = sorted(trained.data.rglob("*.jpg"))[:24]
@@ -83,15 +83,15 @@ def test_predictions_do_not_depend_on_batch_form_or_threads(trained):
             if abs(b[0][1] - 0.5) > 1e-3
         )
 
-    for form in (
+    for images in (
         [str(f) for f in files],
         [f.read_bytes() for f in files],
         [np.array(read_image(f)) for f in files],
     ):
         one = Predictor(trained.run / "inference_model", batch_size=1, mkldnn=False, threads=1)
-        tops = [p.top for p in one.predict(form, top_k=2)]
+        tops = [p.top for p in one.predict(images, top_k=2)]
         assert len(tops) == len(expected) and close(tops)
-    with ThreadPoolExecutor(4) as pool:  # several threads on one predictor do not mix their answers
+    with ThreadPoolExecutor(4) as pool:  # threads that share a predictor get their own results
         for tops in pool.map(lambda _: [p.top for p in predictor.predict(files, top_k=2)], range(8)):
             assert close(tops)
 

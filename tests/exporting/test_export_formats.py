@@ -1,4 +1,4 @@
-"""Exports in every format: each is run by its engine; forms with a fixed batch, another size, folded batch norm."""
+"""Exports in every format, run by the engine of each; fixed batch size, other image sizes, folded batch norm."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ENGINE = {"paddle": "paddle", "onnx": "onnxruntime", "openvino": "openvino"}
 
 
 def written(trained, folder, **options):
-    """An export, and the network's input of some images that its own description gives."""
+    """Export, and preprocess some images as the exported folder describes."""
     overrides = options.pop("overrides", {})
     done = export(RunFolder(trained.run), RunFolder(trained.run).load_config(overrides), output=folder, **options)
     pipeline, rng = read_exported(folder).pipeline, np.random.default_rng(0)
@@ -34,7 +34,7 @@ def written(trained, folder, **options):
     return done, np.stack([pipeline(read_image(file), rng) for file in files])
 
 
-def answers(folder, name, images):
+def probabilities(folder, name, images):
     engine = open_engine(folder, name, threads=1)
     return np.concatenate([engine.run(images[i : i + 4]) for i in range(0, len(images), 4)])
 
@@ -45,14 +45,14 @@ def everything(trained, tmp_path_factory):
     return written(trained, folder, formats=ALL)
 
 
-def test_all_formats_lie_in_one_folder_and_agree(trained, everything):
+def test_all_formats_in_one_folder_agree(trained, everything):
     done, images = everything
     assert {f.name for f in done.folder.iterdir()} == {"inference.yml", "pplc.json"}.union(*FILES.values())
     assert {"paddle", "onnxruntime", "openvino"} <= done.differences.keys()
-    expected = answers(trained.run / "inference_model", "paddle", images)
+    expected = probabilities(trained.run / "inference_model", "paddle", images)
     assert expected.std(0).max() > 0.1
     for engine in ENGINE.values():
-        np.testing.assert_allclose(answers(done.folder, engine, images), expected, atol=1e-4)
+        np.testing.assert_allclose(probabilities(done.folder, engine, images), expected, atol=1e-4)
 
 
 def test_the_sidecar_records_every_engine(everything):
@@ -71,8 +71,8 @@ def test_paddlex_still_loads_a_folder_of_several_formats(trained, everything):
 def test_a_format_alone(trained, tmp_path, name):
     done, images = written(trained, tmp_path / "out", formats=[name])
     assert {f.name for f in done.folder.iterdir()} == {"inference.yml", "pplc.json"} | FILES[name]
-    expected = answers(trained.run / "inference_model", "paddle", images)
-    np.testing.assert_allclose(answers(done.folder, ENGINE[name], images), expected, atol=1e-4)
+    expected = probabilities(trained.run / "inference_model", "paddle", images)
+    np.testing.assert_allclose(probabilities(done.folder, ENGINE[name], images), expected, atol=1e-4)
     with pytest.raises(PredictError, match=r"inference\.json is missing"):
         open_engine(done.folder, "paddle")
 
@@ -84,12 +84,12 @@ def test_simplified_has_no_batch_norm_in_any_format(trained, tmp_path):
     assert not any(node.kind in ("batch_norm", "scale") for node in read_paddle(done.folder).nodes)
     kinds = {node.op_type for node in onnx.load(str(done.folder / "inference.onnx")).graph.node}
     assert "Conv" in kinds and "BatchNormalization" not in kinds
-    expected = answers(trained.run / "inference_model", "paddle", images)
+    expected = probabilities(trained.run / "inference_model", "paddle", images)
     for engine in ENGINE.values():
-        np.testing.assert_allclose(answers(done.folder, engine, images), expected, atol=1e-4)
+        np.testing.assert_allclose(probabilities(done.folder, engine, images), expected, atol=1e-4)
 
 
-def test_a_fixed_batch_stands_in_every_file(trained, tmp_path):
+def test_every_format_has_the_fixed_batch_size(trained, tmp_path):
     import onnxruntime
     import openvino
 
@@ -98,21 +98,21 @@ def test_a_fixed_batch_stands_in_every_file(trained, tmp_path):
     session = onnxruntime.InferenceSession(done.folder / "inference.onnx", providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape == [3, 3, 32, 32]
     assert list(openvino.Core().read_model(done.folder / "inference.xml").input().shape) == [3, 3, 32, 32]
-    expected = answers(trained.run / "inference_model", "paddle", images)
-    for engine in ENGINE.values():  # any number of images, in batches of three
-        np.testing.assert_allclose(answers(done.folder, engine, images), expected, atol=1e-4)
+    expected = probabilities(trained.run / "inference_model", "paddle", images)
+    for engine in ENGINE.values():  # engines split and pad any number of images
+        np.testing.assert_allclose(probabilities(done.folder, engine, images), expected, atol=1e-4)
 
 
-def test_another_size_goes_into_files_and_preprocessing(trained, tmp_path):
+def test_another_size_changes_files_and_preprocessing(trained, tmp_path):
     done, images = written(trained, tmp_path / "out", formats=ALL, size=(48, 48))
     assert images.shape[1:] == (3, 48, 48)
     assert read_paddle(done.folder).size == (48, 48)
-    expected = answers(done.folder, "paddle", images)
-    np.testing.assert_allclose(answers(done.folder, "openvino", images), expected, atol=1e-4)
+    expected = probabilities(done.folder, "paddle", images)
+    np.testing.assert_allclose(probabilities(done.folder, "openvino", images), expected, atol=1e-4)
     assert_paddlex_agrees(done.folder, "PP-LCNet_x0_25", sorted(trained.data.rglob("*.jpg"))[::9])
 
 
-def test_height_and_width_may_differ_where_images_are_resized(trained, tmp_path):
+def test_height_and_width_may_differ_with_resize(trained, tmp_path):
     resize = {"eval.transforms": [{"Resize": {"target_size": 32}}, "Normalize"]}
     done, images = written(trained, tmp_path / "out", size=(32, 64), overrides=resize)
     assert images.shape[1:] == (3, 32, 64) and read_paddle(done.folder).size == (32, 64)
@@ -124,12 +124,12 @@ def test_files_for_any_size(trained, tmp_path):
     done, images = written(trained, tmp_path / "out", formats=ALL, size="any")
     assert images.shape[1:] == (3, 32, 32) and read_paddle(done.folder).size is None
     larger = np.random.default_rng(0).normal(0, 1, (2, 3, 40, 56)).astype(np.float32)
-    expected = answers(done.folder, "paddle", larger)
+    expected = probabilities(done.folder, "paddle", larger)
     for engine in ("onnxruntime", "openvino"):
-        np.testing.assert_allclose(answers(done.folder, engine, larger), expected, atol=1e-4)
+        np.testing.assert_allclose(probabilities(done.folder, engine, larger), expected, atol=1e-4)
 
 
-def test_an_export_that_fails_leaves_the_old_folder(trained, tmp_path):
+def test_a_failed_export_keeps_the_old_folder(trained, tmp_path):
     done, _ = written(trained, tmp_path / "out")
     before = {file.name: file.read_bytes() for file in done.folder.iterdir()}
     with pytest.raises(ExportError, match=r"with the engine \w+, more than export\.tolerance"):
@@ -139,7 +139,7 @@ def test_an_export_that_fails_leaves_the_old_folder(trained, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("options", "message"),
     [
         (["--format", "onx"], "expected a format of paddle, onnx, openvino, got 'onx'; did you mean onnx?"),
         (["--precision", "int4"], "expected a precision of bfloat16, int8, got 'int4'"),
@@ -147,17 +147,17 @@ def test_an_export_that_fails_leaves_the_old_folder(trained, tmp_path):
         (["--batch", "0"], "--batch"),
     ],
 )
-def test_wrong_words_are_told(pplc, trained, words, message):
-    done = pplc("export", "--run", str(trained.run), "--output", "out", *words, check=False)
+def test_wrong_options_are_errors(pplc, trained, options, message):
+    done = pplc("export", "--run", str(trained.run), "--output", "out", *options, check=False)
     assert done.returncode and message in done.stderr and "Traceback" not in done.stderr
     assert not (pplc.cwd / "out").exists()
 
 
 @pytest.mark.parametrize(("package", "name"), [("onnx", "onnx"), ("openvino", "openvino"), ("onnxruntime", "onnx")])
-def test_a_missing_package_is_asked_for(trained, tmp_path, monkeypatch, package, name):
+def test_a_missing_package_is_named(trained, tmp_path, monkeypatch, package, name):
     import sys
 
-    monkeypatch.setitem(sys.modules, package, None)  # importing it fails as if it were not installed
+    monkeypatch.setitem(sys.modules, package, None)  # makes its import fail
     with pytest.raises(PplcError, match=rf"pip install 'pplc\[{package}\]'"):
         written(trained, tmp_path / "out", formats=[name])
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""int8 and bfloat16: what they cost is measured on images that nothing was fitted to, and refused if it is much."""
+"""int8 and bfloat16: their accuracy is measured on images not used for calibration; a large loss is an error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pplc_cli import export
 from pplc_cli.base.errors import ExportError
 from pplc_cli.data.decode import read_image
 from pplc_cli.data.lists import read_part
-from pplc_cli.exporting.quantize import choose_images
+from pplc_cli.exporting.precisions import choose_images
 from pplc_cli.predict.engines.open import open_engine
 from pplc_cli.predict.exported_model import read_exported
 from pplc_cli.training.runs.run_folder import RunFolder
@@ -21,7 +21,7 @@ LABELS = ["dog", "猫 cat"]
 
 
 def config_of(run):
-    """An image of sixteen may change its answer: 0.0625."""
+    """One image of sixteen may change its prediction: 0.0625."""
     return run.load_config({"export.max_accuracy_loss": 0.1})
 
 
@@ -53,7 +53,7 @@ def test_the_file_computes_in_bytes(quantized):
     assert len(weights) > 10
 
 
-def test_the_answers_stay_near_those_of_float32(trained, quantized):
+def test_probabilities_stay_near_those_of_float32(trained, quantized):
     pipeline, rng = read_exported(quantized.folder).pipeline, np.random.default_rng(0)
     images = np.stack([pipeline(read_image(f), rng) for f in sorted(trained.data.rglob("*.jpg"))[::4]])
     expected = open_engine(quantized.folder, "paddle").run(images)
@@ -61,18 +61,18 @@ def test_the_answers_stay_near_those_of_float32(trained, quantized):
     assert 0 < np.abs(got - expected).mean() < 0.03
 
 
-def test_calibration_never_sees_what_is_measured(trained):
+def test_calibration_and_measurement_share_no_image(trained):
     data = RunFolder(trained.run).load_config().data
     fitted, measured, part = choose_images(data, LABELS, 10)
     assert part == "test" and len(fitted) == 10 and len({s.label for s in fitted}) == 2
     assert not {s.path for s in fitted} & {s.path for s in measured}
 
 
-def test_a_precision_that_costs_too_much_is_refused_and_the_old_folder_stays(calm, tmp_path, monkeypatch):
-    """Calibrated on images a thousand times too dark, every activation is cut off."""
-    from pplc_cli.exporting import verify
+def test_too_large_a_loss_is_an_error_and_keeps_the_old_folder(calm, tmp_path, monkeypatch):
+    """Calibration on images a thousand times too dark clips every activation."""
+    from pplc_cli.exporting import precisions
 
-    good = verify.quantize
+    good = precisions.quantize
 
     def bad(graph, batches, target, **options):
         good(graph, [images * 1e-3 for images in batches], target, **options)
@@ -80,9 +80,9 @@ def test_a_precision_that_costs_too_much_is_refused_and_the_old_folder_stays(cal
     config = config_of(calm)
     export(calm, config, output=tmp_path / "out")
     before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
-    monkeypatch.setattr(verify, "quantize", bad)
-    told = r"int8 loses \d+\.\d points of top-1 with the engine onnxruntime .* nothing was written"
-    with pytest.raises(ExportError, match=told) as caught:
+    monkeypatch.setattr(precisions, "quantize", bad)
+    message = r"int8 loses \d+\.\d points of top-1 with the engine onnxruntime .* nothing was written"
+    with pytest.raises(ExportError, match=message) as caught:
         export(calm, config, output=tmp_path / "out", precisions=["int8"])
     assert "--max-loss" in str(caught.value) and "\n" not in str(caught.value)
     assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
@@ -91,9 +91,9 @@ def test_a_precision_that_costs_too_much_is_refused_and_the_old_folder_stays(cal
     assert max(a.loss for a in done.accuracies) > 0.1
 
 
-def test_the_command_prints_what_precisions_cost(pplc, calm):
-    words = ["--precision", "int8", "--precision", "bfloat16", "--max-loss", "0.1", "--batch", "2"]
-    done = pplc("export", "--run", str(calm.folder), "--output", "out", *words, check=False)
+def test_the_command_prints_the_accuracy_of_each_precision(pplc, calm):
+    options = ["--precision", "int8", "--precision", "bfloat16", "--max-loss", "0.1", "--batch", "2"]
+    done = pplc("export", "--run", str(calm.folder), "--output", "out", *options, check=False)
     if "computes in bfloat16 on this CPU" in done.stderr:
         pytest.skip("no bfloat16 on this CPU")
     assert done.returncode == 0, done.stderr
@@ -105,7 +105,7 @@ def test_the_command_prints_what_precisions_cost(pplc, calm):
         assert f"{100 * recorded['top1']:.1f}" == top1 and f"{100 * recorded['float32_top1']:.1f}" == before
 
 
-def test_without_lists_there_is_nothing_to_measure_on(trained, tmp_path):
+def test_lower_precisions_need_lists(trained, tmp_path):
     config = RunFolder(trained.run).load_config({"data.dir": str(tmp_path)})
     with pytest.raises(ExportError, match="no images to measure a lower precision on"):
         export(RunFolder(trained.run), config, output=tmp_path / "out", precisions=["int8"])

@@ -1,4 +1,4 @@
-"""Passes of a network with Paddle's kernels and with the fast ones, compared."""
+"""Compare forward and backward passes of a network with Paddle's kernels and with the fast ones."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from pplc_cli import kernels as accelerator
 from pplc_cli.base.paddle import load_paddle
 
 paddle = load_paddle()
-
-
 nn = paddle.nn
 
 
 class Passed(NamedTuple):
-    """What a forward and a backward pass left behind; names as in ``state_dict``, and ``input``."""
+    """Results of a forward and a backward pass; keys as in ``state_dict``, and ``input``."""
 
     output: np.ndarray
     gradients: dict[str, Optional[np.ndarray]]
@@ -26,7 +24,7 @@ class Passed(NamedTuple):
 
 
 def randomise(network: Any, rng: np.random.Generator) -> None:
-    """Give every parameter and buffer numbers of its own: what is 0 or 1 by default hides faults."""
+    """Set every parameter and buffer to random numbers: the defaults 0 and 1 would hide faults."""
     for name, value in network.state_dict().items():
         if value.ndim > 1:
             terms = value.shape[0] if value.ndim == 2 else np.prod(value.shape[1:])
@@ -39,14 +37,14 @@ def randomise(network: Any, rng: np.random.Generator) -> None:
 
 
 def run(network: Any, x: np.ndarray, g: Optional[np.ndarray], input_gradient: bool = True) -> Passed:
-    """A forward pass and, for a ``g``, a backward pass with it as the gradient of the result."""
+    """Run a forward pass and, if ``g`` is given, a backward pass with ``g`` as the gradient of the output."""
     network.clear_gradients()
     tensor = paddle.to_tensor(x, stop_gradient=not input_gradient)
     output = network(tensor)
     if g is not None and not output.stop_gradient:
         output.backward(paddle.to_tensor(g))
     gradients = {name: None if p.grad is None else p.grad.numpy() for name, p in network.named_parameters()}
-    # Paddle counts running statistics among the parameters.
+    # Paddle's named_parameters includes the running statistics.
     buffers = {
         name: network.state_dict()[name].numpy() for name in gradients if name.endswith(("._mean", "._variance"))
     }
@@ -56,16 +54,16 @@ def run(network: Any, x: np.ndarray, g: Optional[np.ndarray], input_gradient: bo
 
 
 def kinds(network: Any) -> set[str]:
-    """What the plans of an accelerated network consist of; empty where Paddle runs it all.
+    """Return the kinds of nodes in the plans of an accelerated network; empty if Paddle runs all of it.
 
-    Without this a test would compare Paddle with itself when the accelerator steps aside.
+    Tests check it, since they would compare Paddle with itself if the network were not accelerated.
     """
     plans = getattr(network.__dict__.get("forward"), "_plans", {})
     return {node.kind for plan in plans.values() for node in plan.graph.nodes}
 
 
 def twins(make: Callable[[], Any], rng: np.random.Generator, threads: int = 2) -> tuple[Any, Any]:
-    """Two equal networks, the second accelerated; a single layer becomes a network of one."""
+    """Make two equal networks and accelerate the second; a single layer is wrapped in a network."""
     plain, fast = make(), make()
     if not plain.sublayers():
         plain, fast = nn.Sequential(plain), nn.Sequential(fast)
@@ -76,7 +74,7 @@ def twins(make: Callable[[], Any], rng: np.random.Generator, threads: int = 2) -
 
 
 def passed_through(network: Any, x: np.ndarray) -> np.ndarray:
-    """What a network makes of its input once it is accelerated."""
+    """Accelerate a network and return its output."""
     assert accelerator.accelerate(network, 2) is None
     output = run(network, x, None).output
     assert kinds(network) and "opaque" not in kinds(network)
@@ -84,10 +82,10 @@ def passed_through(network: Any, x: np.ndarray) -> np.ndarray:
 
 
 def assert_close(actual: Passed, expected: Passed, tolerance: float) -> None:
-    """Every number within ``tolerance`` of its tensor's largest.
+    """Check that every difference is at most ``tolerance`` times the largest magnitude in its tensor.
 
-    A gradient that is nothing but rounding, as that of a bias before batch norm, is held against the largest of all; a
-    mean that happens to be near zero against its own layer's deviation.
+    A gradient that is only rounding error, as that of a bias before batch norm, is compared with the largest gradient
+    of all; a running mean near zero with the standard deviation of its layer.
     """
     peak = max([np.abs(value).max() for value in expected.gradients.values() if value is not None], default=0)
     assert actual.gradients.keys() == expected.gradients.keys() and actual.buffers.keys() == expected.buffers.keys()
@@ -103,7 +101,7 @@ def assert_close(actual: Passed, expected: Passed, tolerance: float) -> None:
         assert one.shape == other.shape, name
         bound = tolerance * max(np.abs(other).max(), floor)
         distance = np.abs(one - other).max()
-        assert distance <= bound, f"{name}: {distance} apart, more than {bound}"
+        assert distance <= bound, f"{name}: expected a difference of at most {bound}, got {distance}"
 
 
 def compare(
@@ -114,10 +112,10 @@ def compare(
     threads: int = 2,
     **options: Any,
 ) -> Any:
-    """One pass of a network with Paddle's kernels and with the fast ones; returns the accelerated network.
+    """Compare one pass of a network with Paddle's kernels and with the fast ones; return the accelerated network.
 
-    The tolerance: float32 sums of some thousand products come out within about 1e-6; a few of them follow on each
-    other, and every batch norm multiplies what it gets, as much in Paddle's pass as in ours.
+    Why this tolerance: a float32 sum of some thousand products is accurate to about 1e-6. Several such sums follow each
+    other, and each batch norm amplifies the error of its input, in Paddle's pass as much as in ours.
     """
     plain, fast = twins(make, rng, threads)
     x = rng.normal(0.3, 1, shape).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Files that real data sets hold: broken ones, and ones that are only odd."""
+"""Files as in real data sets: broken ones, and unusual ones that must be readable."""
 
 from __future__ import annotations
 
@@ -17,14 +17,19 @@ from helpers.images import random_image
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    """An image's bytes, as Pillow writes them."""
+    """Encode an image with Pillow."""
     out = io.BytesIO()
     image.save(out, kind, **options)
     return out.getvalue()
 
 
 def png(width: int, height: int, depth: int, colour: int, rows: bytes, *more: bytes) -> bytes:
-    """A PNG written by hand; ``rows`` holds the unfiltered samples, ``more`` chunks stand before the data."""
+    """Build a PNG by hand.
+
+    Args:
+        rows: unfiltered samples.
+        more: chunks before the image data.
+    """
     stride = len(rows) // height if height else 0
     filtered = b"".join(b"\0" + rows[i * stride : (i + 1) * stride] for i in range(height if rows else 0))
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
@@ -33,12 +38,12 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes, *more: by
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
-    """One chunk of a PNG, with its checksum."""
+    """Build one chunk of a PNG, with its checksum."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def rotated_jpeg(image: Image.Image, orientation: int) -> bytes:
-    """A JPEG whose EXIF asks viewers to turn it."""
+    """Build a JPEG with this EXIF orientation."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     return encoded(image, "JPEG", exif=exif.tobytes(), quality=95)
@@ -76,7 +81,7 @@ def _bad() -> dict[str, bytes]:
         "empty.jpg": b"",
         "zeros.jpg": bytes(5000),
         "one_zero.png": b"\0",
-        "text.jpg": b"this is no photograph\n" * 20,
+        "text.jpg": b"this is not an image\n" * 20,
         "chinese_text.jpg": "图".encode() * 400,
         "page.jpg": b"\n<!DOCTYPE html><html><body>404 not found</body></html>",
         "drawing.jpg": b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
@@ -134,10 +139,10 @@ def _odd() -> dict[str, bytes]:
 
 
 def write_bad_files(folder: Path) -> dict[str, str]:
-    """Write every kind the system can hold.
+    """Write every kind of file that the file system allows.
 
     Returns:
-        File name to ``bad`` (it must be refused with a reason) or ``odd`` (it is used).
+        By file name, ``bad`` (must be refused with a reason) or ``odd`` (must be used).
     """
     folder.mkdir(parents=True, exist_ok=True)
     kinds = {}

@@ -13,10 +13,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Pplc:
-    """Runs ``pplc`` as a process of its own.
+    """Runs ``pplc`` as a separate process.
 
     Attributes:
-        cwd: the folder it runs in.
+        cwd: the working folder.
     """
 
     def __init__(self, cwd: Path) -> None:
@@ -31,7 +31,7 @@ class Pplc:
         env: Optional[dict[str, str]] = None,
         **options: Any,
     ) -> subprocess.CompletedProcess[str]:
-        """RunFolder to the end; with ``check``, a failure fails the test and shows what was printed."""
+        """Run to the end; with ``check``, a failure of the command fails the test and shows the output."""
         done = subprocess.run(
             [sys.executable, "-m", "pplc_cli", *words],
             cwd=cwd or self.cwd,
@@ -46,7 +46,11 @@ class Pplc:
 
 
 def recipe(folder: Path, **train: Any) -> list[str]:
-    """Words for a short training run of the smallest network on images of 32 x 32."""
+    """Return the arguments of a short training run of the smallest network on images of 32 x 32.
+
+    Args:
+        train: settings of the section ``train``.
+    """
     values: dict[str, Any] = {
         "batch_size": 8,
         "learning_rate": 0.002 if train.get("optimizer") == "adamw" else 0.02,
@@ -66,10 +70,10 @@ class Trained(NamedTuple):
     """A finished run.
 
     Attributes:
-        folder: where the commands were run.
+        folder: the working folder of the commands.
         data: the data set.
         run: the run's folder.
-        args: the words that trained it.
+        args: the arguments of ``pplc train``.
     """
 
     folder: Path

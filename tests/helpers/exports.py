@@ -1,4 +1,4 @@
-"""Exported networks of the zoo whose answers tell images apart, which those of fresh weights do not."""
+"""Exported networks of the zoo whose predictions differ from image to image; with fresh weights they hardly do."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ CLASSES = 10
 
 
 def random_images(count, size=64, seed=0):
-    """Random patches of colour: float32 (count, 3, size, size), as networks get them."""
+    """Draw random patches of colour: float32 (count, 3, size, size), normalised."""
     rng = np.random.default_rng(seed)
     coarse = rng.standard_normal((count, 3, 8, 8), np.float32).repeat(size // 8, 2).repeat(size // 8, 3)
     return coarse + 0.2 * rng.standard_normal(coarse.shape, np.float32)
 
 
 def export_network(name, folder, size=64, seed=0):
-    """Random weights with batch norm's statistics of images, and logits stretched to a few units."""
+    """Export a network with random weights, batch norm statistics of random images, and logits of a few units."""
     paddle = load_paddle()
     paddle.seed(seed)
     network = build_network(name, CLASSES, dropout=0.0)
@@ -30,7 +30,7 @@ def export_network(name, folder, size=64, seed=0):
         network.train()
         for layer in network.sublayers():
             if hasattr(layer, "_momentum"):
-                layer._momentum = 0.0  # statistics of the last images alone
+                layer._momentum = 0.0  # keep only the statistics of this batch
         network(data)
         network.eval()
         spread = float(network(data).std(axis=0).max())

@@ -1,4 +1,4 @@
-"""A graph evaluated in float64 by Paddle's plain functions, one node after the other: nothing folded, nothing fused."""
+"""Evaluate a graph in float64 with Paddle's functions, node by node, without folding or fusing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ FUNCTIONS = {
 
 
 def evaluate(graph: Graph, images: np.ndarray, rounded: Optional[Callable] = None) -> np.ndarray:
-    """float64 (N, outputs); ``rounded``: what becomes of a node and its input (an array) before it is computed."""
+    """Compute the output of a graph: float64 (N, outputs).
+
+    Args:
+        rounded: maps a node and its first input (an array) to those to compute with instead.
+    """
     values = {graph.input: paddle.to_tensor(images.astype(np.float64))}
     with paddle.no_grad():
         for node in graph.nodes:

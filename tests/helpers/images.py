@@ -9,7 +9,7 @@ import numpy as np
 
 
 def random_image(seed: int, size: tuple[int, int] = (48, 48)) -> np.ndarray:
-    """Smooth random colours with a shape and a little noise: uint8 RGB, shape (height, width, 3)."""
+    """Draw smooth random colours with a disc and a little noise: uint8 RGB, shape (height, width, 3)."""
     rng = np.random.default_rng(seed)
     height, width = size
     coarse = rng.integers(30, 226, (4, 4, 3)).astype(np.float32)
@@ -22,7 +22,7 @@ def random_image(seed: int, size: tuple[int, int] = (48, 48)) -> np.ndarray:
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Write RGB in the format of the suffix."""
+    """Write an RGB image in the format of the suffix."""
     done, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     assert done
     path.parent.mkdir(parents=True, exist_ok=True)

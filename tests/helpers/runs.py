@@ -1,4 +1,4 @@
-"""Training runs as the tests start, follow and compare them."""
+"""Start, follow and compare training runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pplc_cli.training.runs.checkpoint import load_arrays
 
 
 def arrays(folder):
-    """All arrays of a checkpoint folder by file and key."""
+    """Load all arrays of a checkpoint folder, by file and key."""
     return {
         (path.stem, key): value
         for path in sorted(folder.glob("*.safetensors"))
@@ -28,7 +28,7 @@ def assert_same(one, other):
 
 
 def start(cwd, *words):
-    """``pplc train`` in its own process group."""
+    """Start ``pplc train`` in its own process group."""
     command = [sys.executable, "-m", "pplc_cli", "train", *words]
     return subprocess.Popen(
         command, cwd=cwd, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -36,7 +36,7 @@ def start(cwd, *words):
 
 
 def wait_for_epoch(run, epoch, process):
-    """Until the checkpoint of an epoch is on disk."""
+    """Wait until the checkpoint of an epoch is on disk."""
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
@@ -48,11 +48,11 @@ def wait_for_epoch(run, epoch, process):
         ):
             return
         time.sleep(0.02)
-    raise AssertionError(f"no epoch {epoch} in three minutes")
+    raise AssertionError(f"epoch {epoch} did not end within three minutes")
 
 
 class StopAfter(Reporter):
-    """Ends training when an epoch is saved, as a kill would."""
+    """Stops training as soon as an epoch is saved, as killing the process would."""
 
     def __init__(self, epoch):
         self.last = epoch

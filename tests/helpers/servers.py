@@ -1,4 +1,4 @@
-"""A real server on this machine that drops connections, refuses ranges and lies."""
+"""A local HTTP server that drops connections, ignores ranges and sends wrong ones."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ DATA = np.random.default_rng(0).bytes(300_000)
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves DATA at any path, and keeps the Range header of every request.
+    """Serves the same bytes at any path and records the Range header of every request.
 
     Attributes:
-        content: what is served.
-        drops: for each of the next requests, after how many bytes the connection is cut.
-        ranges: whether Range is understood.
+        content: the bytes to serve.
+        drops: for each of the next requests, the number of bytes after which the connection is cut.
+        ranges: whether Range headers are honoured.
+        asked: the Range headers received, None for a request without one.
+        shift: bytes by which a range starts too early.
     """
 
     daemon_threads = True
@@ -69,7 +71,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def running() -> Iterator[Server]:
-    """A server that answers until the block ends."""
+    """Run a server until the block ends."""
     server = Server()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -1,4 +1,4 @@
-"""Exported networks that need no training: random weights whose answers differ from image to image."""
+"""Exported networks without training: random weights whose predictions differ from image to image."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ TRANSFORMS = [{"ResizeByShort": {"short_size": 36}}, {"CenterCrop": {"crop_size"
 
 
 def write_untrained(folder: Path, seed: int = 0) -> Path:
-    """PPLCNet_x0_25 on images of 32 x 32, as ``pplc export`` writes it."""
+    """Write PPLCNet_x0_25 for images of 32 x 32, as ``pplc export`` does."""
     paddle = load_paddle()
     paddle.seed(seed)
     network = build_network("PPLCNet_x0_25", len(LABELS))
     with paddle.no_grad():
-        for _ in range(20):  # statistics of the usual initialisation let no image through
+        for _ in range(20):  # with the initial statistics all images would give about the same output
             network(paddle.randn([16, 3, 32, 32]))
         network.eval()
         last = [layer for layer in network.sublayers() if isinstance(layer, paddle.nn.Linear)][-1]

@@ -1,4 +1,4 @@
-"""The zoo: published sizes, PaddleClas's names, and the arithmetic of a block."""
+"""Names of networks, PaddleClas's parameter names, and the arithmetic of PP-LCNet's block."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_names_are_paddleclas():
     assert state["fc.weight"].shape == [1280, 7]
 
 
-def test_other_names():
+def test_aliases():
     assert find_network("PP-LCNet_x1_0") is find_network("PPLCNet") is find_network("PPLCNet_x1_0")
     assert find_network("PP-LCNet_x0_25").name == "PPLCNet_x0_25"
     ssld = find_network("PPLCNet_ssld")
@@ -48,7 +48,7 @@ def test_other_names():
 
 
 def test_paddlex_knows_the_names():
-    """The exported name is one that PaddleX itself lists, or none."""
+    """The exported name is in PaddleX's own list, or None."""
     from paddlex.modules.image_classification.model_list import MODELS
 
     for name in network_names():
@@ -62,7 +62,7 @@ def test_paddlex_knows_the_names():
 @pytest.mark.parametrize(
     ("wrong", "near"), [("PPLCNet_x1.0", "PPLCNet_x1_0"), ("pp-lcnet_x0_25", "PP-LCNet_x0_25"), ("PPLCnet", "PPLCNet")]
 )
-def test_unknown_name_has_the_nearest(wrong, near):
+def test_unknown_name_suggests_the_nearest(wrong, near):
     with pytest.raises(ModelError) as caught:
         build_network(wrong, 3)
     assert repr(wrong) in str(caught.value) and f"did you mean {near}?" in str(caught.value)
@@ -83,7 +83,7 @@ def test_dropout_scales_at_inference():
     without = features @ weight + bias
     tolerance = 1280 * 2**-24 * (np.abs(features) @ np.abs(weight)).max()  # float32 sums of 1280 products
     assert np.abs(logits - expected).max() < tolerance < np.abs(logits - without).max()
-    # In training the kept numbers are handed on as they are.
+    # In training, the kept values are not scaled.
     network.train()
     ones = network.dropout(paddle.ones([100_000])).numpy()
     assert set(np.unique(ones)) == {0.0, 1.0}
@@ -91,7 +91,7 @@ def test_dropout_scales_at_inference():
 
 
 def convolve(x, weight, stride, groups):
-    """Correlation with padding (kernel - 1) / 2, in float64 and plain loops over the kernel."""
+    """Cross-correlation with padding (kernel - 1) / 2, in float64, with plain loops over the kernel."""
     outputs, per_group, kernel, _ = weight.shape
     pad = (kernel - 1) // 2
     padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
@@ -116,7 +116,7 @@ def norm_act(x, state, prefix):
 
 
 @pytest.mark.parametrize(("kernel", "stride", "se"), [(5, 2, True), (3, 1, False), (5, 1, True), (3, 2, False)])
-def test_block_is_the_formula(kernel, stride, se):
+def test_block_matches_the_formula(kernel, stride, se):
     from pplc_cli.models.families.pplcnet import DepthwiseSeparable, Row
 
     rng = np.random.default_rng(kernel * 10 + stride)
@@ -140,7 +140,7 @@ def test_block_is_the_formula(kernel, stride, se):
         y = y * np.clip(w / 6 + 0.5, 0, 1)[:, :, None, None]  # PaddleClas's hard sigmoid has the slope 1 / 6
     y = norm_act(convolve(y, state["pw_conv.conv.weight"], 1, 1), state, "pw_conv")
     assert result.shape == y.shape == (2, 12, -(-9 // stride), -(-7 // stride))
-    # Some 50 float32 roundings in a row on the largest number.
+    # About 50 consecutive float32 roundings of the largest value.
     assert np.abs(result - y).max() < 50 * 2**-24 * np.abs(y).max()
 
 

@@ -1,4 +1,4 @@
-"""Every network of the zoo: counts, names, a few steps of training, export."""
+"""Every network: counts, parameter names, a few steps of training, export."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from pplc_cli.training.train import train
 
 paddle = load_paddle()
 
-OWN = [name for name in network_names() if find_network(name).family != "comparison"]
-# PaddleClas's tables are not rounded alike: these are cut, or, in one case, differ from their own rule in a last digit.
+COUNTED = [name for name in network_names() if find_network(name).family != "paddle_vision"]
+# Figures of the tables that differ from their own counting rule in the last digits.
 ODD = {
     "PPLCNet_x1_5": ("4.52", "341.85 M"),  # 341.86 printed
     "PPLCNetV2_base": ("6.6", "605 M"),  # 604 printed, 604.5 counted
@@ -46,7 +46,7 @@ def test_every_network_has_its_published_figures():
     assert list(PUBLISHED) == network_names()
 
 
-@pytest.mark.parametrize("name", [name for name in OWN if PUBLISHED[name].params])
+@pytest.mark.parametrize("name", [name for name in COUNTED if PUBLISHED[name].params])
 def test_counts_are_the_published_ones(name):
     published = PUBLISHED[name]
     params, macs = count(build_network(name, 1000), published.rule, authors_size(name))
@@ -55,8 +55,8 @@ def test_counts_are_the_published_ones(name):
 
 
 @pytest.mark.parametrize("name", ["PPLCNet_x0_35", "PPLCNetV2_small", "MobileNetV1_x1_0", "SqueezeNet1_1", "ResNet18"])
-def test_the_rule_is_paddles_own(name):
-    """Against paddle.flops, Paddle's own counter."""
+def test_the_counting_rule_matches_paddle(name):
+    """Compare with paddle.flops, Paddle's own counter."""
     network = build_network(name, 1000)
     network.eval()
     with contextlib.redirect_stdout(io.StringIO()):
@@ -66,7 +66,7 @@ def test_the_rule_is_paddles_own(name):
 
 @pytest.mark.parametrize("name", ["PPLCNetV2_small", "PPLCNetV2_base", "PPLCNetV2_large"])
 def test_branches_and_their_sum_agree(name):
-    """Evaluation runs one convolution where training sums up to three; statistics as after some training."""
+    """Evaluation runs one convolution where training sums up to three; with random batch norm statistics."""
     rng = np.random.default_rng()
     network = build_network(name, 7)
     for key, tensor in network.state_dict().items():
@@ -91,7 +91,7 @@ def test_branches_and_their_sum_agree(name):
         np.testing.assert_array_equal(network(images).numpy(), before)
 
 
-def test_v2_learns_in_its_branches_alone():
+def test_v2_trains_its_branches_only():
     network = build_network("PPLCNetV2_small", 3)
     network(paddle.randn([2, 3, 64, 64])).sum().backward()
     for key, parameter in network.named_parameters():
@@ -142,8 +142,8 @@ def test_names_are_paddleclas():
 
 
 @pytest.mark.parametrize("name", ["SqueezeNext_1_0_23", "SqueezeNext_1_5_23v5"])
-def test_squeezenext_is_the_authors_graph(name):
-    """Kernels, channels and strides in their order, as in the prototxt files."""
+def test_squeezenext_matches_the_authors_graph(name):
+    """Kernels, channels and strides in order, as in the prototxt files."""
     network = build_network(name, 10)
     width = float(name.split("_")[1] + "." + name.split("_")[2])
     depths, v5 = ((2, 4, 14, 1), True) if name.endswith("v5") else ((6, 6, 8, 1), False)
@@ -179,7 +179,7 @@ def test_squeezenext_is_the_authors_graph(name):
     assert network.fc.bias is None and network.fc.weight.shape == [128, 10]
 
 
-def test_partial_convolution_passes_the_rest():
+def test_partial_convolution_passes_other_channels_through():
     from pplc_cli.models.families.fasternet import PartialConv
 
     rng = np.random.default_rng()
@@ -193,7 +193,7 @@ def test_partial_convolution_passes_the_rest():
     np.testing.assert_allclose(y[:, :3], expected, rtol=0, atol=30 * 2**-24 * np.abs(expected).max() + 1e-9)
 
 
-def test_drop_path_leaves_out_whole_images():
+def test_drop_path_drops_whole_images():
     from pplc_cli.models.families.fasternet import Block
 
     rng = np.random.default_rng()
@@ -210,7 +210,7 @@ def test_drop_path_leaves_out_whole_images():
     )
 
 
-def test_options_change_what_they_name():
+def test_model_options():
     def made(**options):
         return build_network("PPLCNet_x0_25", 3, options=ModelOptions(**options))
 
@@ -235,7 +235,7 @@ def test_options_change_what_they_name():
     for options in ({"norm": "group"}, {"dilated_stem": True}, {"large_kernel_blocks": []}, {"last_conv": False}):
         assert made(**options)(images).shape == [1, 3]
     assert made(dilated_stem=True).conv1(images).shape == known.conv1(images).shape
-    with pytest.raises(ModelError, match=r"model\.options: FasterNet_T0 has none"):
+    with pytest.raises(ModelError, match=r"model\.options is supported by PP-LCNet only, not by FasterNet_T0"):
         build_network("FasterNet_T0", 3, options=ModelOptions(activation="relu"))
 
 
@@ -281,7 +281,7 @@ def test_paddlex_loads_the_export(name, class_folders, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = class_folders((12, 12), size=80)
     config = small_config(folder, name)
-    if find_network(name).paddlex is None:  # PaddleX looks at the name alone
+    if find_network(name).paddlex is None:  # PaddleX checks the name only
         renamed = dataclasses.replace(config.export, model_name="PP-LCNet_x1_0")
         config = dataclasses.replace(config, export=renamed)
     split_dataset(folder, config.split)
@@ -308,14 +308,14 @@ def test_trained_exported_and_predicted(name, class_folders, tmp_path, monkeypat
     network, info = load_network(result.run.best)
     assert info["network"] == name
     path = next(folder.glob("*/*.jpg"))
-    (answer,) = Predictor(exported.folder).predict([path], top_k=2)
+    (prediction,) = Predictor(exported.folder).predict([path], top_k=2)
     pipeline = Pipeline(config.eval.transforms, training=False)
     with paddle.no_grad():
         images = pipeline(read_image(path), np.random.default_rng())[None]
         expected = paddle.nn.functional.softmax(network(paddle.to_tensor(images)), axis=1).numpy()[0]
-    scores = dict(answer.top)
+    scores = dict(prediction.top)
     np.testing.assert_allclose([scores[label] for label in info["labels"]], expected, rtol=0, atol=1e-4)
-    # Its weights, read as a stranger's with other classes: only the classifier is new.
+    # Load its weights into a network with other classes: only the classifier is new.
     other = build_network(name, 3)
     _, replaced = load_pretrained(other, find_network(name), str(result.run.best))
     assert {key.rpartition(".")[0] for key in replaced} == {find_network(name).classifier}

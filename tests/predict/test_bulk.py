@@ -238,7 +238,8 @@ def test_ctrl_c_keeps_the_predictions(untrained, predictor, image_list, tmp_path
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     stderr = process.communicate(timeout=20)[1]
-    assert process.returncode == 1 and "Traceback" not in stderr
+    assert process.returncode == 130 and "Traceback" not in stderr
+    assert stderr.splitlines()[-1].startswith("Interrupted. Repeat the command with --resume")
     assert out.read_bytes().endswith(b"\n")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.jsonl", "out.jsonl.state.json"]
 
@@ -295,11 +296,11 @@ def test_embeddings_are_written_exactly(suffix, untrained, image_folder, tmp_pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--resume"], "about the file of --output"),
+        (["--resume"], "--resume and --force need --output"),
         (["--output", "x.jsonl", "--csv"], "leave out --csv"),
         (["--output", "x.jsonl", "--resume", "--force"], "one of them"),
         (["--output", "x.txt"], "expected a file of .jsonl"),
-        (["--embeddings", "--csv"], "--embeddings has no labels"),
+        (["--embeddings", "--csv"], "--embeddings cannot be combined"),
         (["--on", "ray"], "--on needs --output"),
         (["--engine", "padle"], "did you mean paddle"),
     ],
@@ -383,4 +384,4 @@ def test_a_terminal_shows_rate_and_time_left(untrained, image_list, tmp_path):
     except OSError:  # the process has closed its end
         pass
     process.wait()
-    assert b"/3075" in shown and b"images/s" in shown and b"could not be used; the file names them" in shown
+    assert b"/3075" in shown and b"images/s" in shown and b"could not be used; the output file lists them" in shown

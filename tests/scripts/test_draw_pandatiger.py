@@ -1,4 +1,4 @@
-"""The drawn sample set: repeatable, not separable by mean colour, careful with existing folders."""
+"""Tests of the drawn sample data: it is repeatable, mean colours do not separate it, and existing files are safe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "draw_pandatiger.py"
 
 
 def draw(out: Path, *options: str) -> subprocess.CompletedProcess:
-    """Run the script the way the README does."""
+    """Run the script as the README does."""
     return subprocess.run(
         [sys.executable, str(SCRIPT), "--out", str(out), *options],
         capture_output=True,
@@ -31,7 +31,7 @@ def draw(out: Path, *options: str) -> subprocess.CompletedProcess:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Relative name -> hash of every file below a folder."""
+    """Hash every file below a folder, by relative name."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {f.relative_to(folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
@@ -47,7 +47,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_writes_readable_images_of_varied_size_and_no_leftovers(drawn: Path) -> None:
+def test_writes_readable_images_of_various_sizes_and_no_other_files(drawn: Path) -> None:
     names = list(contents(drawn))
     assert names == [f"{name}/{name}_{i:04d}.jpg" for name in ("panda", "tiger") for i in range(1, 51)]
     shapes = {cv2.imread(str(drawn / name)).shape for name in names}
@@ -56,21 +56,21 @@ def test_writes_readable_images_of_varied_size_and_no_leftovers(drawn: Path) -> 
     assert {height > width for height, width, _ in shapes} == {True, False}
 
 
-def test_same_seed_same_images_whatever_the_count(drawn: Path, tmp_path: Path) -> None:
+def test_a_seed_repeats_its_images_whatever_their_number(drawn: Path, tmp_path: Path) -> None:
     assert draw(tmp_path / "again", "--per-class", "3", "--seed", "0").returncode == 0
     again, first = contents(tmp_path / "again"), contents(drawn)
     assert len(again) == 6
     assert again == {name: first[name] for name in again}
 
 
-def test_other_seed_other_images(drawn: Path, tmp_path: Path) -> None:
+def test_another_seed_draws_other_images(drawn: Path, tmp_path: Path) -> None:
     assert draw(tmp_path / "other", "--per-class", "3", "--seed", "1").returncode == 0
     other, first = contents(tmp_path / "other"), contents(drawn)
     assert len(other) == 6
     assert not set(other.values()) & set(first.values())
 
 
-def test_mean_colour_does_not_give_the_class_away(drawn: Path) -> None:
+def test_mean_colour_does_not_reveal_the_class(drawn: Path) -> None:
     paths = sorted(drawn.rglob("*.jpg"))
     labels = np.array([path.parent.name == "tiger" for path in paths])
     means = np.array([cv2.imread(str(path)).mean(axis=(0, 1)) for path in paths])
@@ -81,7 +81,7 @@ def test_mean_colour_does_not_give_the_class_away(drawn: Path) -> None:
         assert cross_val_score(model, means, labels, cv=folds).mean() <= 0.7
 
 
-def test_refuses_a_full_folder_and_leaves_it_alone(tmp_path: Path) -> None:
+def test_refuses_a_folder_with_files_and_does_not_change_it(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     before = contents(tmp_path)
     refused = draw(tmp_path, "--per-class", "1")

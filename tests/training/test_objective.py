@@ -1,4 +1,4 @@
-"""Losses and their gradients against float64."""
+"""Losses and their gradients, compared with float64."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def softmax(x):
 
 
 def drawn(rows, classes):
-    """Fresh logits, distributions, and weights of the rows, all float64 of float32 numbers."""
+    """Random logits, distributions, and weights of the rows: float32 numbers as float64."""
     rng = np.random.default_rng()
     arrays = rng.normal(0, 3, (rows, classes)), rng.dirichlet(np.ones(classes), rows), rng.normal(size=rows)
     return [array.astype(np.float32).astype(np.float64) for array in arrays]
 
 
 def value_and_gradient(function, logits, weights):
-    """Of the weighted sum, so that the rows' gradients differ."""
+    """The rows' values, and the gradient of their weighted sum: the weights make the rows' gradients differ."""
     x = paddle.to_tensor(logits.astype(np.float32), stop_gradient=False)
     rows = function(x)
     (rows * paddle.to_tensor(weights.astype(np.float32))).sum().backward()
@@ -58,7 +58,7 @@ def test_divergence(kind, size):
     else:
         middle = (p + q) / 2
         expected = ((p * np.log(p / middle)).sum(axis=1) + (q * np.log(q / middle)).sum(axis=1)) / 2
-        by_q = np.log(q / middle) / 2  # what is left of the derivative by q sums to nothing
+        by_q = np.log(q / middle) / 2  # the other terms of the derivative by q sum to zero
         slope = q * (by_q - (q * by_q).sum(axis=1, keepdims=True))
     np.testing.assert_allclose(value, expected, rtol=1e-5, atol=2e-5)
     np.testing.assert_allclose(gradient, weights[:, None] * slope, rtol=0, atol=1e-5)

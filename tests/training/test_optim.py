@@ -1,4 +1,4 @@
-"""Schedules, optimisers that go on where another process stopped, the moving average."""
+"""Schedules, optimisers resumed in another process, clipping, and the moving average."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_cosine_and_constant():
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("clip", [0.0, 0.01])
-def test_another_network_goes_on_bit_for_bit(name, clip):
+def test_another_network_resumes_bit_for_bit(name, clip):
     config = TrainConfig(optimizer=name, learning_rate=0.05, weight_decay=0.01, clip_grad_norm=clip, warmup_epochs=1.0)
     first = Net()
     optimizer = build_optimizer(first, config)
@@ -96,11 +96,11 @@ def test_another_network_goes_on_bit_for_bit(name, clip):
     steps(second, fresh, config, 3, 3)
     expected, result = arrays(first), arrays(second)
     assert all(np.array_equal(expected[key], result[key]) for key in expected)
-    assert not any(np.array_equal(expected[k], weights[k]) for k in expected)  # every one took part
+    assert not any(np.array_equal(expected[k], weights[k]) for k in expected)  # every parameter was trained
     after, before = optimizer_arrays(fresh, second), optimizer_arrays(optimizer, first)
     assert after.keys() == before.keys() and all(np.array_equal(after[k], before[k]) for k in after)
 
-    if slots:  # without the state the steps are others: the comparison above can fail
+    if slots:  # without the state the steps differ: the comparison above can fail
         third = Net()
         for key, tensor in third.state_dict().items():
             tensor.set_value(weights[key])
@@ -120,7 +120,7 @@ def test_batch_norm_is_not_decayed(name):
     result = {key: p.numpy() for key, p in network.named_parameters()}
     for key in ("bn.weight", "bn.bias"):
         assert (result[key] == 2).all(), key
-    # With no other gradient, sgd, momentum and adamw take off rate * decay; adam's L2 is scaled to the rate alone.
+    # Without another gradient, sgd, momentum and adamw subtract rate * decay; adam scales its L2 to the rate.
     expected = 2.0 - 0.1 if name == "adam" else 2.0 * (1 - 0.1 * 0.5)
     for key in ("conv.weight", "fc.weight", "fc.bias"):
         np.testing.assert_allclose(result[key], expected, rtol=1e-6, err_msg=key)
@@ -152,7 +152,7 @@ def test_momentum_by_hand():
 
 
 def test_gradients_are_clipped_together():
-    """Also those that the optimiser has in groups of their own: batch norm's are not decayed."""
+    """Across the optimiser's groups of parameters: batch norm, without weight decay, has its own."""
     network = Net()
     optimizer = build_optimizer(network, TrainConfig(optimizer="sgd", learning_rate=1.0, weight_decay=0.0))
     norm = next(layer for layer in network.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D))
@@ -180,7 +180,7 @@ def test_moving_average():
     for key, value in expected.items():
         # Twelve steps of three roundings of numbers below 4.
         np.testing.assert_allclose(average.values[key].numpy(), value, atol=12 * 3 * 4 * 2**-24, rtol=0)
-    # Late steps keep the share that was asked for.
+    # Late steps use the full decay.
     before = average.values["fc.bias"].numpy().astype(np.float64)
     average.update(network, 1000)
     exact = 0.6 * before + 0.4 * network.fc.bias.numpy()
@@ -205,5 +205,5 @@ def test_applied_restores_exactly():
         raise RuntimeError("inside")
     assert all(np.array_equal(value, own[key]) for key, value in arrays(network).items())
     assert all(np.array_equal(value.numpy(), averaged[key]) for key, value in average.values.items())
-    steps(network, optimizer, config, 3, 1)  # the parameters are the optimiser's still
+    steps(network, optimizer, config, 3, 1)  # the optimiser still updates these parameters
     assert not np.array_equal(arrays(network)["conv.weight"], own["conv.weight"])

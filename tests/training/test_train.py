@@ -1,4 +1,4 @@
-"""Training: what it writes, how it resumes, how it fails."""
+"""Training: the files it writes, resumption, and failures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pplc_cli.training.runs.checkpoint import load_info
 from pplc_cli.training.runs.run_folder import RunFolder
 
 
-def test_a_run_writes_what_it_promises(trained):
+def test_the_result_of_a_run(trained):
     run = trained.run
     epochs = RunFolder(run).epochs()
     assert [record["epoch"] for record in epochs] == list(range(1, len(epochs) + 1))
@@ -33,7 +33,7 @@ def test_a_run_writes_what_it_promises(trained):
     [{"optimizer": "momentum", "ema_decay": 0.9}, pytest.param({"optimizer": "adamw"}, marks=pytest.mark.slow)],
 )
 def test_resume_gives_the_same_bits(pplc, recipe_args, class_folders, recipe):
-    """A run cut after its second epoch, resumed by another process, against one that never stopped."""
+    """A run killed after its second epoch and resumed by another process equals one that never stopped."""
     folder = class_folders((12, 12))
     pplc("split", "--dataset", str(folder))
     args = recipe_args(folder, epochs=4, **recipe)
@@ -72,7 +72,7 @@ def test_twenty_kills_at_random_moments(pplc, recipe_args, class_folders):
         last = pplc.cwd / "cut" / "last"
         reached.append(load_info(last, "model")["epoch"] if last.exists() else 0)
     print(f"20 kills, after epochs {reached}")
-    assert len(set(reached)) > 3  # they fell into training, not only into the start
+    assert len(set(reached)) > 3  # some kills came during training, not only during start-up
     pplc("train", *args, "--output", "cut", "--resume")
     for part in ("last", "best_model"):
         assert_same(arrays(pplc.cwd / "whole" / part), arrays(pplc.cwd / "cut" / part))
@@ -109,7 +109,7 @@ def test_a_run_is_replaced_only_by_one_that_starts(pplc, recipe_args, class_fold
     assert {path: path.read_bytes() for path in (pplc.cwd / "run").rglob("*") if path.is_file()} == files
 
 
-def test_ctrl_c_says_how_to_go_on(pplc, recipe_args, class_folders):
+def test_ctrl_c_says_how_to_resume(pplc, recipe_args, class_folders):
     folder = class_folders((12, 12))
     pplc("split", "--dataset", str(folder))
     process = start(pplc.cwd, *recipe_args(folder, epochs=500), "--output", "run")
@@ -139,7 +139,7 @@ def test_a_diverging_run_stops_with_its_checkpoint_intact(pplc, recipe_args, cla
     pplc("split", "--dataset", str(folder))
     args = [*recipe_args(folder, epochs=1, schedule="constant"), "--output", "run"]
     pplc("train", *args)
-    # The same run with a rate that no network survives, as if the recipe had asked for it from the start.
+    # A learning rate at which every network diverges, written into the checkpoint as if it were the run's own.
     info = json.loads((pplc.cwd / "run/last/model.json").read_text(encoding="utf-8"))
     info["config"]["train"]["learning_rate"] = 1e30
     (pplc.cwd / "run/last/model.json").write_text(json.dumps(info), encoding="utf-8")
@@ -151,7 +151,7 @@ def test_a_diverging_run_stops_with_its_checkpoint_intact(pplc, recipe_args, cla
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no file size limits")
 def test_a_full_disk_leaves_the_last_checkpoint(pplc, recipe_args, class_folders):
-    """A limit on the size of files stands in for the full disk: writing fails half-way, with an OSError."""
+    """Simulated by a limit on the size of files: writing fails half-way with an OSError."""
     folder = class_folders((12, 12))
     pplc("split", "--dataset", str(folder))
     args = recipe_args(folder, epochs=1)
@@ -188,7 +188,7 @@ def test_options_of_a_recipe_run(pplc, recipe_args, class_folders):
     assert list((pplc.cwd / "run" / "visualdl").iterdir())
 
 
-def test_weights_that_cannot_be_had_are_an_error(pplc, recipe_args, class_folders):
+def test_weights_that_cannot_be_downloaded_are_an_error(pplc, recipe_args, class_folders):
     folder = class_folders((12, 12))
     pplc("split", "--dataset", str(folder))
     environment = {"PPLC_OFFLINE": "1", "PPLC_CACHE": str(pplc.cwd / "cache")}
@@ -197,14 +197,14 @@ def test_weights_that_cannot_be_had_are_an_error(pplc, recipe_args, class_folder
     assert result.returncode == 1
     assert "PPLC_OFFLINE" in result.stderr and "--pretrained none" in result.stderr
     assert not (pplc.cwd / "run" / "last").exists()
-    # What the message advises works at once, with nothing to clear away first.
+    # The advice in the message works at once.
     pplc("train", *recipe_args(folder, epochs=1), "--output", "run")
 
 
-def test_the_fast_kernels_train_as_paddles_own_do(pplc, recipe_args, class_folders):
-    """But for rounding; and who does not want them hears nothing of them.
+def test_the_fast_kernels_train_as_paddles_do(pplc, recipe_args, class_folders):
+    """Up to rounding; without them, no message mentions kernels.
 
-    One batch an epoch: batch norm over a few values, as in a small last batch, makes much of rounding.
+    One batch per epoch: batch norm over a few values, as in a small last batch, magnifies rounding.
     """
     folder = class_folders((12, 12))
     pplc("split", "--dataset", str(folder))
@@ -219,7 +219,7 @@ def test_the_fast_kernels_train_as_paddles_own_do(pplc, recipe_args, class_folde
         assert [r[key] for r in own_epochs] == pytest.approx([r[key] for r in fast_epochs], rel=1e-3)
 
 
-def test_a_cpu_without_the_fast_kernels_trains_all_the_same(pplc, recipe_args, class_folders):
+def test_a_cpu_without_the_fast_kernels_can_train(pplc, recipe_args, class_folders):
     folder = class_folders((12, 12))
     pplc("split", "--dataset", str(folder))
     script = pplc.cwd / "old_cpu.py"

@@ -1,4 +1,4 @@
-"""``pplc bench``: as in :mod:`pplc_cli.cli.main`, only click and the standard library load here."""
+"""``pplc bench``."""
 
 from __future__ import annotations
 
@@ -6,21 +6,46 @@ from typing import Optional
 
 import click
 
+from pplc_cli.cli.command import Command
+
 _AT_LEAST_ONE = click.IntRange(1)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
-@click.option("--engine", "engines", multiple=True, metavar="NAME", help="Only this one (all that are installed).")
-@click.option("--precision", "precisions", multiple=True, metavar="NAME", help="float32, bfloat16 or int8 (float32).")
-@click.option("--threads", multiple=True, type=_AT_LEAST_ONE, help="Of the engines (physical cores).")
-@click.option("--batch-size", "batches", multiple=True, type=click.IntRange(1, 1024), help="Images at a time (1, 16).")
-@click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Turns of each.")
 @click.option(
-    "--seconds", type=click.FloatRange(0, 600, min_open=True), default=1.0, show_default=True, help="Of each turn."
+    "--engine",
+    "engines",
+    multiple=True,
+    metavar="NAME",
+    help="An engine: paddle, pplc, onnxruntime, openvino or paddlex; may be repeated.  [default: all installed]",
 )
-@click.option("--output", metavar="FILE", help="Draw latency and images a second, as a PNG.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    metavar="NAME",
+    help="float32, bfloat16 or int8; may be repeated.  [default: float32]",
+)
+@click.option(
+    "--threads",
+    multiple=True,
+    type=_AT_LEAST_ONE,
+    help="Threads per engine; may be repeated.  [default: physical cores]",
+)
+@click.option(
+    "--batch-size",
+    "batches",
+    multiple=True,
+    type=click.IntRange(1, 1024),
+    help="Images per batch; may be repeated.  [default: 1 and 16]",
+)
+@click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Rounds per combination.")
+@click.option(
+    "--seconds", type=click.FloatRange(0, 600, min_open=True), default=1.0, show_default=True, help="Seconds per round."
+)
+@click.option("--output", metavar="FILE", help="Draw latency and images per second to a PNG file.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 def bench(
     models: tuple[str, ...],
     engines: tuple[str, ...],
@@ -32,11 +57,11 @@ def bench(
     output: Optional[str],
     as_json: bool,
 ) -> None:
-    """Latency, images a second and start of each engine, in turn, beside what this machine can do at most.
+    """Measure latency, throughput and start-up time of engines.
 
-    A MODEL is an exported folder, a run's folder or a network's name (then with random weights); default: the latest
-    run. --engine, --precision, --threads and --batch-size may be given several times: everything is measured with
-    everything.
+    The lower bound on this machine is printed for comparison. A MODEL is an exported folder, a run's folder or a
+    network's name (measured with random weights); without one, the latest run. All combinations of --engine,
+    --precision, --threads and --batch-size are measured in turn.
     """
     from pplc_cli.base.files import user_path
     from pplc_cli.benchmark import bench as measure

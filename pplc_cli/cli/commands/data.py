@@ -6,32 +6,48 @@ from typing import Optional
 
 import click
 
+from pplc_cli.cli.command import Command, hint
 from pplc_cli.cli.options import common, overrides_of
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("folder")
-@click.option("--output", metavar="FILE", help="The YAML to write; default: configs/NAME.yaml.")
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option(
+    "--output", metavar="FILE", help="The YAML file to write.  [default: configs/NAME.yaml, NAME being FOLDER's name]"
+)
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 def init(folder: str, output: Optional[str], force: bool) -> None:
-    """Write a commented configuration for the data set FOLDER."""
+    """Write a commented configuration for a folder of images.
+
+    FOLDER has one subfolder per class. The values suit the number of its images.
+    """
     from pathlib import Path
 
-    from pplc_cli.base.files import user_path
+    from pplc_cli.base.files import quoted, user_path
     from pplc_cli.config.starter import write_config
 
     file = write_config(folder, output or Path("configs") / f"{user_path(folder).resolve().name}.yaml", force=force)
-    click.echo(f"{file} written. Next: pplc split --config {file}")
+    click.echo(f"{file} written")
+    hint(f"Next: pplc split --config {quoted(str(file))}")
 
 
-@click.command()
+@click.command(cls=Command)
 @common
-@click.option("--val", type=float, help="Share of each class for validation (0.2).")
-@click.option("--test", type=float, help="Share of each class kept for testing (0.1).")
-@click.option("--seed", type=int, help="Another seed gives another split (0).")
-@click.option("--group", metavar="REGEX", help="Images whose paths match with the same (group) stay together.")
-@click.option("--format", "list_format", help="paddlex2 (train_list.txt, ...) or paddlex3 (train.txt, ...).")
-@click.option("--force", is_flag=True, help="Replace lists that are there.")
+@click.option("--val", type=float, help="Share of each class for the validation list.  [default: 0.2]")
+@click.option("--test", type=float, help="Share of each class for the test list.  [default: 0.1]")
+@click.option("--seed", type=int, help="Random seed; the same seed repeats the split.  [default: 0]")
+@click.option(
+    "--group",
+    metavar="REGEX",
+    help="Keep images in the same list if the (bracketed) part matches the same text in their paths.",
+)
+@click.option(
+    "--format",
+    "list_format",
+    metavar="NAME",
+    help="paddlex2 writes train_list.txt, val_list.txt, ...; paddlex3 writes train.txt, ....  [default: paddlex2]",
+)
+@click.option("--force", is_flag=True, help="Replace existing lists.")
 def split(
     config_option: Optional[str],
     dataset: Optional[str],
@@ -43,7 +59,11 @@ def split(
     list_format: Optional[str],
     force: bool,
 ) -> None:
-    """Cut a folder with one folder a class into training, validation and test lists."""
+    """Divide images into training, validation and test lists.
+
+    The data set has one folder per class. Unreadable files are left out and reported. Copies of an image go to the same
+    list.
+    """
     from pplc_cli.cli.console import results
     from pplc_cli.cli.console.progress import counter
     from pplc_cli.cli.locate import find_config
@@ -58,12 +78,16 @@ def split(
     results.print_split(config.data.dir, report)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("config_argument", metavar="[CONFIG]", required=False)
 @common
-@click.option("--output", metavar="FILE", help="The PNG to write; default: preview.png in the run's folder.")
-@click.option("--images", type=click.IntRange(1, 50), default=6, show_default=True, help="Rows.")
-@click.option("--seed", type=int, default=0, help="Other random draws.")
+@click.option("--output", metavar="FILE", help="The PNG file to write.  [default: preview.png in the run's folder]")
+@click.option(
+    "--images", type=click.IntRange(1, 50), default=6, show_default=True, help="Number of images, one row each."
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Random seed; another seed shows other augmentations."
+)
 def preview(
     config_argument: Optional[str],
     config_option: Optional[str],
@@ -73,7 +97,10 @@ def preview(
     images: int,
     seed: int,
 ) -> None:
-    """Draw what the training operators do to images."""
+    """Draw some training images as augmentation changes them.
+
+    CONFIG is the YAML file, as with --config.
+    """
     from pathlib import Path
 
     from pplc_cli.cli.locate import find_config

@@ -6,15 +6,20 @@ from typing import Optional
 
 import click
 
+from pplc_cli.cli.command import Command
 from pplc_cli.cli.options import common, overrides_of, run_option
 
 
-@click.command(name="eval")
+@click.command(name="eval", cls=Command)
 @common
 @run_option
-@click.option("--split", "part", metavar="NAME", help="train, val or test; default: test, else val.")
-@click.option("--data", metavar="FOLDER", help="A folder with one folder a class, instead of a list.")
-@click.option("--output", metavar="FOLDER", help="The report's folder.")
+@click.option("--split", "part", metavar="NAME", help="The list: train, val or test.  [default: test, else val]")
+@click.option(
+    "--data",
+    metavar="FOLDER",
+    help="Evaluate the images of this folder, with one subfolder per class, instead of a list.",
+)
+@click.option("--output", metavar="FOLDER", help="The folder for the report.  [default: eval_NAME in the run]")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def evaluate(
     config_option: Optional[str],
@@ -26,13 +31,17 @@ def evaluate(
     output: Optional[str],
     as_json: bool,
 ) -> None:
-    """Measure a trained network: accuracy, per-class figures, confusion matrix, worst mistakes."""
+    """Measure the accuracy of a trained network.
+
+    The report has precision, recall and F1 per class, the confusion matrix, all predictions, and the worst mistakes as
+    a contact sheet.
+    """
     from pplc_cli.cli.console import results
     from pplc_cli.cli.console.progress import counter
     from pplc_cli.cli.locate import find_trained
     from pplc_cli.training.evaluation.evaluate import evaluate as measure
 
     trained, config = find_trained(run, config_option, dataset, overrides_of(overrides, eval__split=part))
-    with counter("measuring") as progress:
+    with counter("evaluating") as progress:
         found = measure(trained, config, data=data, output=output, progress=progress)
     results.print_evaluation(found, as_json)

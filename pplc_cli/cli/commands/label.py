@@ -1,4 +1,4 @@
-"""``pplc label``: as in :mod:`pplc_cli.cli.main`, only click and the standard library load here."""
+"""``pplc label``."""
 
 from __future__ import annotations
 
@@ -6,30 +6,44 @@ from typing import Optional
 
 import click
 
+from pplc_cli.cli.command import Command
 
-@click.command()
+
+@click.command(cls=Command)
 @click.argument("folder", metavar="DIR")
 @click.option(
     "--model",
     "models",
     multiple=True,
     metavar="RUN",
-    help="A run, an exported folder or an ONNX file; several are averaged. Default: the latest run.",
+    help="A run, an exported folder or an ONNX file; may be repeated: probabilities are averaged.  "
+    "[default: the latest run]",
 )
 @click.option(
-    "--threshold", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="The least probability."
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    default=0.95,
+    show_default=True,
+    help="Label only images whose probability is at least this.",
 )
-@click.option("--per-class", type=click.IntRange(1), help="At most so many images of a class, the surest.")
+@click.option(
+    "--per-class",
+    type=click.IntRange(1),
+    help="Keep at most this many images per class, those of the highest probability.  [default: all]",
+)
 @click.option(
     "--zoom",
     "zooms",
     type=click.FloatRange(1, 4),
     multiple=True,
-    help="Look at the middle, so many times enlarged; may be given several times. Default: 1 and 1.15.",
+    help="Enlarge the image by this factor and classify its middle; may be repeated: probabilities are averaged.  "
+    "[default: 1 and 1.15]",
 )
-@click.option("--flip/--no-flip", default=True, help="Look at mirror images too (on).")
-@click.option("--output", metavar="FILE", help="The list; default: extra_list.txt in the first run's folder.")
-@click.option("--threads", type=click.IntRange(1), help="Default: physical cores.")
+@click.option("--flip/--no-flip", default=True, show_default=True, help="Also classify mirrored images.")
+@click.option(
+    "--output", metavar="FILE", help="The list to write.  [default: extra_list.txt in the folder of the first --model]"
+)
+@click.option("--threads", type=click.IntRange(1), help="Threads for the models.  [default: physical cores]")
 def label(
     folder: str,
     models: tuple[str, ...],
@@ -40,19 +54,21 @@ def label(
     output: Optional[str],
     threads: Optional[int],
 ) -> None:
-    """Label the images below DIR with trained models, and list those that they are sure of.
+    """Label images with trained models.
 
-    pplc train takes the list with -o data.extra_list=FILE. Look at the contact sheet first.
+    The list has the images below DIR whose predicted label has a high probability. Check the contact sheet beside the
+    list, then train with -o data.extra_list=FILE. Images in the models' own training, validation and test lists are
+    skipped.
     """
     from pplc_cli.base.files import user_path
     from pplc_cli.cli.console import results
     from pplc_cli.cli.console.progress import counter
-    from pplc_cli.cli.locate import find_run
+    from pplc_cli.cli.locate import find_latest_run
     from pplc_cli.training.distill.pseudo_labels import ZOOMS, pseudo_label
 
-    named = models or (str(find_run().folder),)
+    named = models or (str(find_latest_run().folder),)
     if output is None and not (user_path(named[0]) / "best_model").is_dir():
-        raise click.UsageError("--output: expected a file, since the first model is no run")
+        raise click.UsageError("--output: expected a file, since the first --model is not a run")
     with counter("labelling") as progress:
         found = pseudo_label(
             folder,

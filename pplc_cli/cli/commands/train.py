@@ -1,13 +1,13 @@
-"""``pplc train`` and ``pplc distill``. Only click and the standard library load here."""
+"""``pplc train`` and ``pplc distill``."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Optional
 
 import click
 
+from pplc_cli.cli.command import Command, Interrupted, note
 from pplc_cli.cli.options import common, overrides_of
 
 if TYPE_CHECKING:
@@ -16,36 +16,56 @@ if TYPE_CHECKING:
 
 
 def _recipe(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of everything that trains."""
+    """Add the options that both commands share."""
     for option in reversed(
         (
-            click.option("--resume", is_flag=True, help="Go on after the last whole epoch."),
-            click.option("--force", is_flag=True, help="Replace a run that is there."),
-            click.option("--output", metavar="FOLDER", help="The run's folder."),
-            click.option("--model", metavar="NAME", help="The network, as in PPLCNet_x0_5."),
+            click.option("--resume", is_flag=True, help="Continue an interrupted run after its last complete epoch."),
+            click.option("--force", is_flag=True, help="Replace an existing run."),
             click.option(
-                "--pretrained", metavar="WHAT", help="auto, none, imagenet, imagenet_ssld, builtin or a file."
+                "--output",
+                metavar="FOLDER",
+                help="The folder for the run.  [default: the configuration's, else output/NAME of the data set]",
             ),
-            click.option("--epochs", type=int, help="Passes over the training list."),
-            click.option("--batch-size", type=int, help="Images a step."),
-            click.option("--learning-rate", type=float, help="Before warm-up and decay."),
-            click.option("--seed", type=int, help="Another seed gives another run."),
-            click.option("--threads", type=int, help="Default: physical cores."),
+            click.option(
+                "--model", metavar="NAME", help="The network; pplc models lists them.  [default: PPLCNet_x1_0]"
+            ),
+            click.option(
+                "--pretrained",
+                metavar="WEIGHTS",
+                help="Initial weights: auto, none, imagenet, imagenet_ssld, builtin or a file.  [default: auto]",
+            ),
+            click.option("--epochs", type=int, help="Passes over the training list.  [default: 10]"),
+            click.option("--batch-size", type=int, help="Images per training step.  [default: 32]"),
+            click.option("--learning-rate", type=float, help="Peak learning rate.  [default: 0.025]"),
+            click.option("--seed", type=int, help="Random seed; the same seed repeats the run.  [default: 0]"),
+            click.option("--threads", type=int, help="Threads for training.  [default: physical cores]"),
         )
     ):
         command = option(command)
     return command
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("config_argument", metavar="[CONFIG]", required=False)
 @common
 @_recipe
-@click.option("--device", metavar="WHERE", help="cpu, auto, gpu:0, or gpu:0,1 for a process on each.")
-@click.option("--nproc", type=click.IntRange(1), help="Training processes on this machine, sharing each batch.")
-@click.option("--nnodes", type=click.IntRange(1), default=1, help="Machines; start the same command on each.")
-@click.option("--master", metavar="HOST:PORT", help="The first machine, the same on all.")
-@click.option("--node", type=click.IntRange(0), default=0, help="This machine's number, 0 for the first.")
+@click.option(
+    "--device", metavar="NAME", help="cpu, auto, gpu:0, or gpu:0,1 for one process on each GPU.  [default: cpu]"
+)
+@click.option(
+    "--nproc",
+    type=click.IntRange(1),
+    help="Training processes on this machine, which share each batch.  [default: one, or one per GPU]",
+)
+@click.option(
+    "--nnodes",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Number of machines; run the same command on each.",
+)
+@click.option("--master", metavar="HOST:PORT", help="Address of machine 0; give the same value on every machine.")
+@click.option("--node", type=click.IntRange(0), default=0, show_default=True, help="Number of this machine, from 0.")
 def train(
     config_argument: Optional[str],
     config_option: Optional[str],
@@ -60,7 +80,10 @@ def train(
     node: int,
     **recipe: Any,
 ) -> None:
-    """Train the network that CONFIG describes."""
+    """Train a network.
+
+    CONFIG is a YAML file, as with --config; the defaults apply where it sets no value. Without it, give --dataset.
+    """
     from pplc_cli.cli.locate import find_config
 
     flags = overrides_of(overrides, **_keys(recipe), train__device=device)
@@ -70,18 +93,26 @@ def train(
     _train(config, ClusterSpec(nproc or config.train.device.count(",") + 1, nnodes, master, node), resume, force)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("config_argument", metavar="[CONFIG]", required=False)
 @common
-@click.option("--teacher", metavar="WHAT", help="A run, an exported folder, an ONNX file, or a network of the zoo.")
-@click.option("--weights", metavar="WHAT", help="Of a network of the zoo, as --pretrained.")
-@click.option("--unlabelled", metavar="FOLDER", help="More images to learn from, without labels.")
-@click.option("--divergence", metavar="NAME", help="js (Jensen-Shannon) or kl (Kullback-Leibler).")
-@click.option("--temperature", type=float, help="Above 1, the unlikely classes count more (1).")
-@click.option("--soft", type=float, help="Weight of the teacher's labels (1).")
-@click.option("--features", type=float, help="Weight of what the teacher's classifier reads (0).")
-@click.option("--hard", type=float, help="Weight of the lists' own labels (0).")
-@click.option("--views", type=int, help="Augmented versions of each image that the teacher sees (4).")
+@click.option(
+    "--teacher", metavar="MODEL", help="The teacher: a run, an exported folder, an ONNX file, or a network's name."
+)
+@click.option(
+    "--weights",
+    metavar="WEIGHTS",
+    help="Weights for a --teacher given by name, with values as for --pretrained.  [default: auto]",
+)
+@click.option("--unlabelled", metavar="FOLDER", help="More training images, without labels.")
+@click.option("--divergence", metavar="NAME", help="Loss: js (Jensen-Shannon) or kl (Kullback-Leibler).  [default: js]")
+@click.option(
+    "--temperature", type=float, help="Softmax temperature; above 1, improbable classes count more.  [default: 1]"
+)
+@click.option("--soft", type=float, help="Weight of the loss against the teacher's probabilities.  [default: 1]")
+@click.option("--features", type=float, help="Weight of the feature-matching loss.  [default: 0]")
+@click.option("--hard", type=float, help="Weight of the loss against the labels of the lists.  [default: 0]")
+@click.option("--views", type=int, help="Augmented versions of each image that the teacher predicts.  [default: 4]")
 @_recipe
 def distill(
     config_argument: Optional[str],
@@ -101,9 +132,11 @@ def distill(
     force: bool,
     **recipe: Any,
 ) -> None:
-    """Train the network that CONFIG describes to say what a teacher says, also of images without labels.
+    """Train a network to give the predictions of a teacher.
 
-    What the teacher says is computed once and kept in the run's folder. The run is one like those of pplc train.
+    CONFIG is a YAML file, as for pplc train; the defaults apply where it sets no value. Images without labels can be
+    added with --unlabelled. The teacher predicts each view of an image once; its predictions are kept in the run's
+    folder. The result is a run like those of pplc train.
     """
     from pplc_cli.base.errors import ConfigError
     from pplc_cli.cli.locate import find_config
@@ -131,13 +164,13 @@ def distill(
 
 
 def _keys(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Dotted keys of the shared options, dots as two underscores."""
+    """Name the shared options by their keys in the configuration, with two underscores for a dot."""
     sections = {"output": "output", "model": "model__name", "pretrained": "model__pretrained"}
     return {sections.get(name, f"train__{name}"): value for name, value in recipe.items()}
 
 
 def _train(config: Config, hosts: ClusterSpec, resume: bool, force: bool) -> None:
-    """Train, in this process or several, telling how it goes."""
+    """Train in this process or in several, with progress."""
     from pplc_cli.cli.console import results
     from pplc_cli.cli.console.progress import TrainProgress
     from pplc_cli.training.launch.launcher import launch
@@ -150,10 +183,9 @@ def _train(config: Config, hosts: ClusterSpec, resume: bool, force: bool) -> Non
             else:
                 launched = launch(config, hosts, resume=resume, force=force, reporter=reporter)
                 if launched is None:
-                    print(f"done; the run is on the first machine, {hosts.master}")
+                    note(f"finished; the run is on machine 0, {hosts.master}")
                     return
                 result = launched
         except KeyboardInterrupt:
-            reporter.note("interrupted; the same command with --resume goes on after the last whole epoch")
-            sys.exit(130)
+            raise Interrupted("Repeat the command with --resume to continue after the last complete epoch.") from None
     results.print_trained(result)

@@ -1,4 +1,4 @@
-"""``pplc weights``: as in :mod:`pplc_cli.cli.main`, only click and the standard library load here."""
+"""``pplc weights`` and its commands."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from typing import Optional
 
 import click
 
+from pplc_cli.cli.command import Group
 
-@click.group()
+
+@click.group(cls=Group)
 def weights() -> None:
-    """Look after the weights that training starts from: list, fetch, verify, import.
+    """List, download, verify and import pretrained weights.
 
-    They lie in ~/.cache/pplc, or the folder that PPLC_CACHE names. PPLC_MIRROR names other servers, tried in turn;
-    with PPLC_OFFLINE=1 none is asked.
+    They are kept in ~/.cache/pplc, or in the folder named by PPLC_CACHE. PPLC_MIRROR names other servers, separated by
+    commas, which are tried in turn. With PPLC_OFFLINE=1 pplc never connects.
     """
 
 
 @weights.command(name="list")
-@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of the table.")
 def weights_list(as_json: bool) -> None:
-    """Say which weights there are, and which of them are in the cache."""
+    """List pretrained weights, and whether they are in the cache."""
     from pplc_cli.base.cache_dir import cache_folder
     from pplc_cli.cli.console.weights import print_list
     from pplc_cli.models.weights.inventory import inventory
@@ -30,10 +32,17 @@ def weights_list(as_json: bool) -> None:
 
 @weights.command(name="fetch")
 @click.argument("name")
-@click.option("--source", metavar="WHICH", help="imagenet or imagenet_ssld; default: imagenet_ssld where there is one.")
-@click.option("--force", is_flag=True, help="Fetch anew, and trust what comes.")
+@click.option(
+    "--source",
+    metavar="WHICH",
+    help="imagenet or imagenet_ssld.  [default: imagenet_ssld if it exists for the network]",
+)
+@click.option("--force", is_flag=True, help="Download again, and accept the new checksum.")
 def weights_fetch(name: str, source: Optional[str], force: bool) -> None:
-    """Put the official weights of the network NAME into the cache."""
+    """Download official weights into the cache.
+
+    NAME is a network's name, as in pplc models.
+    """
     from pplc_cli.cli.console.progress import TrainProgress
     from pplc_cli.models.registry import find_network
     from pplc_cli.models.weights.official import best_source, fetch_official
@@ -43,12 +52,15 @@ def weights_fetch(name: str, source: Optional[str], force: bool) -> None:
         path = fetch_official(
             spec, source or best_source(spec), force=force, progress=reporter.download, note=reporter.note
         )
-    click.echo(f"{path} is there and whole")
+    click.echo(f"{path} is complete")
 
 
 @weights.command(name="verify")
 def weights_verify() -> None:
-    """Compare every file in the cache with what it was at its first use; the exit status is 1 where one differs."""
+    """Check the files in the cache against their checksums.
+
+    The checksums were recorded at the first use of each file. The exit status is 1 if a file is damaged or missing.
+    """
     from pplc_cli.base.cache_dir import cache_folder
     from pplc_cli.cli.console.weights import print_verified
     from pplc_cli.models.weights.inventory import verify
@@ -59,10 +71,15 @@ def weights_verify() -> None:
 
 @weights.command(name="import")
 @click.argument("file")
-@click.option("--model", metavar="NETWORK", help="The network that they are for; default: the one that they fit.")
-@click.option("--output", metavar="FILE", help="The .safetensors file to write; default: in the cache.")
+@click.option(
+    "--model", metavar="NETWORK", help="The network that the weights belong to.  [default: the one that they fit]"
+)
+@click.option("--output", metavar="FILE", help="The .safetensors file to write.  [default: a file in the cache]")
 def weights_import(file: str, model: Optional[str], output: Optional[str]) -> None:
-    """Convert the weights in FILE (.pdparams, .safetensors, .onnx) to our names."""
+    """Convert weights made elsewhere, for use with --pretrained.
+
+    FILE is a .pdparams, .safetensors or .onnx file.
+    """
     from pplc_cli.cli.console.weights import print_imported
     from pplc_cli.models.weights.importing import import_weights, write_import
 

@@ -1,1 +1,1 @@
-"""What the commands print."""
+"""Everything that the commands print: results, tables and progress."""

@@ -1,4 +1,4 @@
-"""Progress bars."""
+"""Progress of training and of other long commands, on standard error."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from pplc_cli.base.progress import ProgressCallback
+from pplc_cli.base.progress import ProgressCallback, no_progress
+from pplc_cli.cli.command import is_quiet
 from pplc_cli.training.progress import Reporter
 
 
 @contextlib.contextmanager
 def counter(what: str) -> Iterator[ProgressCallback]:
-    """A bar on standard error, on a terminal only; gives a function to call with done and total."""
+    """Show a progress bar, on a terminal and without --quiet; yield the callback that moves it."""
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda done, total: None
+    if is_quiet() or not console.is_terminal:
+        yield no_progress
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -29,10 +30,10 @@ def counter(what: str) -> Iterator[ProgressCallback]:
 
 
 class TrainProgress(Reporter):
-    """A line that follows training, and a line that stays for each epoch."""
+    """Prints notes and one line per epoch; on a terminal, also a line that follows the steps. Silent with --quiet."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, quiet=is_quiet())
         self._live = Live(console=self.console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> TrainProgress:
@@ -51,7 +52,7 @@ class TrainProgress(Reporter):
         self._live.update(Text(f"downloading weights: {done / 1e6:.1f}{of} MB"))
 
     def teacher(self, done: int, total: Optional[int]) -> None:
-        self._live.update(Text(f"asking the teacher: {done:,} of {total:,} images"))
+        self._live.update(Text(f"predictions of the teacher: {done:,} of {total:,} images"))
 
     def step(self, record: dict[str, Any]) -> None:
         self._live.update(
@@ -73,6 +74,7 @@ class TrainProgress(Reporter):
 
 
 def duration(seconds: float) -> str:
+    """Format seconds as 1:02:03 or 2:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

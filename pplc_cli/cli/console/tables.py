@@ -1,4 +1,4 @@
-"""What models, profile, compare and bench print."""
+"""Print the results of models, profile, compare and bench."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pplc_cli.benchmark.bench import P99_RUNS, Bench
-from pplc_cli.benchmark.compare import Compared
+from pplc_cli.benchmark.bench import P99_RUNS, BenchResult
+from pplc_cli.benchmark.compare import ComparedNetwork
 from pplc_cli.benchmark.design_rules import Finding
 from pplc_cli.benchmark.profile import Profile
 from pplc_cli.models.catalog import CatalogEntry
 
-_WIDE = 200  # columns of a table in a file or a pipe, where nothing else tells
+_WIDE = 200  # characters per line in a file or a pipe
 
 
 def _print(table: Table) -> None:
@@ -28,11 +28,11 @@ def _print(table: Table) -> None:
 
 
 def _table(*columns: str, left: int = 1) -> Table:
-    """Numbers to the right, the first columns to the left."""
+    """Create a table: the first ``left`` columns and the source are left-aligned, the others right-aligned."""
     table = Table()
     for number, column in enumerate(columns):
-        words = number < left or column.startswith("source")
-        table.add_column(column, justify="left" if words else "right", no_wrap=number == 0)
+        text = number < left or column.startswith("source")
+        table.add_column(column, justify="left" if text else "right", no_wrap=number == 0)
     return table
 
 
@@ -41,7 +41,7 @@ def _dump(value: Any) -> None:
 
 
 def print_models(found: Sequence[CatalogEntry], as_json: bool) -> None:
-    """The zoo."""
+    """Print one row per network."""
     if as_json:
         _dump([dataclasses.asdict(each) for each in found])
         return
@@ -57,7 +57,7 @@ def print_models(found: Sequence[CatalogEntry], as_json: bool) -> None:
             Text(each.source),
         )
     _print(table)
-    print(f"{len(found)} networks; 224 x 224, 1000 classes. Top-1 is published, on ImageNet, not measured here.")
+    print(f"{len(found)} networks; 224 x 224, 1000 classes. Top-1 as published, on ImageNet; not measured here.")
 
 
 def _number(value: Optional[float], form: str) -> str:
@@ -65,7 +65,7 @@ def _number(value: Optional[float], form: str) -> str:
 
 
 def print_profile(found: Profile, findings: Sequence[Finding], as_json: bool) -> None:
-    """A row an operation, totals, and what the rules say."""
+    """Print one row per operation, the totals, and the findings of the design rules."""
     if as_json:
         _dump({**found.to_dict(), "findings": [dataclasses.asdict(finding) for finding in findings]})
         return
@@ -105,18 +105,18 @@ def print_profile(found: Profile, findings: Sequence[Finding], as_json: bool) ->
     height, width = found.size
     print(
         f"{found.name}, {width} x {height}, batch {found.batch}, {found.threads} threads: {found.milliseconds:.2f} ms. "
-        "A dash: runs within another operation, or in Paddle itself."
+        "-: fused into another operation, or run by Paddle."
     )
     if not findings:
-        print("The design rules find nothing.")
+        print("No findings by the design rules.")
     for finding in findings:
         where = f"{finding.layer}: " if finding.layer else ""
         cost = f"{finding.rule} ({finding.milliseconds:.2f} ms, {finding.share:.0%})"
-        print(f"{cost}: {where}{finding.text}. Try: {finding.advice}.")
+        print(f"{cost}: {where}{finding.text}. Suggestion: {finding.advice}.")
 
 
-def print_comparison(found: Sequence[Compared], batch: int, as_json: bool) -> None:
-    """A row a network."""
+def print_comparison(found: Sequence[ComparedNetwork], batch: int, as_json: bool) -> None:
+    """Print one row per network."""
     if as_json:
         _dump([dataclasses.asdict(each) for each in found])
         return
@@ -137,8 +137,8 @@ def print_comparison(found: Sequence[Compared], batch: int, as_json: bool) -> No
     _print(table)
 
 
-def print_bench(found: Bench, as_json: bool) -> None:
-    """A row an engine and batch size, then the floor, the machine, and what could not be measured."""
+def print_bench(found: BenchResult, as_json: bool) -> None:
+    """Print one row per engine and batch size, then the lower bounds, the machine, and the engines that failed."""
     if as_json:
         _dump(found.to_dict())
         return
@@ -152,19 +152,21 @@ def print_bench(found: Bench, as_json: bool) -> None:
         row = [each.engine, each.precision, *counts, f"{each.cold_start:.2f}", f"{each.difference:.1g}"]
         table.add_row(*[Text(each.model)] * several, *row)
     _print(table)
-    print(f"{', '.join(names)}: network only. start: from a fresh process to its first answer. differs by: of a")
-    print(f"probability, from the first engine in the table. p99: of {P99_RUNS} runs at least.")
+    print(
+        f"{', '.join(names)}: network only, without decoding. start: from a new process to its first prediction. "
+        f"differs by: largest probability difference from the first engine. p99: shown from {P99_RUNS} runs on."
+    )
     for rate in found.rates:
         print(
             f"This machine, {_threads(rate.threads)}: {rate.gflops:.0f} GFLOP/s in a large float32 matrix product, "
             f"{rate.gigabytes:.1f} GB/s in a large copy."
         )
-    for low in found.floors:
-        moved = (low.cost.weights + low.batch * low.cost.activations) / 1e6
+    for bound in found.floors:
+        moved = (bound.cost.weights + bound.batch * bound.cost.activations) / 1e6
         print(
-            f"Floor of {low.model}, {_threads(low.threads)}, batch {low.batch}: {low.compute:.2f} ms for "
-            f"{low.cost.macs * low.batch / 1e6:.0f} M multiply-adds in float32; {low.memory:.2f} ms for {moved:.1f} MB "
-            "where no cache holds them"
+            f"Fastest possible in float32, {bound.model}, {_threads(bound.threads)}, batch {bound.batch}: "
+            f"{bound.compute:.2f} ms by arithmetic ({bound.cost.macs * bound.batch / 1e6:.0f} M multiply-adds), "
+            f"{bound.memory:.2f} ms by memory traffic ({moved:.1f} MB, if no cache holds them)"
         )
     machine = found.machine
     caches = ", ".join(f"{name} {_size(size)}" for name, size in machine["caches"].items())

@@ -1,4 +1,4 @@
-"""What ``pplc weights`` prints."""
+"""Print the results of ``pplc weights``."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from rich.table import Table
 from rich.text import Text
 
 from pplc_cli.base.files import quoted
+from pplc_cli.cli.command import hint
 from pplc_cli.models.weights.importing import Imported
 from pplc_cli.models.weights.inventory import CachedWeights, VerifyResult
 
 
 def print_list(files: list[CachedWeights], folder: Path, as_json: bool) -> None:
-    """A line for each file that is in the cache or could be."""
+    """Print one row per file that is in the cache or can be downloaded."""
     if as_json:
         print(json.dumps([dataclasses.asdict(file) for file in files], ensure_ascii=False, indent=2))
         return
     table = Table("network", "source", "cached", "file")
     for column in table.columns[:3]:
         column.no_wrap = True
-    table.columns[3].overflow = "fold"  # a name that is cut short is of no use
+    table.columns[3].overflow = "fold"  # show names in full
     for file in files:
         size = "yes" if file.size is None else f"{file.size / 1e6:.1f} MB"
         table.add_row(file.network, file.source, size if file.cached else "no", Text(file.file))
@@ -34,10 +35,10 @@ def print_list(files: list[CachedWeights], folder: Path, as_json: bool) -> None:
 
 
 def print_verified(files: Iterable[VerifyResult], folder: Path) -> int:
-    """A line for each file as it is checked.
+    """Print one line per file while the files are checked.
 
     Returns:
-        How many are damaged or missing.
+        The number of damaged or missing files.
     """
     states = []
     for file in files:
@@ -53,18 +54,18 @@ def _files(count: int) -> str:
 
 
 def print_imported(imported: Imported, path: Path) -> None:
-    """What it is, and the words to train with it."""
+    """Print the network of imported weights, and the command that trains from them."""
     classes = imported.arrays.get(f"{imported.spec.classifier}.bias")
     of = "" if classes is None else f" for {len(classes)} classes"
     print(f"{path} written: {imported.spec.name}{of}, {len(imported.arrays)} arrays")
-    print(f"pplc train --dataset NAME {train_words(imported, path)}")
+    hint(f"pplc train --dataset NAME {train_options(imported, path)}")
 
 
-def train_words(imported: Imported, path: Path) -> str:
-    """The options of ``pplc train`` that start from imported weights."""
-    words = [f"--model {imported.spec.name}", f"--pretrained {quoted(str(path))}"]
-    words += [_option(f"model.options.{key}", value) for key, value in imported.options_set().items()]
-    return " ".join(words)
+def train_options(imported: Imported, path: Path) -> str:
+    """Format the options of ``pplc train`` that start from imported weights."""
+    options = [f"--model {imported.spec.name}", f"--pretrained {quoted(str(path))}"]
+    options += [_option(f"model.options.{key}", value) for key, value in imported.options_set().items()]
+    return " ".join(options)
 
 
 def _option(key: str, value: Any) -> str:

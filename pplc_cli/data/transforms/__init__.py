@@ -1,1 +1,1 @@
-"""Image transforms of training, evaluation and prediction."""
+"""Image transforms for training, evaluation and prediction."""

@@ -1,4 +1,4 @@
-"""Operators that only training uses: colour, blur, RandAugment, erasing, mixup and cutmix."""
+"""Random augmentations of one image, for training only: colour, blur, RandAugment, erasing."""
 
 from __future__ import annotations
 
@@ -17,22 +17,30 @@ from pplc_cli.data.transforms.basic import Rng, Transform, contiguous
 class RandomDistort(Transform):
     """Change brightness, contrast, saturation and hue, each with its probability, in random order.
 
-    Ranges are the largest change: 0.5 draws a factor from 0.5 to 1.5; the hue's is in degrees. ``count`` limits how
-    many of the four are tried. PaddleX 2.1 documents this and does something else by mistake (it skips with the given
-    probability and adds half a grey level for brightness); here the documented meaning holds.
+    A range is the largest change: 0.5 draws a factor from 0.5 to 1.5; that of the hue is in degrees. ``count`` limits
+    how many of the four are tried. PaddleX 2.1 documents this behaviour but deviates from it: it skips with the given
+    probability, and for brightness it adds half a grey level. This class follows the documentation.
     """
 
-    brightness_range: float = option(0.5, at_least=0)
-    brightness_prob: float = option(0.5, at_least=0, at_most=1)
-    contrast_range: float = option(0.5, at_least=0)
-    contrast_prob: float = option(0.5, at_least=0, at_most=1)
-    saturation_range: float = option(0.5, at_least=0)
-    saturation_prob: float = option(0.5, at_least=0, at_most=1)
-    hue_range: float = option(18, at_least=0, at_most=180)
-    hue_prob: float = option(0.5, at_least=0, at_most=1)
-    random_apply: bool = option(True)
-    count: int = option(4, at_least=1, at_most=4)
-    shuffle_channel: bool = option(False)
+    brightness_range: float = option(
+        0.5, at_least=0, help="Largest change of the brightness: 0.5 draws a factor from 0.5 to 1.5."
+    )
+    brightness_prob: float = option(0.5, at_least=0, at_most=1, help="Probability of a change of the brightness.")
+    contrast_range: float = option(
+        0.5, at_least=0, help="Largest change of the contrast: 0.5 draws a factor from 0.5 to 1.5."
+    )
+    contrast_prob: float = option(0.5, at_least=0, at_most=1, help="Probability of a change of the contrast.")
+    saturation_range: float = option(
+        0.5, at_least=0, help="Largest change of the saturation: 0.5 draws a factor from 0.5 to 1.5."
+    )
+    saturation_prob: float = option(0.5, at_least=0, at_most=1, help="Probability of a change of the saturation.")
+    hue_range: float = option(18, at_least=0, at_most=180, help="Largest change of the hue, in degrees.")
+    hue_prob: float = option(0.5, at_least=0, at_most=1, help="Probability of a change of the hue.")
+    random_apply: bool = option(
+        True, help="Apply the changes in random order; false: brightness, contrast, saturation, hue."
+    )
+    count: int = option(4, at_least=1, at_most=4, help="With `random_apply`, how many of the four changes are tried.")
+    shuffle_channel: bool = option(False, help="Also permute the channels, with probability 0.5.")
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         names = ["brightness", "contrast", "saturation", "hue"]
@@ -49,12 +57,20 @@ class RandomDistort(Transform):
 
 @dataclasses.dataclass(frozen=True)
 class ColorJitter(Transform):
-    """Change brightness, contrast, saturation and hue by factors up to 1 +- the value, hue by a share of the circle."""
+    """Change brightness, contrast and saturation by a factor up to 1 +- the value, hue by a share of the circle."""
 
-    brightness: float = option(0.4, at_least=0)
-    contrast: float = option(0.4, at_least=0)
-    saturation: float = option(0.4, at_least=0)
-    hue: float = option(0.0, at_least=0, at_most=0.5)
+    brightness: float = option(
+        0.4, at_least=0, help="Largest change of the brightness: 0.4 draws a factor from 0.6 to 1.4."
+    )
+    contrast: float = option(
+        0.4, at_least=0, help="Largest change of the contrast: 0.4 draws a factor from 0.6 to 1.4."
+    )
+    saturation: float = option(
+        0.4, at_least=0, help="Largest change of the saturation: 0.4 draws a factor from 0.6 to 1.4."
+    )
+    hue: float = option(
+        0.0, at_least=0, at_most=0.5, help="Largest change of the hue, as a share of the colour circle."
+    )
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         strengths = {**dataclasses.asdict(self), "hue": self.hue * 360}
@@ -66,9 +82,9 @@ class ColorJitter(Transform):
 
 @dataclasses.dataclass(frozen=True)
 class RandomBlur(Transform):
-    """Blur with a Gaussian of 3, 5, 7 or 9 pixels."""
+    """Blur with a Gaussian kernel of 3, 5, 7 or 9 pixels."""
 
-    prob: float = option(0.1, at_least=0, at_most=1)
+    prob: float = option(0.1, at_least=0, at_most=1, help="Probability for each image.")
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         if rng.random() >= self.prob:
@@ -81,8 +97,8 @@ class RandomBlur(Transform):
 class RandAugment(Transform):
     """``num_ops`` random changes of strength ``magnitude`` (0 to 10). Cubuk et al., 2020, arXiv:1909.13719."""
 
-    num_ops: int = option(2, at_least=1)
-    magnitude: float = option(9, at_least=0, at_most=10)
+    num_ops: int = option(2, at_least=1, help="Number of random changes per image.")
+    magnitude: float = option(9, at_least=0, at_most=10, help="Strength of the changes.")
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         level = self.magnitude / 10
@@ -95,9 +111,13 @@ class RandAugment(Transform):
 class RandomErasing(Transform):
     """Fill a random rectangle with noise. Zhong et al., 2017, arXiv:1708.04896."""
 
-    prob: float = option(0.25, at_least=0, at_most=1)
-    area: tuple[float, float] = option((0.02, 0.33), more_than=0, at_most=1)
-    aspect_ratio: tuple[float, float] = option((0.3, 3.3), more_than=0)
+    prob: float = option(0.25, at_least=0, at_most=1, help="Probability for each image.")
+    area: tuple[float, float] = option(
+        (0.02, 0.33), more_than=0, at_most=1, help="Smallest and largest share of the image's area."
+    )
+    aspect_ratio: tuple[float, float] = option(
+        (0.3, 3.3), more_than=0, help="Smallest and largest height / width of the rectangle."
+    )
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         if rng.random() >= self.prob:
@@ -116,56 +136,8 @@ class RandomErasing(Transform):
         return image
 
 
-class BatchTransform:
-    """An operator on a whole training batch; it stands in the same list, after all others."""
-
-    def __call__(self, images: np.ndarray, targets: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
-        """Change images, float32 (N, 3, H, W), and mix the rows of targets, float32 (N, any), in the same shares."""
-        raise NotImplementedError
-
-
-@dataclasses.dataclass(frozen=True)
-class Mixup(BatchTransform):
-    """Blend every image with another one. Zhang et al., 2017, arXiv:1710.09412."""
-
-    alpha: float = option(0.2, more_than=0)
-    prob: float = option(1.0, at_least=0, at_most=1)
-
-    def __call__(self, images: np.ndarray, targets: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
-        if rng.random() >= self.prob:
-            return images, targets
-        share = np.float32(rng.beta(self.alpha, self.alpha))
-        order = rng.permutation(len(images))
-        mixed = share * images
-        for picture, other in zip(mixed, order):  # one at a time, what is in between stays in the core's cache
-            picture += (1 - share) * images[other]
-        return mixed, share * targets + (1 - share) * targets[order]
-
-
-@dataclasses.dataclass(frozen=True)
-class CutMix(BatchTransform):
-    """Paste a rectangle of another image into every one. Yun et al., 2019, arXiv:1905.04899."""
-
-    alpha: float = option(1.0, more_than=0)
-    prob: float = option(1.0, at_least=0, at_most=1)
-
-    def __call__(self, images: np.ndarray, targets: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
-        if rng.random() >= self.prob:
-            return images, targets
-        height, width = images.shape[2:]
-        side = (1 - rng.beta(self.alpha, self.alpha)) ** 0.5
-        middle_y, middle_x = rng.integers(height), rng.integers(width)
-        top, bottom = (int(np.clip(middle_y + d * height * side / 2, 0, height)) for d in (-1, 1))
-        left, right = (int(np.clip(middle_x + d * width * side / 2, 0, width)) for d in (-1, 1))
-        order = rng.permutation(len(images))
-        mixed = images.copy()
-        mixed[:, :, top:bottom, left:right] = images[order, :, top:bottom, left:right]
-        share = np.float32(1 - (bottom - top) * (right - left) / (height * width))
-        return mixed, share * targets + (1 - share) * targets[order]
-
-
 def _blend(image: np.ndarray, other: Any, change: float) -> np.ndarray:
-    """``other + (1 + change) * (image - other)``, clipped to uint8."""
+    """Return ``other + (1 + change) * (image - other)``, clipped to uint8."""
     factor = max(0.0, 1 + change)
     return np.clip(image * np.float32(factor) + np.float32(1 - factor) * other, 0, 255).astype(np.uint8)
 
@@ -174,7 +146,7 @@ _VALUES = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)  #
 
 
 def _by_value(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """A change that depends on nothing but a channel's value, worked out once a value instead of once a pixel."""
+    """Apply a change that depends on a channel's value alone: computed once per value instead of once per pixel."""
     return cv2.LUT(contiguous(image), change(_VALUES).reshape(1, 256, 3))
 
 
@@ -184,7 +156,7 @@ def _grey(image: np.ndarray) -> np.ndarray:
 
 def _shift_hue(image: np.ndarray, degrees: float) -> np.ndarray:
     hsv = cv2.cvtColor(contiguous(image), cv2.COLOR_RGB2HSV)
-    hsv[:, :, 0] = (hsv[:, :, 0].astype(np.int16) + round(degrees / 2)) % 180  # OpenCV counts hue in 2 degrees
+    hsv[:, :, 0] = (hsv[:, :, 0].astype(np.int16) + round(degrees / 2)) % 180  # OpenCV's unit of hue is 2 degrees
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 
@@ -196,10 +168,10 @@ ADJUSTMENTS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
 }
 
 
-def _warp(image: np.ndarray, matrix: Sequence[Sequence[float]]) -> np.ndarray:
-    """Affine change about the middle; what comes in from outside is grey."""
+def warp(image: np.ndarray, matrix: Sequence[Sequence[float]]) -> np.ndarray:
+    """Apply an affine transform about the centre; areas outside the image become grey."""
     height, width = image.shape[:2]
-    middle = np.asarray([width - 1, height - 1]) / 2  # OpenCV counts from the middle of the first pixel
+    middle = np.asarray([width - 1, height - 1]) / 2  # OpenCV's origin is the centre of the first pixel
     full = np.asarray(matrix, np.float64)
     full[:, 2] += middle - full[:, :2] @ middle
     grey = (127, 127, 127)
@@ -208,7 +180,7 @@ def _warp(image: np.ndarray, matrix: Sequence[Sequence[float]]) -> np.ndarray:
 
 def _rotate(image: np.ndarray, level: float) -> np.ndarray:
     angle = np.deg2rad(30 * level)
-    return _warp(image, [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0]])
+    return warp(image, [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0]])
 
 
 def _equalize(image: np.ndarray, level: float) -> np.ndarray:
@@ -216,11 +188,12 @@ def _equalize(image: np.ndarray, level: float) -> np.ndarray:
     return np.stack([cv2.equalizeHist(np.ascontiguousarray(image[:, :, c])) for c in range(3)], axis=2)
 
 
-def _autocontrast(image: np.ndarray, level: float) -> np.ndarray:
+def autocontrast(image: np.ndarray, level: float) -> np.ndarray:
+    """Stretch each channel to 0..255; ``level`` is ignored."""
     del level
     channels = cv2.split(contiguous(image))  # over the first two axes NumPy is a hundred times slower
     low, high = (np.asarray([f(c) for c in channels], np.float32) for f in (np.min, np.max))
-    plain = low == high  # a channel of one value stays as it is
+    plain = low == high  # a channel with a single value stays unchanged
     low, high = np.where(plain, 0, low), np.where(plain, 255, high)
     return _by_value(image, lambda values: np.rint((values - low) * (255 / (high - low))).astype(np.uint8))
 
@@ -238,19 +211,19 @@ def _sharpen(image: np.ndarray, level: float) -> np.ndarray:
     return _blend(image, smooth.astype(np.float32), 0.9 * level)
 
 
-# The paper's list; level runs from -1 to 1, and each line scales it to the paper's largest change.
+# The transforms of the paper. level is between -1 and 1; each line scales it to the largest change of the paper.
 _RANDAUGMENT: tuple[Callable[[np.ndarray, float], np.ndarray], ...] = (
     lambda image, level: image,
     lambda image, level: ADJUSTMENTS["brightness"](image, 0.9 * level),
     lambda image, level: ADJUSTMENTS["contrast"](image, 0.9 * level),
     lambda image, level: ADJUSTMENTS["saturation"](image, 0.9 * level),
-    lambda image, level: _warp(image, [[1, 0.3 * level, 0], [0, 1, 0]]),
-    lambda image, level: _warp(image, [[1, 0, 0], [0.3 * level, 1, 0]]),
-    lambda image, level: _warp(image, [[1, 0, 0.45 * level * image.shape[1]], [0, 1, 0]]),
-    lambda image, level: _warp(image, [[1, 0, 0], [0, 1, 0.45 * level * image.shape[0]]]),
+    lambda image, level: warp(image, [[1, 0.3 * level, 0], [0, 1, 0]]),
+    lambda image, level: warp(image, [[1, 0, 0], [0.3 * level, 1, 0]]),
+    lambda image, level: warp(image, [[1, 0, 0.45 * level * image.shape[1]], [0, 1, 0]]),
+    lambda image, level: warp(image, [[1, 0, 0], [0, 1, 0.45 * level * image.shape[0]]]),
     _rotate,
     _equalize,
-    _autocontrast,
+    autocontrast,
     _posterize,
     _solarize,
     _sharpen,

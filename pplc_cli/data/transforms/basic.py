@@ -1,7 +1,7 @@
-"""Operators on one image that every pipeline needs: resize, crop, pad, flip, normalise.
+"""Transforms of one image: resize, crop, pad, flip, normalise.
 
-Names, arguments and meaning are PaddleX 2.1's. An image is RGB, shape (H, W, 3), uint8 until Normalize makes it
-float32. Every operator is a dataclass, so that the configuration is checked against its fields.
+Names, arguments and behaviour are those of PaddleX 2.1. An image is RGB, shape (H, W, 3), and uint8 until Normalize
+makes it float32. Every transform is a dataclass, and the configuration is checked against its fields.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from pplc_cli.base.errors import ImageError
 from pplc_cli.base.schema import option
 
-cv2.setNumThreads(1)  # one image a thread: nested threads only get in each other's way
+cv2.setNumThreads(1)  # the loader runs one image per thread; nested threads would only compete
 
 INTERPOLATIONS = {
     "NEAREST": cv2.INTER_NEAREST,
@@ -25,38 +25,39 @@ INTERPOLATIONS = {
     "LANCZOS4": cv2.INTER_LANCZOS4,
 }
 _INTERP = (*INTERPOLATIONS, "RANDOM")
+_INTERP_HELP = "Interpolation; `RANDOM` draws one of the others for each image."
 Rng = np.random.Generator
 Size = tuple[int, int]  # height, width
 
 
 class Transform:
-    """What all operators on one image share."""
+    """A transform of one image."""
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
-        """A new image; the given one is never written to."""
+        """Return a new image; the given one is never modified."""
         raise NotImplementedError
 
     def output_size(self, size: Optional[Size]) -> Optional[Size]:
-        """Height and width that come out, None where they depend on the image."""
+        """Height and width of the output for an input of this size; None if they vary or are unknown."""
         return size
 
-    def spare(self, size: Size) -> float:
-        """How many times smaller an image of this size could come without one draw of this operator enlarging it."""
+    def shrink_limit(self, size: Size) -> float:
+        """The factor by which an image of this size may be shrunk in advance without any random draw enlarging it."""
         return 1.0
 
 
 def contiguous(image: np.ndarray) -> np.ndarray:
-    """The image, C-contiguous. OpenCV turns a mirrored view round ten times faster than NumPy."""
+    """Return the image C-contiguous. For a mirrored view, OpenCV is ten times faster than NumPy."""
     return cv2.flip(image[:, ::-1], 1) if image.strides[1] < 0 else np.ascontiguousarray(image)
 
 
 @dataclasses.dataclass(frozen=True)
 class Resize(Transform):
-    """Resize to ``target_size``, one side or [height, width]; with ``keep_ratio`` to fit inside it."""
+    """Resize to ``target_size``, one side or [height, width]; with ``keep_ratio``, fit the image inside it."""
 
-    target_size: Union[int, list[int]] = option(at_least=1)
-    interp: str = option("LINEAR", choices=_INTERP)
-    keep_ratio: bool = option(False)
+    target_size: Union[int, list[int]] = option(at_least=1, help="One side or [height, width].")
+    interp: str = option("LINEAR", choices=_INTERP, help=_INTERP_HELP)
+    keep_ratio: bool = option(False, help="Keep the aspect ratio and fit the image inside `target_size`.")
 
     def size(self) -> Size:
         """Height and width."""
@@ -64,7 +65,7 @@ class Resize(Transform):
         return (target, target) if isinstance(target, int) else (target[0], target[1])
 
     def result(self, height: int, width: int) -> Size:
-        """Height and width of what an image of this size becomes."""
+        """Height and width after resizing an image of this size."""
         wanted = self.size()
         if not self.keep_ratio:
             return wanted
@@ -77,18 +78,18 @@ class Resize(Transform):
     def output_size(self, size: Optional[Size]) -> Optional[Size]:
         return None if self.keep_ratio else self.size()
 
-    def spare(self, size: Size) -> float:
+    def shrink_limit(self, size: Size) -> float:
         ratios = [have / want for have, want in zip(size, self.size())]
         return max(ratios) if self.keep_ratio else min(ratios)
 
 
 @dataclasses.dataclass(frozen=True)
 class ResizeByShort(Transform):
-    """Resize so that the short side is ``short_size``, the long one at most ``max_size`` (-1: no limit)."""
+    """Resize the short side to ``short_size``, but the long side to at most ``max_size`` (-1: no limit)."""
 
-    short_size: int = option(256, at_least=1)
-    max_size: int = option(-1, at_least=-1)
-    interp: str = option("LINEAR", choices=_INTERP)
+    short_size: int = option(256, at_least=1, help="Short side of the result.")
+    max_size: int = option(-1, at_least=-1, help="Largest long side; -1: no limit.")
+    interp: str = option("LINEAR", choices=_INTERP, help=_INTERP_HELP)
 
     def _scale(self, height: int, width: int) -> float:
         scale = self.short_size / min(height, width)
@@ -97,7 +98,7 @@ class ResizeByShort(Transform):
         return scale
 
     def result(self, height: int, width: int) -> Size:
-        """Height and width of what an image of this size becomes."""
+        """Height and width after resizing an image of this size."""
         scale = self._scale(height, width)
         return max(1, round(height * scale)), max(1, round(width * scale))
 
@@ -107,7 +108,7 @@ class ResizeByShort(Transform):
     def output_size(self, size: Optional[Size]) -> Optional[Size]:
         return (self.short_size, self.short_size) if size and size[0] == size[1] and self.max_size < 1 else None
 
-    def spare(self, size: Size) -> float:
+    def shrink_limit(self, size: Size) -> float:
         return 1 / self._scale(*size)
 
 
@@ -115,9 +116,9 @@ class ResizeByShort(Transform):
 class RandomResizeByShort(Transform):
     """:class:`ResizeByShort` to a side drawn from ``short_sizes``."""
 
-    short_sizes: list[int] = option(at_least=1)
-    max_size: int = option(-1, at_least=-1)
-    interp: str = option("LINEAR", choices=_INTERP)
+    short_sizes: list[int] = option(at_least=1, help="Short sides, of which one is drawn for each image.")
+    max_size: int = option(-1, at_least=-1, help="Largest long side; -1: no limit.")
+    interp: str = option("LINEAR", choices=_INTERP, help=_INTERP_HELP)
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         short = self.short_sizes[rng.integers(len(self.short_sizes))]
@@ -126,19 +127,19 @@ class RandomResizeByShort(Transform):
     def output_size(self, size: Optional[Size]) -> Optional[Size]:
         return None
 
-    def spare(self, size: Size) -> float:
-        return ResizeByShort(max(self.short_sizes), self.max_size).spare(size)
+    def shrink_limit(self, size: Size) -> float:
+        return ResizeByShort(max(self.short_sizes), self.max_size).shrink_limit(size)
 
 
 @dataclasses.dataclass(frozen=True)
 class ResizeByLong(Transform):
-    """Resize so that the long side is ``long_size``."""
+    """Resize the long side to ``long_size``."""
 
-    long_size: int = option(256, at_least=1)
-    interp: str = option("LINEAR", choices=_INTERP)
+    long_size: int = option(256, at_least=1, help="Long side of the result.")
+    interp: str = option("LINEAR", choices=_INTERP, help=_INTERP_HELP)
 
     def result(self, height: int, width: int) -> Size:
-        """Height and width of what an image of this size becomes."""
+        """Height and width after resizing an image of this size."""
         scale = self.long_size / max(height, width)
         return max(1, round(height * scale)), max(1, round(width * scale))
 
@@ -148,25 +149,27 @@ class ResizeByLong(Transform):
     def output_size(self, size: Optional[Size]) -> Optional[Size]:
         return None
 
-    def spare(self, size: Size) -> float:
+    def shrink_limit(self, size: Size) -> float:
         return max(size) / self.long_size
 
 
 @dataclasses.dataclass(frozen=True)
 class CenterCrop(Transform):
-    """Cut a square of side ``crop_size`` from the middle."""
+    """Crop a square of side ``crop_size`` from the centre."""
 
-    crop_size: int = option(224, at_least=1)
+    crop_size: int = option(224, at_least=1, help="Side of the square.")
 
     def first(self, height: int, width: int) -> tuple[int, int]:
-        """The row and column of an image of this size where the square begins.
+        """The first row and column of the square in an image of this size.
 
         Raises:
-            ImageError: it is smaller than the square.
+            ImageError: the image is smaller than the square.
         """
         side = self.crop_size
         if min(height, width) < side:
-            raise ImageError(f"is {width} x {height} pixels where CenterCrop needs {side}; put ResizeByShort before it")
+            raise ImageError(
+                f"is {width} x {height} pixels, less than CenterCrop's {side}; put ResizeByShort before it"
+            )
         return (height - side) // 2, (width - side) // 2
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
@@ -179,16 +182,25 @@ class CenterCrop(Transform):
 
 @dataclasses.dataclass(frozen=True)
 class RandomCrop(Transform):
-    """Cut a random rectangle and resize it to ``crop_size``: what others call a random resized crop.
+    """Crop a random rectangle and resize it to ``crop_size`` (random resized crop).
 
-    As in PaddleX 2.1, a number drawn from ``scaling`` multiplies the sides, so its square is the share of the area, and
-    the aspect ratio (width : height relative to the image's) is drawn from the part of ``aspect_ratio`` that fits.
+    As in PaddleX 2.1, a factor drawn from ``scaling`` multiplies the sides, so the area shrinks by its square. The
+    aspect ratio (width / height, relative to the image's) is drawn from the part of ``aspect_ratio`` that fits.
     """
 
-    crop_size: Union[int, list[int], None] = option(None, at_least=1)
-    aspect_ratio: tuple[float, float] = option((0.5, 2.0), more_than=0)
-    scaling: tuple[float, float] = option((0.3, 1.0), more_than=0, at_most=1)
-    num_attempts: int = option(50, at_least=1)
+    crop_size: Union[int, list[int], None] = option(
+        None, at_least=1, help="One side or [height, width] of the result; null: the rectangle is not resized."
+    )
+    aspect_ratio: tuple[float, float] = option(
+        (0.5, 2.0), more_than=0, help="Smallest and largest width / height, relative to the image's."
+    )
+    scaling: tuple[float, float] = option(
+        (0.3, 1.0),
+        more_than=0,
+        at_most=1,
+        help="Smallest and largest factor of the sides; the area shrinks by its square.",
+    )
+    num_attempts: int = option(50, at_least=1, help="Draws before the whole image is used.")
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         height, width = image.shape[:2]
@@ -196,7 +208,7 @@ class RandomCrop(Transform):
             scale = rng.uniform(*self.scaling)
             low, high = max(self.aspect_ratio[0], scale**2), min(self.aspect_ratio[1], scale**-2)
             if low > high:
-                continue  # no such shape of this size lies within the image
+                continue  # no rectangle of this scale and these ratios fits into the image
             ratio = rng.uniform(low, high)
             crop_height, crop_width = int(height * scale / ratio**0.5), int(width * scale * ratio**0.5)
             if 1 <= crop_height <= height and 1 <= crop_width <= width:
@@ -211,22 +223,29 @@ class RandomCrop(Transform):
     def output_size(self, size: Optional[Size]) -> Optional[Size]:
         return None if self.crop_size is None else Resize(self.crop_size).size()
 
-    def spare(self, size: Size) -> float:
+    def shrink_limit(self, size: Size) -> float:
         if self.crop_size is None:
             return 1.0
         smallest, (low, high) = self.scaling[0], self.aspect_ratio
-        # The least height and width as shares of the image's: ratio lies between scale**2 and scale**-2.
+        # The smallest height and width relative to the image's: the ratio is between scale**2 and scale**-2.
         height = min(1.0, max(smallest / high**0.5, smallest**2))
         width = min(1.0, max(smallest * low**0.5, smallest**2))
-        return Resize(self.crop_size).spare((size[0] * height, size[1] * width))
+        return Resize(self.crop_size).shrink_limit((size[0] * height, size[1] * width))
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomScaleAspect(Transform):
-    """Cut a random rectangle and resize it to the size that the image had."""
+    """Crop a random rectangle and resize it to the original size."""
 
-    min_scale: float = option(0.5, at_least=0, at_most=1)
-    aspect_ratio: float = option(0.33, at_least=0, at_most=1)
+    min_scale: float = option(
+        0.5, at_least=0, at_most=1, help="Smallest factor of the sides; 0 turns the transform off."
+    )
+    aspect_ratio: float = option(
+        0.33,
+        at_least=0,
+        at_most=1,
+        help="Smallest width / height relative to the image's; the largest is its inverse; 0 turns the transform off.",
+    )
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         if self.min_scale == 0 or self.aspect_ratio == 0:
@@ -239,9 +258,13 @@ class RandomScaleAspect(Transform):
 class Padding(Transform):
     """Pad to ``target_size`` with ``im_padding_value``; ``pad_mode`` 0: right, bottom, 1: around, 2: left, top."""
 
-    target_size: Union[int, list[int]] = option(at_least=1)
-    pad_mode: int = option(0, at_least=0, at_most=2)
-    im_padding_value: tuple[float, float, float] = option((127.5, 127.5, 127.5), at_least=0, at_most=255)
+    target_size: Union[int, list[int]] = option(at_least=1, help="One side or [height, width].")
+    pad_mode: int = option(
+        0, at_least=0, at_most=2, help="Side to pad: 0: right and bottom, 1: all around, 2: left and top."
+    )
+    im_padding_value: tuple[float, float, float] = option(
+        (127.5, 127.5, 127.5), at_least=0, at_most=255, help="Colour of the padding, RGB."
+    )
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         height, width = Resize(self.target_size).size()
@@ -262,7 +285,7 @@ class Padding(Transform):
 class RandomHorizontalFlip(Transform):
     """Mirror left and right."""
 
-    prob: float = option(0.5, at_least=0, at_most=1)
+    prob: float = option(0.5, at_least=0, at_most=1, help="Probability for each image.")
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         return image[:, ::-1] if rng.random() < self.prob else image
@@ -272,7 +295,7 @@ class RandomHorizontalFlip(Transform):
 class RandomVerticalFlip(Transform):
     """Mirror top and bottom."""
 
-    prob: float = option(0.5, at_least=0, at_most=1)
+    prob: float = option(0.5, at_least=0, at_most=1, help="Probability for each image.")
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         return image[::-1] if rng.random() < self.prob else image
@@ -280,13 +303,19 @@ class RandomVerticalFlip(Transform):
 
 @dataclasses.dataclass(frozen=True)
 class Normalize(Transform):
-    """Scale to 0..1 by ``min_val`` and ``max_val``, subtract ``mean``, divide by ``std``; float32 comes out."""
+    """Scale to 0..1 by ``min_val`` and ``max_val``, subtract ``mean``, divide by ``std``; returns float32."""
 
-    mean: tuple[float, float, float] = option((0.485, 0.456, 0.406))
-    std: tuple[float, float, float] = option((0.229, 0.224, 0.225), more_than=0)
-    min_val: tuple[float, float, float] = option((0.0, 0.0, 0.0))
-    max_val: tuple[float, float, float] = option((255.0, 255.0, 255.0), more_than=0)
-    is_scale: bool = option(True)
+    mean: tuple[float, float, float] = option(
+        (0.485, 0.456, 0.406), help="Mean of each channel, after scaling to 0..1."
+    )
+    std: tuple[float, float, float] = option(
+        (0.229, 0.224, 0.225), more_than=0, help="Standard deviation of each channel, after scaling to 0..1."
+    )
+    min_val: tuple[float, float, float] = option((0.0, 0.0, 0.0), help="Value of each channel that becomes 0.")
+    max_val: tuple[float, float, float] = option(
+        (255.0, 255.0, 255.0), more_than=0, help="Value of each channel that becomes 1."
+    )
+    is_scale: bool = option(True, help="Scale to 0..1 first; false: `min_val` and `max_val` are ignored.")
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         planes = np.empty((3, *image.shape[:2]), np.float32)
@@ -294,17 +323,17 @@ class Normalize(Transform):
         return planes.transpose(1, 2, 0)
 
     def factors(self) -> tuple[np.ndarray, np.ndarray]:
-        """What a pixel is multiplied with, and what is added then, as PaddleX 3 does it: float32 (3,) both."""
+        """Multiplier and offset per channel, in the arithmetic of PaddleX 3; both float32, (3,)."""
         low = np.asarray(self.min_val) if self.is_scale else np.zeros(3)
         span = np.asarray(self.max_val) - low if self.is_scale else np.ones(3)
         factor, offset = 1 / (span * self.std), -(low / span + self.mean) / self.std
         return factor.astype(np.float32), offset.astype(np.float32)
 
     def write(self, image: np.ndarray, planes: np.ndarray) -> None:
-        """Write the values into ``planes``, float32 (3, H, W), the layout of networks."""
+        """Write the normalised image into ``planes``, float32, (3, H, W): the layout of the network's input."""
         factor, offset = self.factors()
-        # A plane of 224 x 224 stays in the core's cache, and its contiguous values go through whole registers: eight
-        # times faster than on (H, W, 3), which would need a transposed copy as well.
+        # A plane of 224 x 224 stays in the core's cache, and its contiguous values fill vector registers: eight times
+        # faster than on (H, W, 3), which would also need a transposed copy.
         for plane, channel, times, plus in zip(planes, cv2.split(contiguous(image)), factor, offset):
             plane[...] = channel
             plane *= times
@@ -312,7 +341,7 @@ class Normalize(Transform):
 
 
 def resize(image: np.ndarray, size: Size, interp: str, rng: Rng) -> np.ndarray:
-    """Resize to height and width with one of :data:`INTERPOLATIONS`, or a random one for ``RANDOM``."""
+    """Resize to (height, width) with one of :data:`INTERPOLATIONS`; ``RANDOM`` draws one."""
     if image.shape[:2] == size:
         return image
     name = list(INTERPOLATIONS)[rng.integers(len(INTERPOLATIONS))] if interp == "RANDOM" else interp

@@ -1,6 +1,6 @@
-"""Progressive resizing: smaller images in the first epochs, which cost less and teach nearly as much.
+"""Progressive resizing: smaller images in the first epochs.
 
-Touvron et al., 2019, arXiv:1906.06423, on training and test sizes; Tan and Le, 2021, arXiv:2104.00298, on growing them.
+Touvron et al., 2019, arXiv:1906.06423, on training and test sizes; Tan and Le, 2021, arXiv:2104.00298, on growing.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ STEP = 32  # light networks halve their input five times
 
 
 def side_at(epoch: int, epochs: int, first: int, full: int, share: float) -> int:
-    """The side of the images in a 1-based epoch: it grows from ``first`` to ``full`` over ``share`` of the epochs.
+    """The image side in a 1-based epoch: it grows from ``first`` to ``full`` over ``share`` of the epochs.
 
-    The last epoch has ``full`` in any case: the network must have seen what it is measured on.
+    The last epoch always has ``full``: the network must train on the size on which it is evaluated.
     """
     growing = min(round(share * epochs), epochs - 1)
     if epoch > growing or first >= full:
@@ -25,7 +25,7 @@ def side_at(epoch: int, epochs: int, first: int, full: int, share: float) -> int
 
 
 def scaled(transforms: Sequence[Any], factor: float) -> list[Any]:
-    """Transforms as in a configuration, for images ``factor`` times as large."""
+    """Return transforms in their YAML form with all sides multiplied by ``factor``."""
     result: list[Any] = []
     for item in transforms:
         if not isinstance(item, Mapping):

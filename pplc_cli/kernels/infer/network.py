@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from pplc_cli.kernels.infer.plan import Plan
 from pplc_cli.kernels.infer.program import OPERATION, team
 from pplc_cli.kernels.simd.arena import Part, Slot
 from pplc_cli.kernels.simd.llvm import LANES
+from pplc_cli.kernels.simd.steps import Row
 from pplc_cli.kernels.simd.team import ThreadTeam
 
 KEPT = 8  # plans; each is a few hundred kB of addresses
@@ -103,22 +104,20 @@ class _Bound:
     def __init__(self, plan: Plan, base: int) -> None:
         self.plan = plan
         self.outputs = plan.shapes[plan.graph.output][0]
-        body = _records(plan.body, base)
-        self.ops = np.zeros(len(body) * plan.n + len(plan.tail), OPERATION)
-        self.ops[len(body) * plan.n :] = _records(plan.tail, base)
+        body, tail = ([step.record for step in steps] for steps in (plan.body, plan.tail))
+        tail_start = len(body) * plan.n
+        self.ops = np.concatenate([np.tile(_rows(body, base), plan.n), _rows(tail, base)])
         self._inputs: list[tuple[int, str, int]] = []
         self._outputs: list[tuple[int, str]] = []
-        for number in range(plan.n):
-            first = number * len(body)
-            self.ops[first : first + len(body)] = body
-            for index, step in enumerate(plan.body):
-                for name, value in step.items():
+        for image in range(plan.n):
+            for index, record in enumerate(body, image * len(body)):
+                for name, value in record.items():
                     if isinstance(value, Part):
-                        self.ops[name][first + index] += number * value.image
+                        self.ops[name][index] += image * value.image
                     elif isinstance(value, Slot):
-                        self._inputs.append((first + index, name, number))
-        for index, step in enumerate(plan.tail, len(body) * plan.n):
-            self._outputs += [(index, name) for name, value in step.items() if isinstance(value, Slot)]
+                        self._inputs.append((index, name, image))
+        for index, record in enumerate(tail, tail_start):
+            self._outputs += [(index, name) for name, value in record.items() if isinstance(value, Slot)]
 
     def at(self, images: int, result: int, picture: int, normalization: int = 0) -> np.ndarray:
         """The operations on images of so many bytes at an address, with their result at another.
@@ -138,12 +137,12 @@ def normalization(factor: np.ndarray, offset: np.ndarray) -> np.ndarray:
     return aligned(np.concatenate([np.tile(np.asarray(each, np.float32), LANES) for each in (factor, offset)]))
 
 
-def _records(steps: list[dict[str, Any]], base: int) -> np.ndarray:
-    records = np.zeros(len(steps), OPERATION)
-    for record, step in zip(records, steps):
-        for name, value in step.items():
+def _rows(records: list[Row], base: int) -> np.ndarray:
+    rows = np.zeros(len(records), OPERATION)
+    for row, record in zip(rows, records):
+        for name, value in record.items():
             if isinstance(value, Part):
-                record[name] = base + value.buffer.offset + value.offset
-            elif not isinstance(value, Slot):
-                record[name] = value
-    return records
+                row[name] = base + value.buffer.offset + value.offset
+            elif value and not isinstance(value, Slot):
+                row[name] = value  # type: ignore[assignment]  # a number: values lie in parts of buffers
+    return rows

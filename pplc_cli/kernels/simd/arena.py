@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Union
 
@@ -35,15 +35,19 @@ class Part:
 
 Field = Union[int, Buffer, Part, Slot]
 
-Step = Union[dict[str, Field], Callable]
 
+def place(steps: Sequence[Iterable[Field]]) -> int:
+    """Give every buffer its place in the arena; buffers in use at the same time never overlap.
 
-def place(steps: list[Step]) -> int:
-    """Give every buffer its place in the arena; those in use at the same time never overlap. Returns the size."""
+    Args:
+        steps: for each operation in order, the values that it uses.
+
+    Returns:
+        The arena's size in bytes.
+    """
     buffers: dict[int, Buffer] = {}
     for index, step in enumerate(steps):
-        used = step.values() if isinstance(step, dict) else getattr(step, "buffers", ())
-        for value in used:
+        for value in step:
             if isinstance(value, Part):
                 value = value.buffer
             if isinstance(value, Buffer):

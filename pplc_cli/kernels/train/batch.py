@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import numpy as np
 import paddle
 
 from pplc_cli.kernels.simd.arena import Buffer, Slot
+from pplc_cli.kernels.simd.steps import PythonStep, Step
 from pplc_cli.kernels.simd.team import ThreadTeam
 from pplc_cli.kernels.train.plan import Plan
 from pplc_cli.kernels.train.program import OPERATION
 
 
 class _Segment:
-    """Operations in a row, with what must be filled in before they run."""
+    """Consecutive operations, with the columns that must be filled in before they run."""
 
-    def __init__(self, steps: list) -> None:
+    def __init__(self, steps: list[Step]) -> None:
         self.ops = np.zeros(len(steps), OPERATION)
         self.slots: list[tuple[int, str, Slot]] = []
         self._buffers: list[tuple[int, str]] = []
         offsets: list[int] = []
         for index, step in enumerate(steps):
-            for name, value in step.items():
+            for name, value in step.record.items():
                 if isinstance(value, Buffer):
                     self._buffers.append((index, name))
                     offsets.append(value.offset)
                 elif isinstance(value, Slot):
                     self.slots.append((index, name, value))
-                else:
+                elif value:
                     self.ops[name][index] = value
         self._offsets = np.array(offsets, np.int64)
 
@@ -50,14 +51,16 @@ class BatchRun:
         self._opaque: dict[int, tuple[Any, Any]] = {}
         self._forward, self._backward = self._segments(plan.forward), self._segments(plan.backward)
 
-    def _segments(self, steps: list) -> list:
-        parts: list = [[]]
+    def _segments(self, steps: list[Union[Step, PythonStep]]) -> list[Union[_Segment, PythonStep]]:
+        segments: list[Union[_Segment, PythonStep]] = []
+        operations: list[Step] = []
         for step in steps:
-            if callable(step):
-                parts += [step, []]
+            if isinstance(step, Step):
+                operations.append(step)
             else:
-                parts[-1].append(step)
-        return [_Segment(part) if isinstance(part, list) else part for part in parts]
+                segments += [_Segment(operations), step]
+                operations = []
+        return [*segments, _Segment(operations)]
 
     def _borrow(self) -> None:
         """Take memory for a batch; often it is the last batch's, and nothing is to be done."""
@@ -90,10 +93,10 @@ class BatchRun:
                 return self._tensors[name[1]].data_ptr()
         return self._tensors[name].data_ptr()
 
-    def _go(self, segments: list) -> None:
+    def _run(self, segments: list[Union[_Segment, PythonStep]]) -> None:
         for segment in segments:
-            if not isinstance(segment, _Segment):
-                segment(self)
+            if isinstance(segment, PythonStep):
+                segment.function(self)
                 continue
             for index, name, slot in segment.slots:
                 segment.ops[name][index] = self._address(slot)
@@ -113,7 +116,7 @@ class BatchRun:
                 mode=options["mode"],
             )
             self._tensors["dropout", number] = factor.expand([n, channels]).contiguous()
-        self._go(self._forward)
+        self._run(self._forward)
         return self._tensors.pop("output")
 
     def backward(self, gradient: Any) -> tuple[Any, list[Any]]:
@@ -121,7 +124,7 @@ class BatchRun:
         self._tensors["output gradient"] = gradient
         for parameter in self.plan.parameters:
             self._tensors["gradient", id(parameter)] = paddle.empty(parameter.shape, "float32")
-        self._go(self._backward)
+        self._run(self._backward)
         gradients = [self._tensors["gradient", id(parameter)] for parameter in self.plan.parameters]
         result = self._tensors.get("input gradient")
         self.release()

@@ -1,16 +1,21 @@
-"""Views of stored numbers and their gradients, which every part of a plan deals in."""
+"""Views of stored numbers, and the builder that keeps track of their gradients while planners add steps."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import numpy as np
 
-from pplc_cli.kernels.simd.arena import Buffer, Field, Slot, Step
+from pplc_cli.kernels.simd.arena import Buffer, Field, Slot
 from pplc_cli.kernels.simd.rows import padded
-from pplc_cli.kernels.train.program import Code
-from pplc_cli.kernels.train.trace import Node, TracedGraph
+from pplc_cli.kernels.simd.steps import PythonStep, Step
+from pplc_cli.kernels.train.ops.blocks import statistics_size
+from pplc_cli.kernels.train.steps.batch_norm import LocalSums, NormBackward
+from pplc_cli.kernels.train.steps.elementwise import Copy, CopyBackward, ToPixels, ToPlanes
+from pplc_cli.kernels.train.steps.parts import Channels, InputGradient, ResultGradient, Source, Statistics
+from pplc_cli.kernels.train.traced_graph import Node, Shape, TracedGraph
 
 
 @dataclass
@@ -26,10 +31,10 @@ class Norm:
 
 @dataclass
 class View:
-    """``act(norm(data))`` of ``shape``; ``readers`` have yet to give their part of the gradient."""
+    """``act(norm(data))`` of ``shape``; ``readers`` have yet to add their part of the gradient."""
 
     data: Field
-    shape: tuple[int, int, int, int]
+    shape: Shape
     wants_gradient: bool
     norm: Optional[Norm] = None
     act: int = 0
@@ -43,133 +48,222 @@ class View:
 
     @property
     def size(self) -> int:
+        """Bytes."""
         return self.rows * self.shape[1] * 4
 
     @property
-    def source(self) -> dict[str, Field]:
-        """The fields by which an operation reads it."""
-        return {"x": self.data, "in_bn": self.coefficients, "in_act": self.act}
+    def coefficients(self) -> Field:
+        """Those of its batch norm, 0 for none."""
+        return self.norm.coefficients if self.norm else 0
 
     @property
-    def coefficients(self) -> Field:
-        """Its batch norm's, 0 for none."""
-        return self.norm.coefficients if self.norm else 0
+    def source(self) -> Source:
+        """How an operation reads it."""
+        return Source(self.data, self.coefficients, self.act)
+
+    @property
+    def channels(self) -> Channels:
+        """All of it, to be copied."""
+        return Channels.whole(self.rows, self.shape[1])
 
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """PlanOptions plans compute.
+    """How a plan computes.
 
     Attributes:
-        threads: of the team that runs them.
-        reduce: where several processes train together, what adds an array up over them; None for one.
-        half: multiply in bfloat16, add up in float32; the gradients of weights stay float32 throughout.
+        threads: of the team that runs it.
+        reduce: sums an array over the processes that train together; None for one process.
+        bfloat16: multiply in bfloat16, sum in float32; the gradients of weights stay float32 throughout.
     """
 
     threads: int
     reduce: Any = None
-    half: bool = False
+    bfloat16: bool = False
 
 
 class Builder:
-    """Writes operations down, and keeps the books on who still owes a view a part of its gradient."""
+    """Collects steps, and keeps track of which readers still owe a view a part of its gradient.
 
-    def __init__(self, graph: TracedGraph, how: PlanOptions, training: bool) -> None:
-        self.graph, self.how, self.training = graph, how, training
-        self.threads, self.reduce = how.threads, how.reduce
-        self.forward: list[Step] = []
-        self.backward: list[Step] = []
+    Attributes:
+        views: the results of the nodes planned so far, by number.
+        forward, backward: the steps.
+        parameters: those whose gradients the backward pass computes.
+        dropouts: nodes whose factors are drawn anew for each batch.
+        measured: sums that a convolution's step makes for the batch norm behind it, by the convolution's number.
+    """
+
+    def __init__(self, graph: TracedGraph, options: PlanOptions, training: bool) -> None:
+        self.graph, self.options, self.training = graph, options, training
+        self.threads, self.reduce = options.threads, options.reduce
+        self.forward: list[Union[Step, PythonStep]] = []
+        self.backward: list[Union[Step, PythonStep]] = []
         self.parameters: list[Any] = []
         self.views: list[View] = []
-        self._more: list[tuple[Buffer, Slot, int]] = []  # gradients of parameters from further uses, to be added
+        self.dropouts: list[Node] = []
+        self.measured: dict[int, Statistics] = {}
         self._steps = self.forward
+        self._backward_planners: list[Callable[[], None]] = []
+        self._more_gradients: list[tuple[Buffer, Slot, int]] = []  # of parameters that are used again
 
-    def _op(self, code: Code, **fields: Any) -> None:
-        self._steps.append({"code": code, **fields})
+    def add(self, step: Union[Step, PythonStep]) -> None:
+        """Append a step to the program that is being planned."""
+        self._steps.append(step)
 
-    def _trained(self, tensor: Any) -> bool:
+    def on_backward(self, plan: Callable[[], None]) -> None:
+        """Call ``plan`` when the backward pass is planned, after those of all later nodes."""
+        self._backward_planners.append(plan)
+
+    def plan_backward(self, output: View) -> None:
+        """Plan the backward pass, from the gradient of the output to those of the parameters."""
+        self._steps = self.backward
+        incoming = Buffer(output.size)
+        self.from_planes(Slot("output gradient"), incoming, output.shape)
+        # There is no batch norm to take it back through: the result is not read, any address will do.
+        gradient = ResultGradient(incoming, incoming)
+        self.add(CopyBackward(output.channels, output.source, gradient, self.input_gradient(output)))
+        self.finish_gradient(output)
+        for plan in reversed(self._backward_planners):
+            plan()
+        for buffer, slot, size in self._more_gradients:
+            self.add(Copy(Channels.whole(size, 1), Source(buffer), slot, add=True))
+
+    # -- parameters --------------------------------------------------------------------------------------------------
+
+    def trains(self, tensor: Any) -> bool:
+        """Whether a layer's tensor gets a gradient."""
         return self.training and tensor is not None and not tensor.stop_gradient
 
-    def _parameter(self, tensor: Any) -> Field:
+    def parameter(self, tensor: Any) -> Field:
         """The address of a layer's tensor, 0 for none."""
         return 0 if tensor is None else Slot(("tensor", id(tensor), tensor))
 
-    def _gradient_of(self, tensor: Any) -> Field:
-        """Where the gradient of a parameter goes, 0 where none is wanted; once for each use of its layer."""
-        if not self._trained(tensor):
+    def parameter_gradient(self, tensor: Any) -> Field:
+        """Where the gradient of a parameter goes, 0 if none is wanted; to be called once for each use of its layer."""
+        if not self.trains(tensor):
             return 0
         slot = Slot(("gradient", id(tensor)))
         if any(tensor is other for other in self.parameters):
             size = int(np.prod(tensor.shape))
-            self._more.append((Buffer(4 * size), slot, size))
-            return self._more[-1][0]
+            self._more_gradients.append((Buffer(4 * size), slot, size))
+            return self._more_gradients[-1][0]
         self.parameters.append(tensor)
         return slot
 
-    def _read(self, node: Node, index: int = 0) -> View:
-        """A node's input, with one more reader; one that the output does not need will give no gradient."""
+    # -- views -------------------------------------------------------------------------------------------------------
+
+    def read(self, node: Node, index: int = 0) -> View:
+        """A node's input, with one more reader; a reader that the output does not depend on gives no gradient."""
         view = self.views[node.inputs[index]]
         view.readers += node.needed
         return view
 
-    def _result(self, node: Node, inputs: list[View], trained: bool = False) -> View:
+    def result(self, node: Node, inputs: list[View], trained: bool = False) -> View:
+        """A view of a new buffer for a node's result."""
         wants = self.training and (trained or any(view.wants_gradient for view in inputs))
         view = View(0, node.shape, wants, node=node)
         view.data = Buffer(view.size)
         return view
 
-    def _give(self, view: View) -> dict[str, Field]:
-        """Fields by which an operation adds its part to the gradient of a view; all zero where it wants none."""
+    def stored(self, view: View, node: Node) -> View:
+        """A copy of a view's numbers, with batch norm and activation applied."""
+        result = View(Buffer(view.size), view.shape, view.wants_gradient, node=node)
+        self.copy(view, result, view.channels)
+        return result
+
+    def copy(self, view: View, result: View, channels: Channels, add: bool = False) -> None:
+        """Copy channels of a view to its place in a result, and their gradient back."""
+        assert isinstance(result.data, Buffer)
+        source, data = view.source, result.data
+        self.add(Copy(channels, source, data, add))
+
+        def backward() -> None:
+            if result.gradient is not None and view.wants_gradient:
+                self.add(CopyBackward(channels, source, self.result_gradient(result), self.input_gradient(view)))
+                self.finish_gradient(view)
+
+        self.on_backward(backward)
+
+    def statistics(self, channels: int) -> Statistics:
+        """A new buffer for the threads' sums."""
+        size = statistics_size(channels)
+        return Statistics(Buffer(self.threads * size), size)
+
+    # -- gradients ---------------------------------------------------------------------------------------------------
+
+    def result_gradient(self, view: View) -> ResultGradient:
+        """How an operation of the backward pass reads the gradient of its result."""
+        assert view.gradient is not None
+        return ResultGradient(view.gradient, view.data, view.coefficients)
+
+    def input_gradient(self, view: View) -> InputGradient:
+        """How an operation adds its part to the gradient of a view that it has read.
+
+        :meth:`finish_gradient` must follow the operation.
+        """
         if not view.wants_gradient:
-            return {"dx": 0, "add": 0, "finish": 0}
+            return InputGradient()
         added = view.gradient is not None
-        if not added:
+        if view.gradient is None:
             view.gradient = Buffer(view.size)
         view.readers -= 1
-        fields: dict[str, Any] = {"dx": view.gradient, "add": int(added), "finish": int(view.readers == 0)}
-        if view.norm and fields["finish"]:
-            view.norm.sums = Buffer(self.threads * self._sums_size(view))
-            fields.update(sums=view.norm.sums, sums_size=self._sums_size(view))
-        return fields
+        finish = view.readers == 0
+        if not (view.norm and finish):
+            return InputGradient(view.gradient, added, finish)
+        size = self.sums_size(view)
+        view.norm.sums = Buffer(self.threads * size)
+        return InputGradient(view.gradient, added, finish, view.norm.sums, size)
 
     @staticmethod
-    def _sums_size(view: View) -> int:
+    def sums_size(view: View) -> int:
+        """Bytes of a thread's sums for the gradient of a batch norm."""
         return padded(view.shape[1]) * 16
 
-    def _given(self, view: View) -> None:
-        """After the operation that used :meth:`_give`: batch norm's own gradients, once the view's is whole."""
+    def finish_gradient(self, view: View) -> None:
+        """Once a view's gradient is complete, compute those of its batch norm."""
         norm = view.norm
         if norm is None or view.readers or not view.wants_gradient:
             return
+        assert norm.sums is not None
         channels = view.shape[1]
-        sums = Buffer(16 * channels)
-        self._op(Code.LOCAL_SUMS, ci=channels, sums=norm.sums, sums_size=self._sums_size(view), y=sums)
-        everywhere = sums
+        sums = total = Buffer(16 * channels)
+        self.add(LocalSums(channels, norm.sums, self.sums_size(view), sums))
         if norm.batch and self.reduce:
-            everywhere = Buffer(16 * channels)
-            self._reduce_step(sums, everywhere, 2 * channels)
-        self._op(
-            Code.NORM_BACKWARD,
-            ci=channels,
-            in_bn=norm.coefficients,
-            x=everywhere,
-            w=sums,
-            g=norm.moments if norm.batch else 0,
-            dw=self._gradient_of(norm.layer.weight),
-            db=self._gradient_of(norm.layer.bias),
-        )
+            total = Buffer(16 * channels)
+            self._all_reduce(sums, total, 2 * channels)
+        moments = norm.moments if norm.batch and norm.moments else 0
+        weight, bias = (self.parameter_gradient(tensor) for tensor in (norm.layer.weight, norm.layer.bias))
+        self.add(NormBackward(channels, norm.coefficients, total, sums, moments, weight, bias))
 
-    def _out(self, view: View) -> dict[str, Field]:
-        """The fields by which a backward operation reads the gradient of its result."""
+    def plain_gradient(self, view: View) -> Field:
+        """A view's gradient, taken back through its batch norm if it has one."""
         assert view.gradient is not None
-        return {"g": view.gradient, "y": view.data, "out_bn": view.coefficients}
+        if view.norm is None:
+            return view.gradient
+        plain = Buffer(view.size)
+        self.add(CopyBackward(view.channels, Source(0), self.result_gradient(view), InputGradient(plain)))
+        return plain
 
-    def _reduce_step(self, source: Buffer, target: Buffer, count: int) -> None:
-        """Add float64 numbers up over the processes, in Python."""
+    def _all_reduce(self, source: Buffer, target: Buffer, count: int) -> None:
+        """Sum float64 numbers over the processes."""
         reduce = self.reduce
 
-        def step(run: Any) -> None:
+        def function(run: Any) -> None:
             run.array(target, count)[:] = reduce(run.array(source, count))
 
-        step.buffers = (source, target)  # type: ignore[attr-defined]
-        self._steps.append(step)
+        self.add(PythonStep(function, (source, target)))
+
+    # -- Paddle's layout ---------------------------------------------------------------------------------------------
+
+    def to_planes(self, data: Field, shape: Shape, slot: Slot) -> None:
+        n, c, h, w = shape
+        self.add(ToPlanes(n, c, h * w, data, slot))
+
+    def from_planes(self, slot: Slot, data: Field, shape: Shape) -> None:
+        n, c, h, w = shape
+        self.add(ToPixels(n, c, h * w, slot, data))
+
+
+def paddle_shape(shape: Shape, flat: bool) -> tuple[int, ...]:
+    """The shape of the tensor that Paddle gets."""
+    return shape[:2] if flat else shape

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite: EfficientNet for mobile CPUs, without squeeze-and-excite, with ReLU6 for swish.
+"""EfficientNet-Lite: EfficientNet for mobile CPUs, without squeeze-and-excite and with ReLU6 instead of swish.
 
 Liu, 2020, github.com/tensorflow/tpu, models/official/efficientnet/lite; EfficientNet is Tan and Le, 2019,
-arXiv:1905.11946. Stem and head have the same width in all Lite networks.
+arXiv:1905.11946. All Lite networks have stem and head of the same width.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pplc_cli.models.families.layers import ConvBNAct, StagedNetwork
 
 
 class Stage(NamedTuple):
-    """Inverted residuals, of which the first has the stride."""
+    """A row of inverted residuals; the first has the stride."""
 
     kernel: int
     stride: int
@@ -39,7 +39,7 @@ HEAD = 1280
 
 
 def _conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: bool = True) -> ConvBNAct:
-    before = (kernel - stride) // 2  # TensorFlow's rule for even sides: the odd row and column of zeros come last
+    before = (kernel - stride) // 2  # TensorFlow pads even sides unevenly: the extra row and column of zeros come last
     after = kernel - stride - before
     padding: Any = [before, after, before, after] if stride > 1 else None
     return ConvBNAct(
@@ -55,7 +55,7 @@ def _conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: i
 
 
 class InvertedResidual(nn.Layer):
-    """Widen, filter each channel, narrow; the input is added where nothing changed its shape."""
+    """Inverted residual: expand, depthwise convolution, project; with a shortcut where the shape stays the same."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class InvertedResidual(nn.Layer):
 
 
 class EfficientNetLite(StagedNetwork):
-    """The network of :data:`STAGES`; sides of images are even down to the last stride, so multiples of 32."""
+    """The network of :data:`STAGES`; image sides should be multiples of 32, so that every stride halves them."""
 
     def __init__(self, num_classes: int = 1000, dropout: float = 0.2) -> None:
         super().__init__()
@@ -103,5 +103,5 @@ class EfficientNetLite(StagedNetwork):
 
 
 def build(name: str, num_classes: int, dropout: Optional[float], **_: Any) -> EfficientNetLite:
-    """Lite0 is the one without factors of width and depth."""
+    """Build Lite0, the variant without scaling of width and depth."""
     return EfficientNetLite(num_classes, 0.2 if dropout is None else dropout)

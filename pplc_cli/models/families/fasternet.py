@@ -1,6 +1,6 @@
-"""FasterNet: partial convolutions, which run few FLOPs at a high rate. Chen et al., 2023, arXiv:2303.03667.
+"""FasterNet: partial convolutions, with few FLOPs at a high rate. Chen et al., 2023, arXiv:2303.03667.
 
-Parameter names are PaddleClas's, so that the official weights fit.
+Parameter names are those of PaddleClas, so that the official weights fit.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ VARIANTS = {
     "FasterNet_M": Variant(144, (3, 4, 18, 3), 0.2, nn.ReLU),
     "FasterNet_L": Variant(192, (3, 4, 18, 3), 0.3, nn.ReLU),
 }
-PARTIAL = 4  # one of so many channels is convolved
+PARTIAL = 4  # one in four channels is convolved
 EXPANSION = 2
 HEAD = 1280
 
@@ -43,7 +43,7 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int 
 
 
 class PartialConv(nn.Layer):
-    """3 x 3 on the first quarter of the channels; the others pass."""
+    """Convolve the first quarter of the channels with 3 x 3 kernels; pass the others through."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -58,14 +58,14 @@ class PartialConv(nn.Layer):
 
 
 class Block(nn.Layer):
-    """Partial convolution, then two pointwise ones, beside a shortcut."""
+    """Partial convolution, then two pointwise ones, with a shortcut."""
 
     def __init__(self, channels: int, drop_path: float, act: type[nn.Layer]) -> None:
         super().__init__()
         hidden = channels * EXPANSION
         self.spatial_mixing = PartialConv(channels)
         self.mlp = nn.Sequential(_conv(channels, hidden, 1), nn.BatchNorm2D(hidden), act(), _conv(hidden, channels, 1))
-        # Leaves the branch out for some images of a batch (drop path, Huang et al., 2016, arXiv:1603.09382).
+        # Drop path: drops the branch for random images of a batch (Huang et al., 2016, arXiv:1603.09382).
         self.drop_path = nn.Dropout(drop_path, axis=0) if drop_path else nn.Identity()
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
@@ -86,12 +86,12 @@ class Stage(nn.Layer):
 
 
 class Embedding(nn.Layer):
-    """4 x 4 patches: 224 -> 56."""
+    """Embed patches of 4 x 4: 224 -> 56."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.proj = _conv(3, channels, 4, 4)
-        # PaddleClas gives this one momentum 0.1, PyTorch's meaning of what Paddle calls 0.9; 0.9 is what was meant.
+        # PaddleClas sets momentum 0.1 here, in PyTorch's meaning; in Paddle's, the intended value is 0.9, the default.
         self.norm = nn.BatchNorm2D(channels)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
@@ -100,7 +100,7 @@ class Embedding(nn.Layer):
 
 
 class Merging(nn.Layer):
-    """Half the sides, twice the channels."""
+    """Halve the sides and double the channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class Merging(nn.Layer):
 
 
 class FasterNet(StagedNetwork):
-    """The network: embedding, four stages with a merging between, head."""
+    """The network: embedding, four stages with merging layers in between, head."""
 
     def __init__(self, variant: Variant, num_classes: int = 1000, dropout: float = 0.0) -> None:
         super().__init__()
@@ -144,5 +144,5 @@ class FasterNet(StagedNetwork):
 
 
 def build(name: str, num_classes: int, dropout: Optional[float], **_: Any) -> FasterNet:
-    """The variant of that name."""
+    """Build the variant of that name."""
     return FasterNet(VARIANTS[name], num_classes, 0.0 if dropout is None else dropout)

@@ -1,4 +1,4 @@
-"""Blocks that several families share."""
+"""Layers that several families share."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from paddle import nn
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
-    """Channels rounded to a multiple of ``divisor``, never below 90 % of what was asked (MobileNet's rule)."""
+    """Round channels to a multiple of ``divisor``, but not below 90 % of ``channels`` (MobileNet's rule)."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
 class StagedNetwork(nn.Layer):
-    """A classifier as parts in a row, so that training can freeze the first ones."""
+    """A classifier made of consecutive stages, so that training can freeze the first ones."""
 
     def named_stages(self) -> list[tuple[str, Callable[[paddle.Tensor], paddle.Tensor]]]:
-        """The parts of the forward pass in their order, by name; the last is the classifier."""
+        """Names and functions of the stages of the forward pass, in order; the last one is the classifier."""
         raise NotImplementedError
 
     def features(self, x: paddle.Tensor) -> paddle.Tensor:
-        """(N, 3, H, W) to the numbers before the classifier, (N, C)."""
-        for _, part in self.named_stages()[:-1]:
-            x = part(x)
+        """Images (N, 3, H, W) to the features before the classifier, (N, C)."""
+        for _, stage in self.named_stages()[:-1]:
+            x = stage(x)
         return x
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """(N, 3, H, W), normalised, to logits (N, classes)."""
+        """Normalised images (N, 3, H, W) to logits (N, classes)."""
         _, classify = self.named_stages()[-1]
         return classify(self.features(x))
 
@@ -49,7 +49,7 @@ class ConvBNAct(nn.Layer):
         dilation: int = 1,
         norm: Callable[[int], nn.Layer] = nn.BatchNorm2D,
     ) -> None:
-        """Args: padding: None keeps the size where the stride is 1."""
+        """Args: padding: None keeps the size if the stride is 1."""
         super().__init__()
         if padding is None:
             rows, columns = (kernel, kernel) if isinstance(kernel, int) else kernel
@@ -74,7 +74,7 @@ class ConvBNAct(nn.Layer):
 
 
 class SqueezeExcite(nn.Layer):
-    """Weigh the channels by what the whole image holds. Hu et al., 2017, arXiv:1709.01507."""
+    """Squeeze-and-excite: weight the channels by features of the whole image. Hu et al., 2017, arXiv:1709.01507."""
 
     def __init__(self, channels: int, reduction: int = 4, gate: type[nn.Layer] = nn.Hardsigmoid) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Networks to compare with, as Paddle brings them (:mod:`paddle.vision.models`), with its parameter names."""
+"""Networks of :mod:`paddle.vision.models`, for comparison, with Paddle's parameter names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BUILDERS: dict[str, Callable[..., nn.Layer]] = {
 
 
 def build(name: str, num_classes: int, dropout: Optional[float], **_: Any) -> nn.Layer:
-    """The network of that name; ``dropout`` applies where it has a dropout layer."""
+    """Build the network of that name; ``dropout`` applies to its dropout layers, if any."""
     network = BUILDERS[name](pretrained=False, num_classes=num_classes)
     for layer in network.sublayers():
         if isinstance(layer, nn.Dropout) and dropout is not None:

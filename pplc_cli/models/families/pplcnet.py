@@ -1,6 +1,6 @@
 """PP-LCNet: a light network for Intel CPUs with MKLDNN. Cui et al., 2021, arXiv:2109.15099.
 
-Parameter names are PaddleClas's, so that the official weights fit.
+Parameter names are those of PaddleClas, so that the official weights fit.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STAGES = {
 }
 ACTIVATIONS = {"hardswish": nn.Hardswish, "relu": nn.ReLU}
 NORMS = {"batch": nn.BatchNorm2D, "group": lambda channels: nn.GroupNorm(8, channels)}
-BLOCKS = [f"{stage}.{index}" for stage, rows in STAGES.items() for index in range(len(rows))]  # in their order
+BLOCKS = [f"{stage}.{index}" for stage, rows in STAGES.items() for index in range(len(rows))]
 HEAD = 1280  # after global pooling, where it is cheap; the same at every width
 
 WIDTHS = {
@@ -50,7 +50,7 @@ WIDTHS = {
 
 
 class DepthwiseSeparable(nn.Layer):
-    """Depthwise convolution, perhaps squeeze-and-excite, pointwise convolution."""
+    """Depthwise convolution, optional squeeze-and-excite, pointwise convolution."""
 
     def __init__(self, inputs: int, outputs: int, row: Row, **kind: Any) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class DepthwiseSeparable(nn.Layer):
 
 
 class PPLCNet(StagedNetwork):
-    """The network; :data:`STAGES` times a width, with the changes that the paper's ablations make."""
+    """The network of :data:`STAGES`, scaled by a width, with the design options of the paper's ablations."""
 
     def __init__(
         self, width: float = 1.0, num_classes: int = 1000, dropout: float = 0.2, options: ModelOptions = AS_KNOWN
@@ -97,7 +97,7 @@ class PPLCNet(StagedNetwork):
             self.last_conv = nn.Conv2D(channels, HEAD, 1, bias_attr=None if options.last_conv_bias else False)
             channels = HEAD
         self.activate = act()
-        # The official weights were trained with this mode: it scales by 0.8 at inference, not by 1 / 0.8 in training.
+        # The mode of the official weights: it scales by 0.8 at inference, not by 1 / 0.8 in training.
         self.dropout = nn.Dropout(dropout, mode="downscale_in_infer")
         self.fc = nn.Linear(channels, num_classes)
 
@@ -116,5 +116,5 @@ class PPLCNet(StagedNetwork):
 
 
 def build(name: str, num_classes: int, dropout: Optional[float], options: ModelOptions) -> PPLCNet:
-    """The variant of that name."""
+    """Build the variant of that name."""
     return PPLCNet(WIDTHS[name], num_classes, 0.2 if dropout is None else dropout, options)

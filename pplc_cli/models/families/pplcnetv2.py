@@ -1,6 +1,6 @@
 """PP-LCNetV2: PP-LCNet with reparameterised kernels, a split pointwise convolution and shortcuts, ReLU throughout.
 
-PaddleClas's documentation, docs/zh_CN/models/ImageNet1k/PP-LCNetV2.md; parameter names are PaddleClas's.
+Source: PaddleClas, docs/zh_CN/models/ImageNet1k/PP-LCNetV2.md. Parameter names are those of PaddleClas.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pplc_cli.models.families.layers import ConvBNAct, SqueezeExcite, StagedNetw
 
 
 class Row(NamedTuple):
-    """A stage; channels are those of the base network, and double in its first block, which has stride 2."""
+    """A stage; channels are those of the base network. Its first block has stride 2 and doubles them."""
 
     inputs: int
     kernel: int
@@ -37,7 +37,7 @@ HEAD = 1280
 
 
 class Variant(NamedTuple):
-    """Width, and blocks of each stage."""
+    """Width, and the number of blocks of each stage."""
 
     width: float
     depths: tuple[int, int, int, int]
@@ -51,7 +51,7 @@ VARIANTS = {
 
 
 class DepthwiseSeparable(nn.Layer):
-    """Depthwise convolution, in training perhaps the sum of several, then one or two pointwise ones."""
+    """Depthwise convolution (with ``rep``, a sum of several in training), then one or two pointwise ones."""
 
     def __init__(self, row: Row, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class DepthwiseSeparable(nn.Layer):
             self.dw_conv_list = nn.LayerList(branches)
             self.dw_conv = nn.Conv2D(inputs, inputs, row.kernel, stride, row.kernel // 2, groups=inputs)
             for parameter in self.dw_conv.parameters():
-                parameter.stop_gradient = True  # what it is follows from the branches
+                parameter.stop_gradient = True  # fuse() computes it from the branches
         else:
             self.dw_conv_list = None
             self.dw_conv = ConvBNAct(inputs, inputs, row.kernel, stride, groups=inputs, act=None)
@@ -90,7 +90,7 @@ class DepthwiseSeparable(nn.Layer):
         return x + y if self.shortcut else y
 
     def fuse(self) -> None:
-        """Put the branches' sum into the one convolution that inference uses; computed in float64."""
+        """Add the branches into the single convolution of inference; computed in float64."""
         if self.dw_conv_list is None:
             return
         weight = np.zeros(self.dw_conv.weight.shape, np.float64)
@@ -106,7 +106,7 @@ class DepthwiseSeparable(nn.Layer):
 
 
 class PPLCNetV2(StagedNetwork):
-    """The network; :data:`STAGES` times a width, with the branches fused as soon as it is set to evaluation."""
+    """The network of :data:`STAGES`, scaled by a width; evaluation mode fuses the branches."""
 
     def __init__(self, variant: Variant, num_classes: int = 1000, dropout: float = 0.2) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class PPLCNetV2(StagedNetwork):
         return self.fc(self.dropout(x))
 
     def eval(self) -> None:
-        """Evaluation mode, with the branches' weights of now."""
+        """Set evaluation mode and fuse the current weights of the branches."""
         super().eval()
         for layer in self.sublayers():
             if isinstance(layer, DepthwiseSeparable):
@@ -149,5 +149,5 @@ class PPLCNetV2(StagedNetwork):
 
 
 def build(name: str, num_classes: int, dropout: Optional[float], **_: Any) -> PPLCNetV2:
-    """The variant of that name."""
+    """Build the variant of that name."""
     return PPLCNetV2(VARIANTS[name], num_classes, 0.2 if dropout is None else dropout)

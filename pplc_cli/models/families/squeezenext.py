@@ -1,7 +1,7 @@
-"""SqueezeNext: bottlenecks of 1 x 1 and of separable 3 x 1 and 1 x 3 kernels. Gholami et al., 2018, arXiv:1803.10615.
+"""SqueezeNext: bottlenecks of 1 x 1 and separable 3 x 1 and 1 x 3 convolutions. Gholami et al., 2018, arXiv:1803.10615.
 
-The graph is that of the authors' prototxt files (github.com/amirgholami/SqueezeNext): no bias anywhere, batch norm and
-ReLU after every convolution and ReLU after every addition.
+The graph is that of the authors' prototxt files (github.com/amirgholami/SqueezeNext): no biases, batch norm and ReLU
+after every convolution, ReLU after every addition.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from pplc_cli.models.families.layers import ConvBNAct, StagedNetwork
 
 
 class Variant(NamedTuple):
-    """Width, blocks of each stage, the stem's kernel, and where a stage's first block takes its input.
+    """Width, blocks of each stage, the stem's kernel, and the input of each stage's first block.
 
-    ``projected``: from the stage's 1 x 1 shortcut, which then carries the stride alone; else from the stage's input.
+    With ``projected``, that block reads the output of the stage's 1 x 1 shortcut, which then has the stride; otherwise
+    it reads the stage's input.
     """
 
     width: float
@@ -32,7 +33,7 @@ def _23(width: float) -> Variant:
 
 
 def _23v5(width: float) -> Variant:
-    """Fewer blocks where images are large and channels few, which computers run badly."""
+    """Fewer blocks in early stages, whose large images and few channels run inefficiently."""
     return Variant(width, (2, 4, 14, 1), 5, projected=True)
 
 
@@ -54,7 +55,7 @@ def _conv(inputs: int, outputs: int, kernel: tuple[int, int] = (1, 1), stride: i
 
 
 class Block(nn.Layer):
-    """C/2, C/4, a 3 x 1 and a 1 x 3 kernel with C/2, back to C; blocks take turns in which of the two comes first."""
+    """Convolutions to C/2, C/4, C/2 (3 x 1), C/2 (1 x 3) and C channels; every other block swaps 3 x 1 and 1 x 3."""
 
     def __init__(
         self, inputs: int, channels: int, stride: int, tall_first: bool, project: bool, projected: bool
@@ -77,12 +78,12 @@ class Block(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """(N, inputs, H, W) to (N, channels, H / stride, W / stride), rounded up."""
-        beside = x if self.shortcut is None else self.shortcut(x)
-        return self.relu(beside + self.bottleneck(beside if self.projected else x))
+        shortcut = x if self.shortcut is None else self.shortcut(x)
+        return self.relu(shortcut + self.bottleneck(shortcut if self.projected else x))
 
 
 class SqueezeNext(StagedNetwork):
-    """The network; the authors measure it on images of 227 x 227."""
+    """The network; the authors' figures are for images of 227 x 227."""
 
     def __init__(self, variant: Variant, num_classes: int = 1000, dropout: float = 0.0) -> None:
         super().__init__()
@@ -116,5 +117,5 @@ class SqueezeNext(StagedNetwork):
 
 
 def build(name: str, num_classes: int, dropout: Optional[float], **_: Any) -> SqueezeNext:
-    """The variant of that name."""
+    """Build the variant of that name."""
     return SqueezeNext(VARIANTS[name], num_classes, 0.0 if dropout is None else dropout)

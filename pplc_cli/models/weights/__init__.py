@@ -1,1 +1,1 @@
-"""Pretrained weights: where they come from, how they are read, verified and fitted to a network."""
+"""Pretrained weights: download, read, verify, convert, and load into a network."""

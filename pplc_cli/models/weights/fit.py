@@ -1,4 +1,4 @@
-"""Put arrays into a network: which are missing, which have another shape."""
+"""Copy arrays into a network and report which are missing or have another shape."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def fit_weights(network: Any, weights: dict[str, np.ndarray], where: str, classi
 
     Args:
         network: a layer.
-        weights: arrays by the names of its state dict.
-        where: what to call them in errors.
+        weights: arrays by the keys of its state dict.
+        where: the name of their source in errors.
         classifier: the layer that depends on the number of classes.
 
     Returns:
-        The classifier's keys where they were left as they are.
+        The classifier's keys that were not copied, because the number of classes differs.
 
     Raises:
-        ModelError: keys are missing, unknown or of another shape; the text names them.
+        ModelError: keys are missing, unknown or of another shape; the message names them. Nothing is copied then.
     """
     state = network.state_dict()
     faults, replaced = find_faults({key: tuple(tensor.shape) for key, tensor in state.items()}, weights, classifier)
@@ -37,19 +37,19 @@ def fit_weights(network: Any, weights: dict[str, np.ndarray], where: str, classi
 def find_faults(
     shapes: dict[str, tuple[int, ...]], weights: dict[str, np.ndarray], classifier: str
 ) -> tuple[list[str], list[str]]:
-    """How weights differ from what a network needs.
+    """Compare weights with the shapes of a network.
 
     Args:
-        shapes: what it needs, by key.
+        shapes: the network's shapes by key.
         weights: arrays by key.
         classifier: the layer that depends on the number of classes.
 
     Returns:
-        Faults, in words; and the classifier's keys that differ by the number of classes alone.
+        Fault messages, and the classifier's keys that differ only in the number of classes.
     """
     faults = [f"{key} is missing" for key in shapes if key not in weights]
     for key in weights.keys() - shapes.keys():
-        hint = ", which model.options.last_conv_bias=true makes room for" if key == "last_conv.bias" else ""
+        hint = "; model.options.last_conv_bias=true adds it" if key == "last_conv.bias" else ""
         faults.append(f"{key} is unknown{hint}")
     replaced = []
     for key in shapes.keys() & weights.keys():
@@ -63,11 +63,11 @@ def find_faults(
 
 
 def shortened(faults: list[str]) -> str:
-    """The first eight faults, and how many more there are."""
+    """Join the first eight faults and the number of further ones."""
     more = f" (and {len(faults) - 8} more)" if len(faults) > 8 else ""
     return "; ".join(faults[:8]) + more
 
 
 def _other_classes(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Whether two shapes differ in one axis alone."""
+    """Whether two shapes differ along exactly one axis."""
     return len(one) == len(other) and sum(a != b for a, b in zip(one, other)) == 1

@@ -8,21 +8,21 @@ from typing import Optional
 
 from pplc_cli.base.errors import ModelError
 from pplc_cli.models.registry import find_network, network_names
-from pplc_cli.models.weights.manifest import IMPORTED, Cache, compare
-from pplc_cli.models.weights.official import official
+from pplc_cli.models.weights.manifest import IMPORTED, Cache, check_digest
+from pplc_cli.models.weights.official import official_file
 
 
 @dataclasses.dataclass(frozen=True)
 class CachedWeights:
-    """A file that is in the cache or could be.
+    """An official or imported weights file, in the cache or not.
 
     Attributes:
-        network, source: what it holds.
+        network, source: its contents.
         file: its path within the cache.
-        url: the official address, or what it was imported from.
-        size: bytes; None where it is not there.
-        cached: whether it is there.
-        sha256: as recorded; None where it is not.
+        url: the official address, or the file it was imported from.
+        size: bytes; None if it is not in the cache.
+        cached: whether it is in the cache.
+        sha256: the recorded hash; None if not recorded.
     """
 
     network: str
@@ -35,11 +35,11 @@ class CachedWeights:
 
 
 def inventory() -> list[CachedWeights]:
-    """All official weights in the zoo's order, then what was imported."""
+    """List all official weights in the order of the networks, then the imported ones."""
     cache = Cache()
     entries = cache.entries()
     specs = [find_network(name) for name in network_names()]
-    rows = [(spec.name, source, *official(spec, source)) for spec in specs for source in spec.weights]
+    rows = [(spec.name, source, *official_file(spec, source)) for spec in specs for source in spec.weights]
     names = {file for _, _, file, _ in rows}
     imports = {n: (e.network, e.source, n, e.url) for n, e in entries.items() if n not in names}
     for path in sorted((cache.folder / IMPORTED).glob("*.safetensors")):
@@ -56,12 +56,12 @@ def inventory() -> list[CachedWeights]:
 
 @dataclasses.dataclass(frozen=True)
 class VerifyResult:
-    """A file of the cache, looked at again.
+    """The result of checking a cached file.
 
     Attributes:
         file: its path within the cache.
         state: ``ok``, ``damaged``, ``missing`` or ``not recorded yet``.
-        remark: what is wrong and what to do; else empty.
+        remark: the fault and its remedy; otherwise empty.
     """
 
     file: str
@@ -70,12 +70,12 @@ class VerifyResult:
 
     @property
     def good(self) -> bool:
-        """Whether nothing is to be done."""
+        """Whether the file needs no action."""
         return self.state in ("ok", "not recorded yet")
 
 
 def verify() -> Iterator[VerifyResult]:
-    """Compare every file in the cache with what is recorded, one after the other."""
+    """Compare the cached files with the manifest, one by one."""
     cache = Cache()
     entries = cache.entries()
     for listed in inventory():
@@ -83,10 +83,10 @@ def verify() -> Iterator[VerifyResult]:
         if entry is None and listed.cached:
             yield VerifyResult(listed.file, "not recorded yet")
         elif entry is not None and not listed.cached:
-            yield VerifyResult(listed.file, "missing", f"{path} is gone; {entry.remedy}")
+            yield VerifyResult(listed.file, "missing", f"{path} is missing; {entry.remedy}")
         elif entry is not None:
             try:
-                compare(path, entry, str(path))
+                check_digest(path, entry, str(path))
                 yield VerifyResult(listed.file, "ok")
             except (ModelError, OSError) as error:
                 yield VerifyResult(listed.file, "damaged", str(error))

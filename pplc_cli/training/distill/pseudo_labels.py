@@ -1,6 +1,6 @@
-"""Data distillation: trained models label images, and what they are sure of becomes a list to train on.
+"""Pseudo-labels: trained models label images, and their confident predictions become a list to train on.
 
-Radosavovic et al., 2017, arXiv:1712.04440: the mean over several views of an image is a better label than one view's.
+Averaging the predictions for several views of an image (data distillation): Radosavovic et al., 2017, arXiv:1712.04440.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from pplc_cli.data.image_files import is_image_name, list_files, read_bytes
 from pplc_cli.data.lists import find_copies, read_labels, read_part
 from pplc_cli.training.distill.teacher import Teacher, open_teacher
 
-BATCH = 16  # images; each has several views
-SHOWN = 6  # images of a class on the contact sheet, those that were nearly left out
-TILE = 352  # pixels, twice what the sheet has
-ROWS = 40  # classes on it
+BATCH = 16  # images, each in several views
+SHOWN = 6  # images per class on the contact sheet: the least confident ones
+TILE = 352  # pixels, twice the size on the sheet
+ROWS = 40  # classes on the sheet
 ZOOMS = (1.0, 1.15)
 
 
 @dataclasses.dataclass(frozen=True)
 class Labelled:
-    """An image with what the models say: the best label's number, and its probability."""
+    """An image with its most probable label's number and that label's probability."""
 
     path: Path
     label: int
@@ -42,16 +42,16 @@ class Labelled:
 
 @dataclasses.dataclass(frozen=True)
 class Labelling:
-    """What came of it.
+    """The result of :func:`pseudo_label`.
 
     Attributes:
-        file: the list that was written; the report and the contact sheet lie beside it.
+        file: the list; the report and the contact sheet are beside it.
         labels: the models' classes.
-        kept: images on the list, the surest first.
-        unsure: how many of each label were not sure enough, or beyond the largest number.
-        known: images that the models' own lists have; those to measure on must not be learnt from.
-        unchecked: models whose lists could not be read, so that such images may be among those kept.
-        failed: files that are no images that can be used, and why.
+        kept: images on the list, the most confident first.
+        unsure: by label, the number of images below the threshold or beyond ``per_class``.
+        known: number of images skipped because the models were trained or tested on them.
+        unchecked: models whose lists could not be read: their images may be among those kept.
+        failed: files that cannot be read as images, and why.
     """
 
     file: Path
@@ -63,7 +63,7 @@ class Labelling:
     failed: list[tuple[str, str]]
 
     def counts(self) -> list[int]:
-        """Images kept of each class."""
+        """Number of images kept, by class."""
         counts = [0] * len(self.labels)
         for one in self.kept:
             counts[one.label] += 1
@@ -82,36 +82,36 @@ def pseudo_label(
     threads: Optional[int] = None,
     progress: ProgressCallback = lambda done, total: None,
 ) -> Labelling:
-    """Label a folder's images, and write those that the models are sure of as a list for ``data.extra_list``.
+    """Label the images of a folder, and write the confident labels as a list for ``data.extra_list``.
 
     Args:
-        folder: of images, however deep.
-        models: runs, exported folders or ONNX files that know the same classes; their probabilities are averaged.
-        output: the list; a report in JSON and a contact sheet get its name with their suffixes.
-        threshold: the least probability.
-        per_class: at most so many of a class, the surest; None: all.
-        zooms: views of the middle of the image, so many times enlarged.
-        flip: also look at mirror images.
+        folder: of images, with all its subfolders.
+        models: runs, exported folders or ONNX files with the same classes; their probabilities are averaged.
+        output: the list; a JSON report and a contact sheet get its name with their suffixes.
+        threshold: smallest probability of an image on the list.
+        per_class: largest number of images per class, the most confident ones; None: no limit.
+        zooms: factors by which the centre of the image is enlarged; each gives a view.
+        flip: also use the mirror image of each view.
         threads: None: physical cores.
-        progress: called with images done and in all.
+        progress: called with the number of images done and the total.
 
     Raises:
-        PplcError: there are no images, or the models know different classes.
+        PplcError: there are no images, or the models have different classes.
     """
     folder, output = user_path(folder), user_path(output)
     if output.suffix.lower() in (".json", ".png") or output.is_dir() or not output.parent.is_dir():
         raise TrainError(
-            f"{output}: expected a file to be written in a folder that is there, and no .json or .png: a report and a "
-            "contact sheet get these names"
+            f"{output}: expected a new file in an existing folder, with another suffix than .json and .png, which "
+            "the report and the contact sheet get"
         )
     files = [file for file in list_files(folder) if is_image_name(file)]
     if not files:
         raise TrainError(f"{folder}: holds no images")
-    committee = _Ensemble([open_teacher(model, threads=threads) for model in models], zooms, flip)
+    ensemble = _Ensemble([open_teacher(model, threads=threads) for model in models], zooms, flip)
     listed, unchecked = _on_lists(models)
     copies = find_copies(files, listed)
     kept: list[Labelled] = []
-    unsure, failed, done = [0] * len(committee.labels), [], len(copies)
+    unsure, failed, done = [0] * len(ensemble.labels), [], len(copies)
     with ThreadPoolExecutor(threads or physical_cores()) as pool:
         for group in _groups([file for file in files if file not in copies]):
             usable = []
@@ -120,7 +120,7 @@ def pseudo_label(
                     failed.append((str(file), image))
                 else:
                     usable.append((file, image))
-            for (file, _), row in zip(usable, committee.probabilities([image for _, image in usable])):
+            for (file, _), row in zip(usable, ensemble.probabilities([image for _, image in usable])):
                 if isinstance(row, str):
                     failed.append((str(file), row))
                     continue
@@ -134,25 +134,25 @@ def pseudo_label(
     kept.sort(key=lambda one: -one.score)
     if per_class is not None:
         kept = _at_most(kept, per_class, unsure)
-    found = Labelling(output, committee.labels, kept, unsure, len(copies), unchecked, failed)
+    found = Labelling(output, ensemble.labels, kept, unsure, len(copies), unchecked, failed)
     _write(found, threshold, models)
     return found
 
 
 class _Ensemble:
-    """Models that look at several views of an image."""
+    """Averages the probabilities of several models over several views of an image."""
 
     def __init__(self, models: Sequence[Teacher], zooms: Sequence[float], flip: bool) -> None:
         first = models[0]
         if first.labels is None:
-            raise TrainError(f"{first.name}: its classes have no names; expected a run or an exported folder")
+            raise TrainError(f"{first.name} has no class names; expected a run or an exported folder")
         self.labels, self._models, self._zooms, self._flip = first.labels, models, zooms, flip
         for model in models[1:]:
             if sorted(model.labels or []) != sorted(first.labels):
-                raise TrainError(f"{model.name} and {first.name} know different classes")
+                raise TrainError(f"{model.name} and {first.name} have different classes")
 
     def probabilities(self, images: Sequence[np.ndarray]) -> list[Union[np.ndarray, str]]:
-        """Of images, uint8 RGB (H, W, 3): float32 (classes,), or why one of the models cannot use it."""
+        """Return for each image, uint8 RGB (H, W, 3), float32 (classes,), or why a model cannot use it."""
         if not images:
             return []
         total, count = np.zeros((len(images), len(self.labels)), np.float64), 0
@@ -167,8 +167,8 @@ class _Ensemble:
                     except ImageError as error:
                         reasons[number] = str(error)
                 for view in (batch, batch[..., ::-1]) if self._flip else (batch,):
-                    said, _ = model.answers(view, model.normalize)
-                    total += np.exp(said[:, order])
+                    predicted, _ = model.predict(view, model.normalize)
+                    total += np.exp(predicted[:, order])
                     count += 1
         means = (total / count).astype(np.float32)
         return [reasons.get(number, mean) for number, mean in enumerate(means)]
@@ -191,33 +191,33 @@ def _read(file: Path) -> Union[np.ndarray, str]:
     try:
         data, name = read_bytes(file), str(file)
         if len(name.splitlines()) > 1 or "\t" in name or name != name.strip() or plain(name) != name:
-            raise ImageError("has a name that no list can hold")
+            raise ImageError("has a name that cannot be written to a list")
         return decode_image(data)
     except ImageError as error:
         return str(error)
 
 
 def _on_lists(models: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """The images that the models' runs learnt from, or are measured on; and models that do not tell."""
+    """The images on the lists of the models' runs, and the models whose lists cannot be read."""
     from pplc_cli.training.runs.run_folder import RunFolder
 
     found: list[Path] = []
     unchecked: list[str] = []
     for model in models:
         path = user_path(model)
-        places = [path, path.parent, path.parent.parent]  # an exported folder lies in its run's
+        places = [path, path.parent, path.parent.parent]  # an exported folder is inside its run's folder
         run = next((RunFolder(place) for place in places if RunFolder(place).config_file.is_file()), RunFolder(path))
         try:
             data = run.load_config().data
             labels = read_labels(data)
             found += [s.path for part in ("train", "val", "test") for s in read_part(data, part, labels) or []]
-        except PplcError:  # no run of ours, or the data set is not where it was
+        except PplcError:  # not a run, or its data set was moved
             unchecked.append(model)
     return found, unchecked
 
 
 def _at_most(kept: Sequence[Labelled], number: int, unsure: list[int]) -> list[Labelled]:
-    """The first so many of each class; the others are added to ``unsure``."""
+    """The first ``number`` images of each class; the others are counted in ``unsure``."""
     counts: dict[int, int] = {}
     result = []
     for one in kept:
@@ -252,7 +252,7 @@ def _write(found: Labelling, threshold: float, models: Sequence[str]) -> None:
 
 
 def _relative(path: Path, folder: Path) -> str:
-    """How the list calls a file."""
+    """The path of a file as the list writes it."""
     path, folder = path.resolve(), folder.resolve()
     try:
         return Path(os.path.relpath(path, folder)).as_posix()
@@ -261,7 +261,7 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def _small(path: Path) -> np.ndarray:
-    """An image no larger than a tile shows."""
+    """Read an image, reduced to the size of a tile."""
     import cv2
 
     from pplc_cli.data.decode import read_image
@@ -275,7 +275,7 @@ def _small(path: Path) -> np.ndarray:
 
 
 def _draw(found: Labelling, threshold: float) -> None:
-    """A row a class of the images that were nearly left out."""
+    """Draw a contact sheet with a row per class: its least confident images."""
     from pplc_cli.plots.contact_sheet import contact_sheet
 
     tiles = []
@@ -285,5 +285,5 @@ def _draw(found: Labelling, threshold: float) -> None:
         least = [one for one in found.kept if one.label == number][-SHOWN:][::-1]
         tiles += [(_small(one.path), [label, f"{one.score:.3f}", one.path.name]) for one in least]
         tiles += [(np.full((8, 8, 3), 255, np.uint8), [""])] * (SHOWN - len(least))
-    title = f"the least sure of {len(found.kept)} images at or above {threshold:g}"
+    title = f"the least confident of {len(found.kept)} images at or above {threshold:g}"
     contact_sheet(found.file.with_suffix(".png"), tiles, columns=SHOWN, title=title)

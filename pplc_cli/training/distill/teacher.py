@@ -1,4 +1,4 @@
-"""Teachers: trained networks, frozen, from a run, an exported folder, an ONNX file, or the zoo."""
+"""Teachers: trained networks from a run, an exported folder, an ONNX file, or the list of ``pplc models``."""
 
 from __future__ import annotations
 
@@ -17,31 +17,41 @@ from pplc_cli.data.transforms.basic import Normalize
 from pplc_cli.data.transforms.pipeline import Pipeline
 
 Size = tuple[int, int]
-_PUBLISHED = [{"ResizeByShort": {"short_size": 256}}, {"CenterCrop": {"crop_size": 224}}]  # of published weights
-Run = Callable[[np.ndarray], tuple[np.ndarray, Optional[np.ndarray]]]
+Outputs = tuple[np.ndarray, Optional[np.ndarray]]  # logits or log-probabilities, and features
+# The transforms that published weights were measured with.
+_PUBLISHED = [{"ResizeByShort": {"short_size": 256}}, {"CenterCrop": {"crop_size": 224}}]
 
 
 class Teacher:
-    """A network that says what it sees, and what its classifier reads.
+    """A trained network that predicts labels, and perhaps features, for a student.
 
     Attributes:
-        name: for people.
-        digest: of all that its answers depend on.
-        labels: its classes; None where nobody named them.
-        classes: how many there are.
-        features: numbers that its classifier reads; 0: they cannot be had.
-        pipeline: what its own images go through.
-        normalize: the end of that.
+        name: for messages.
+        digest: a hash of everything that its predictions depend on.
+        labels: class names; None if they are unknown.
+        classes: number of classes.
+        features: size of the embedding before its classifier; 0: not available.
+        pipeline: the transforms that it was trained for.
+        normalize: the last of these.
         size: height and width that its images must have; None: any.
     """
 
     def __init__(
-        self, name: str, digest: str, run: Run, pipeline: Pipeline, labels: Optional[list[str]], size: Optional[Size]
+        self,
+        name: str,
+        digest: str,
+        run: Callable[[np.ndarray], Outputs],
+        pipeline: Pipeline,
+        labels: Optional[list[str]],
+        size: Optional[Size],
     ) -> None:
-        """Args: run: float32 (N, 3, H, W), normalised, to logits or log-probabilities and to features or None.
+        """
+        Args:
+            name, digest, pipeline, labels, size: see the attributes.
+            run: takes normalised images, float32 (N, 3, H, W).
 
         Raises:
-            TrainError: its pipeline does not end as a student's does.
+            TrainError: the pipeline does not end with Normalize.
         """
         last = pipeline.sample[-1]
         if not isinstance(last, Normalize):
@@ -52,18 +62,18 @@ class Teacher:
         self.classes, self.features = logits.shape[1], 0 if features is None else features.shape[1]
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
-        """A decoded image, uint8 RGB (H, W, 3), as :meth:`answers` takes it, normalised as :attr:`normalize` does."""
+        """Preprocess a decoded image, uint8 RGB (H, W, 3), for :meth:`predict`."""
         return self.pipeline(image, _UNUSED)
 
-    def answers(self, images: np.ndarray, normalize: Normalize) -> tuple[np.ndarray, Optional[np.ndarray]]:
-        """Log-probabilities, float32 (N, classes), and features, float32 (N, features) or None.
+    def predict(self, images: np.ndarray, normalize: Normalize) -> Outputs:
+        """Return log-probabilities, float32 (N, classes), and features, float32 (N, features) or None.
 
         Args:
-            images: float32 (N, 3, H, W), as a student gets them.
-            normalize: what the student's images went through.
+            images: the student's input, float32 (N, 3, H, W).
+            normalize: the student's normalisation.
         """
         (theirs, more), (mine, add) = normalize.factors(), self.normalize.factors()
-        # From the student's numbers to pixels, and to the teacher's.
+        # From the student's normalisation to pixels, and on to the teacher's.
         factor = (mine / theirs)[:, None, None]
         images = images * factor + (add[:, None, None] - more[:, None, None] * factor)
         if self.size is not None and images.shape[2:] != self.size:
@@ -85,17 +95,17 @@ def _resized(images: np.ndarray, size: Size) -> np.ndarray:
 def open_teacher(
     source: str, weights: Optional[str] = None, size: Optional[Size] = None, *, threads: Optional[int] = None
 ) -> Teacher:
-    """A teacher by what a person calls it.
+    """Load a teacher.
 
     Args:
-        source: the folder of a run or of an exported model, an ONNX file that lies beside its inference.yml, or a
-            network of the zoo.
-        weights: of a network of the zoo: as ``model.pretrained``; None: the best official ones.
-        size: height and width of the student's images; None: its own.
+        source: the folder of a run or of an exported model, an ONNX file beside its inference.yml, or the name of a
+            network.
+        weights: for the name of a network, values as for ``model.pretrained``; None: the best official weights.
+        size: height and width of the student's images; None: the teacher's own.
         threads: None: physical cores.
 
     Raises:
-        PplcError: it is none of these, or cannot be loaded.
+        PplcError: the source is none of these, or cannot be loaded.
     """
     path = user_path(source)
     if (path / "best_model").is_dir():
@@ -106,7 +116,8 @@ def open_teacher(
         return _of_export(path, threads)
     if path.exists():
         raise TrainError(
-            f"{source} is no run, no exported folder (inference.yml), and no ONNX file with its inference.yml beside it"
+            f"{source}: expected a run (best_model/), an exported folder (inference.yml) or an ONNX file beside its "
+            "inference.yml"
         )
     return _of_zoo(source, weights, size, threads)
 
@@ -133,7 +144,7 @@ def _of_zoo(name: str, weights: Optional[str], size: Optional[Size], threads: Op
     except ModelError:
         nearest = did_you_mean(name, network_names())
         raise TrainError(
-            f"{name!r} is no folder of a run or an exported model, no ONNX file, and no network of the zoo"
+            f"{name!r}: expected the folder of a run or of an exported model, an ONNX file, or the name of a network"
             f"{nearest if 'mean' in nearest else ' (pplc models lists them)'}"
         ) from None
     classes = 1000
@@ -141,7 +152,7 @@ def _of_zoo(name: str, weights: Optional[str], size: Optional[Size], threads: Op
     source = weights or ("imagenet_ssld" if "imagenet_ssld" in spec.weights else "imagenet")
     where, replaced = load_pretrained(network, spec, source)
     if replaced:
-        raise TrainError(f"distill.weights: {where} has other classes than ImageNet's {classes}; name its run instead")
+        raise TrainError(f"distill.weights: expected ImageNet's {classes} classes, {where} has others; name its run")
     network.eval()
     mean, std = (list(values) for values in spec.normalization)
     pipeline = Pipeline([*_PUBLISHED, {"Normalize": {"mean": mean, "std": std}}], training=False)
@@ -160,7 +171,7 @@ def _of_network(
     size: Optional[Size],
     threads: Optional[int],
 ) -> Teacher:
-    """Through the kernels of inference where they know the network, else as it is."""
+    """Make a teacher that runs through the inference kernels if they support the network, else through Paddle."""
     from pplc_cli.base.paddle import load_paddle
     from pplc_cli.models.static import save_graph
 
@@ -172,7 +183,7 @@ def _of_network(
         except PredictError:
             pass
 
-    def run(images: np.ndarray) -> tuple[np.ndarray, Optional[np.ndarray]]:
+    def run(images: np.ndarray) -> Outputs:
         with paddle.no_grad():
             x = paddle.to_tensor(images)
             if not hasattr(network, "named_stages"):
@@ -183,11 +194,11 @@ def _of_network(
     return Teacher(name, digest, run, pipeline, labels, None)
 
 
-def _graph_run(folder: Path, threads: Optional[int]) -> Run:
-    """An exported folder through our own kernels.
+def _graph_run(folder: Path, threads: Optional[int]) -> Callable[[np.ndarray], Outputs]:
+    """Run an exported folder through pplc's own kernels.
 
     Raises:
-        PredictError: they do not know it, or cannot run here.
+        PredictError: they do not support the network or this CPU.
     """
     from pplc_cli.kernels import unsupported
     from pplc_cli.kernels.graph.paddle_reader import UnknownOperation, read_paddle
@@ -205,9 +216,9 @@ def _graph_run(folder: Path, threads: Optional[int]) -> Run:
     weight, bias = last.weights["weight"], last.weights.get("bias", np.float32(0))
     engine = PplcEngine(features, threads=threads)
 
-    def run(images: np.ndarray) -> tuple[np.ndarray, Optional[np.ndarray]]:
-        seen = engine.run(images)
-        return seen @ weight + bias, seen
+    def run(images: np.ndarray) -> Outputs:
+        embedding = engine.run(images)
+        return embedding @ weight + bias, embedding
 
     return run
 
@@ -216,14 +227,14 @@ def _of_export(folder: Path, threads: Optional[int]) -> Teacher:
     from pplc_cli.predict.engines.choose import open_chosen
     from pplc_cli.predict.exported_model import hash_model, read_exported
 
-    description = read_exported(folder)
-    facts = f"{description.name} of {folder}", hash_model(folder)
+    exported = read_exported(folder)
+    name, digest = f"{exported.name} of {folder}", hash_model(folder)
     try:
         run = _graph_run(folder, threads)
     except PplcError:
         engine, _ = open_chosen(folder, threads=threads)
-        run = _probabilities(engine)
-    return Teacher(*facts, run, description.pipeline, description.labels, description.pipeline.size)
+        run = _log_probabilities(engine)
+    return Teacher(name, digest, run, exported.pipeline, exported.labels, exported.pipeline.size)
 
 
 def _of_onnx(file: Path, threads: Optional[int]) -> Teacher:
@@ -233,15 +244,15 @@ def _of_onnx(file: Path, threads: Optional[int]) -> Teacher:
 
     if not file.is_file():
         raise TrainError(f"{file}: no such file")
-    description = read_exported(file.parent)
+    exported = read_exported(file.parent)
     engine = OnnxRuntimeEngine(file, precision="float32", threads=threads or physical_cores(), where=file)
     digest = hashlib.sha256(file.read_bytes() + (file.parent / "inference.yml").read_bytes()).hexdigest()
-    pipeline = description.pipeline
-    return Teacher(str(file), digest, _probabilities(engine), pipeline, description.labels, pipeline.size)
+    pipeline = exported.pipeline
+    return Teacher(str(file), digest, _log_probabilities(engine), pipeline, exported.labels, pipeline.size)
 
 
-def _probabilities(engine: Any) -> Run:
-    def run(images: np.ndarray) -> tuple[np.ndarray, Optional[np.ndarray]]:
+def _log_probabilities(engine: Any) -> Callable[[np.ndarray], Outputs]:
+    def run(images: np.ndarray) -> Outputs:
         return np.log(np.maximum(engine.run(images), 1e-12)), None
 
     return run

@@ -1,10 +1,11 @@
-"""Measuring a trained network on a list or a folder of classes."""
+"""Measure a trained network on a list or on a folder with one folder per class."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Protocol
 
 import numpy as np
 
@@ -14,22 +15,22 @@ from pplc_cli.base.paddle import as_tensor, load_paddle
 from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.config.sections import Config
 from pplc_cli.data.lists import Sample, read_class_folders, read_part
-from pplc_cli.data.loader import Loader
+from pplc_cli.data.loader import Batch, Loader
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.training.evaluation.metrics import Scores, summary
-from pplc_cli.training.evaluation.report import _write_report
+from pplc_cli.training.evaluation.report import write_report
 from pplc_cli.training.runs.checkpoint import load_network
 from pplc_cli.training.runs.run_folder import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What :func:`evaluate` found.
+    """The result of :func:`evaluate`.
 
     Attributes:
         source: the list or folder.
         metrics: see :func:`pplc_cli.training.evaluation.metrics.summary`, with ``source`` and ``network``.
-        folder: where the report was written.
+        folder: of the report.
     """
 
     source: str
@@ -37,11 +38,22 @@ class Evaluation:
     folder: Path
 
 
-def run_network(network: Any, loader: Loader, progress: Optional[ProgressCallback] = None) -> Scores:
-    """A network's probabilities on all batches of a loader; the network must be in evaluation mode."""
+class Batches(Protocol):
+    """A loader, as far as evaluation needs one."""
+
+    samples: list[Sample]
+    classes: int
+
+    def epoch(self) -> Iterator[Batch]:
+        """All batches in order."""
+        ...
+
+
+def run_network(network: Any, loader: Batches, progress: Optional[ProgressCallback] = None) -> Scores:
+    """Compute a network's probabilities on all batches of a loader; the network must be in evaluation mode."""
     import paddle
 
-    # Of a short list, one of several processes may have no image.
+    # With several processes and a short list, a process may have no image.
     rows, labels = [np.empty((0, loader.classes), np.float32)], [np.empty(0, np.int64)]
     with paddle.no_grad():
         for batch in loader.epoch():
@@ -61,20 +73,20 @@ def evaluate(
     output: Optional[PathLike] = None,
     progress: Optional[ProgressCallback] = None,
 ) -> Evaluation:
-    """Measure a run's best weights and write the report.
+    """Measure a run's best weights and write a report.
 
-    The report: metrics.json, predictions.csv, confusion_matrix.csv and .png, mistakes.png (the most confident wrong
-    answers; only where there are any).
+    The report: metrics.json, predictions.csv, confusion_matrix.csv and .png, and mistakes.png with the most confident
+    wrong predictions, if there are any.
 
     Args:
-        run: what to measure.
-        config: its configuration; ``eval.split`` chooses the list, else test, else val.
-        data: a folder with one folder a class instead of a list; matched to the classes by name.
+        run: the run.
+        config: its configuration; ``eval.split`` chooses the list; null: test, or val if there is no test list.
+        data: use this folder with one folder per class, named like the classes, instead of a list.
         output: the report's folder; default ``eval_SPLIT`` in the run.
-        progress: called with images done and in all.
+        progress: called with the number of images done and the total.
 
     Raises:
-        PplcError: no weights, no list, an image that cannot be read.
+        PplcError: there are no weights or no list, or an image cannot be read.
     """
     load_paddle(config.train.threads)
     network, info = load_network(run.best)
@@ -82,7 +94,7 @@ def evaluate(
     if data is not None:
         source = user_path(data).name or "folder"
         if not user_path(data).is_dir():
-            raise DataError(f"{data}: no such folder; expected one folder of images for each class")
+            raise DataError(f"{data}: no such folder; expected a folder with one folder of images per class")
         samples = read_class_folders(user_path(data), labels)
         source_text = str(data)
     else:
@@ -93,7 +105,7 @@ def evaluate(
     scores = run_network(network, loader, progress)
     metrics = {"source": source_text, "network": info["network"], "epoch": info["epoch"], **summary(scores, labels)}
     folder = user_path(output) if output else run.folder / f"eval_{source}"
-    _write_report(folder, metrics, samples, scores, labels, config.eval.worst)
+    write_report(folder, metrics, samples, scores, labels, config.eval.worst)
     return Evaluation(source_text, metrics, folder)
 
 
@@ -103,5 +115,5 @@ def _choose_list(config: Config, labels: list[str]) -> tuple[str, list[Sample]]:
         if samples is not None:
             return part, samples
     raise DataError(
-        f"{config.data.dir}: has no {config.eval.split or 'test or val'} list; run pplc split, or name --data"
+        f"{config.data.dir}: has no {config.eval.split or 'test or val'} list; run pplc split, or give --data FOLDER"
     )

@@ -1,4 +1,4 @@
-"""What a classifier's probabilities are worth, against the true classes."""
+"""Metrics of a classifier's probabilities."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CALIBRATION_BINS = 15
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """A network's answers on a list.
+    """A network's predictions for a list.
 
     Attributes:
         probabilities: float32, (N, classes).
@@ -25,7 +25,7 @@ class Scores:
 
     @property
     def top1(self) -> float:
-        """Share of images whose best class is the true one."""
+        """Share of images whose most probable class is the true one."""
         return float((self.probabilities.argmax(1) == self.labels).mean())
 
     @property
@@ -36,13 +36,13 @@ class Scores:
 
 
 def top_k(scores: Scores, k: int) -> float:
-    """Share of images whose true class is among the k best; 1 where there are no more than k classes."""
+    """Share of images whose true class is among the k most probable ones; 1 if there are at most k classes."""
     best = np.argsort(-scores.probabilities, axis=1, kind="stable")[:, :k]
     return float((best == scores.labels[:, None]).any(1).mean())
 
 
 def calibration_error(scores: Scores, bins: int = CALIBRATION_BINS) -> float:
-    """Expected calibration error: how far confidence is from accuracy, over equal bins of confidence.
+    """Expected calibration error: mean distance between confidence and accuracy, over equal bins of confidence.
 
     Guo et al., 2017, arXiv:1706.04599.
     """
@@ -58,10 +58,10 @@ def calibration_error(scores: Scores, bins: int = CALIBRATION_BINS) -> float:
 
 
 def summary(scores: Scores, labels: Sequence[str]) -> dict[str, Any]:
-    """All figures of an evaluation as plain data.
+    """Compute all metrics of an evaluation as plain data.
 
     Args:
-        scores: the answers.
+        scores: the predictions.
         labels: class names in the order of their ids.
 
     Returns:

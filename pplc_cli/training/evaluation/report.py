@@ -15,9 +15,19 @@ from pplc_cli.data.lists import Sample
 from pplc_cli.training.evaluation.metrics import Scores
 
 
-def _write_report(
+def write_report(
     folder: Path, metrics: dict[str, Any], samples: list[Sample], scores: Scores, labels: list[str], worst: int
 ) -> None:
+    """Write the files of a report.
+
+    Args:
+        folder: of the report.
+        metrics: see :func:`pplc_cli.training.evaluation.metrics.summary`.
+        samples: the images.
+        scores: their predictions.
+        labels: class names.
+        worst: largest number of mistakes on the contact sheet.
+    """
     from pplc_cli.plots.confusion import draw_confusion
     from pplc_cli.plots.contact_sheet import contact_sheet
 
@@ -34,7 +44,7 @@ def _write_report(
     draw_confusion(folder / "confusion_matrix.png", matrix, labels)
     wrong = [i for i in np.argsort(-confidence, kind="stable") if predicted[i] != samples[i].label][:worst]
     sheet = folder / "mistakes.png"
-    sheet.unlink(missing_ok=True)  # an older report's, with mistakes that are no longer made
+    sheet.unlink(missing_ok=True)  # of an older report
     if wrong:
         tiles = [
             (
@@ -49,4 +59,4 @@ def _write_report(
 def _write_csv(path: Path, rows: list[list[Any]]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    write_text(path, "\ufeff" + text.getvalue())  # the mark lets Excel read Chinese names
+    write_text(path, "\ufeff" + text.getvalue())  # Excel needs the byte order mark to read Chinese names

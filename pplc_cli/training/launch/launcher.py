@@ -1,4 +1,4 @@
-"""Starting several training processes through Paddle's launcher, and watching over them."""
+"""Start several training processes through Paddle's launcher, and follow them until they end."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from pplc_cli.training.train import TrainResult
 
 @dataclasses.dataclass(frozen=True)
 class ClusterSpec:
-    """Where the processes run.
+    """The machines and processes of a run.
 
     Attributes:
         nproc: processes on this machine.
-        nnodes: machines.
-        master: ``HOST:PORT`` of the first machine, the same on all; None for one machine.
+        nnodes: number of machines.
+        master: ``HOST:PORT`` of machine 0, the same on all machines; None for one machine.
         node: this machine's number, 0 for the first.
     """
 
@@ -43,25 +43,27 @@ class ClusterSpec:
     node: int = 0
 
     def __post_init__(self) -> None:
-        """
+        """Check the values.
+
         Raises:
-            TrainError: the machines are not described whole.
+            TrainError: they are incomplete or contradict each other.
         """
         if self.nnodes > 1 and not self.master:
             raise TrainError(
-                f"{self.nnodes} machines need to meet: name the first one on each, as in --master 192.168.0.1:8765"
+                f"--nnodes {self.nnodes} needs the address of machine 0 on every machine, as in --master "
+                "192.168.0.1:8765"
             )
         host, _, port = (self.master or "").rpartition(":")
         if self.master and not (host and port.isdecimal() and 0 < int(port) < 65536):
             raise TrainError(
-                f"--master {self.master}: expected the first machine's HOST:PORT, as in --master 192.168.0.1:8765"
+                f"--master {self.master}: expected HOST:PORT of machine 0, as in --master 192.168.0.1:8765"
             )
         if self.nnodes == 1 and (self.node or self.master):
             what = f"--node {self.node}" if self.node else f"--master {self.master}"
-            raise TrainError(f"{what} is for several machines; say how many with --nnodes")
+            raise TrainError(f"{what} is for several machines; give their number with --nnodes")
         if not 0 <= self.node < self.nnodes:
             raise TrainError(
-                f"--node {self.node}: expected a number from 0 to {self.nnodes - 1}, another on each machine"
+                f"--node {self.node}: expected a number from 0 to {self.nnodes - 1}, different on each machine"
             )
 
 
@@ -71,11 +73,11 @@ def launch(
     """Train with several processes, as :func:`pplc_cli.training.train.train` does with one.
 
     Returns:
-        What training came to; None on machines other than the first, where only workers run.
+        The result; None on all machines but the first.
 
     Raises:
-        TrainError: a process failed or died; the others are ended, and the last checkpoint is intact.
-        PplcError: what a worker raised, in its words.
+        TrainError: a process failed or was killed; the others are ended, and the last checkpoint is intact. The
+            message is the worker's own if it has one.
     """
     with _ended_by_sigterm(), tempfile.TemporaryDirectory(prefix="pplc-") as name:
         folder = Path(name)
@@ -92,12 +94,12 @@ def launch(
 
 @contextlib.contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM leaves the block as an exception does, so that what is inside ends and is cleared away."""
+    """Let SIGTERM leave the block as an exception does, so that processes and temporary files are removed."""
 
     def leave(number: int, _: Any) -> None:
         sys.exit(128 + number)
 
-    if threading.current_thread() is not threading.main_thread():  # Python has signals there only
+    if threading.current_thread() is not threading.main_thread():  # Python delivers signals there only
         yield
         return
     before = signal.signal(signal.SIGTERM, leave)
@@ -109,9 +111,9 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _launcher(folder: Path, hosts: ClusterSpec, device: str) -> Iterator[subprocess.Popen]:
-    """Paddle's launcher and its workers, ended in any case when the block is left.
+    """Run Paddle's launcher and its workers; they are ended when the block is left.
 
-    The workers hold the reading end of a pipe, and end when the writing end is closed: also where this process or the
+    The workers hold the reading end of a pipe and end when its writing end is closed, so also if this process or the
     launcher is killed.
     """
     command = [sys.executable, "-m", "paddle.distributed.launch", "--log_dir", str(folder / "log")]
@@ -121,9 +123,9 @@ def _launcher(folder: Path, hosts: ClusterSpec, device: str) -> Iterator[subproc
     if hosts.nnodes > 1:
         command += ["--nnodes", str(hosts.nnodes), "--master", str(hosts.master), "--rank", str(hosts.node)]
     else:
-        command += ["--host", "127.0.0.1"]  # nothing to listen for from outside
+        command += ["--host", "127.0.0.1"]  # do not listen to other machines
     command += [str(Path(__file__).with_name("worker.py")), str(folder)]
-    # The launcher would obey variables that are left over from another job.
+    # The launcher would use variables left over from another job.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PADDLE_")}
     environment[WORKER] = "1"
     environment.setdefault(*QUIET)
@@ -146,7 +148,7 @@ def _launcher(folder: Path, hosts: ClusterSpec, device: str) -> Iterator[subproc
 
 
 def _follow(process: subprocess.Popen, folder: Path, reporter: Reporter) -> Optional[dict[str, Any]]:
-    """Pass on what process 0 reports until the launcher is done; returns what ``done`` said."""
+    """Pass on process 0's reports until the launcher ends; returns the result in its last one, or None."""
     events, position, result = folder / "events.jsonl", 0, None
     while True:
         ended = process.poll() is not None
@@ -170,8 +172,8 @@ def _written(path: Path) -> int:
 
 
 def _reason(folder: Path, config: Config) -> str:
-    """One line on why the workers failed."""
-    # The first to fail knows why; the others may have failed for want of it.
+    """Say in one line why the workers failed."""
+    # The first failure is the cause; the others may have failed because they lost that process.
     for path in sorted(folder.glob("error.*"), key=_written):
         return path.read_text(encoding="utf-8", errors="surrogateescape")
     for path in sorted(folder.glob("crash.*"), key=_written):
@@ -187,5 +189,5 @@ def _reason(folder: Path, config: Config) -> str:
         rank, code = dead[0].split("rank ")[1].split()[0], dead[0].rpartition(" code ")[2].split()[0]
         what = f"training process {rank} died ({'signal ' + code[1:] if code.startswith('-') else 'status ' + code})"
     if RunFolder(user_path(config.output)).last.exists():
-        return f"{what}; the others were ended. The last whole epoch is intact: the same command with --resume goes on"
-    return f"{what} before the first epoch was whole; the others were ended"
+        return f"{what}; the others were ended. The last epoch is saved: repeat the command with --resume to continue"
+    return f"{what} before the end of the first epoch; the others were ended"

@@ -1,4 +1,4 @@
-"""One of several training processes. Paddle's launcher runs this file with a folder that launcher.py prepared."""
+"""One of several training processes: Paddle's launcher runs this file with a folder that launcher.py prepared."""
 
 import json
 import os
@@ -9,26 +9,26 @@ import traceback
 from pathlib import Path
 from typing import Any, Optional
 
-# Seconds that a worker left alone waits for the launcher to see which one died, tell, and end the others. Where that
-# one ran on another machine, nothing more comes.
+# Seconds that a worker which lost another one waits to be ended by the launcher, whose report names the one that died.
+# If that one ran on another machine, no report comes.
 PATIENCE = 20
 
 
 def end_with_parent() -> None:
-    """End this process as soon as the one that wanted it ends, which closes the pipe that is standard input."""
-    os.read(0, 1)  # not sys.stdin, which would be locked when this process ends by itself
+    """End this process as soon as the parent process ends, which closes the pipe that is standard input."""
+    os.read(0, 1)  # not sys.stdin, which would still be locked when this process exits
     os._exit(1)
 
 
 def main(folder: Path) -> int:
-    """Do the job of ``folder/job.json``; a failure's one line goes to ``folder/error.RANK``."""
+    """Train as ``folder/job.json`` says; the message of a failure goes to ``folder/error.RANK``."""
     from pplc_cli.base.errors import PplcError
     from pplc_cli.config.load import check_config
     from pplc_cli.training.progress import Reporter
     from pplc_cli.training.world import LostContact, is_main_process
 
     class Events(Reporter):
-        """Writes what training tells, a JSON list a line."""
+        """Writes each report as a line with a JSON list."""
 
         def _write(self, *event: Any) -> None:
             if is_main_process():
@@ -66,7 +66,7 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    # Not this file's folder, whose modules would hide others of the same name, but the one that holds the package.
+    # The folder that holds the package takes the place of this file's folder, whose modules would hide others.
     own = Path(__file__).resolve().parent
     sys.path[:] = [str(own.parents[2]), *(entry for entry in sys.path if entry != str(own))]
     for proxy in ("http_proxy", "https_proxy"):  # the launcher hides them from itself

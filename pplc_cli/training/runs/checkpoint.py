@@ -1,9 +1,11 @@
-"""Saving and loading weights: safetensors beside JSON, each folder replaced as a whole."""
+"""Save and load weights: safetensors files beside a JSON file, in folders that are replaced as a whole."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -11,21 +13,24 @@ import numpy as np
 
 from pplc_cli.base.errors import CheckpointError, ModelError
 from pplc_cli.base.files import atomic_directory, recover_directory, write_json
+from pplc_cli.base.version import __version__
+from pplc_cli.config.sections import Config
+from pplc_cli.models.registry import find_network
 
 FORMAT = 1
 Arrays = dict[str, np.ndarray]
 
 
 def save(folder: Path, info: dict[str, Any], **files: Optional[Arrays]) -> None:
-    """Write a folder of arrays with what they are.
+    """Write a folder of arrays with a JSON file that describes them.
 
     Args:
         folder: replaced as a whole, once everything is on disk.
-        info: goes to ``FILE.json``, named like the first file of arrays.
-        files: name to arrays; each becomes ``NAME.safetensors``. None is left out.
+        info: written to ``NAME.json``, where NAME is the first of ``files``.
+        files: arrays by name; each becomes ``NAME.safetensors``. None is left out.
 
     Raises:
-        PplcError: it cannot be written; the old folder is unchanged.
+        PplcError: the folder cannot be written; the old one is unchanged.
     """
     from safetensors.numpy import save_file
 
@@ -45,17 +50,17 @@ def save(folder: Path, info: dict[str, Any], **files: Optional[Arrays]) -> None:
 
 
 def load_info(folder: Path, name: str) -> dict[str, Any]:
-    """The JSON beside the arrays.
+    """Read the JSON file beside the arrays.
 
     Raises:
-        CheckpointError: it is missing, damaged, or of a newer format.
+        CheckpointError: it is missing or damaged, or its format is newer.
     """
     path = recover_directory(folder) / f"{name}.json"
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
         version = info["format"]
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; is {folder} a folder that pplc train wrote?") from None
+        raise CheckpointError(f"{path}: no such file; was {folder} written by pplc train?") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
     if not isinstance(version, int):
@@ -66,10 +71,10 @@ def load_info(folder: Path, name: str) -> dict[str, Any]:
 
 
 def load_arrays(folder: Path, name: str) -> Optional[Arrays]:
-    """Arrays as :func:`save` wrote them; None where the file is not part of the folder.
+    """Read arrays that :func:`save` wrote; None if the folder has no such file.
 
     Raises:
-        CheckpointError: the file is damaged, or not the one that was written.
+        CheckpointError: the file is damaged, or differs from the one that was written.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -83,12 +88,12 @@ def load_arrays(folder: Path, name: str) -> Optional[Arrays]:
     except (SafetensorError, OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
     if _written_hash(path) not in (None, found):
-        raise CheckpointError(f"{path} is damaged: it is not what was written (SHA-256 differs)")
+        raise CheckpointError(f"{path} is damaged: its SHA-256 differs from the one that was recorded")
     return arrays
 
 
 def _written_hash(path: Path) -> Optional[str]:
-    """What the folder's JSON says of a file of arrays; None where it says nothing."""
+    """The SHA-256 that the folder's JSON records for a file of arrays, or None."""
     for info in path.parent.glob("*.json"):
         try:
             return str(json.loads(info.read_text(encoding="utf-8"))["sha256"][path.stem])
@@ -98,10 +103,10 @@ def _written_hash(path: Path) -> Optional[str]:
 
 
 def load_network(folder: Path) -> tuple[Any, dict[str, Any]]:
-    """Rebuild a trained network from its folder alone.
+    """Rebuild a trained network from its folder.
 
     Args:
-        folder: ``best_model``, or one like it.
+        folder: ``best_model``, or a folder of the same form.
 
     Returns:
         The network in evaluation mode, and ``model.json``.
@@ -122,15 +127,29 @@ def load_network(folder: Path) -> tuple[Any, dict[str, Any]]:
         dropout = None if info["dropout"] is None else float(info["dropout"])
         options = ModelOptions(**info.get("options", {}))
         network = build_network(spec.name, len(info["labels"]), dropout=dropout, options=options)
-        left = fit_weights(network, weights, str(folder), spec.classifier)
+        replaced = fit_weights(network, weights, str(folder), spec.classifier)
     except (KeyError, TypeError, ValueError, ModelError) as error:
         raise CheckpointError(f"{folder} is damaged: {error}") from None
-    if left:
-        raise CheckpointError(f"{folder}: model.json names {len(info['labels'])} classes, the weights have others")
+    if replaced:
+        raise CheckpointError(
+            f"{folder}: model.json has {len(info['labels'])} classes, the weights have another number"
+        )
     network.eval()
     return network, info
 
 
+def model_info(config: Config, labels: Sequence[str]) -> dict[str, Any]:
+    """The description in ``model.json`` from which :func:`load_network` rebuilds the network, without the scores."""
+    return {
+        "pplc": __version__,
+        "network": find_network(config.model.name).name,
+        "dropout": config.model.dropout,
+        "options": dataclasses.asdict(config.model.options),
+        "labels": list(labels),
+        "transforms": config.eval.transforms,
+    }
+
+
 def network_arrays(network: Any) -> Arrays:
-    """Copies of a network's parameters and buffers by their structured names."""
+    """Copy a network's parameters and buffers, by their structured names."""
     return {key: tensor.numpy() for key, tensor in network.state_dict().items()}

@@ -1,21 +1,20 @@
-"""The folder of a run before its first step: made, cleaned, or found fit to go on with."""
+"""A run's folder before the first step: new, replaced or resumed."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any, Optional
 
-from pplc_cli.base.errors import CheckpointError
+from pplc_cli.base.errors import CheckpointError, TrainError
 from pplc_cli.base.files import remove_leftovers, write_text
 from pplc_cli.config.sections import Config
-from pplc_cli.data.lists import Sample
-from pplc_cli.training.progress import Reporter
 from pplc_cli.training.runs import checkpoint
 from pplc_cli.training.runs.run_folder import RunFolder
+from pplc_cli.training.samples import Samples
+from pplc_cli.training.world import World, is_main_process
 
 # What may change between the parts of a resumed run without changing its result.
 _FREE_KEYS = {
@@ -27,70 +26,97 @@ _FREE_KEYS = {
 }
 
 
-def check_folder(
-    run: RunFolder, config: Config, fingerprint: str, *, resume: bool, force: bool, reporter: Reporter
+def check_start(
+    run: RunFolder, config: Config, samples: Samples, *, resume: bool, force: bool, note: Callable[[str], None]
 ) -> Optional[dict[str, Any]]:
-    """Whether a run can start or go on in the folder; nothing that is in it changes yet.
+    """Check that a run can start, or continue, in its folder; nothing in it changes yet.
 
     Args:
         run: the folder.
-        config: what will be trained.
-        fingerprint: of the lists, see :func:`fingerprint_of`.
-        resume: go on with what is there.
-        force: replace what is there.
-        reporter: told where there is nothing to go on with.
+        config: the configuration to train.
+        samples: its images.
+        resume: continue the run in the folder.
+        force: replace the run in the folder.
+        note: called with a remark if there is nothing to resume.
 
     Returns:
-        The state to resume from, or None for a new run.
+        The checkpoint's JSON to resume from; None for a new run, and in all processes but the first one.
 
     Raises:
-        CheckpointError: a run is there and neither was asked for, or it cannot be gone on with.
+        CheckpointError: the folder holds a run that neither ``resume`` nor ``force`` covers, or that cannot be resumed.
     """
+    if not is_main_process():
+        return None
     if run.exists() and not (resume or force):
         raise CheckpointError(
-            f"{run.folder} holds a run already: --resume goes on with it, --force replaces it, "
-            "--output FOLDER puts the new one elsewhere"
+            f"{run.folder} already holds a run: continue it with --resume, replace it with --force, "
+            "or choose another folder with --output"
         )
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CheckpointError(f"{run.folder}: cannot be made: {error.strerror}") from None
-    state = read_state(run) if resume else None
-    if state is not None:
-        _check_resumable(run, config, fingerprint, state)
+        raise CheckpointError(f"{run.folder}: cannot be created: {error.strerror}") from None
+    start = _read_last(run) if resume else None
+    if start is not None:
+        _check_resumable(run, config, samples.fingerprint, start)
     elif resume:
-        reporter.note(f"{run.folder} has no whole epoch yet; starting from the beginning")
-    return state
+        note(f"{run.folder} has no complete epoch yet; starting from the beginning")
+    return start
 
 
-def clear_folder(run: RunFolder, config: Config, state: Optional[dict[str, Any]]) -> None:
-    """Make the folder ready for the first step: of an earlier run only what ``state`` goes on with stays."""
+def agree_on_start(
+    world: World, run: RunFolder, config: Config, samples: Samples, start: Optional[dict[str, Any]]
+) -> Optional[dict[str, Any]]:
+    """Give every process what process 0 starts from; each one reads the checkpoint itself.
+
+    Args:
+        world: the processes.
+        run: the folder.
+        config: the configuration to train.
+        samples: this process's lists, which must be those of process 0.
+        start: what :func:`check_start` returned.
+
+    Raises:
+        TrainError: this process has other lists or another checkpoint than process 0.
+    """
+    epoch, fingerprint = world.broadcast_object([start["epoch"] if start else None, samples.fingerprint])
+    if fingerprint != samples.fingerprint:
+        raise TrainError(
+            f"process {world.rank}: the lists in {config.data.dir} differ from those of process 0; "
+            "every machine needs the same data set"
+        )
+    if start is None and epoch is not None:
+        start = _read_last(run)
+        if start is None or start["epoch"] != epoch:
+            raise TrainError(
+                f"process {world.rank}: {run.folder} has no checkpoint of epoch {epoch}; "
+                "every machine needs a copy of the run's folder"
+            )
+    return start
+
+
+def clear_folder(run: RunFolder, config: Config, start: Optional[dict[str, Any]]) -> None:
+    """Make the folder ready for the first step: of an earlier run, only what ``start`` continues is kept."""
     remove_leftovers(run.folder)
     run.crash.unlink(missing_ok=True)
-    if state is None:
+    if start is None:
         _remove_run(run)
     run.save_config(config)
-    kept = [r for r in run.records() if state is not None and r.get("epoch", 0) <= state["epoch"]]
+    kept = [r for r in run.records() if start is not None and r.get("epoch", 0) <= start["epoch"]]
     write_text(run.log, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))
 
 
-def read_state(run: RunFolder) -> Optional[dict[str, Any]]:
-    """What the last whole epoch left, or None."""
+def _read_last(run: RunFolder) -> Optional[dict[str, Any]]:
+    """The JSON of the last whole epoch's checkpoint, or None."""
     return checkpoint.load_info(run.last, "model") if run.exists() and run.last.exists() else None
 
 
-def fingerprint_of(labels: Sequence[str], *lists: Sequence[Sample]) -> str:
-    """A hash of classes and lists: a run goes on only with the data that it started with."""
-    text = json.dumps([list(labels), [[(s.name, s.label) for s in samples] for samples in lists]])
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _check_resumable(run: RunFolder, config: Config, fingerprint: str, state: dict[str, Any]) -> None:
-    old, new = state["config"], config.to_dict()
+def _check_resumable(run: RunFolder, config: Config, fingerprint: str, start: dict[str, Any]) -> None:
+    old, new = start["config"], config.to_dict()
     changed = []
     for section in ("data", "model", "train", "distill", "eval"):
         for key, now in new[section].items():
-            # A key that the run's version of pplc did not have was what its default says.
+            # A key that the run's version of pplc did not have yet means its default.
             before = old.get(section, {})
             then = before[key] if key in before else _default(getattr(config, section), key)
             if key not in _FREE_KEYS.get(section, ()) and json.dumps(then) != json.dumps(now):
@@ -105,7 +131,7 @@ def _check_resumable(run: RunFolder, config: Config, fingerprint: str, state: di
             f"{run.folder} cannot be resumed with another recipe ({'; '.join(changed)}); "
             "undo the change, or start anew with --force or another --output"
         )
-    if state["fingerprint"] != fingerprint:
+    if start["fingerprint"] != fingerprint:
         raise CheckpointError(
             f"{run.folder} cannot be resumed: the lists in {config.data.dir} have changed since it "
             "started; start anew with --force or another --output"
@@ -113,7 +139,7 @@ def _check_resumable(run: RunFolder, config: Config, fingerprint: str, state: di
 
 
 def _default(section: Any, key: str) -> Any:
-    """What a key meant before it existed."""
+    """The behaviour of versions that did not have a key."""
     if key == "accelerate":
         return False
     field = next(field for field in dataclasses.fields(section) if field.name == key)
@@ -122,7 +148,7 @@ def _default(section: Any, key: str) -> Any:
 
 
 def _remove_run(run: RunFolder) -> None:
-    """Remove what an earlier run left in the folder; nothing that is not ours."""
+    """Remove an earlier run's files from the folder; any other files stay."""
     for folder in (run.best, run.last, run.exported, run.visualdl):
         shutil.rmtree(folder, ignore_errors=True)
     for file in (run.log, run.curves):

@@ -1,4 +1,4 @@
-"""A run's folder: what lies where, and which run was the latest."""
+"""A run's folder: its files, and which run is the latest."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from pplc_cli.config.load import check_config
 from pplc_cli.config.sections import Config
 from pplc_cli.config.yaml_file import read_yaml
 
-LATEST = Path(".pplc/latest_run")  # in the current folder, like output/ itself
+LATEST = Path(".pplc/latest_run")  # in the current folder, like output/
 
 
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
-    """The folder that ``output`` names.
+    """The files of a run.
 
     Attributes:
-        folder: the run.
+        folder: the folder, ``output`` in the configuration.
     """
 
     folder: Path
 
     @property
     def config_file(self) -> Path:
-        """The whole configuration that the run was trained with."""
+        """The complete configuration of the run."""
         return self.folder / "config.yaml"
 
     @property
     def best(self) -> Path:
-        """Weights of the best epoch by validation: model.safetensors, model.json."""
+        """The weights of the epoch with the best validation scores: model.safetensors, model.json."""
         return self.folder / "best_model"
 
     @property
     def last(self) -> Path:
-        """All that the next epoch needs."""
+        """The checkpoint: everything that the next epoch needs."""
         return self.folder / "last"
 
     @property
     def log(self) -> Path:
-        """JSON lines, one a step interval and one an epoch."""
+        """JSON lines, one per epoch and one every ``train.log_interval_steps`` steps."""
         return self.folder / "train_log.jsonl"
 
     @property
@@ -55,12 +55,12 @@ class RunFolder:
 
     @property
     def crash(self) -> Path:
-        """What a worker process said that failed in a way nobody foresaw."""
+        """The traceback of a worker process that failed unexpectedly."""
         return self.folder / "crash.log"
 
     @property
     def exported(self) -> Path:
-        """The folder that PaddleX loads."""
+        """The exported model."""
         return self.folder / "inference_model"
 
     @property
@@ -69,7 +69,7 @@ class RunFolder:
         return self.folder / "visualdl"
 
     def exists(self) -> bool:
-        """Whether at least one epoch was trained here."""
+        """Whether at least one epoch was saved here."""
         return any(recover_directory(path).exists() for path in (self.best, self.last))
 
     def save_config(self, config: Config) -> None:
@@ -77,20 +77,20 @@ class RunFolder:
         write_text(self.config_file, yaml.safe_dump(config.to_dict(), allow_unicode=True, sort_keys=False))
 
     def load_config(self, overrides: Optional[dict[str, Any]] = None) -> Config:
-        """Read ``config.yaml`` back, with overrides."""
+        """Read ``config.yaml``, with overrides."""
         config = check_config(read_yaml(self.config_file), overrides, source=str(self.config_file))
         return dataclasses.replace(config, output=str(self.folder))  # the folder may have been moved
 
     def remember(self) -> None:
-        """Make this the latest run for commands in the current folder."""
+        """Make this the default run of commands in the current folder."""
         write_text(LATEST, f"{self.folder.absolute()}\n")
 
     def epochs(self) -> list[dict[str, Any]]:
-        """The log's lines of whole epochs."""
+        """The log's records of epochs."""
         return [record for record in self.records() if record.get("event") == "epoch"]
 
     def records(self) -> list[dict[str, Any]]:
-        """The log's readable lines; a crash can leave half a line at the end."""
+        """All readable records of the log; a crash can leave half a line at the end."""
         records = []
         text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
         for line in text.splitlines():
@@ -102,17 +102,19 @@ class RunFolder:
 
 
 def find_run(folder: Optional[PathLike] = None) -> RunFolder:
-    """The run of a folder, or the latest one.
+    """Find the run in a folder, or the latest run.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is no run.
     """
     if folder is None:
         if not LATEST.is_file():
-            raise CheckpointError("no run here yet; train one first (pplc train CONFIG), or name one with --run FOLDER")
+            raise CheckpointError(
+                "no run here yet; train one first (pplc train CONFIG), or choose one with --run FOLDER"
+            )
         run = RunFolder(Path(LATEST.read_text(encoding="utf-8").strip()))
         if not run.exists():
-            raise CheckpointError(f"the latest run, {run.folder}, is not there any more; name one with --run FOLDER")
+            raise CheckpointError(f"the latest run, {run.folder}, no longer exists; choose one with --run FOLDER")
         return run
     run = RunFolder(user_path(folder))
     if not run.exists():

@@ -1,8 +1,8 @@
-"""Training the late stages of a network on features of the early ones that are computed once."""
+"""Freeze a network's early stages: compute their output once, and train the late stages on it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,82 +16,86 @@ from pplc_cli.training.transfer.stages import Stages, evaluating, stage_of_param
 HEAD = "head"
 
 
+def feature_bytes(shape: Sequence[int], images: int) -> int:
+    """Memory for the features of images, each float32 of ``shape``."""
+    return images * int(np.prod(shape)) * 4
+
+
+def head_features(network: Any, image_size: tuple[int, int]) -> tuple[int, ...]:
+    """The shape of the classifier's input for one image, if all other stages are frozen."""
+    front = Stages(network, 0, len(network.named_stages()) - 1)
+    with evaluating(network), paddle.no_grad():
+        return tuple(front(paddle.zeros([1, 3, *image_size])).shape[1:])
+
+
 class FrozenPart:
-    """The stages up to a named one: their weights stay, batch norm uses its running statistics.
+    """A network whose early stages are frozen; their batch norm uses its running statistics.
 
     Attributes:
-        front: the stages that stay as they are.
-        tail: the stages that learn.
+        front: the frozen stages.
+        tail: the stages that train.
     """
 
     def __init__(self, network: Any, last: str, name: str, image_size: tuple[int, int]) -> None:
-        """
+        """Freeze the parameters of the early stages.
+
         Args:
-            network: has a method ``stages``, whose parts in a row are its forward pass.
-            last: the last frozen stage, or :data:`HEAD` for all but the classifier.
+            network: a :class:`pplc_cli.models.families.layers.StagedNetwork`.
+            last: name of the last frozen stage, or :data:`HEAD` for all stages but the classifier.
             name: of the network, for messages.
             image_size: height and width of the images.
 
         Raises:
-            TrainError: the network has no such stage, or none at all.
+            TrainError: the network has no stages, or none of this name.
         """
         if not hasattr(network, "named_stages"):
-            raise TrainError(f"{name} has no stages that could be frozen; set train.freeze: null, train.transfer: full")
+            raise TrainError(f"{name} has no stages to freeze; set train.freeze: null and train.transfer: full")
         names = [stage for stage, _ in network.named_stages()]
         if last != HEAD and last not in names[:-1]:
             raise TrainError(f"train.freeze: {name} has no stage {last!r}; there are {', '.join([*names[:-1], HEAD])}")
         count = len(names) - 1 if last == HEAD else names.index(last) + 1
         self.network = network
         self.front, self.tail = Stages(network, 0, count), Stages(network, count, len(names))
-        places = stage_of_parameters(network, image_size)
+        stages = stage_of_parameters(network, image_size)
         for parameter in network.parameters():
-            parameter.stop_gradient = parameter.stop_gradient or places.get(parameter.name, 0) < count
+            parameter.stop_gradient = parameter.stop_gradient or stages.get(parameter.name, 0) < count
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """What the frozen stages make of a batch, float32."""
+        """Return the output of the frozen stages for a batch, float32."""
         with evaluating(self.network), paddle.no_grad():
             return self.front(as_tensor(images)).numpy()
 
 
 class FeatureLoader:
-    """A loader's images as features, computed when an epoch first needs them, and kept.
+    """Gives features of a loader's images, which are computed when an epoch first needs them, and kept.
 
     Attributes:
-        samples: as the loader's.
-        views: augmented versions of each image; epoch e takes number e modulo this.
-        bytes: what all of them take.
-        wait: 0; there is nothing to wait for.
+        samples: the loader's.
+        classes: the loader's.
+        shape: of one image's features.
+        views: augmented versions of each image; epoch e uses view e modulo this.
+        bytes: memory for all views.
+        wait: 0; features are not waited for.
     """
 
-    def __init__(self, loader: Loader, part: FrozenPart, views: int, budget: int) -> None:
+    def __init__(self, loader: Loader, part: FrozenPart, views: int) -> None:
         """
         Args:
-            loader: of images.
-            part: what turns them into features.
-            views: never fewer where memory is short: a resumed run must learn from the same ones.
-            budget: bytes.
-
-        Raises:
-            TrainError: the features do not fit.
+            loader: of the images.
+            part: computes the features.
+            views: never reduced when memory is short: a resumed run must train on the same views.
         """
         self.loader, self.part, self.samples, self.views = loader, part, loader.samples, views
         self.classes = loader.classes
         self.shape = tuple(part.features(np.zeros((1, 3, *loader.pipeline.size), np.float32)).shape[1:])
-        self.bytes, self.wait = views * len(loader.samples) * int(np.prod(self.shape)) * 4, 0.0
-        if self.bytes > budget:
-            what = f"{views} views of {len(loader.samples)}" if views > 1 else f"{len(loader.samples)}"
-            raise TrainError(
-                f"the features of {what} images need {self.bytes / (1 << 20):.3g} MB, and "
-                f"{budget / (1 << 20):.3g} MB are left; raise data.cache_mb, freeze a later stage, or lower "
-                "train.freeze_views"
-            )
+        self.bytes, self.wait = feature_bytes(self.shape, views * len(loader.samples)), 0.0
         self._views: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def epoch(self, epoch: int = 0) -> Iterator[Batch]:
-        """As :meth:`Loader.epoch`, with features for images."""
+        """Yield batches as :meth:`Loader.epoch` does, with features instead of images."""
         view = epoch % self.views
         if view not in self._views:
             self._views[view] = self._compute(view)
@@ -102,7 +106,7 @@ class FeatureLoader:
             yield Batch(features[rows], labels, targets[rows], rows, share.global_size, share.loss_weight)
 
     def _compute(self, view: int) -> tuple[np.ndarray, np.ndarray]:
-        """Features and targets of every image, float32, in the order of the list."""
+        """Compute features and targets of all images, float32, in the order of the list."""
         features = np.empty((len(self.samples), *self.shape), np.float32)
         targets = np.empty((len(self.samples), self.loader.classes), np.float32)
         done = 0

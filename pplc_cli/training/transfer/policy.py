@@ -1,53 +1,98 @@
-"""Which layers train, and at which learning rates."""
+"""Which layers of a pretrained network train, and at which learning rates."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Optional
 
+from pplc_cli.base.paddle import bn_momentum, set_bn_momentum
+from pplc_cli.training.transfer.frozen import FrozenPart
 from pplc_cli.training.transfer.stages import stage_of_parameters
 
-DECAY = 0.7  # of the learning rate from a part of the network to the one before it
-FEW = 30  # images a class: of 20 the head alone gave the most, of 88 more did (docs/builtin_weights.md)
-FULL_BATCH = 32  # whose statistics are good enough for running averages over the last ten or so
+DECAY = 0.7  # ratio of a stage's learning rate to that of the next stage
+FEW = 30  # images per class: with 20 training the head alone was best, with 88 it was not (docs/builtin_weights.md)
+FULL_BATCH = 32  # images; the running statistics over about ten such batches are good enough
 
 
-def choose(images: int, classes: int, pretrained: bool) -> tuple[str, str]:
-    """What ``train.transfer: auto`` takes, and why.
+@dataclasses.dataclass(frozen=True)
+class TransferPlan:
+    """How pretrained weights are fitted to new images.
+
+    Attributes:
+        kind: full, stages or head.
+        trainable: the network, or its stages after the frozen ones.
+        frozen: the stages that do not train, or None.
+        fixed_norms: batch norms that stay in evaluation mode.
+        lr_scales: factors of the learning rate by parameter name; 1 for all others.
+    """
+
+    kind: str
+    trainable: Any
+    frozen: Optional[FrozenPart]
+    fixed_norms: list[Any]
+    lr_scales: dict[str, float]
+
+    @property
+    def probes(self) -> bool:
+        """Whether the classifier starts from a linear probe."""
+        return self.kind in ("stages", "head")
+
+
+def choose(
+    images: int,
+    classes: int,
+    pretrained: bool,
+    *,
+    progressive: bool = False,
+    feature_bytes: int = 0,
+    budget: int = 0,
+) -> tuple[str, str]:
+    """Resolve ``train.transfer: auto``; returns the kind and the reason.
 
     Args:
-        images: to train on.
-        classes: how many there are.
-        pretrained: whether the network starts from weights.
+        images: training images.
+        classes: number of classes.
+        pretrained: whether the network starts from pretrained weights and can be divided into stages.
+        progressive: whether the size of the images changes during training.
+        feature_bytes: memory for the features of all images, if the head alone trains.
+        budget: bytes that these may take.
     """
     each = images / max(1, classes)
     if not pretrained:
         return "full", "random weights have to learn everything"
-    if each < FEW:
-        return "head", f"{each:.0f} images a class are few"
-    return "stages", f"{each:.0f} images a class are enough to fit the features too"
+    if each >= FEW:
+        return "stages", f"{each:.0f} images per class are enough to fit the features too"
+    if progressive:
+        return "stages", "train.progressive_from needs stages that learn"
+    if feature_bytes > budget:
+        return "stages", (
+            f"head would keep {feature_bytes / (1 << 20):.3g} MB of features in memory, and {budget / (1 << 20):.3g} "
+            "MB are allowed (data.cache_mb)"
+        )
+    return "head", f"{each:.0f} images per class are few"
 
 
 def scale_bn_momentum(layers: Sequence[Any], batch: int) -> None:
     """Let running statistics average over as many images as they would with batches of :data:`FULL_BATCH`.
 
-    Small batches would otherwise replace the statistics of weights that know something by those of a few images.
+    Otherwise small batches would soon replace the pretrained statistics by those of a few images.
 
     Args:
-        layers: of batch norm, not yet accelerated.
+        layers: batch norms, not yet accelerated.
         batch: images that are normalised together.
     """
     for layer in layers:
-        layer._momentum **= min(1.0, max(1, batch) / FULL_BATCH)
+        set_bn_momentum(layer, bn_momentum(layer) ** min(1.0, max(1, batch) / FULL_BATCH))
 
 
 def layerwise_lr_scales(network: Any, size: tuple[int, int], decay: float = DECAY) -> dict[str, float]:
-    """By parameter name, what its learning rate is multiplied with: 1 in the classifier, less towards the input.
+    """Return a factor of the learning rate by parameter name: 1 in the classifier, less towards the input.
 
     Args:
-        network: with ``parts``, see :class:`pplc_cli.models.families.layers.StagedNetwork`.
+        network: a :class:`pplc_cli.models.families.layers.StagedNetwork`.
         size: height and width of its images.
-        decay: from a part to the one before it.
+        decay: the factor from a stage to the one before it.
     """
     last = len(network.named_stages()) - 1
     return {name: decay ** (last - number) for name, number in stage_of_parameters(network, size).items()}

@@ -1,7 +1,7 @@
-"""How weights that know something are fitted to new images: which layers learn, how fast, and from where.
+"""Linear probe: fit the classifier to pretrained features by logistic regression.
 
-A linear probe first and fine-tuning then keeps features that a random classifier's gradients would spoil: Kumar et al.,
-2022, arXiv:2202.10054. Rates that fall towards the input: Howard and Ruder, 2018, arXiv:1801.06146.
+A probe before fine-tuning keeps features that the gradients of a random classifier would spoil: Kumar et al., 2022,
+arXiv:2202.10054.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from pplc_cli.kernels import accelerate
 from pplc_cli.training.transfer.frozen import FrozenPart
 from pplc_cli.training.transfer.stages import Stages, evaluating
 
-PROBE_IMAGES = 10_000  # whose features take some 100 MB
+PROBE_IMAGES = 10_000  # at most; their features take about 100 MB
 BATCH = 32
-PROBE_VIEWS = 2  # augmented versions of each image that the probe sees
-PROBE_C = 1.0  # how far scikit-learn's logistic regression may go, on features of unit variance
+PROBE_VIEWS = 2  # of each image: as for evaluation, and augmented
+PROBE_C = 1.0  # inverse regularisation strength of scikit-learn's logistic regression, on features of unit variance
 
 
 class Probe:
-    """A linear probe of a network as it is."""
+    """A linear probe of a network with its present weights."""
 
     def __init__(self, config: Config, network: Any, classifier: Any, frozen: Optional[FrozenPart] = None) -> None:
         """
         Args:
-            config: of the run: how images are prepared.
-            network: with ``parts``.
-            classifier: the layer in the last part that depends on the number of classes.
-            frozen: where the network is cut already.
+            config: of the run.
+            network: a :class:`pplc_cli.models.families.layers.StagedNetwork`; others cannot be probed.
+            classifier: the layer in the last stage whose size is the number of classes.
+            frozen: all stages before the classifier, if they are frozen and accelerated already.
         """
         self._config, self._network, self._classifier = config, network, classifier
         self._front: Optional[Stages] = frozen.front if frozen is not None else None
@@ -50,21 +50,21 @@ class Probe:
         """Fit the classifier by logistic regression.
 
         Args:
-            loader: of the images to train on; of very many, some of each class are taken.
+            loader: of the training images; beyond :data:`PROBE_IMAGES`, an even selection is used.
             class_weights: float32 (classes,), or None.
 
         Returns:
-            Why the classifier stays as it is; None: it was fitted.
+            None, or the reason why the classifier is unchanged.
         """
         if self._front is None:
-            return "the network has no parts"
+            return "the network has no stages"
         front = self._front
         if not isinstance(self._classifier, nn.Linear):
-            return "its classifier is no linear layer"
+            return "its classifier is not a linear layer"
         samples = spread(loader.samples, PROBE_IMAGES)
         labels = np.array([sample.label for sample in samples], np.int64)
         if len(np.unique(labels)) < 2:
-            return "its images are all of one class"
+            return "all images are of one class"
         features = self._features(front, loader, samples)
         targets = np.tile(labels, PROBE_VIEWS)
         weights = None if class_weights is None else class_weights[targets]
@@ -74,19 +74,19 @@ class Probe:
         return None
 
     def _features(self, front: Stages, loader: Loader, samples: list[Sample]) -> np.ndarray:
-        """Of all samples as evaluation sees them, then of augmented views, float32 (views * samples, features)."""
+        """Compute the features of all samples, unaugmented and then augmented, float32 (views * samples, features)."""
         evaluation = Pipeline(self._config.eval.transforms, training=False)
         augmented = copy.copy(loader.pipeline)
-        augmented.batch = []  # a blend of two images has no one label
+        augmented.batch = []  # a blend of two images has two labels
         found: Optional[np.ndarray] = None
         done = 0
         with evaluating(self._network), paddle.no_grad():
-            part = self._scale()
+            scale = self._dropout_scale()
             for view, pipeline in enumerate([evaluation, *[augmented] * (PROBE_VIEWS - 1)]):
-                # No cache: it would keep whole images that training never asks for.
+                # No cache: it would keep images at full resolution, which training never uses.
                 each = Loader(samples, pipeline, BATCH, loader.classes, workers=loader.workers, seed=loader.seed)
                 for batch in each.epoch(view):
-                    rows = front(as_tensor(batch.images)).numpy() * part
+                    rows = front(as_tensor(batch.images)).numpy() * scale
                     if found is None:
                         found = np.empty((PROBE_VIEWS * len(samples), rows.shape[1]), np.float32)
                     found[done : done + len(rows)] = rows
@@ -94,43 +94,43 @@ class Probe:
         assert found is not None
         return found
 
-    def _scale(self) -> float:
-        """What dropout multiplies the features with in evaluation, before the classifier."""
+    def _dropout_scale(self) -> float:
+        """The factor between features and classifier in evaluation mode, which some networks' dropout applies."""
         layer = self._classifier
         kept = layer.weight.clone(), layer.bias.clone()
         layer.weight.set_value(paddle.ones_like(layer.weight))
         layer.bias.set_value(paddle.zeros_like(layer.bias))
         one = paddle.ones([1, layer.weight.shape[0]])
-        part = float(self._network.named_stages()[-1][1](one).sum() / layer(one).sum())
+        scale = float(self._network.named_stages()[-1][1](one).sum() / layer(one).sum())
         for parameter, value in zip((layer.weight, layer.bias), kept):
             parameter.set_value(value)
-        return part
+        return scale
 
 
 def fit_linear(
     features: np.ndarray, targets: np.ndarray, classes: int, weights: Optional[np.ndarray] = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logistic regression as a linear layer's weight, float32 (features, classes), and bias, float32 (classes,).
+    """Fit a linear layer by logistic regression: weight, float32 (features, classes), and bias, float32 (classes,).
 
     Args:
         features: float32 (N, features).
-        targets: int64 (N,); classes without an image become ones that are never the answer.
-        classes: of the layer.
-        weights: of the images, (N,), or None.
+        targets: int64 (N,); a class without images gets the lowest logit for all of them.
+        classes: size of the layer.
+        weights: weights of the images, (N,), or None.
     """
     from sklearn.linear_model import LogisticRegression
 
-    there = np.unique(targets)
+    present = np.unique(targets)
     mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64) + 1e-6
     scaled = ((features - mean) / deviation).astype(np.float32)
     fitted = LogisticRegression(C=PROBE_C / len(features), max_iter=300).fit(scaled, targets, weights)
     rows, bias = fitted.coef_.astype(np.float64), fitted.intercept_.astype(np.float64)
-    if len(there) == 2:  # one row stands for both
+    if len(present) == 2:  # scikit-learn gives one row for both
         rows, bias = np.stack([-rows[0] / 2, rows[0] / 2]), np.array([-bias[0] / 2, bias[0] / 2])
     weight, shift = np.zeros((features.shape[1], classes)), np.zeros(classes)
-    weight[:, there] = (rows / deviation).T
-    shift[there] = bias - (rows / deviation) @ mean
-    never = np.setdiff1d(np.arange(classes), there)
-    # Below all others wherever the images lie, not only at their mean.
-    shift[never] = (features @ weight[:, there] + shift[there]).min() - 10.0
+    weight[:, present] = (rows / deviation).T
+    shift[present] = bias - (rows / deviation) @ mean
+    absent = np.setdiff1d(np.arange(classes), present)
+    # Below the lowest logit of any image, not only below the mean image's.
+    shift[absent] = (features @ weight[:, present] + shift[present]).min() - 10.0
     return weight.astype(np.float32), shift.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Progressive resizing: how large the images are in which epoch."""
+"""Progressive resizing: the image side by epoch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("*.yaml"))
     st.integers(1, 600),
     st.floats(0, 1, exclude_min=True),
 )
-def test_sides_grow_to_the_full_one(epochs, first, full, share):
+def test_sides_grow_to_full_size(epochs, first, full, share):
     sides = [side_at(epoch, epochs, first, full, share) for epoch in range(1, epochs + 1)]
     assert sides == sorted(sides) and sides[-1] == full
     assert all(min(first, full) <= side <= full for side in sides)
@@ -89,12 +89,12 @@ def test_pipelines_give_the_expected_size_at_every_side(transforms):
 
 
 def test_features_have_one_size():
-    with pytest.raises(ConfigError, match=r"leave out train\.progressive_from"):
+    with pytest.raises(ConfigError, match=r"remove train\.progressive_from"):
         check_config({"data": {"dir": "x"}, "train": {"freeze": "head", "progressive_from": 128}})
 
 
 class _Sizes(Reporter):
-    """Notes the width of the images of each epoch; ends training after one of them, as a kill would."""
+    """Records the image width of each epoch; ends training after epoch ``end``, as a kill would."""
 
     def __init__(self, monkeypatch, end=None):
         self.end, self.widths = end, []

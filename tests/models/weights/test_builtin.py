@@ -1,4 +1,4 @@
-"""Weights inside the package, and taking them where the official ones cannot be had."""
+"""Built-in weights, and their use where the official ones are unavailable."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPEC = find_network("PPLCNet_x0_25")
 
 @pytest.fixture
 def written(tmp_path, monkeypatch):
-    """Weights of a random network as if they were in the package."""
+    """Install weights of a random network as built-in weights."""
     monkeypatch.setattr(builtin, "FOLDER", tmp_path / "weights")
     paddle.seed(1)
     weights = {key: value.numpy() for key, value in build_network(SPEC.name, 10).state_dict().items()}
@@ -27,7 +27,7 @@ def written(tmp_path, monkeypatch):
     return weights
 
 
-def test_they_come_back_but_for_the_classifier(written):
+def test_round_trip_without_the_classifier(written):
     assert builtin_names() == [SPEC.name]
     found = read_builtin(SPEC)
     assert set(written) - set(found) == {"fc.weight", "fc.bias"}
@@ -43,20 +43,20 @@ def test_they_come_back_but_for_the_classifier(written):
     assert np.array_equal(network.fc.weight.numpy(), classifier)
 
 
-def test_what_cannot_be_is_one_line(written, tmp_path):
-    with pytest.raises(ModelError, match="PPLCNet_x2_5 has no built-in weights; PPLCNet_x0_25 has"):
+def test_errors(written, tmp_path):
+    with pytest.raises(ModelError, match=r"PPLCNet_x2_5 has no built-in weights \(available: PPLCNet_x0_25\)"):
         load_pretrained(build_network("PPLCNet_x2_5", 2), find_network("PPLCNet_x2_5"), "builtin")
-    with pytest.raises(ModelError, match=r"conv1\.bn\._variance has numbers that float16 cannot hold"):
+    with pytest.raises(ModelError, match=r"conv1\.bn\._variance has values beyond the range of float16"):
         write_builtin(SPEC.name, {**written, "conv1.bn._variance": np.full(8, 1e6, np.float32)}, tmp_path)
     file = builtin_file(SPEC)
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ModelError, match="no readable safetensors file"):
+    with pytest.raises(ModelError, match="not a readable safetensors file"):
         load_pretrained(build_network(SPEC.name, 2), SPEC, "builtin")
 
 
-@pytest.mark.parametrize("how", ["offline", "nobody answers", "the server has none"])
-def test_auto_takes_them_where_the_official_ones_cannot_be_had(written, cache, server, monkeypatch, how):
-    address = {"nobody answers": "http://127.0.0.1:9", "the server has none": server.url("missing")}
+@pytest.mark.parametrize("how", ["offline", "no answer", "404"])
+def test_auto_uses_them_where_the_official_ones_are_unavailable(written, cache, server, monkeypatch, how):
+    address = {"no answer": "http://127.0.0.1:9", "404": server.url("missing")}
     if how == "offline":
         monkeypatch.setenv("PPLC_OFFLINE", "1")
     else:
@@ -65,9 +65,7 @@ def test_auto_takes_them_where_the_official_ones_cannot_be_had(written, cache, s
     where, _ = load_pretrained(build_network(SPEC.name, 2), SPEC, "auto", note=notes.append)
     assert where.startswith("the built-in weights") and len(notes) == 1
     assert (
-        notes[0].endswith("Taking the built-in weights instead.")
-        and "\n" not in notes[0]
-        and "To go on" not in notes[0]
+        notes[0].endswith("Using the built-in weights instead.") and "\n" not in notes[0] and "You can:" not in notes[0]
     )
 
 
@@ -83,7 +81,7 @@ def test_auto_prefers_official_ones_in_the_cache(written, cache, monkeypatch):
     assert np.array_equal(network.conv1.conv.weight.numpy(), official["conv1.conv.weight"].numpy())
 
 
-def test_auto_without_built_in_ones_says_what_is_wrong(written, cache, monkeypatch):
+def test_auto_without_built_in_weights_is_an_error(written, cache, monkeypatch):
     monkeypatch.setenv("PPLC_OFFLINE", "1")
     with pytest.raises(DownloadError, match="PPLC_OFFLINE is set"):
         load_pretrained(build_network("PPLCNet_x0_35", 2), find_network("PPLCNet_x0_35"), "auto")
@@ -102,7 +100,7 @@ def test_networks_without_any_weights_start_from_random_ones(pplc, class_folders
 
 
 @pytest.mark.parametrize("name", builtin_names())
-def test_those_in_the_package_are_whole(name):
+def test_the_packaged_files_are_complete(name):
     network = build_network(name, 5)
     load_pretrained(network, find_network(name), "builtin")
     network.eval()
@@ -111,17 +109,17 @@ def test_those_in_the_package_are_whole(name):
     assert np.isfinite(features).all() and features.std() > 0
 
 
-def test_an_address_that_swallows_packets_is_given_up_soon(written, cache, monkeypatch):
+def test_an_unresponsive_address_is_given_up_soon(written, cache, monkeypatch):
     import httpx
 
     from pplc_cli.base import download
 
-    asked = []
+    timeouts = []
 
     def swallow(*_, timeout, **__):
-        asked.append(timeout)
+        timeouts.append(timeout)
         raise httpx.ConnectTimeout("timed out")
 
     monkeypatch.setattr(download.httpx, "stream", swallow)
     load_pretrained(build_network(SPEC.name, 2), SPEC, "auto")
-    assert len(asked) == 1 and asked[0].connect == download.QUICK_SECONDS
+    assert len(timeouts) == 1 and timeouts[0].connect == download.QUICK_SECONDS

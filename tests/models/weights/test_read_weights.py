@@ -1,4 +1,4 @@
-"""Weights files: those that fit, those that do not, and those that want to run something."""
+"""Weights files: those that fit, those that do not, and those that would run code."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_faults_are_named(source):
     assert text.startswith("the file does not fit")
     assert "last_conv.weight is missing" in text and "extra.weight is unknown" in text
     assert "conv1.conv.weight has shape [8, 3, 5, 5], expected [8, 3, 3, 3]" in text
-    check_equal(network, before)  # nothing is half filled
+    check_equal(network, before)  # nothing is copied
     with pytest.raises(ModelError, match=r"and \d+ more"):
         fit_weights(network, {}, "the file")
 
@@ -162,15 +162,15 @@ def test_damaged_safetensors(source, tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "size"), [("BF16", 2), ("F8_E4M3", 1)])
-def test_safetensors_of_kinds_that_numpy_lacks(tmp_path, kind, size):
+def test_safetensors_with_types_that_numpy_lacks(tmp_path, kind, size):
     header = f'{{"a":{{"dtype":"{kind}","shape":[2],"data_offsets":[0,{2 * size}]}}}}'.encode()
     path = tmp_path / "model.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(2 * size))
-    with pytest.raises(ModelError, match="save as float32"):
+    with pytest.raises(ModelError, match="save it as float32"):
         read_weights(path)
     if kind == "BF16" and importlib.util.find_spec("ml_dtypes"):
         importlib.import_module("ml_dtypes")  # as onnx does; then NumPy knows the name
-        with pytest.raises(ModelError, match="save as float32"):
+        with pytest.raises(ModelError, match="save it as float32"):
             read_weights(path)
 
 
@@ -181,7 +181,7 @@ def test_missing_files(tmp_path):
 
 
 class Runs:
-    """Pickles as a call of anything."""
+    """Pickles as a call of any function."""
 
     def __init__(self, function, *arguments) -> None:
         self.call = function, arguments
@@ -225,7 +225,7 @@ def test_nothing_is_run(tmp_path, name, place, protocol):
 
 
 def test_the_danger_is_real(tmp_path):
-    """What test_nothing_is_run refuses would run in Python's own pickle."""
+    """Python's own pickle runs what test_nothing_is_run refuses."""
     marker = tmp_path / "marker"
     pickle.loads(pickle.dumps(CALLS["system"](marker)))
     assert marker.exists()
@@ -270,13 +270,13 @@ def test_files_that_are_no_weights(tmp_path, content):
     assert str(path) in str(caught.value)
 
 
-def test_bytes_are_never_taken_for_pointers(tmp_path):
+def test_bytes_are_never_interpreted_as_pointers(tmp_path):
     """NumPy lets a pickled dtype name its own flags; with those of objects removed, bytes would become addresses."""
     stream = pickle.dumps({"a": np.arange(2)}, 2)
     assert b"i8" in stream
     path = tmp_path / "w.pdparams"
     path.write_bytes(stream.replace(b"i8", b"O8"))
-    with pytest.raises(ModelError, match="it holds object, expected numbers"):
+    with pytest.raises(ModelError, match="it contains object data, expected numbers"):
         read_weights(path)
 
 
@@ -292,16 +292,16 @@ def test_truncated(paddle_file, tmp_path):
     path = tmp_path / "w.pdparams"
     for length in (1, 2, 10, 100, 1000, len(data) // 2, len(data) - 1):
         path.write_bytes(data[:length])
-        with pytest.raises(ModelError, match="is the download whole"):
+        with pytest.raises(ModelError, match="is the download complete"):
             read_weights(path)
 
 
 def test_a_memo_number_takes_no_memory(tmp_path):
-    """Eight bytes that would make Python take 64 GB."""
+    """Eight bytes that would make Python allocate 64 GB."""
     path = tmp_path / "w.pdparams"
     for stream in (b"\x80\x02}r\xff\xff\xff\xff.", b"(dp4294967295\n."):
         path.write_bytes(stream)
-        with pytest.raises(ModelError, match="no readable"):
+        with pytest.raises(ModelError, match="not a readable"):
             read_weights(path)
 
 
@@ -309,11 +309,11 @@ def test_a_memo_number_takes_no_memory(tmp_path):
     ("value", "words"),
     [
         ([np.zeros(2)], "expected a dictionary of arrays, got list"),
-        ({}, "holds no arrays"),
-        ({"a": 1, 2: np.zeros(2)}, "holds no arrays"),
-        ({"a": np.array(["x"])}, "it holds <U1, expected numbers"),
-        ({"a": np.array([None])}, "it holds object, expected numbers"),
-        ({"a": np.zeros(2, complex)}, "it holds complex128, expected numbers"),
+        ({}, "contains no arrays"),
+        ({"a": 1, 2: np.zeros(2)}, "contains no arrays"),
+        ({"a": np.array(["x"])}, "it contains <U1 data, expected numbers"),
+        ({"a": np.array([None])}, "it contains object data, expected numbers"),
+        ({"a": np.zeros(2, complex)}, "it contains complex128 data, expected numbers"),
     ],
 )
 def test_other_contents(tmp_path, value, words):
@@ -358,7 +358,7 @@ def test_random_bytes(tmp_path, content):
     read_or_refuse(tmp_path / "w.safetensors", content)
 
 
-def test_offline_says_what_to_do(tmp_path, monkeypatch):
+def test_the_offline_error_lists_remedies(tmp_path, monkeypatch):
     monkeypatch.setenv("PPLC_CACHE", str(tmp_path))
     monkeypatch.setenv("PPLC_OFFLINE", "1")
     with pytest.raises(DownloadError) as caught:

@@ -1,4 +1,4 @@
-"""PyTorch's weights files, written here as PyTorch writes them."""
+"""PyTorch's weights files, written in the way PyTorch writes them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 
 def fake_torch(monkeypatch):
-    """What pickle needs to write PyTorch's names."""
+    """Install stand-in modules so that pickle can write PyTorch's names."""
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
     for name in KINDS:
         setattr(torch, name, type(name, (), {"__module__": "torch"}))
@@ -122,7 +122,7 @@ def test_views_of_shared_storages_are_read(torch, tmp_path, new, wrapped):
 def test_views_beyond_their_storage_are_refused(torch, tmp_path, new, offset, shape, strides):
     storage = Storage("FloatStorage", "0", np.zeros(60))
     path = write(tmp_path / "weights.pt", {"x": Tensor(storage, offset, shape, strides)}, [storage], torch, new)
-    with pytest.raises(ModelError, match=r"weights\.pt is no readable \.pt file"):
+    with pytest.raises(ModelError, match=r"weights\.pt is not a readable \.pt file"):
         read_weights(path)
 
 
@@ -142,13 +142,13 @@ def test_a_compressed_archive_is_refused(tmp_path):
     path = tmp_path / "weights.pth"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", pickle.dumps({"x": 1}, 2) + bytes(10**7))
-    with pytest.raises(ModelError, match="no readable"):
+    with pytest.raises(ModelError, match="not a readable"):
         read_weights(path)
 
 
 @given(data=st.data(), new=st.booleans())
 @settings(max_examples=200, deadline=None)
-def test_damaged_files_are_one_line(tmp_path_factory, data, new):
+def test_errors_of_damaged_files_are_one_line(tmp_path_factory, data, new):
     with pytest.MonkeyPatch.context() as patch:
         torch = fake_torch(patch)
         storage = Storage("FloatStorage", "0", np.arange(12))

@@ -1,4 +1,4 @@
-"""Students, and what they learn from teachers."""
+"""Distillation: losses, stored predictions, and runs of students."""
 
 from __future__ import annotations
 
@@ -68,16 +68,16 @@ def log_softmax(x):
 
 
 class Kept:
-    """Outputs of a teacher that says what it is told to."""
+    """Stored predictions that are given, not computed."""
 
-    def __init__(self, said, seen=None):
+    def __init__(self, log_probabilities, features=None):
         self.views, self.size = 1, (32, 32)
-        self.teacher = type("Teacher", (), {"features": 0 if seen is None else seen.shape[1]})
-        self.mean = None if seen is None else seen.mean(axis=0)
-        self.deviation = None if seen is None else seen.std(axis=0) + 1e-6
-        self.kept = {"log_probabilities": said.astype(np.float16)}
-        if seen is not None:
-            self.kept["features"] = seen.astype(np.float16)
+        self.teacher = type("Teacher", (), {"features": 0 if features is None else features.shape[1]})
+        self.mean = None if features is None else features.mean(axis=0)
+        self.deviation = None if features is None else features.std(axis=0) + 1e-6
+        self.kept = {"log_probabilities": log_probabilities.astype(np.float16)}
+        if features is not None:
+            self.kept["features"] = features.astype(np.float16)
 
     def of(self, view):
         return self.kept
@@ -86,8 +86,8 @@ class Kept:
 @pytest.mark.parametrize("divergence", ["kl", "js"])
 @pytest.mark.parametrize("heat", [1.0, 3.0])
 @pytest.mark.parametrize("mixed", [False, True])
-def test_the_loss_is_what_it_says(divergence, heat, mixed):
-    """Against float64, on random logits, features and labels."""
+def test_the_loss(divergence, heat, mixed):
+    """Compare with float64, on random logits, features and labels."""
     rng = np.random.default_rng()
     n, classes, width = 12, 7, 1280
     logits = rng.normal(size=(n, classes)).astype(np.float32) * 3
@@ -117,10 +117,10 @@ def test_the_loss_is_what_it_says(divergence, heat, mixed):
     else:
         middle = np.log((p + q) / 2)
         soft = ((p * (theirs - middle)).sum(axis=1) + (q * (mine - middle)).sum(axis=1)) / 2
-    a = features.astype(np.float64) @ distillation.map.weight.numpy() + distillation.map.bias.numpy()
+    a = features.astype(np.float64) @ distillation.projection.weight.numpy() + distillation.projection.bias.numpy()
     b = mixing @ ((kept.kept["features"][indices].astype(np.float64) - kept.mean) / kept.deviation)
     cosine = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    # An image that is labelled in part counts in part.
+    # A partly labelled image counts in part.
     hard = -(targets * log_softmax(logits)).sum() / targets.sum()
     expected = 0.7 * heat**2 * soft.mean() + 2.0 * (1 - cosine).mean() + 0.3 * hard
     assert got == pytest.approx(expected, rel=1e-5)
@@ -128,10 +128,10 @@ def test_the_loss_is_what_it_says(divergence, heat, mixed):
 
 class Counting(Reporter):
     def __init__(self):
-        self.asked, self.notes = [], []
+        self.predicted, self.notes = [], []
 
     def teacher(self, done, total):
-        self.asked.append((done, total))
+        self.predicted.append((done, total))
 
     def note(self, text):
         self.notes.append(text)
@@ -149,42 +149,44 @@ def unlabelled_of(config):
     return unlabelled(Path(config.data.unlabelled))
 
 
-def test_the_teacher_is_asked_once_and_of_what_the_student_sees(configured, trained, tmp_path):
+def test_the_teacher_predicts_once_and_sees_the_images_of_the_student(configured, trained, tmp_path):
     config = configured()
     network = build_network("PPLCNet_x0_25", 2)
     loader, first = loader_of(config), Counting()
     outputs = build_distillation(config, network, read_labels(config.data), loader, tmp_path / "kept", first).outputs
     total = 2 * len(loader.samples)
-    assert first.asked[-1] == (total, total) and [done for done, _ in first.asked] == sorted(d for d, _ in first.asked)
+    assert first.predicted[-1] == (total, total) and [done for done, _ in first.predicted] == sorted(
+        d for d, _ in first.predicted
+    )
     teacher = open_teacher(str(trained.run), None, (32, 32))
     *_, normalize = loader.pipeline.sample
     for epoch in (1, 2, 5):
         kept = outputs.of(epoch % 2)
         for batch in loader.epoch(epoch):
-            said, seen = teacher.answers(batch.images, normalize)
-            # float16 has 11 bits; answers of other batches differ in the last bits of float32.
-            np.testing.assert_allclose(kept["log_probabilities"][batch.indices], said, rtol=1e-3, atol=1e-3)
-            np.testing.assert_allclose(kept["features"][batch.indices], seen, rtol=1e-3, atol=1e-3)
+            predicted, features = teacher.predict(batch.images, normalize)
+            # float16 has 11 bits; other batches give other last bits of float32.
+            np.testing.assert_allclose(kept["log_probabilities"][batch.indices], predicted, rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(kept["features"][batch.indices], features, rtol=1e-3, atol=1e-3)
             assert {*batch.labels[batch.indices >= len(loader.samples) - 10]} <= {-1}
     one, other = (np.array(next(b.images for b in loader.in_order().epoch(e))) for e in (1, 3))
     assert np.array_equal(one, other)
     again = Counting()
     build_distillation(config, network, read_labels(config.data), loader_of(config), tmp_path / "kept", again)
-    assert not again.asked
+    assert not again.predicted
     build_distillation(config, network, read_labels(config.data), loader_of(config, seed=1), tmp_path / "kept", again)
-    assert again.asked
+    assert again.predicted
 
 
 @pytest.mark.parametrize("operator", ["Mixup", "CutMix"])
-def test_the_teacher_sees_whole_images_and_the_student_blends(configured, tmp_path, operator):
-    """What is kept does not depend on the blending, so that it can be tried and left without asking again."""
+def test_the_teacher_sees_whole_images_and_the_student_blends_of_them(configured, tmp_path, operator):
+    """The stored predictions do not depend on the blending, so it can be switched on and off for free."""
     labels = read_labels(configured().data)
     plain, blending = configured(), configured(train={"transforms": [*RANDOM, operator]})
-    network, asked = build_network("PPLCNet_x0_25", len(labels)), Counting()
+    network, reports = build_network("PPLCNet_x0_25", len(labels)), Counting()
     build_distillation(plain, network, labels, loader_of(plain), tmp_path / "kept", Counting())
     loader = loader_of(blending)
-    outputs = build_distillation(blending, network, labels, loader, tmp_path / "kept", asked).outputs
-    assert not asked.asked and len(list((tmp_path / "kept").iterdir())) == 1
+    outputs = build_distillation(blending, network, labels, loader, tmp_path / "kept", reports).outputs
+    assert not reports.predicted and len(list((tmp_path / "kept").iterdir())) == 1
     blended = 0
     for batch in loader.epoch(1):
         whole = {int(i): image for b in loader.unmixed().epoch(1) for i, image in zip(b.indices, np.array(b.images))}
@@ -193,15 +195,15 @@ def test_the_teacher_sees_whole_images_and_the_student_blends(configured, tmp_pa
         assert np.allclose(batch.mixing.sum(axis=1), 1)
         if operator == "Mixup":
             np.testing.assert_allclose(batch.images, np.tensordot(batch.mixing, images, 1), atol=1e-5)
-        else:  # every pixel is of the image or of the one that is pasted into it, in the shares that are told
+        else:  # each pixel is of the image or of the one pasted into it, in the reported shares
             own = np.isclose(batch.images, images).all(axis=1).mean(axis=(1, 2))
             assert (own >= batch.mixing.diagonal() - 1e-6).all()
     assert blended
-    logits, loss = Distillation(blending.distill, outputs, network)(network, paddle.to_tensor(batch.images), batch, 1)
+    logits, loss = Distillation(blending.distill, outputs, network)(network, batch, 1)
     assert np.isfinite(float(loss)) and logits.shape == [len(batch.labels), len(labels)]
 
 
-def test_answers_that_were_interrupted_are_asked_for_again(configured, tmp_path):
+def test_interrupted_predictions_resume(configured, tmp_path):
     class Stopping(Counting):
         def teacher(self, done, total):
             if done > total * 0.7:
@@ -213,12 +215,12 @@ def test_answers_that_were_interrupted_are_asked_for_again(configured, tmp_path)
     assert [path.name for path in (tmp_path / "kept").rglob("*.*")] == ["view-0.safetensors"]
     counting = Counting()
     build_distillation(config, network, read_labels(config.data), loader_of(config), tmp_path / "kept", counting)
-    assert counting.asked[0][0] > len(loader_of(config).samples)
+    assert counting.predicted[0][0] > len(loader_of(config).samples)
 
 
 @pytest.mark.parametrize("features", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
-def test_a_student_stopped_and_resumed_ends_with_the_same_bits(configured, tmp_path, features):
-    """A kill between two epochs; the map from features to the teacher's goes on as well."""
+def test_a_resumed_student_ends_with_the_same_bits(configured, tmp_path, features):
+    """A kill between two epochs; the projection of the features is resumed too."""
     config = configured({"features": features, "hard": 0.5, "divergence": "kl"}, {"ema_decay": 0.9})
     whole = train(config).run
     shutil.move(whole.folder, tmp_path / "whole")
@@ -229,8 +231,8 @@ def test_a_student_stopped_and_resumed_ends_with_the_same_bits(configured, tmp_p
     assert ("distill", "weight") in arrays(run.last) or not features
 
 
-def test_a_student_learns_from_unlabelled_images_alone(configured, trained, loose, tmp_path):
-    """There is no label, and yet it comes to say what its teacher says."""
+def test_unlabelled_images_alone_are_enough(configured, trained, loose, tmp_path):
+    """Without any label, the student comes to predict what its teacher predicts."""
     data = tmp_path / "no labels"
     data.mkdir()
     for name in ("labels.txt", "val_list.txt"):
@@ -246,19 +248,19 @@ def test_a_student_learns_from_unlabelled_images_alone(configured, trained, loos
     student, teacher = (open_teacher(str(folder)) for folder in (run.folder, trained.run))
     samples = unlabelled(trained.data)
     images = np.stack([pipeline(read_image(sample.path), rng) for sample in samples])
-    answers = [each.answers(images, each.normalize)[0].argmax(axis=1) for each in (student, teacher)]
-    assert (answers[0] == answers[1]).mean() > 0.9  # of two classes, half by chance
+    predicted = [each.predict(images, each.normalize)[0].argmax(axis=1) for each in (student, teacher)]
+    assert (predicted[0] == predicted[1]).mean() > 0.9  # of two classes, half by chance
 
 
-def test_all_kinds_of_teachers_say_the_same(trained, quantised_folder, tmp_path):
+def test_all_kinds_of_teachers_predict_the_same(trained, quantised_folder, tmp_path):
     pipeline, rng = Pipeline(FIXED, training=False), np.random.default_rng(0)
     images = np.stack([pipeline(random_image(seed), rng) for seed in range(5)])
     exported = quantised_folder
     teachers = [open_teacher(str(where)) for where in (trained.run, exported, exported / "inference.onnx")]
     assert [teacher.features > 0 for teacher in teachers] == [True, True, False]
-    answers = [teacher.answers(images, teacher.normalize)[0] for teacher in teachers]
-    for other in answers[1:]:
-        np.testing.assert_allclose(np.exp(other), np.exp(answers[0]), atol=1e-4)
+    predicted = [teacher.predict(images, teacher.normalize)[0] for teacher in teachers]
+    for other in predicted[1:]:
+        np.testing.assert_allclose(np.exp(other), np.exp(predicted[0]), atol=1e-4)
 
 
 @pytest.fixture
@@ -272,63 +274,64 @@ def quantised_folder(trained, tmp_path):
     return folder
 
 
-def test_what_does_not_fit_is_one_line(configured, trained, untrained, tmp_path):
-    def refused(telling, kind=TrainError, **how):
-        with pytest.raises(kind, match=telling) as caught:
+def test_why_a_teacher_does_not_fit(configured, trained, untrained, tmp_path):
+    def refused(message, kind=TrainError, **how):
+        with pytest.raises(kind, match=message) as caught:
             train(configured(**how), force=True)
         assert "\n" not in str(caught.value)
 
-    refused("knows dog, 猫 cat, a, b.*the data set has dog, 猫 cat", distill={"teacher": str(untrained(0))})
-    refused("is no folder of a run", distill={"teacher": "PPLCNet_x9"})
+    refused("has the classes dog, 猫 cat, a, b.*the data set has dog, 猫 cat", distill={"teacher": str(untrained(0))})
+    refused("PPLCNet_x9.: expected the folder of a run", distill={"teacher": "PPLCNet_x9"})
     (tmp_path / "junk").mkdir()
-    refused("is no run, no exported folder", distill={"teacher": str(tmp_path / "junk")})
+    refused(r"junk: expected a run \(best_model/\), an exported folder", distill={"teacher": str(tmp_path / "junk")})
     refused("no images", kind=Exception, unlabelled=str(tmp_path / "junk"))
-    for telling, how in {
+    for message, how in {
         "cannot be combined with train.freeze": {"train": {"freeze": "head"}},
         "are all 0": {"distill": {"soft": 0.0}},
         "cannot be combined with train.class_weights": {"train": {"class_weights": "balanced"}},
         "cannot be combined with train.transfer: head": {"train": {"transfer": "head"}},
         "require distill.teacher": {"distill": {"teacher": None}},
     }.items():
-        with pytest.raises(ConfigError, match=telling):
+        with pytest.raises(ConfigError, match=message):
             configured(**how)
 
 
 def test_the_command(pplc, trained, loose):
     done = pplc("distill", *recipe(trained.data, epochs=1), "--teacher", str(trained.run), "--unlabelled", str(loose),
                 "--hard", "0.5", "--views", "1", "--temperature", "2", "--output", "small")  # fmt: skip
-    assert "learning from PPLCNet_x0_25 of" in done.stderr and (pplc.cwd / "small" / "best_model").is_dir()
+    assert "distilling PPLCNet_x0_25 of" in done.stderr and (pplc.cwd / "small" / "best_model").is_dir()
     assert load_config(pplc.cwd / "small" / "config.yaml").distill.temperature == 2
     assert pplc("eval").returncode == 0
-    told = pplc("distill", *recipe(trained.data), check=False).stderr.splitlines()
-    assert told[-1].startswith("Error: ") and "name it with --teacher" in told[-1]
-    told = pplc("distill", *recipe(trained.data), "--teacher", str(trained.run), "--unlabelled", "nowhere", check=False)
-    assert told.returncode == 1 and "no such folder 'nowhere'" in told.stderr and "Traceback" not in told.stderr
+    failed = pplc("distill", *recipe(trained.data), check=False).stderr.splitlines()
+    assert failed[-1].startswith("Error: ") and "name it with --teacher" in failed[-1]
+    failed = pplc(
+        "distill", *recipe(trained.data), "--teacher", str(trained.run), "--unlabelled", "nowhere", check=False
+    )
+    assert failed.returncode == 1 and "no such folder 'nowhere'" in failed.stderr and "Traceback" not in failed.stderr
 
 
-def test_what_is_measured_on_is_not_learnt_from(configured, trained, tmp_path):
-    """The obvious folder to name holds the data set's own images, those of validation and test among them."""
-
+def test_validation_and_test_images_are_not_trained_on(configured, trained, tmp_path):
+    """The folder of unlabelled images may be that of the data set, with its validation and test images."""
     config, noting = configured({"views": 1}, {"epochs": 1}, unlabelled=str(trained.data)), Counting()
     run = train(config, reporter=noting).run
     log = [json.loads(line) for line in run.log.read_text(encoding="utf-8").splitlines()]
     own = require_part(config.data, "train", read_labels(config.data))
     assert {r["steps"] for r in log if r["event"] == "step"} <= {-(-len(own) // 8)}
-    assert "80 images are left out: the data set's own lists have them" in noting.notes
+    assert "80 images are skipped: they are on the data set's own lists" in noting.notes
 
 
-def test_broken_images_without_labels_do_not_stop_it(configured, loose, tmp_path):
+def test_broken_unlabelled_images_do_not_stop_training(configured, loose, tmp_path):
     folder = tmp_path / "mixed"
     shutil.copytree(loose, folder)
     (folder / "broken.jpg").write_bytes((folder / "1.jpg").read_bytes()[:200])
     (folder / "text.jpg").write_text("no image")
     counting = Counting()
     train(configured({"views": 1}, {"epochs": 1}, unlabelled=str(folder)), reporter=counting)
-    (note,) = [note for note in counting.notes if "cannot be used" in note]
-    assert "broken.jpg is broken" in note and "and 1 more cannot be used" in note
+    (note,) = [note for note in counting.notes if "cannot be read" in note]
+    assert "broken.jpg is broken" in note and "and 1 more cannot be read" in note
 
 
-def test_a_run_goes_on_with_the_teacher_that_it_began_with(configured, trained, untrained):
+def test_a_run_is_resumed_only_with_the_same_teacher(configured, trained, untrained):
     config = configured({"features": 1.0})
     with pytest.raises(InterruptedError):
         train(config, reporter=StopAfter(1))

@@ -1,4 +1,4 @@
-"""Lists of what trained models are sure of."""
+"""Pseudo-labels: lists of confident predictions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pplc_cli.training.distill.teacher import open_teacher
 
 @pytest.fixture
 def loose(trained, tmp_path):
-    """Images like those of the run, between its two classes, some of its own, and files that are none."""
+    """Images like those of the run, images between its two classes, some of its own, and files that are no images."""
     folder = tmp_path / "new 新"
     for number in range(40):
         image = random_image(7000 + number) // 2
@@ -39,7 +39,7 @@ def middle(image, zoom):
     return np.ascontiguousarray(image[top : top + height, left : left + width])
 
 
-def test_the_sure_ones_are_listed_with_the_mean_over_views(trained, loose, tmp_path):
+def test_confident_images_are_listed_with_their_mean_over_views(trained, loose, tmp_path):
     output = tmp_path / "lists" / "extra.txt"
     output.parent.mkdir()
     found = pseudo_label(loose, [str(trained.run)], output, threshold=0.9, zooms=(1.0, 1.5))
@@ -48,18 +48,20 @@ def test_the_sure_ones_are_listed_with_the_mean_over_views(trained, loose, tmp_p
     for file in sorted(loose.glob("p *.jpg")):
         views = [middle(read_image(file), zoom) for zoom in (1.0, 1.5)]
         batch = np.stack([teacher.prepare(np.ascontiguousarray(v)) for view in views for v in (view, view[:, ::-1])])
-        mean = np.exp(teacher.answers(batch, teacher.normalize)[0]).mean(axis=0)
+        mean = np.exp(teacher.predict(batch, teacher.normalize)[0]).mean(axis=0)
         expected[file] = int(mean.argmax()), float(mean.max())
     sure = {file: answer for file, answer in expected.items() if answer[1] >= 0.9}
     assert 5 < len(sure) < 40
     assert {one.path: one.label for one in found.kept} == {file: label for file, (label, _) in sure.items()}
     for one in found.kept:
-        assert one.score == pytest.approx(expected[one.path][1], abs=1e-4)  # a mirrored image is resized otherwise
+        assert one.score == pytest.approx(
+            expected[one.path][1], abs=1e-4
+        )  # resizing a mirrored image rounds differently
     assert [one.score for one in found.kept] == sorted((one.score for one in found.kept), reverse=True)
     assert sum(found.counts()) + sum(found.unsure) == 40 and found.known == 6
     assert sorted(reason for _, reason in found.failed) == [
-        "has a name that no list can hold",
-        "is no image: it is text",
+        "has a name that cannot be written to a list",
+        "is not an image but text",
     ]
     report = json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))
     assert [row["kept"] for row in report["classes"]] == found.counts() and output.with_suffix(".png").is_file()
@@ -67,7 +69,7 @@ def test_the_sure_ones_are_listed_with_the_mean_over_views(trained, loose, tmp_p
     assert [(sample.path.resolve(), sample.label) for sample in samples] == [(o.path, o.label) for o in found.kept]
 
 
-def test_training_takes_the_list(trained, loose, pplc):
+def test_training_uses_the_list(trained, loose, pplc):
     done = pplc("label", str(loose), "--model", str(trained.run), "--threshold", "0.9", "--output", "sure.txt")
     assert "left out: 6 that are on the model's own lists" in done.stdout and "data.extra_list=sure.txt" in done.stdout
     data = check_config({"data": {"dir": str(trained.data)}}).data
@@ -82,7 +84,7 @@ def test_training_takes_the_list(trained, loose, pplc):
     assert told.returncode == 1 and "data.extra_list: no such file 'nowhere.txt'" in told.stderr
 
 
-def test_several_models_vote_and_classes_are_capped(trained, calm, loose, tmp_path):
+def test_several_models_are_averaged_and_classes_are_capped(trained, calm, loose, tmp_path):
     both = pseudo_label(loose, [str(trained.run), str(calm.folder)], tmp_path / "x.txt", threshold=0.0, per_class=4)
     assert both.counts() == [4, 4] and sum(both.unsure) == 32
     alone = [pseudo_label(loose, [str(m)], tmp_path / f"{i}.txt", threshold=0.0) for i, m in
@@ -93,47 +95,49 @@ def test_several_models_vote_and_classes_are_capped(trained, calm, loose, tmp_pa
         assert one.score == pytest.approx(max(mean, 1 - mean), abs=1e-5)
 
 
-def test_what_does_not_fit_is_one_line(trained, untrained, loose, tmp_path):
-    def refused(telling, folder, models, kind=TrainError):
-        with pytest.raises(kind, match=telling) as caught:
+def test_why_images_cannot_be_labelled(trained, untrained, loose, tmp_path):
+    def refused(message, folder, models, kind=TrainError):
+        with pytest.raises(kind, match=message) as caught:
             pseudo_label(folder, models, tmp_path / "x.txt")
         assert "\n" not in str(caught.value) and not (tmp_path / "x.txt").exists()
 
-    refused("know different classes", loose, [str(trained.run), str(untrained(0))])
+    refused("have different classes", loose, [str(trained.run), str(untrained(0))])
     (tmp_path / "empty").mkdir()
     refused("holds no images", tmp_path / "empty", [str(trained.run)])
     refused("cannot be read", tmp_path / "nowhere", [str(trained.run)], PplcError)
-    refused("is no run", loose, [str(tmp_path / "empty")])
+    refused(r"empty: expected a run \(best_model/\)", loose, [str(tmp_path / "empty")])
 
 
-def test_nothing_sure_is_said(trained, pplc):
+def test_no_confident_image_is_reported(trained, pplc):
     write_image(pplc.cwd / "noise" / "x.png", random_image(7000) // 2)
     done = pplc("label", "noise", "--model", str(trained.run), "--threshold", "1", "--output", "sure.txt")
     assert "try a lower --threshold" in done.stdout and (pplc.cwd / "sure.txt").read_text() == ""
 
 
 def test_classes_are_matched_by_name(trained, loose, tmp_path):
-    """A class that came later moves the ids of the others."""
+    """An additional class shifts the ids of the others."""
     output = tmp_path / "x.txt"
     found = pseudo_label(loose, [str(trained.run)], output, threshold=0.5)
     ids = {one.label for one in found.kept}
     assert ids == {0, 1}
     moved = read_extra(output, ["ant", *found.labels])
     assert [sample.label for sample in moved] == [one.label + 1 for one in found.kept]
-    with pytest.raises(PplcError, match=r"has images of '猫 cat', which is no class of the data set: dog, cow"):
+    with pytest.raises(PplcError, match=r"has images of '猫 cat', which is not a class of the data set: dog, cow"):
         read_extra(output, ["dog", "cow"])
 
 
-def test_an_exported_folder_knows_its_runs_lists_and_others_are_named(trained, loose, tmp_path, untrained):
+def test_the_lists_of_an_exported_folders_run_are_used_and_unchecked_models_are_named(
+    trained, loose, tmp_path, untrained
+):
     inside = pseudo_label(loose, [str(trained.run / "inference_model")], tmp_path / "x.txt")
     assert inside.known == 6 and not inside.unchecked
     alone = pseudo_label(loose, [str(untrained(0))], tmp_path / "y.txt", threshold=0.0)
     assert alone.known == 0 and alone.unchecked == [str(untrained(0))]
 
 
-def test_wrong_outputs_are_refused_before_the_work(trained, loose, tmp_path, pplc):
+def test_wrong_outputs_are_refused_at_once(trained, loose, tmp_path, pplc):
     for output in (tmp_path / "x.json", tmp_path, tmp_path / "nowhere" / "x.txt"):
-        with pytest.raises(TrainError, match="expected a file to be written"):
+        with pytest.raises(TrainError, match="expected a new file in an existing folder"):
             pseudo_label(loose, [str(trained.run)], output)
     done = pplc("label", str(loose), "--model", str(trained.run / "inference_model"), check=False)
     assert done.returncode == 2 and "--output: expected a file" in done.stderr

@@ -1,4 +1,4 @@
-"""Teachers, and what their students learn from them."""
+"""Teachers with published weights."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ TRANSFORMS = [{"ResizeByShort": {"short_size": 256}}, {"CenterCrop": {"crop_size
 
 @pytest.mark.photographs
 @pytest.mark.parametrize(("kind", "number"), [("tiger", 292), ("panda", 388)])
-def test_efficientnet_lite0_knows_tigers_and_pandas(shared: Path, kind: str, number: int) -> None:
-    """ImageNet's numbers; a network that is wired wrongly, or gets other pixels, knows neither."""
+def test_efficientnet_lite0_recognises_tigers_and_pandas(shared: Path, kind: str, number: int) -> None:
+    """By ImageNet's class ids; a wrong layer or wrong preprocessing would spoil the predictions."""
     pipeline = Pipeline(TRANSFORMS, training=False)
     *_, normalize = pipeline.sample
     teacher = open_teacher("EfficientNet_Lite0", WEIGHTS, pipeline.size)
     files = [file for file in list_files(shared / "data" / "pandatiger" / kind) if is_image_name(file)][:60]
     images = np.stack([pipeline(read_image(file), np.random.default_rng(0)) for file in files])
-    said, features = teacher.answers(images, normalize)
-    assert len(files) == 60 and (said.argmax(axis=1) == number).sum() >= 57
+    predicted, features = teacher.predict(images, normalize)
+    assert len(files) == 60 and (predicted.argmax(axis=1) == number).sum() >= 57
     assert features is not None and features.shape == (60, 1280)
-    np.testing.assert_allclose(np.exp(said).sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(predicted).sum(axis=1), 1, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Figures of an evaluation, against scikit-learn and against counting by hand."""
+"""Metrics, compared with scikit-learn and with results counted by hand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def random_scores(count: int = 400, classes: int = 7, seed: int = 0) -> Scores:
 
 
 @pytest.mark.parametrize("classes", [2, 7, 12])
-def test_summary_is_scikit_learn(classes):
+def test_summary_agrees_with_scikit_learn(classes):
     scores = random_scores(classes=classes)
     names = [f"class {i}" for i in range(classes)]
     result = summary(scores, names)
@@ -35,7 +35,7 @@ def test_summary_is_scikit_learn(classes):
     assert result["top5"] == pytest.approx(expected, abs=1e-12)
     wide = scores.probabilities.astype(np.float64)
     loss = reference.log_loss(scores.labels, wide / wide.sum(1, keepdims=True), labels=ids)
-    assert result["loss"] == pytest.approx(loss, abs=1e-6)  # rows of float32 sum to 1 within 1e-7 a class
+    assert result["loss"] == pytest.approx(loss, abs=1e-6)  # rows of float32 sum to 1 within 1e-7 per class
     assert result["confusion_matrix"] == reference.confusion_matrix(scores.labels, predicted, labels=ids).tolist()
     for name, function in {
         "precision": reference.precision_score,
@@ -65,7 +65,7 @@ def test_by_hand():
     assert result["classes"][1] == pytest.approx(
         {"label": "b", "precision": 1, "recall": 2 / 3, "f1": 0.8, "support": 3}
     )
-    # The third class has no images: it is shown, and left out of the means.
+    # The third class has no images: it is listed, but not part of the means.
     assert result["classes"][2] == {"label": "c", "precision": 0, "recall": 0, "f1": 0, "support": 0}
     assert result["macro"]["recall"] == pytest.approx((1 + 2 / 3) / 2)
     # Four bins of one image each: 0.7 right, 0.6 wrong, 0.5 right, 0.8 right.
@@ -98,14 +98,14 @@ def two_classes(confidence: float, right: int, count: int) -> Scores:
 
 
 def test_calibration_error():
-    # Confidence 0.75, right three times of four; with a second group at 0.55, right 11 times of 20.
+    # Confidence 0.75, 3 of 4 right; then a second group with confidence 0.55, 11 of 20 right.
     perfect = [two_classes(0.75, 30, 40), two_classes(0.55, 22, 40)]
     both = Scores(*(np.concatenate([getattr(s, n) for s in perfect]) for n in ("probabilities", "labels")))
     assert calibration_error(both) == pytest.approx(0, abs=1e-6)
     # Confidence 0.9 and always wrong; 1.0 falls into the last bin.
     assert calibration_error(two_classes(0.9, 0, 10)) == pytest.approx(0.9, abs=1e-6)
     assert calibration_error(two_classes(1.0, 5, 10)) == pytest.approx(0.5, abs=1e-6)
-    # Too sure in one bin and not sure enough in another do not cancel; bins weigh by their images.
+    # Overconfidence in one bin and underconfidence in another do not cancel; bins weigh by their images.
     mixed = [two_classes(0.95, 15, 30), two_classes(0.55, 10, 10)]
     both = Scores(*(np.concatenate([getattr(s, n) for s in mixed]) for n in ("probabilities", "labels")))
     assert calibration_error(both) == pytest.approx(0.75 * 0.45 + 0.25 * 0.45, abs=1e-6)

@@ -1,4 +1,4 @@
-"""Several processes training one network: real processes through Paddle's launcher, on this machine."""
+"""Several processes train one network: real processes, started by Paddle's launcher on this machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pplc_cli.training.runs.run_folder import RunFolder
 @pytest.mark.parametrize("count", [17, 32, 3, 1])
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_the_shares_of_all_processes_are_the_batch(count, size):
-    """Every image of a batch counts once in the mean, whoever computes it."""
+    """Every image of a batch counts once in the mean, whichever process computes it."""
     samples = [Sample(str(i), 0, Path(str(i))) for i in range(count)]
     pipeline = Pipeline([{"Resize": {"target_size": 8}}, "Normalize"], training=True)
     loaders = [Loader(samples, pipeline, 8, 2, shuffle=True, seed=3, share=(rank, size)) for rank in range(size)]
@@ -39,14 +39,14 @@ def test_the_shares_of_all_processes_are_the_batch(count, size):
         np.testing.assert_allclose(counted, expected, atol=1e-12)
 
 
-def test_two_processes_follow_one(pplc, recipe_args, class_folders):
-    """With batch norm over both halves, the same steps but for rounding; the last batch has four images."""
+def test_two_processes_train_as_one_does(pplc, recipe_args, class_folders):
+    """With synchronised batch norm, the steps are equal up to rounding; the last batch has four images."""
     folder = class_folders((13, 13))
     pplc("split", "--dataset", str(folder))
     args = recipe_args(
         folder, epochs=1, learning_rate=0.001, sync_batch_norm=True, class_weights="balanced", label_smoothing=0.1
     )
-    args += ["-o", "model.dropout=0"]  # each process draws its own
+    args += ["-o", "model.dropout=0"]  # each process draws its own dropout
     pplc("train", *args, "--output", "one")
     pplc("train", *args, "--output", "two", "--nproc", "2")
     # The momentum is the sum of the gradients: unlike the weights it holds nothing from before the first step.
@@ -65,7 +65,7 @@ def test_two_processes_follow_one(pplc, recipe_args, class_folders):
 
 
 @pytest.mark.parametrize("which", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_dead_worker_ends_the_run_and_the_run_goes_on(which, pplc, recipe_args, class_folders):
+def test_a_killed_worker_ends_the_run_which_can_be_resumed(which, pplc, recipe_args, class_folders):
     folder = class_folders((12, 12))
     pplc("split", "--dataset", str(folder))
     args = [*recipe_args(folder, epochs=40), "--output", "run", "--nproc", "2"]
@@ -81,12 +81,12 @@ def test_a_dead_worker_ends_the_run_and_the_run_goes_on(which, pplc, recipe_args
     epoch = load_info(pplc.cwd / "run" / "last", "model")["epoch"]
     assert 1 <= epoch < 40
     done = pplc("train", *recipe_args(folder, epochs=epoch + 1), "--output", "run", "--nproc", "2", "--resume")
-    assert f"going on after epoch {epoch}" in done.stderr
+    assert f"resuming after epoch {epoch}" in done.stderr
     assert load_info(pplc.cwd / "run" / "last", "model")["epoch"] == epoch + 1
 
 
 def worker_processes(root):
-    """The workers below a process, in the order they started."""
+    """The training processes on this machine, in the order of their ids."""
     found = []
     for entry in sorted(int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit()):
         try:
@@ -106,19 +106,19 @@ def alive(process):
         return False
 
 
-def test_a_worker_that_finds_a_fault_says_it(pplc, recipe_args, class_folders):
+def test_the_error_of_a_worker_reaches_the_user(pplc, recipe_args, class_folders):
     folder = class_folders((12, 12))
     pplc("split", "--dataset", str(folder))
     gone = (folder / "train_list.txt").read_text(encoding="utf-8").splitlines()[0].rpartition(" ")[0]
     (folder / gone).unlink()
     done = pplc("train", *recipe_args(folder, epochs=2), "--output", "run", "--nproc", "2", check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert Path(gone).name in done.stderr and "no such file" in done.stderr
+    assert Path(gone).name in done.stderr and "does not exist" in done.stderr
 
 
 @pytest.mark.slow
 def test_two_machines(pplc, recipe_args, class_folders, tmp_path):
-    """Two commands that meet at an address, as on two hosts."""
+    """Two commands connect through an address, as on two hosts."""
     folder = class_folders((12, 12))
     pplc("split", "--dataset", str(folder))
     with socket.socket() as probe:
@@ -149,7 +149,7 @@ def test_two_machines(pplc, recipe_args, class_folders, tmp_path):
         (["--device", "tpu"], "expected cpu, auto, gpu:0 or gpu:0,1"),
     ],
 )
-def test_what_cannot_be_started_says_why(pplc, recipe_args, class_folders, words, message):
+def test_why_processes_cannot_be_started(pplc, recipe_args, class_folders, words, message):
     folder = class_folders((12, 12))
     pplc("split", "--dataset", str(folder))
     done = pplc("train", *recipe_args(folder, epochs=1), "--output", "run", *words, check=False)
@@ -165,7 +165,7 @@ def test_what_cannot_be_started_says_why(pplc, recipe_args, class_folders, words
     ],
 )
 def test_a_stopped_run_leaves_no_process_behind(pplc, recipe_args, class_folders, monkeypatch, number, status):
-    """The signal goes to the command alone; nothing but SIGKILL may leave temporary files."""
+    """The signal goes to the command alone; only SIGKILL may leave temporary files."""
     folder = class_folders((12, 12))
     pplc("split", "--dataset", str(folder))
     temporary = pplc.cwd / "temporary"
@@ -182,7 +182,7 @@ def test_a_stopped_run_leaves_no_process_behind(pplc, recipe_args, class_folders
     assert number != signal.SIGINT or "--resume" in err
     deadline = time.monotonic() + 10
     while any(alive(worker) for worker in workers):
-        assert time.monotonic() < deadline, "the workers go on"
+        assert time.monotonic() < deadline, "the workers are still running"
         time.sleep(0.1)
     assert number == signal.SIGKILL or not list(temporary.glob("pplc-*"))
     assert load_info(pplc.cwd / "run" / "last", "model")["epoch"] >= 1
@@ -190,7 +190,7 @@ def test_a_stopped_run_leaves_no_process_behind(pplc, recipe_args, class_folders
 
 @pytest.mark.slow
 def test_more_processes_than_images(pplc, recipe_args, class_folders):
-    """Three for batches and a validation list of two, a relative Chinese path, variables of another job."""
+    """Three processes for batches of two images; a relative Chinese path; variables of another job."""
     folder = class_folders((6, 6), names=("狗 dog", "猫"), folder="数据 集")
     pplc("split", "--dataset", folder.name, "--val", "0.2", "--test", "0")
     assert len((folder / "val_list.txt").read_text(encoding="utf-8").splitlines()) == 2
@@ -205,7 +205,7 @@ def test_more_processes_than_images(pplc, recipe_args, class_folders):
 
 @pytest.mark.slow
 def test_two_processes_resume_with_the_same_bits(pplc, recipe_args, class_folders):
-    """Batch norm's statistics are those of both, in every process; with frozen stages, and the moving average."""
+    """With frozen stages and the moving average; batch norm's statistics are averaged over both processes."""
     folder = class_folders((12, 12))
     pplc("split", "--dataset", str(folder))
     args = recipe_args(folder, epochs=3, ema_decay=0.9, freeze="blocks3")
@@ -219,7 +219,7 @@ def test_two_processes_resume_with_the_same_bits(pplc, recipe_args, class_folder
         [(r["train_loss"], r["val_loss"]) for r in RunFolder(pplc.cwd / run).epochs()] for run in ("whole", "cut")
     ]
     assert figures[0] == figures[1] and len(figures[0]) == 3
-    # What was measured is what was saved.
+    # The saved weights are those that were measured.
     measured = json.loads(pplc("eval", "--run", "whole", "--split", "val", "--json").stdout)
     best = load_info(pplc.cwd / "whole" / "best_model", "model")
     assert measured["top1"] == pytest.approx(best["val_top1"], abs=1e-9)

@@ -1,4 +1,4 @@
-"""Folders of weights: exact, whole or refused."""
+"""Folders of weights: saved exactly, replaced as a whole, refused if damaged."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_failed_save_leaves_the_old_folder(tmp_path: Path):
     folder = tmp_path / "last"
     checkpoint.save(folder, {"epoch": 1}, model=tricky())
     with pytest.raises(PplcError, match="cannot write"):
-        checkpoint.save(folder, {"epoch": 2}, model={"a": np.array([None])})  # safetensors knows no objects
+        checkpoint.save(folder, {"epoch": 2}, model={"a": np.array([None])})  # safetensors cannot save objects
     assert checkpoint.load_info(folder, "model")["epoch"] == 1
     assert same(checkpoint.load_arrays(folder, "model"), tricky())
     assert [p.name for p in tmp_path.iterdir()] == ["last"]
@@ -93,7 +93,7 @@ def best(tmp_path: Path):
     return tmp_path / "best", network
 
 
-def test_load_network_rebuilds(best):
+def test_load_network_rebuilds_the_network(best):
     folder, network = best
     loaded, info = checkpoint.load_network(folder)
     assert info["labels"] == LABELS
@@ -169,7 +169,7 @@ def change_info(folder: Path, **values) -> None:
         {"network": ["PPLCNet_x0_25"]},
         {"labels": None},
         {"labels": 3},
-        {"labels": ["ant", "bee"]},  # the weights know three classes
+        {"labels": ["ant", "bee"]},  # the weights have three classes
         {"dropout": []},
         {"options": {"unknown": 1}},
         {"options": 3},
@@ -189,7 +189,7 @@ def test_missing_and_newer(best, tmp_path: Path):
     change_info(folder, format=checkpoint.FORMAT + 1)
     with pytest.raises(CheckpointError, match="newer pplc; update"):
         checkpoint.load_network(folder)
-    with pytest.raises(CheckpointError, match=r"no such file; is .*nowhere a folder that pplc train wrote"):
+    with pytest.raises(CheckpointError, match=r"no such file; was .*nowhere written by pplc train"):
         checkpoint.load_network(tmp_path / "nowhere")
     change_info(folder, format=checkpoint.FORMAT)
     (folder / "model.safetensors").unlink()

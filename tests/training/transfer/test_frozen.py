@@ -1,4 +1,4 @@
-"""Training the late stages on features that are computed once."""
+"""Training late stages on features of frozen stages, which are computed once."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def settings(pplc, class_folders, monkeypatch):
 
 
 def fresh_network(config):
-    """What training starts from."""
+    """The network before training."""
     paddle.seed(config.train.seed)
     return build_network(config.model.name, 2, dropout=config.model.dropout)
 
@@ -70,24 +70,24 @@ def first_weights(config):
 
 @pytest.mark.parametrize("accelerate", [False, True])
 @pytest.mark.parametrize(
-    "freeze, learns",
+    "freeze, trained",
     [("blocks4", ("blocks5", "blocks6", "last_conv", "fc")), ("blocks6", ("last_conv", "fc")), (HEAD, ("fc",))],
 )  # fmt: skip
-def test_frozen_stages_keep_their_bits_and_the_others_learn(settings, freeze, learns, accelerate):
+def test_frozen_stages_keep_their_bits_and_the_others_train(settings, freeze, trained, accelerate):
     config = settings(freeze=freeze, ema_decay=0.9, optimizer="adamw", learning_rate=0.002, accelerate=accelerate)
     before, run = first_weights(config), train(config).run
     for weights in (load_arrays(run.last, "model"), load_arrays(run.last, "ema"), load_arrays(run.best, "model")):
         assert weights.keys() == before.keys()
         for key, value in weights.items():
-            assert np.array_equal(value, before[key]) != key.startswith(learns), key
+            assert np.array_equal(value, before[key]) != key.startswith(trained), key
     owners = {key.partition("/")[0] for key in load_arrays(run.last, "optimizer")}
-    assert owners == {key for key, _ in fresh_network(config).named_parameters() if key.startswith(learns)} - {
+    assert owners == {key for key, _ in fresh_network(config).named_parameters() if key.startswith(trained)} - {
         key for key in before if key.endswith(("_mean", "_variance"))
     }
 
 
-def test_features_teach_what_the_whole_network_would(settings):
-    """Against a loop by hand through all stages, the frozen ones in evaluation mode, on the same images."""
+def test_training_on_features_equals_training_the_whole_network(settings):
+    """Compare with a plain loop over the same images through all stages, the frozen ones in evaluation mode."""
     config = settings(freeze_views=1, transforms=FIXED, dropout=0.0, momentum=0.5)
     config = check_config(config.to_dict(), {"train.transforms": FIXED})
     run = train(config).run
@@ -105,7 +105,7 @@ def test_features_teach_what_the_whole_network_would(settings):
     for epoch in range(1, config.train.epochs + 1):
         for batch in loader.epoch(epoch):
             logits = network(paddle.to_tensor(batch.images))
-            # Training's own loss (tests/test_losses.py): batch norm over 8 numbers blows another one's rounding up.
+            # The same loss as in training: batch norm over 8 numbers would magnify the rounding of another one.
             cross_entropy(logits, paddle.to_tensor(batch.targets)).mean().backward()
             optimizer.step()
             optimizer.clear_grad()
@@ -121,7 +121,7 @@ def test_resume_gives_the_same_bits(settings, accelerate):
     whole = train(settings("whole", **recipe)).run
     with pytest.raises(InterruptedError):
         train(settings("cut", **recipe), reporter=StopAfter(2))
-    cut = train(settings("cut", cache_mb=32, **recipe), resume=True).run  # the memory may be another one
+    cut = train(settings("cut", cache_mb=32, **recipe), resume=True).run  # the cache may have another size
     for part in ("model", "optimizer", "ema"):
         one, two = load_arrays(whole.last, part), load_arrays(cut.last, part)
         assert one.keys() == two.keys() and not [key for key in one if not np.array_equal(one[key], two[key])]
@@ -150,20 +150,20 @@ def test_early_stop(settings):
         (1, {"freeze": "conv1", "freeze_views": 50}, "50 views of 1. images need .* lower train.freeze_views"),
     ],
 )
-def test_what_cannot_be_frozen_says_why_in_one_line(settings, cache_mb, recipe, message):
+def test_why_stages_cannot_be_frozen(settings, cache_mb, recipe, message):
     with pytest.raises(TrainError, match=message) as caught:
         train(settings(cache_mb=cache_mb, **recipe))
     assert "\n" not in str(caught.value)
 
 
 def test_a_network_without_stages():
-    with pytest.raises(TrainError, match=r"Plain has no stages that could be frozen; set train\.freeze: null"):
+    with pytest.raises(TrainError, match=r"Plain has no stages to freeze; set train\.freeze: null"):
         FrozenPart(paddle.nn.Flatten(), "conv1", "Plain", (32, 32))
 
 
 @pytest.mark.parametrize("batch_size", [5, 64])
-def test_features_come_as_the_loader_would_give_them(settings, batch_size):
-    """Order, labels and targets; a list smaller than a batch; view 0 again after the last one."""
+def test_features_come_in_the_order_of_the_loader(settings, batch_size):
+    """Order, labels and targets; a list smaller than a batch; view 0 follows the last view."""
     config = settings()
     network = fresh_network(config)
     samples = require_part(config.data, "train", read_labels(config.data))
@@ -171,7 +171,7 @@ def test_features_come_as_the_loader_would_give_them(settings, batch_size):
         samples, Pipeline(RANDOM, training=True), batch_size, 2, cache=ImageCache(8), shuffle=True, label_smoothing=0.1
     )
     part = FrozenPart(network, "blocks5", "PPLCNet_x0_25", (32, 32))
-    features = FeatureLoader(loader, part, 2, 1 << 30)
+    features = FeatureLoader(loader, part, 2)
     assert len(features) == len(loader) and features.shape == (1024 // 16, 2, 2)
     assert features.bytes == 2 * len(samples) * 64 * 4 * 4
     seen = {}

@@ -1,4 +1,4 @@
-"""How weights that know something are fitted to new images."""
+"""Transfer learning: learning rates by stage, the linear probe, and the choice of train.transfer: auto."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from helpers.commands import recipe
-from pplc_cli.base.paddle import load_paddle
+from pplc_cli.base.paddle import bn_momentum, load_paddle, set_bn_momentum
 from pplc_cli.config.load import check_config
 from pplc_cli.data.lists import read_labels, require_part
 from pplc_cli.data.loader import Loader
@@ -30,8 +30,8 @@ RANDOM = [{"RandomCrop": {"crop_size": 32, "scaling": [0.7, 1.0]}}, "RandomHoriz
 def test_rates_fall_towards_the_input(name):
     network = build_network(name, 3)
     factors = layerwise_lr_scales(network, (64, 64))
-    learnt = {p.name for p in network.parameters() if not p.stop_gradient}
-    assert set(factors) == learnt
+    trained = {p.name for p in network.parameters() if not p.stop_gradient}
+    assert set(factors) == trained
     parts = len(network.named_stages())
     assert {round(f, 9) for f in factors.values()} == {round(DECAY**n, 9) for n in range(parts)}
     assert factors[network.parameters()[0].name] == pytest.approx(DECAY ** (parts - 1))
@@ -39,8 +39,8 @@ def test_rates_fall_towards_the_input(name):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "adamw"])
-def test_a_step_is_as_long_as_the_factor_says(optimizer):
-    """The first step of every optimiser is proportional to the rate, so a layer moves by its factor of the rate."""
+def test_the_length_of_a_step_follows_the_factor(optimizer):
+    """The first step of every optimiser is proportional to the learning rate, so each layer moves by its factor."""
     config = check_config(
         {"data": {"dir": "."}, "train": {"optimizer": optimizer, "learning_rate": 0.01, "weight_decay": 0.0}}
     ).train
@@ -61,14 +61,14 @@ def test_a_step_is_as_long_as_the_factor_says(optimizer):
 
 @pytest.mark.parametrize("there", [[0, 1], [0, 2, 3, 5]])
 def test_the_linear_layer_is_the_logistic_regression(there):
-    """Against scikit-learn's own answers on new images; a class without images is never the answer."""
+    """Compare with scikit-learn's predictions; a class without images is never predicted."""
     rng, classes = np.random.default_rng(), 6
     targets = np.array(there)[np.arange(90) % len(there)]
     centres = rng.normal(size=(classes, 40))
     features = (centres[targets] + rng.normal(size=(90, 40)) * 2 + 5).astype(np.float32)
     weight, bias = fit_linear(features, targets, classes)
     logits = features @ weight + bias
-    # The same numbers to the last bit: where the search for the minimum stops depends on them.
+    # Equal to the last bit: the solver's last step depends on it.
     mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64) + 1e-6
     scaled = ((features - mean) / deviation).astype(np.float32)
     model = LogisticRegression(C=PROBE_C / 90, max_iter=300).fit(scaled, targets)
@@ -88,8 +88,8 @@ def probed(trained, network, **values):
 
 
 @pytest.mark.parametrize("accelerate", [False, True])
-def test_the_probe_fits_what_the_classifier_reads(trained, accelerate):
-    """PP-LCNet's dropout scales in evaluation, too; statistics and modes of the layers stay."""
+def test_the_probe_fits_the_input_of_the_classifier(trained, accelerate):
+    """PP-LCNet's dropout scales in evaluation mode, too; the layers' statistics and modes are unchanged."""
     network, _ = load_network(trained.run / "best_model")
     network.fc.weight.set_value(paddle.zeros_like(network.fc.weight))  # as a probe leaves classes without images
     network.train()
@@ -109,36 +109,55 @@ def test_the_probe_fits_what_the_classifier_reads(trained, accelerate):
     np.testing.assert_allclose(logits, 0.8 * features @ weight + bias, rtol=1e-3, atol=1e-3)
 
 
-def test_mixed_images_and_many_are_no_part_of_it(trained, monkeypatch):
+def test_the_probe_uses_an_even_selection_of_unmixed_images(trained, monkeypatch):
     network, _ = load_network(trained.run / "best_model")
     seen = []
     monkeypatch.setattr(transfer, "fit_linear", lambda f, t, c, w: seen.append(t) or fit_linear(f, t, c, w))
-    monkeypatch.setattr(transfer, "PROBE_PICTURES", 10)
+    monkeypatch.setattr(transfer, "PROBE_IMAGES", 10)
     assert probed(trained, network)[0] is None
     (targets,) = seen
     assert len(targets) == 20 and targets.sum() == 10  # two views of five images of each class
 
 
-def test_what_has_no_linear_classifier_stays(trained):
+def test_why_a_probe_is_impossible(trained):
     network = build_network("PPLCNet_x0_25", 2)
     config = check_config({"data": {"dir": str(trained.data)}})
     labels = read_labels(config.data)
     loader = Loader(require_part(config.data, "train", labels), Pipeline(FIXED, training=True), 8, 2)
-    assert "no linear layer" in Probe(config, network, network.last_conv).fit(loader)
+    assert "not a linear layer" in Probe(config, network, network.last_conv).fit(loader)
     loader.samples = [sample for sample in loader.samples if sample.label == 1]
-    assert "all of one class" in Probe(config, network, network.fc).fit(loader)
-    assert "no parts" in Probe(config, build_network("ResNet18", 2), network.fc).fit(loader)
+    assert "all images are of one class" in Probe(config, network, network.fc).fit(loader)
+    assert "no stages" in Probe(config, build_network("ResNet18", 2), network.fc).fit(loader)
 
 
-def test_auto_goes_by_the_number_of_images():
+def test_auto_depends_on_the_number_of_images():
     assert choose(10_000, 2, pretrained=False)[0] == "full"
     assert choose(2 * FEW - 1, 2, pretrained=True)[0] == "head"
     assert choose(2 * FEW, 2, pretrained=True)[0] == "stages"
 
 
+def test_auto_trains_stages_where_the_head_alone_cannot():
+    few = 2 * FEW - 1
+    assert choose(few, 2, pretrained=True, progressive=True)[0] == "stages"
+    assert choose(few, 2, pretrained=True, feature_bytes=1000, budget=1000)[0] == "head"
+    kind, why = choose(few, 2, pretrained=True, feature_bytes=3 << 20, budget=1 << 20)
+    assert kind == "stages" and "3 MB of features" in why and "1 MB are allowed (data.cache_mb)" in why
+
+
+def test_paddle_reads_the_momentum_that_is_set():
+    """Paddle has no public setter: its batch norm must have the attribute, and its forward pass must use it."""
+    layer = paddle.nn.BatchNorm2D(3, momentum=0.9)
+    assert bn_momentum(layer) == 0.9
+    set_bn_momentum(layer, 0.75)
+    assert bn_momentum(layer) == 0.75
+    layer.train()
+    layer(paddle.ones([2, 3, 4, 4]))
+    np.testing.assert_allclose(layer._mean.numpy(), 0.25, rtol=1e-6)
+
+
 @pytest.mark.parametrize("batch", [1, 4, 16, 32, 200])
 def test_running_statistics_average_over_as_many_images(batch):
-    """The part of the old that is left after 320 images is that of ten batches of 32."""
+    """After 320 images, the weight of the old statistics is that after ten batches of 32."""
     layer = paddle.nn.BatchNorm2D(3)
     scale_bn_momentum([layer], batch)
     left = 1.0
@@ -150,8 +169,8 @@ def test_running_statistics_average_over_as_many_images(batch):
     assert left == pytest.approx(0.9 ** (10 if batch <= 32 else 320 // batch), rel=1e-3)
 
 
-def test_only_weights_that_know_something_keep_their_statistics_longer(pplc, trained):
-    """One step of four images: by a tenth, or by what slow statistics take of it."""
+def test_pretrained_statistics_change_slowly(pplc, trained):
+    """After one step of four images: by a tenth, or by the scaled momentum's share."""
     lines = (trained.data / "train_list.txt").read_text(encoding="utf-8").splitlines()
     (pplc.cwd / "few.txt").write_text("".join(f"{line}\n" for line in lines[:4]), encoding="utf-8")
     words = [*recipe(trained.data, epochs=1, batch_size=4, learning_rate=1e-9), "-o", "data.train_list=few.txt"]
@@ -166,12 +185,12 @@ def test_only_weights_that_know_something_keep_their_statistics_longer(pplc, tra
 
 
 @pytest.mark.parametrize("mode", [pytest.param("head", marks=pytest.mark.slow), "stages", "auto"])
-def test_a_run_from_weights_of_its_own_is_good_at_once(pplc, trained, mode):
-    """The probe counts as epoch 0, and is kept where training makes nothing better."""
+def test_a_probe_on_trained_weights_is_good_at_once(pplc, trained, mode):
+    """The probe counts as epoch 0 and is kept if no epoch is better."""
     words = recipe(trained.data, epochs=2, learning_rate=1e-6)
     words[words.index("--pretrained") + 1] = str(trained.run / "best_model")
     done = pplc("train", *words, "-o", f"train.transfer={mode}", "--output", "run")
-    assert "linear probe of the weights as they are: val top-1" in done.stderr
+    assert "linear probe (classifier alone, on pretrained features): val top-1" in done.stderr
     _, info = load_network(pplc.cwd / "run" / "best_model")
     assert info["val_top1"] >= 0.8
     before = load_arrays(trained.run / "best_model", "model")
@@ -180,7 +199,7 @@ def test_a_run_from_weights_of_its_own_is_good_at_once(pplc, trained, mode):
     assert same == (mode == "head" or "train.transfer: head" in done.stderr)
 
 
-def test_weights_that_know_nothing_are_not_frozen(pplc, trained):
+def test_random_weights_are_not_frozen(pplc, trained):
     words = recipe(trained.data, epochs=1)
     for option in ("train.transfer=head", "train.transfer=stages", "train.batch_norm=frozen"):
         done = pplc("train", *words, "-o", option, check=False)
@@ -189,15 +208,17 @@ def test_weights_that_know_nothing_are_not_frozen(pplc, trained):
     assert "train.transfer: full, since random weights have to learn everything" in done.stderr
 
 
-def test_features_beyond_the_memory_make_auto_learn_all(pplc, trained):
+def test_auto_trains_stages_if_features_do_not_fit(pplc, trained):
     words = recipe(trained.data, epochs=1)
     words[words.index("--pretrained") + 1] = str(trained.run / "best_model")
     lines = (trained.data / "train_list.txt").read_text(encoding="utf-8").splitlines()
     (pplc.cwd / "few.txt").write_text("".join(f"{line}\n" for line in lines[:8] + lines[-8:]), encoding="utf-8")
     few = ["-o", "data.train_list=few.txt", "-o", "data.cache_mb=0", "-o", "train.transfer=auto"]
-    done = pplc("train", *words, *few)
-    assert "train.transfer: head, since 8 images a class are few" in done.stderr
-    assert "train.transfer: stages after all: the features of" in done.stderr
+    done = pplc("train", *words, *few, "--output", "run")
+    assert "train.transfer: stages, since head would keep" in done.stderr and "data.cache_mb" in done.stderr
+    before = load_arrays(trained.run / "best_model", "model")
+    after = load_arrays(pplc.cwd / "run" / "last", "model")
+    assert not np.array_equal(before["conv1.conv.weight"], after["conv1.conv.weight"])
 
 
 def test_the_probe_is_in_visualdls_log(pplc, trained):

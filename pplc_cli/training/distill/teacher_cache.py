@@ -18,13 +18,13 @@ from pplc_cli.training.distill.teacher import Teacher
 
 
 class TeacherCache:
-    """What a teacher says of every image in several augmented views, computed once and kept on disk.
+    """A teacher's predictions for several augmented views of every image, computed once and stored on disk.
 
     Attributes:
-        teacher: who says it.
-        views: augmented versions of each image; epoch e takes number e modulo this.
+        teacher: the teacher.
+        views: augmented versions of each image; epoch e uses view e modulo this.
         size: height and width of the images.
-        mean, deviation: of the features over all images, float32 (features,); None where there are none.
+        mean, deviation: of the features over all images, float32 (features,); mean is None without features.
     """
 
     def __init__(
@@ -36,15 +36,15 @@ class TeacherCache:
         progress: ProgressCallback,
         columns: Optional[Sequence[int]] = None,
     ) -> None:
-        """Compute what is not there yet.
+        """Compute the predictions that are not stored yet.
 
         Args:
-            teacher: who is asked.
-            loader: of the images; it must give the view of an epoch's number, see :attr:`Loader.views`.
-            views: how many.
-            folder: where they are kept, a file a view.
-            progress: called with images done and in all.
-            columns: of the teacher's classes, in the student's order; None: all.
+            teacher: the teacher.
+            loader: of the images; its ``views`` must be set.
+            views: number of views.
+            folder: holds one file per view.
+            progress: called with the number of images done and the total.
+            columns: the teacher's classes in the student's order; None: as they are.
         """
         self.teacher, self.views, self.size, self._columns = teacher, views, loader.pipeline.size, columns
         self._folder = folder / _key(teacher, loader)
@@ -56,11 +56,11 @@ class TeacherCache:
             done += len(loader.samples)
         self.mean: Optional[np.ndarray] = None
         if teacher.features:
-            seen = self.of(0)["features"].astype(np.float32)
-            self.mean, self.deviation = seen.mean(axis=0), seen.std(axis=0) + 1e-6
+            features = self.of(0)["features"].astype(np.float32)
+            self.mean, self.deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
 
     def of(self, view: int) -> dict[str, np.ndarray]:
-        """``log_probabilities`` (images, classes) and perhaps ``features`` (images, features), float16."""
+        """Return ``log_probabilities`` (images, classes) and perhaps ``features`` (images, features), float16."""
         from safetensors.numpy import load_file
 
         if self._held is None or self._held[0] != view:
@@ -82,10 +82,10 @@ class TeacherCache:
             arrays["features"] = np.empty((count, teacher.features), np.float16)
         *_, normalize = loader.pipeline.sample
         for batch in loader.unmixed().epoch(view):
-            said, seen = teacher.answers(batch.images, normalize)  # type: ignore[arg-type]
-            arrays["log_probabilities"][batch.indices] = np.maximum(said, -60000)
-            if seen is not None:
-                arrays["features"][batch.indices] = np.clip(seen, -60000, 60000)
+            predicted, features = teacher.predict(batch.images, normalize)  # type: ignore[arg-type]
+            arrays["log_probabilities"][batch.indices] = np.maximum(predicted, -60000)  # float16 ends at 65504
+            if features is not None:
+                arrays["features"][batch.indices] = np.clip(features, -60000, 60000)
             progress(int(batch.indices[-1]) + 1)
         with atomic_file(self._file(view)) as temporary:
             temporary.write_bytes(save(arrays))
@@ -96,7 +96,7 @@ def _shifted(progress: ProgressCallback, before: int, total: int, done: int) -> 
 
 
 def _key(teacher: Teacher, loader: Loader) -> str:
-    """What a teacher's answers depend on."""
+    """A hash of everything that the stored predictions depend on."""
     operators = [repr(operator) for operator in loader.pipeline.sample]
     files = [(sample.name, sample.path.stat()) for sample in loader.samples]
     facts = [teacher.digest, loader.seed, operators, [(name, of.st_size, of.st_mtime_ns) for name, of in files]]

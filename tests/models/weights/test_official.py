@@ -1,8 +1,7 @@
-"""The cache and its manifest, mirrors, and what a user sees of files and servers that are not what they should be."""
+"""Official weights: the manifest of the cache, mirrors, and messages about bad files and servers."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import socket
@@ -11,32 +10,21 @@ import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
+from helpers.cached_weights import NAME, OTHERS, SPEC, WEIGHTS, digits
 from helpers.servers import running
 from pplc_cli.base import download
 from pplc_cli.base.errors import DownloadError, ModelError
 from pplc_cli.base.locks import lock
 from pplc_cli.models.registry import find_network
-from pplc_cli.models.weights.inventory import inventory, verify
-from pplc_cli.models.weights.manifest import Cache, Entry
+from pplc_cli.models.weights.manifest import Cache
 from pplc_cli.models.weights.official import best_source, fetch_official
 from pplc_cli.models.weights.pretrained import load_pretrained
 
-SPEC = find_network("PPLCNet_x0_25")
-NAME = "PPLCNet_x0_25_pretrained.pdparams"
-WEIGHTS = pickle.dumps({"fc.weight": np.random.default_rng(0).random((250, 300), np.float32)}, 2)
-OTHERS = pickle.dumps({"fc.weight": np.random.default_rng(1).random((250, 300), np.float32)}, 2)
-
-
-def digits(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
 
 class Evil:
-    """What would make a file, were it unpickled without restraint."""
+    """Would create a file if it were unpickled without restrictions."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -45,14 +33,6 @@ class Evil:
         import os
 
         return os.system, (f"touch {self.path}",)
-
-
-@pytest.fixture
-def mirror(server, cache, monkeypatch):
-    """A mirror that has the weights."""
-    server.content = WEIGHTS
-    monkeypatch.setenv("PPLC_MIRROR", server.url("mirror/"))
-    return server
 
 
 @pytest.fixture
@@ -105,10 +85,10 @@ def test_a_wrong_hash(mirror, cache, pplc):
         "pplc weights fetch PPLCNet_x0_25 --source imagenet --force",
     ):
         assert words in result.stderr, words
-    with pytest.raises(ModelError, match="is not the file that was recorded on"):
+    with pytest.raises(ModelError, match="differs from the file recorded on"):
         load_pretrained(None, SPEC, "imagenet")  # refused before anything is read
     done = pplc("weights", "fetch", "PPLCNet_x0_25", "--source", "imagenet", "--force")
-    assert "is there and whole" in done.stdout
+    assert "is complete" in done.stdout
     assert (cache / NAME).read_bytes() == WEIGHTS
     fetch_official(SPEC, "imagenet")
 
@@ -117,16 +97,18 @@ def test_a_mirror_with_another_file_than_before(mirror, cache):
     fetch_official(SPEC, "imagenet")
     (cache / NAME).unlink()
     mirror.content = OTHERS
-    with pytest.raises(DownloadError, match=rf"what came is not the file .*{digits(OTHERS)[:12]}.*--force"):
+    with pytest.raises(
+        DownloadError, match=rf"the downloaded file differs from the file recorded .*{digits(OTHERS)[:12]}.*--force"
+    ):
         fetch_official(SPEC, "imagenet")
     assert visible(cache) == {"manifest.json"}
     notes: list[str] = []
     fetch_official(SPEC, "imagenet", force=True, note=notes.append)
-    assert "is another file than before" in notes[0] and digits(WEIGHTS)[:12] in notes[0]
+    assert "differs from the previous download" in notes[0] and digits(WEIGHTS)[:12] in notes[0]
     assert manifest(cache)["files"][NAME]["sha256"] == digits(OTHERS)
 
 
-def test_force_does_not_go_on_from_an_old_part(mirror, cache):
+def test_force_ignores_an_old_part(mirror, cache):
     cache.mkdir()
     (cache / f"{NAME}.part").write_bytes(OTHERS[:1000])
     fetch_official(SPEC, "imagenet", force=True)
@@ -139,16 +121,16 @@ def test_a_file_put_there_by_hand(by_hand, cache, monkeypatch):
     entry = manifest(cache)["files"][NAME]
     assert entry["url"] is None and entry["sha256"] == digits(WEIGHTS)
     by_hand.write_bytes(OTHERS)
-    with pytest.raises(ModelError, match="is not the file that was recorded"):
+    with pytest.raises(ModelError, match="differs from the file recorded"):
         fetch_official(SPEC, "imagenet")
 
 
-def test_what_cannot_be_read_is_not_recorded(by_hand, cache):
+def test_an_unreadable_file_is_not_recorded(by_hand, cache):
     by_hand.write_bytes(WEIGHTS[:-100])
-    with pytest.raises(ModelError, match="is the download whole"):
+    with pytest.raises(ModelError, match="is the download complete"):
         fetch_official(SPEC, "imagenet")
     assert not (cache / "manifest.json").exists()
-    by_hand.write_bytes(WEIGHTS)  # so the whole file may take its place
+    by_hand.write_bytes(WEIGHTS)  # the complete file may replace it
     fetch_official(SPEC, "imagenet")
 
 
@@ -195,7 +177,7 @@ def test_a_manifest_that_cannot_be_written(by_hand, cache):
     notes: list[str] = []
     assert fetch_official(SPEC, "imagenet", note=notes.append) == by_hand
     (note,) = notes
-    assert "is used unrecorded: cannot write" in note and str(cache / "manifest.json") in note
+    assert "is used without a record: cannot write" in note and str(cache / "manifest.json") in note
 
 
 RECORD = """
@@ -241,7 +223,9 @@ def test_mirrors_are_tried_in_turn(server, cache, monkeypatch, between):
     assert (cache / NAME).read_bytes() == WEIGHTS
     assert manifest(cache)["files"][NAME]["url"] == server.url(f"good/{NAME}")
     assert len(notes) == 3
-    for note, address, reason in zip(notes, addresses, ("refused", "404", "what came is no readable .pdparams")):
+    for note, address, reason in zip(
+        notes, addresses, ("refused", "404", "the downloaded file is not a readable .pdparams")
+    ):
         assert note.startswith(address.rstrip("/")) and reason in note
     assert len(liar.asked) == 1 and len(server.asked) == 2
 
@@ -259,7 +243,7 @@ def test_no_mirror_helps(server, cache, monkeypatch):
 def test_a_server_that_drops_the_connection_twice(mirror, cache, pplc):
     mirror.drops = [100_000, 50_000]
     result = pplc("weights", "fetch", "PPLCNet_x0_25")
-    assert result.stdout == f"{cache / NAME} is there and whole\n" and not result.stderr
+    assert result.stdout == f"{cache / NAME} is complete\n" and not result.stderr
     assert (cache / NAME).read_bytes() == WEIGHTS
     first, second, third = mirror.asked
     assert first is None and second.startswith("bytes=") and int(second[6:-1]) < int(third[6:-1])
@@ -283,8 +267,8 @@ def test_a_truncated_file_at_the_server(mirror, cache, pplc):
     result = pplc("weights", "fetch", "PPLCNet_x0_25", check=False)
     assert result.returncode == 1
     assert (
-        "what came is no readable .pdparams file" in result.stderr
-        and "is the download whole? To go on" in result.stderr
+        "the downloaded file is not a readable .pdparams file" in result.stderr
+        and "is the download complete? You can:" in result.stderr
     )
     assert visible(cache) == set()
 
@@ -293,18 +277,22 @@ def test_a_truncated_file_by_hand(by_hand, pplc):
     by_hand.write_bytes(WEIGHTS[:-1000])
     result = pplc("weights", "fetch", "PPLCNet_x0_25", check=False)
     assert result.returncode == 1
-    assert f"{by_hand} is no readable .pdparams file" in result.stderr and "is the download whole?" in result.stderr
+    assert (
+        f"{by_hand} is not a readable .pdparams file" in result.stderr and "is the download complete?" in result.stderr
+    )
 
 
 def test_a_malicious_file_from_a_server(mirror, cache, pplc, tmp_path):
     mirror.content = pickle.dumps({"fc.weight": Evil(tmp_path / "ran")}, 2)
     result = pplc("weights", "fetch", "PPLCNet_x0_25", check=False)
     assert result.returncode == 1 and "Traceback" not in result.stderr
-    assert "what came is refused: it would run posix.system" in result.stderr.replace("nt.system", "posix.system")
+    assert "the downloaded file is refused: it would run posix.system" in result.stderr.replace(
+        "nt.system", "posix.system"
+    )
     assert not (tmp_path / "ran").exists() and visible(cache) == set()
 
 
-def test_a_malicious_file_of_a_user(cache, pplc, tmp_path):
+def test_a_malicious_file_from_a_user(cache, pplc, tmp_path):
     (tmp_path / "evil.pdparams").write_bytes(pickle.dumps({"fc.weight": Evil(tmp_path / "ran")}, 2))
     result = pplc("weights", "import", "evil.pdparams", check=False)
     assert result.returncode == 1 and "Traceback" not in result.stderr
@@ -315,86 +303,15 @@ def test_a_malicious_file_of_a_user(cache, pplc, tmp_path):
 def test_offline(mirror, cache, pplc):
     result = pplc("weights", "fetch", "PPLCNet_x0_25", env={"PPLC_OFFLINE": "1"}, check=False)
     assert result.returncode == 1 and not mirror.asked
-    for words in (f"are not in {cache}, and PPLC_OFFLINE is set", str(cache / NAME)):
+    for words in (f"are not in {cache}: PPLC_OFFLINE is set", str(cache / NAME)):
         assert words in result.stderr
     pplc("weights", "fetch", "PPLCNet_x0_25")
     result = pplc("weights", "fetch", "PPLCNet_x0_25", "--force", env={"PPLC_OFFLINE": "1"}, check=False)
-    assert result.returncode == 1 and "are not fetched anew" in result.stderr
+    assert result.returncode == 1 and "cannot be downloaded again" in result.stderr
     assert pplc("weights", "fetch", "PPLCNet_x0_25", env={"PPLC_OFFLINE": "1"}).returncode == 0
 
 
-# -- list and verify ---------------------------------------------------------------------------------------------------
-
-
-def record_import(cache: Path) -> Path:
-    path = cache / "imported" / "mine.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"fc.weight": np.zeros((2, 2), np.float32)}, path)
-    Cache().record("imported/mine.safetensors", Entry.of(path, "/from/mine.onnx", "PPLCNet_x1_0", "imported"))
-    return path
-
-
-def test_list(mirror, cache, pplc):
-    fetch_official(SPEC, "imagenet")
-    record_import(cache)
-    rows = json.loads(pplc("weights", "list", "--json").stdout)
-    assert rows[0] == {
-        "network": "PPLCNet_x0_25",
-        "source": "imagenet",
-        "file": NAME,
-        "url": SPEC.weights["imagenet"],
-        "size": len(WEIGHTS),
-        "cached": True,
-        "sha256": digits(WEIGHTS),
-    }
-    assert [row["file"] for row in rows if row["cached"]] == [NAME, "imported/mine.safetensors"]
-    table = pplc("weights", "list").stdout
-    line = next(line for line in table.splitlines() if NAME in line)
-    assert "PPLCNet_x0_25 " in line and f" {len(WEIGHTS) / 1e6:.1f} MB " in line
-    assert f"2 files in {cache}" in table
-
-
-def test_list_names_every_source_once():
-    rows = [(row.network, row.source) for row in inventory()]
-    assert ("PPLCNet_x1_0", "imagenet") in rows and ("PPLCNet_x1_0", "imagenet_ssld") in rows
-    assert len({row.file for row in inventory()}) == len(rows) == len(set(rows))
-
-
-def test_verify(mirror, cache, pplc):
-    assert "0 files" in pplc("weights", "verify").stdout
-    fetch_official(SPEC, "imagenet")
-    imported = record_import(cache)
-    (cache / "resnet18.pdparams").write_bytes(WEIGHTS)
-    lines = pplc("weights", "verify").stdout.splitlines()
-    assert lines[:3] == [f"ok: {NAME}", "not recorded yet: resnet18.pdparams", "ok: imported/mine.safetensors"]
-    assert "none damaged or missing" in lines[3]
-    with (cache / NAME).open("ab") as file:
-        file.write(b"x")
-    imported.unlink()
-    assert [found.state for found in verify()] == ["damaged", "not recorded yet", "missing"]
-    result = pplc("weights", "verify", check=False)
-    assert result.returncode == 1
-    first, _, third, last = result.stdout.splitlines()
-    assert first.startswith(f"damaged: {cache / NAME} is not the file") and f"({len(WEIGHTS) + 1} bytes)" in first
-    assert third.startswith("missing: ") and "pplc weights import /from/mine.onnx" in third
-    assert last.endswith("2 damaged or missing")
-
-
-def test_an_import_is_checked_before_it_is_read(cache):
-    path = record_import(cache)
-    with pytest.raises(ModelError, match="does not fit"):
-        load_pretrained(_Nothing(), SPEC, str(path))
-    save_file({"fc.weight": np.ones((2, 2), np.float32)}, path)
-    with pytest.raises(ModelError, match=r"is not the file .*pplc weights import /from/mine.onnx writes it anew"):
-        load_pretrained(_Nothing(), SPEC, str(path))
-
-
-class _Nothing:
-    def state_dict(self) -> dict:
-        return {}
-
-
-def test_the_source_that_is_taken_where_none_is_named():
+def test_the_default_source():
     assert best_source(find_network("PPLCNet_x1_0")) == "imagenet_ssld"
     assert best_source(find_network("PPLCNet_ssld")) == "imagenet_ssld"
     assert best_source(SPEC) == "imagenet"

@@ -1,0 +1,91 @@
+"""Base classes of the commands: --quiet, --verbose and Ctrl-C. Only click and the standard library load here."""
+
+from __future__ import annotations
+
+import sys
+from typing import IO, Any, Optional
+
+import click
+
+_VERBOSITY = "pplc_cli.verbosity"  # key of click's Context.meta, which a command shares with its groups
+
+
+class Interrupted(click.ClickException):
+    """Ctrl-C: one line on standard error, exit status 130."""
+
+    exit_code = 130
+
+    def __init__(self, advice: str = "") -> None:
+        """``advice``: a sentence on how to continue."""
+        super().__init__(f"Interrupted. {advice}".rstrip())
+
+    def show(self, file: Optional[IO[Any]] = None) -> None:
+        """Print the line, below the ^C of a terminal."""
+        click.echo("\n" * sys.stderr.isatty() + self.message, file=file or sys.stderr)
+
+
+class _WithVerbosity(click.Command):
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.params += [
+            click.Option(["-q", "--quiet"], is_flag=True, expose_value=False, callback=_set_verbosity,
+                         help="Print results and errors only: no progress, notes or suggested commands."),
+            click.Option(["-v", "--verbose"], is_flag=True, expose_value=False, callback=_set_verbosity,
+                         help="Also print the libraries' log lines and, after an error, its traceback."),
+        ]  # fmt: skip
+
+
+class Command(_WithVerbosity):
+    """A command with --quiet and --verbose."""
+
+
+class Group(_WithVerbosity, click.Group):
+    """A group with --quiet and --verbose; so are its commands, if they are declared with its ``command``."""
+
+    command_class = Command
+
+
+def is_quiet() -> bool:
+    """Whether the running command has --quiet; False outside a command. To be called from its main thread."""
+    return _verbosity() == "quiet"
+
+
+def is_verbose() -> bool:
+    """Whether the running command has --verbose; False outside a command. To be called from its main thread."""
+    return _verbosity() == "verbose"
+
+
+def note(text: str) -> None:
+    """Print a note to standard error, except with --quiet."""
+    if not is_quiet():
+        click.echo(text, err=True)
+
+
+def hint(text: str) -> None:
+    """Print a suggested command or other help to standard output, except with --quiet."""
+    if not is_quiet():
+        click.echo(text)
+
+
+def _verbosity() -> Optional[str]:
+    context = click.get_current_context(silent=True)
+    return context.meta.get(_VERBOSITY) if context else None
+
+
+def _set_verbosity(ctx: click.Context, option: click.Parameter, given: bool) -> None:
+    if not given:
+        return
+    name = option.name
+    if ctx.meta.setdefault(_VERBOSITY, name) != name:
+        raise click.UsageError("--quiet and --verbose exclude each other", ctx)
+    if name == "verbose":
+        _show_library_logs()
+
+
+def _show_library_logs() -> None:
+    """Send the libraries' log lines, from level INFO, to standard error."""
+    import logging
+    import os
+
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(levelname)s: %(message)s", stream=sys.stderr)
+    os.environ.setdefault("GLOG_minloglevel", "0")  # Paddle's C++ log; load_paddle would set 2

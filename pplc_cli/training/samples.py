@@ -1,0 +1,97 @@
+"""The labelled images of a run, read from the data set's lists before Paddle loads."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Optional, Union
+
+import numpy as np
+
+from pplc_cli.base.errors import DataError
+from pplc_cli.base.files import user_path
+from pplc_cli.data.lists import (
+    Sample,
+    count_by_class,
+    find_copies,
+    read_extra,
+    read_labels,
+    read_part,
+    require_part,
+    unlabelled,
+)
+from pplc_cli.data.settings import DataConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """The images of a run.
+
+    Attributes:
+        labels: class names.
+        train: training images; those without a label have -1.
+        val: validation images.
+    """
+
+    labels: list[str]
+    train: list[Sample]
+    val: list[Sample]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of classes and lists: a run is resumed only with the data that it started with."""
+        lists = [[(sample.name, sample.label) for sample in samples] for samples in (self.train, self.val)]
+        text = json.dumps([self.labels, lists])
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def class_weights(self, wanted: Union[str, dict[str, float], None]) -> Optional[np.ndarray]:
+        """Loss weights by class, float32 (classes,); None for equal weights.
+
+        Args:
+            wanted: ``train.class_weights``.
+
+        Raises:
+            DataError: it names a class that does not exist.
+        """
+        if wanted is None:
+            return None
+        if isinstance(wanted, str):
+            counts = count_by_class(self.train, len(self.labels))
+            return np.array([len(self.train) / (len(counts) * max(1, n)) for n in counts], np.float32)
+        unknown = sorted(set(wanted) - set(self.labels))
+        if unknown:
+            raise DataError(f"train.class_weights: {unknown[0]!r} is no class; there are {', '.join(self.labels)}")
+        return np.array([wanted.get(label, 1.0) for label in self.labels], np.float32)
+
+
+def read_samples(data: DataConfig, note: Callable[[str], None]) -> Samples:
+    """Read the training and validation images of a data set.
+
+    Args:
+        data: the data set; ``extra_list`` and ``unlabelled`` add training images.
+        note: called with the number of added images that the data set's own lists hold; these are skipped.
+
+    Raises:
+        DataError: a list is missing or wrong.
+    """
+    labels = read_labels(data)
+    val = require_part(data, "val", labels)
+    read = require_part if data.unlabelled is None else read_part
+    train = list(read(data, "train", labels) or [])
+    more: list[Sample] = []
+    if data.extra_list is not None:
+        more += read_extra(user_path(data.extra_list), labels)
+    if data.unlabelled is not None:
+        more += unlabelled(user_path(data.unlabelled))
+    if more:
+        # Validation and test images must not be trained on, and training images count once.
+        listed = [*train, *val, *(read_part(data, "test", labels) or [])]
+        copies = find_copies((sample.path for sample in more), (sample.path for sample in listed))
+        new = [sample for sample in more if sample.path not in copies]
+        if len(new) < len(more):
+            note(f"{len(more) - len(new):,} images are skipped: they are on the data set's own lists")
+        train += new
+    return Samples(labels, train, val)
