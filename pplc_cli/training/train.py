@@ -164,15 +164,16 @@ def train_epoch(
                 "seconds_left": round(images_left / speed, 1),
             }
         )
-    if world.size > 1:
-        state.share_statistics(world)
-    return {
+    record = {
         "learning_rate": rate,
         "train_loss": figures.loss,
         "train_top1": figures.top1,
         "images_per_second": round(figures.images_per_second, 2),
         "data_wait": round(loader.wait, 3),
     }
+    if world.size > 1:
+        state.share_statistics(world)
+    return record
 
 
 class EpochFigures:
