@@ -223,10 +223,10 @@ def compare(first: Path, second: Path, names: Sequence[str], with_messages: bool
         print(note, file=sys.stderr)
     count = 0
     for part in ("runs", "messages") if with_messages else ("runs",):
-        sides = [
+        left, right = (
             {name: kept for name, kept in each[part].items() if name in (names or each[part])} for each in (one, other)
-        ]
-        for line in differences(*sides):
+        )
+        for line in differences(left, right):
             count += 1
             print(f"{part}: {line}")
     compared = len(one["runs"].keys() & other["runs"].keys() & set(names or one["runs"]))
@@ -242,7 +242,8 @@ def main() -> int:
     parser.add_argument("--messages", action="store_true", help="compare the messages, too")
     arguments = parser.parse_args()
     if arguments.compare:
-        return compare(*arguments.compare, arguments.only, arguments.messages)
+        first, second = arguments.compare
+        return compare(first, second, arguments.only, arguments.messages)
     if arguments.output is None:
         parser.error("expected a JSON file to write, or --compare JSON JSON")
     began = time.perf_counter()

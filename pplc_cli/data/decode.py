@@ -27,7 +27,7 @@ from pplc_cli.base.errors import ImageError, one_line
 from pplc_cli.data.image_files import SUFFIXES, read_bytes
 
 try:
-    import simplejpeg  # type: ignore[import-untyped]
+    import simplejpeg
 except ImportError:  # no wheel for this machine; Pillow gives the same pixels, slower
     simplejpeg = None
 

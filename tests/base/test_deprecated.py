@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 
@@ -26,7 +27,7 @@ def test_other_names_are_missing_as_from_any_module():
     with pytest.raises(ImportError, match="no_such"):
         from pplc_cli.accelerator import no_such  # noqa: F401
     with pytest.raises(ImportError):
-        import pplc_cli.accelerator.plan  # noqa: F401
+        importlib.import_module("pplc_cli.accelerator.plan")
 
 
 def test_the_import_stays_light_and_silent():

@@ -159,6 +159,7 @@ def test_killed_writer_leaves_a_whole_folder(tmp_path: Path) -> None:
     for _ in range(10):
         command = [sys.executable, "-c", WRITER, str(target), str(number)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
             line = process.stdout.readline()  # it has written at least once
             time.sleep(rng.uniform(0, 0.05))
             process.kill()

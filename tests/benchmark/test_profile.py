@@ -54,7 +54,7 @@ def test_an_operations_cost_by_hand():
     assert math.isclose(second.intensity, second.macs / (second.read + second.written))
 
 
-class Branches(nn.Layer):
+class Branches(nn.Layer):  # type: ignore[name-defined]
     """A concatenation, a shortcut, and squeeze-and-excite on large images."""
 
     def __init__(self):

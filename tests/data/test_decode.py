@@ -141,13 +141,19 @@ def outcome(data: bytes, reduction: int = 1) -> Union[np.ndarray, str]:
         return str(error)
 
 
+def read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    assert file is not None
+    return file.read()
+
+
 @pytest.mark.photographs
 def test_simplejpeg_decodes_photographs_to_pillows_bytes(shared: Path) -> None:
     files = random.Random(1).sample(sorted((shared / "data").rglob("*.jpg")), 60)
     loose = [path.read_bytes() for path in files]
     with tarfile.open(sorted((shared / "data" / "pool").glob("*.tar"))[0]) as shard:
         members = [member for member in shard.getmembers() if is_image_name(member.name)]
-        packed = [shard.extractfile(member).read() for member in random.Random(2).sample(members, 60)]
+        packed = [read_member(shard, member) for member in random.Random(2).sample(members, 60)]
     for data in loose + packed:
         assert simplejpeg.decode_jpeg(data, "RGB", strict=True).ndim == 3  # complete, so Pillow decodes no pixels
         assert all(np.array_equal(decode_image(data, r), by_pillow(data, r)) for r in (1, 2, 4, 8))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ from pplc_cli.data.settings import DataConfig
 LABELS = ["panda", "tiger"]
 
 
-def data(root: Path, **options: str) -> DataConfig:
+def data(root: Path, **options: Any) -> DataConfig:
     """The configuration of a data set."""
     return DataConfig(dir=str(root), **options)
 

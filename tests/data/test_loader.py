@@ -16,7 +16,7 @@ from pplc_cli.base.paddle import as_tensor, load_paddle
 from pplc_cli.data.image_cache import Buffers, ImageCache
 from pplc_cli.data.lists import Sample
 from pplc_cli.data.loader import Loader
-from pplc_cli.data.transforms.pipeline import Pipeline
+from pplc_cli.data.transforms.pipeline import Mixup, Pipeline
 
 load_paddle()
 
@@ -130,13 +130,24 @@ def test_leaving_an_epoch_early_ends_its_threads(samples):
     assert not any(t.name.startswith("pplc-data") for t in threading.enumerate())
 
 
+class SlowMixing(Mixup):
+    """Sleeps instead of mixing."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __call__(self, images, targets, rng):
+        time.sleep(self.seconds)
+        return images, targets
+
+
 class Slow(Pipeline):
     """Sleeps for every image and every batch."""
 
     def __init__(self, seconds: float, batch_seconds: float = 0.0) -> None:
         super().__init__(PLAIN, training=False)
         self.seconds = seconds
-        self.batch = [lambda images, targets, rng: (time.sleep(batch_seconds), (images, targets))[1]]
+        self.batch = [SlowMixing(batch_seconds)]
 
     def __call__(self, image, rng, out=None):
         time.sleep(self.seconds)

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Optional
 
 import pytest
 from hypothesis import given, settings
@@ -186,7 +187,7 @@ def test_every_bad_file_is_named(class_folders: Maker) -> None:
     (root / "disc" / "readme.md").write_text("about")
     (root / "disc" / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
     write_image(root / "beside.png", random_image(1))
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[int, Optional[int]]] = []
     report = split_dataset(root, progress=lambda done, total: seen.append((done, total)))
     bad = {f"disc/{name}" for name, kind in kinds.items() if kind == "bad"}
     assert set(report.left_out) == bad | {"disc/image.txt", "disc/readme.md", "disc/IMG_1.HEIC", "beside.png"}

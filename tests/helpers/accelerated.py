@@ -89,7 +89,7 @@ def assert_close(actual: Passed, expected: Passed, tolerance: float) -> None:
     """
     peak = max([np.abs(value).max() for value in expected.gradients.values() if value is not None], default=0)
     assert actual.gradients.keys() == expected.gradients.keys() and actual.buffers.keys() == expected.buffers.keys()
-    pairs = [("output", actual.output, expected.output, 0)]
+    pairs: list[tuple[str, Any, Any, float]] = [("output", actual.output, expected.output, 0)]
     pairs += [(name, actual.gradients[name], value, 0.1 * peak) for name, value in expected.gradients.items()]
     for name, value in expected.buffers.items():
         variance = expected.buffers[name.removesuffix("_mean") + "_variance"] if name.endswith("_mean") else np.zeros(1)

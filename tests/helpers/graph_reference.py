@@ -46,6 +46,7 @@ def _result(node: Node, inputs: list) -> paddle.Tensor:
         return F.conv2d(x, weights["weight"], bias, **how)
     if node.kind == "batch_norm":
         shape = (1, -1, 1, 1)
+        assert bias is not None
         scale = weights["weight"] / paddle.sqrt(weights["variance"] + options["epsilon"])
         return (x - weights["mean"].reshape(shape)) * scale.reshape(shape) + bias.reshape(shape)
     if node.kind == "pool":

@@ -68,7 +68,7 @@ def epochs(count: int) -> list[dict[str, float]]:
 
 def test_latin_text_is_drawn_with_dejavu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PPLC_FONT", raising=False)
-    assert fonts.font_file("Kätzchen 98.7% …").name == "DejaVuSans.ttf"
+    assert fonts.best_font_file("Kätzchen 98.7% …").name == "DejaVuSans.ttf"
     assert fonts.missing_glyph_hint("panda, тигр") is None
 
 
@@ -103,7 +103,7 @@ def test_broken_and_missing_fonts_are_passed_over(tmp_path: Path, monkeypatch: p
         if content is not None:
             (tmp_path / name).write_bytes(content)
         monkeypatch.setenv("PPLC_FONT", str(tmp_path / name))
-        assert fonts.font_file("cat").name == "DejaVuSans.ttf"
+        assert fonts.best_font_file("cat").name == "DejaVuSans.ttf"
 
 
 def test_names_from_file_systems_become_printable() -> None:
@@ -136,7 +136,7 @@ def test_sheet_letterboxes_without_distortion(tmp_path: Path) -> None:
 def test_captions_stay_inside_their_tile(tmp_path: Path) -> None:
     tiles = [(solid(9, 9), [LONG]), (solid(9, 9), [])]
     contact_sheet(tmp_path / "sheet.png", tiles, side=120)
-    ink = (read(tmp_path / "sheet.png")[10 + 120 :] < 200).any(axis=(0, 2))
+    ink = np.any(read(tmp_path / "sheet.png")[10 + 120 :] < 200, axis=(0, 2))
     assert ink[10:130].any()
     assert not ink[131:].any()
 

@@ -24,7 +24,7 @@ from pplc_cli.training.optim import (  # noqa: E402
 OPTIMIZERS = ("momentum", "sgd", "adam", "adamw")
 
 
-class Net(paddle.nn.Layer):
+class Net(paddle.nn.Layer):  # type: ignore[name-defined]
     def __init__(self) -> None:
         super().__init__()
         self.conv = paddle.nn.Conv2D(3, 4, 3, bias_attr=False)

@@ -63,7 +63,7 @@ CALLS = [
     {"RandomErasing": {"prob": 1}},
     "Normalize",
 ]
-NAMES = [call if isinstance(call, str) else next(iter(call)) for call in CALLS]
+NAMES = [next(iter(call)) if isinstance(call, dict) else call for call in CALLS]
 
 
 def rng(seed: int = 0) -> np.random.Generator:

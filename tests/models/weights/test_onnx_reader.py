@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import cv2
 import numpy as np
@@ -30,7 +30,9 @@ def onnx_model(
         fold: leave out batch norm.
     """
     onnx = pytest.importorskip("onnx", reason="needs onnx: pip install 'pplc[onnx]'")
-    helper, nodes, tensors = onnx.helper, [], []
+    helper = onnx.helper
+    nodes: list[Any] = []
+    tensors: list[Any] = []
 
     def constant(array) -> str:
         tensors.append(onnx.numpy_helper.from_array(np.asarray(array), f"tensor_{len(tensors)}"))

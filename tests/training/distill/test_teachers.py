@@ -9,6 +9,7 @@ import pytest
 
 from pplc_cli.data.decode import read_image
 from pplc_cli.data.image_files import is_image_name, list_files
+from pplc_cli.data.transforms.basic import Normalize
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.training.distill.teacher import open_teacher
 
@@ -23,6 +24,7 @@ def test_efficientnet_lite0_recognises_tigers_and_pandas(shared: Path, kind: str
     """By ImageNet's class ids; a wrong layer or wrong preprocessing would spoil the predictions."""
     pipeline = Pipeline(TRANSFORMS, training=False)
     *_, normalize = pipeline.sample
+    assert isinstance(normalize, Normalize)
     teacher = open_teacher("EfficientNet_Lite0", WEIGHTS, pipeline.size)
     files = [file for file in list_files(shared / "data" / "pandatiger" / kind) if is_image_name(file)][:60]
     images = np.stack([pipeline(read_image(file), np.random.default_rng(0)) for file in files])
