@@ -17,7 +17,7 @@ from helpers.graph_reference import evaluate
 from pplc_cli.base.errors import ModelError
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.kernels.graph.onnx_writer import to_onnx
-from pplc_cli.kernels.graph.paddle_reader import read_paddle
+from pplc_cli.kernels.graph.paddle_reader import UnknownOperation, read_paddle
 from pplc_cli.kernels.graph.simplify import simplify
 from pplc_cli.models.registry import build_network
 from pplc_cli.models.static import save_graph
@@ -210,6 +210,23 @@ def test_edited_programs_are_read_or_refused(whole, data, junk):
         folder = copied(whole, scratch)
         (folder / "inference.json").write_text(json.dumps(program), encoding="utf-8")
         read_or_refuse(folder)
+
+
+def test_operations_in_place_are_read_like_others(whole, tmp_path):
+    folder, plain = copied(whole, tmp_path), read_paddle(whole[0])
+    (folder / "inference.json").write_text(json.dumps(whole[1]).replace('hardswish"', 'hardswish_"'), encoding="utf-8")
+    read = read_paddle(folder)
+    assert [(node.kind, node.options) for node in read.nodes] == [(node.kind, node.options) for node in plain.nodes]
+
+
+@pytest.mark.parametrize("name", ["1.array", "1.value", "1.add_node", "1.tanh", "1._conv2d"])
+def test_other_operations_are_named(whole, tmp_path, name):
+    folder = copied(whole, tmp_path)
+    program = copy.deepcopy(whole[1])
+    program["program"]["regions"][0]["blocks"][0]["ops"][-2]["#"] = name
+    (folder / "inference.json").write_text(json.dumps(program), encoding="utf-8")
+    with pytest.raises(UnknownOperation, match=f"the operation {name[2:]}"):
+        read_paddle(folder)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", "[" * 100_000, '{"program": 3}', b"\xff\xfe\x00\xd8"])

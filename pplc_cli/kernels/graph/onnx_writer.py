@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 import numpy as np
@@ -22,7 +22,7 @@ def to_onnx(graph: Graph, *, batch: Optional[int] = None) -> bytes:
         batch: how many images run together, always; None: any number.
 
     Raises:
-        PplcError: the package onnx is not installed.
+        PplcError: the package onnx is not installed, or there is no ONNX operation for a node.
     """
     try:
         import onnx
@@ -31,7 +31,9 @@ def to_onnx(graph: Graph, *, batch: Optional[int] = None) -> bytes:
         raise PplcError("writing ONNX needs the package onnx; install it with: pip install 'pplc[onnx]'") from None
     writer = _Writer(graph)
     for node in graph.nodes:
-        getattr(writer, f"_{node.kind}")(node)
+        if node.kind not in _WRITERS:
+            raise PplcError(f"pplc cannot write {node.kind} as ONNX")
+        _WRITERS[node.kind](writer, node)
 
     def described(value: str) -> Any:
         shape = list(graph.shapes[value])
@@ -155,3 +157,21 @@ class _Writer:
 
     def _softmax(self, node: Node) -> None:
         self.add("Softmax", node, axis=-1)
+
+
+_WRITERS: dict[str, Callable[[_Writer, Node], None]] = {
+    "conv": _Writer._conv,
+    "linear": _Writer._linear,
+    "batch_norm": _Writer._batch_norm,
+    "activation": _Writer._activation,
+    "pool": _Writer._pool,
+    "mean": _Writer._mean,
+    "add": _Writer._add,
+    "multiply": _Writer._multiply,
+    "scale": _Writer._scale,
+    "concat": _Writer._concat,
+    "slice": _Writer._slice,
+    "shuffle": _Writer._shuffle,
+    "flatten": _Writer._flatten,
+    "softmax": _Writer._softmax,
+}

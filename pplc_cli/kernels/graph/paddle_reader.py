@@ -11,7 +11,7 @@ import json
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn, Optional
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -127,7 +127,7 @@ class _Op:
     """An operation of the program, with its attributes as plain data."""
 
     def __init__(self, raw: dict[str, Any]) -> None:
-        self.kind = raw["#"].partition(".")[2] or raw["#"]
+        self.kind = (raw["#"].partition(".")[2] or raw["#"]).rstrip("_")  # relu_ is relu in place
         self.attributes = {a["N"]: _plain(a["AT"]) for a in raw["A"]} if raw["#"] != "p" else {}
         self.inputs = [i["%"] for i in raw["I"]] if raw["#"] != "p" else []
         made = raw["O"] if isinstance(raw["O"], list) else [raw["O"]]
@@ -159,13 +159,10 @@ class _Reader:
         self.names: dict[int, str] = {}  # of values that hold the same numbers as an earlier one
         for raw in ops:
             op = _Op(raw)
-            read: Optional[Callable[[_Op], None]] = getattr(self, f"_{op.kind.rstrip('_')}", None)
-            if op.kind in ACTIVATIONS or op.kind == "silu":
-                self._activation(op)
-            elif read is None:
+            read = _READERS.get(op.kind)
+            if read is None:
                 raise _Unknown(f"the operation {op.kind}")
-            else:
-                read(op)
+            read(self, op)
 
     def graph(self) -> Graph:
         if not self.input or not self.output:
@@ -233,8 +230,6 @@ class _Reader:
             "dilation": tuple(op["dilations"]),
         }
         self._add_node(op, "conv", **options, groups=op["groups"]).weights["weight"] = weight
-
-    _depthwise_conv2d = _conv2d
 
     def _batch_norm(self, op: _Op) -> None:
         node = self._add_node(op, "batch_norm", epsilon=op["epsilon"])
@@ -356,3 +351,29 @@ class _Reader:
         if op["axis"] not in (1, -1):
             op.unknown(f"axis {op['axis']}")
         self._add_node(op, "softmax")
+
+
+_READERS: dict[str, Callable[[_Reader, _Op], None]] = {
+    "p": _Reader._p,
+    "data": _Reader._data,
+    "fetch": _Reader._fetch,
+    "full": _Reader._full,
+    "full_int_array": _Reader._full_int_array,
+    "combine": _Reader._combine,
+    "conv2d": _Reader._conv2d,
+    "depthwise_conv2d": _Reader._conv2d,
+    "batch_norm": _Reader._batch_norm,
+    "pool2d": _Reader._pool2d,
+    "add": _Reader._add,
+    "multiply": _Reader._multiply,
+    "reshape": _Reader._reshape,
+    "transpose": _Reader._transpose,
+    "flatten": _Reader._flatten,
+    "squeeze": _Reader._squeeze,
+    "dropout": _Reader._dropout,
+    "split": _Reader._split,
+    "concat": _Reader._concat,
+    "matmul": _Reader._matmul,
+    "softmax": _Reader._softmax,
+    **dict.fromkeys((*ACTIVATIONS, "silu"), _Reader._activation),
+}
