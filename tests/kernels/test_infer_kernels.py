@@ -174,10 +174,32 @@ def test_features_are_what_the_classifier_reads(tmp_path):
     assert np.abs(logits - evaluate(graph, images)).max() < 1e-3 * np.abs(logits).max()
 
 
-def test_what_is_not_known_is_said_in_a_line(tmp_path):
+def test_padding_at_the_bottom_and_right_alone():
+    rng = np.random.default_rng(0)
+    plain = {"stride": (1, 1), "dilation": (1, 1), "groups": 1}
+    weights = [rng.standard_normal(shape).astype(np.float32) for shape in ((16, 3, 3, 3), (20, 16, 1, 1))]
+    nodes = [
+        Node("conv", ["x"], "a", weights={"weight": weights[0]}, options={**plain, "padding": (0, 0, 2, 1)}),
+        Node("conv", ["a"], "b", weights={"weight": weights[1]}, options={**plain, "padding": (0, 0, 1, 2)}),
+        Node("mean", ["b"], "m"),
+        Node("flatten", ["m"], "f"),
+    ]
+    graph = Graph("x", "f", nodes, {"x": (-1, 3, 5, 6)})
+    images = rng.standard_normal((2, 3, 5, 6)).astype(np.float32)
+    expected = evaluate(graph, images)
+    for threads in (1, 2):
+        got = PplcEngine(graph, threads=threads).run(images)
+        assert np.abs(got - expected).max() < ROUNDING * np.abs(expected).max()
+
+
+def test_unsupported_networks_and_images_are_refused_in_one_line(tmp_path):
     graph = exported_graph("PPLCNet_x0_25", tmp_path)
     with pytest.raises(PredictError, match=r"batch norm.*--engine paddle"):
         PplcEngine(graph)
+    other = simplify(graph)
+    other.nodes.append(Node("fold", [other.output], "folded"))
+    with pytest.raises(PredictError, match=r"nodes of the kind fold.*--engine paddle"):
+        PplcEngine(other)
     engine = PplcEngine(simplify(graph))
     with pytest.raises(PredictError, match=r"expected images \(N, 3, 64, 64\), got \(1, 3, 65, 64\)"):
         engine.run(np.zeros((1, 3, 65, 64), np.float32))

@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 
 from helpers.accelerated import Passed, assert_close, compare, kinds, nn, paddle, passed_through, run, twins
 from pplc_cli import kernels as accelerator
+from pplc_cli.kernels.train.plan import Plan
+from pplc_cli.kernels.train.traced_graph import TracedGraph, Untraceable
+from pplc_cli.kernels.train.views import PlanOptions
 
 pytestmark = pytest.mark.skipif(accelerator.unsupported() is not None, reason=str(accelerator.unsupported()))
 
@@ -125,6 +128,7 @@ def check_convolution(geometry: Geometry, rng: np.random.Generator) -> None:
         Geometry(1, 1, 3, (40, 41), (3, 3), padding=(1, 1)),
         Geometry(2, 3, 17, (8, 10), (3, 3), (2, 2), (0, 0), after=(1, 1)),
         Geometry(1, 5, 8, (4, 3), (5, 5), padding=(3, 0), bias=True, after=(1, 6)),
+        Geometry(2, 3, 8, (5, 6), (1, 1), after=(1, 2)),
     ],
     ids=str,
 )
@@ -379,6 +383,22 @@ def test_pointwise_convolution_in_bfloat16(channels, rng):
     assert rounded > 1e-6 * np.abs(y.numpy()).max()  # it is not float32 by mistake
 
 
+@pytest.mark.skipif(not accelerator.has_bfloat16(), reason="this CPU has no bfloat16 products")
+@pytest.mark.parametrize("stride, padding", [(2, 0), (1, 1), (1, [0, 1, 0, 2])])
+def test_other_convolutions_of_one_tap_in_bfloat16(stride, padding, rng):
+    """Their patches are not the pixels themselves; the input's gradient is float32."""
+    make = lambda: nn.Conv2D(8, 16, 1, stride, padding)  # noqa: E731
+    plain, fast = twins(make, rng)
+    accelerator.restore(fast)
+    accelerator.accelerate(fast, 2, bfloat16=True)
+    x = rng.normal(0, 1, (2, 8, 9, 7)).astype(np.float32)
+    g = rng.normal(0, 1, plain(paddle.to_tensor(x)).shape).astype(np.float32)
+    done, expected = run(fast, x, g), run(plain, x, g)
+    assert_close(done, expected, 2.0**-6)  # sums of 8 products, whose factors are off by 2^-8 at most
+    bound = 1e-5 * np.abs(expected.gradients["input"]).max()
+    assert np.abs(done.gradients["input"] - expected.gradients["input"]).max() < bound
+
+
 # -- pooling -------------------------------------------------------------------------------------------------------
 
 
@@ -448,3 +468,13 @@ def test_mean(shape, rng):
     expected = Passed(y, {"input": np.broadcast_to(g / (shape[2] * shape[3]), shape)}, {})
     assert_close(done, expected, 1e-6)
     assert_close(done, run(plain, x, g), 1e-6)
+
+
+# -- plans ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_kind_without_planner_is_named():
+    graph = TracedGraph((1, 3, 4, 4), flat=False)
+    graph.output = graph.add("fold", [0], (1, 3, 4, 4))
+    with pytest.raises(Untraceable, match="nodes of the kind fold"):
+        Plan(graph, PlanOptions(1), training=False, input_gradient=False)

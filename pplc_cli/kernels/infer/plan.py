@@ -269,7 +269,7 @@ def _planner(kind: str) -> Callable[[Plan, Node], None]:
     try:
         return _PLANNERS[kind]
     except KeyError:
-        raise Unsupported(f"no planner for {kind}") from None
+        raise Unsupported(f"nodes of the kind {kind}") from None
 
 
 def _is_pointwise(node: Node) -> bool:

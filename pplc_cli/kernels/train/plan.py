@@ -93,4 +93,4 @@ def _planner(kind: str) -> Callable[[Builder, Node], View]:
     try:
         return _PLANNERS[kind]
     except KeyError:
-        raise Untraceable(f"no planner for {kind}") from None
+        raise Untraceable(f"nodes of the kind {kind}") from None

@@ -79,7 +79,8 @@ def dense(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
         first_panel, last_panel = share(panels, 1, thread, threads)
     else:
         low, high = share(count, OTHER, thread, threads)
-    pointwise = op.kh * op.kw * op.sh * op.sw == 1 and op.pt + op.pl == 0
+    same_size = op.ho == op.h_in and op.wo == op.w_in  # no padding at the bottom and right
+    pointwise = op.kh * op.kw * op.sh * op.sw == 1 and op.pt + op.pl == 0 and same_size
     for first in range(low, high, op.block):
         rows = min(op.block, high - first)
         a, lda = op.x + first * op.ldx, op.ldx
