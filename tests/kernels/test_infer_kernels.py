@@ -218,7 +218,7 @@ def test_unsupported_networks_and_images_are_refused_in_one_line(tmp_path):
 def test_weights_that_do_not_fit_are_refused_before_kernels_read_them(kind, name, array, tmp_path):
     graph = simplify(exported_graph("PPLCNet_x0_25", tmp_path))
     next(node for node in graph.nodes if node.kind == kind).weights[name] = array
-    with pytest.raises(PredictError, match=f"{kind} .*does not fit what it reads"):
+    with pytest.raises(PredictError, match=f"{kind} .*does not fit its input"):
         PplcEngine(graph, threads=1)
 
 
@@ -311,7 +311,7 @@ def test_narrow_products_are_those_of_rounded_factors(precision, seed):
     assert np.abs(got - expected).mean() <= 0.1 * np.abs(plain - expected).mean() + ROUNDING * np.abs(expected).max()
 
 
-def test_spans_are_kept_beside_the_model(tmp_path):
+def test_activation_ranges_are_stored_beside_the_model(tmp_path):
     with pytest.raises(PredictError, match="pplc export --precision int8"):
         read_activation_ranges(tmp_path)
     write_activation_ranges(tmp_path, {"v1": (-0.5, 2.25)})
