@@ -1,4 +1,4 @@
-"""Passes of a network with Paddle's kernels and with the fast ones, compared."""
+"""Compares passes of networks with Paddle's kernels and with pplc's; small networks for such tests."""
 
 from __future__ import annotations
 
@@ -125,3 +125,34 @@ def compare(
     plain.set_state_dict(fast.state_dict())  # the call above moved the running statistics
     assert_close(run(fast, x, g, **options), run(plain, x, g, **options), tolerance)
     return fast
+
+
+class Made(nn.Layer):
+    """A network of named layers and a function that joins them: ``forward(network, x)``."""
+
+    def __init__(self, joined, **layers):
+        super().__init__()
+        self.joined = joined
+        for name, layer in layers.items():
+            self.add_sublayer(name, layer)
+
+    def forward(self, x):
+        return self.joined(self, x)
+
+
+def conv_bn(inputs, outputs, kernel=1, stride=1, groups=1):
+    conv = nn.Conv2D(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias_attr=False)
+    return nn.Sequential(conv, nn.BatchNorm2D(outputs))
+
+
+def small():
+    """A network with all common layers."""
+    return nn.Sequential(
+        *(conv_bn(3, 8, 3, 2), nn.Hardswish(), conv_bn(8, 8, 3, 1, 8), nn.ReLU(), conv_bn(8, 19), nn.Hardswish()),
+        *(nn.AdaptiveAvgPool2D(1), nn.Flatten(), nn.Linear(19, 4)),
+    )
+
+
+def batch(rng, *shape):
+    """A tensor of normally distributed numbers."""
+    return paddle.to_tensor(rng.normal(0, 1, shape).astype(np.float32))
