@@ -12,13 +12,11 @@ from pplc_cli import kernels as accelerator
 from pplc_cli.base.paddle import load_paddle
 
 paddle = load_paddle()
-
-
 nn = paddle.nn
 
 
 class Passed(NamedTuple):
-    """What a forward and a backward pass left behind; names as in ``state_dict``, and ``input``."""
+    """The results of a forward and a backward pass; names as in ``state_dict``, and ``input``."""
 
     output: np.ndarray
     gradients: dict[str, Optional[np.ndarray]]
@@ -26,7 +24,7 @@ class Passed(NamedTuple):
 
 
 def randomise(network: Any, rng: np.random.Generator) -> None:
-    """Give every parameter and buffer numbers of its own: what is 0 or 1 by default hides faults."""
+    """Set every parameter and buffer to random numbers, since the default values 0 and 1 hide faults."""
     for name, value in network.state_dict().items():
         if value.ndim > 1:
             terms = value.shape[0] if value.ndim == 2 else np.prod(value.shape[1:])
@@ -39,7 +37,7 @@ def randomise(network: Any, rng: np.random.Generator) -> None:
 
 
 def run(network: Any, x: np.ndarray, g: Optional[np.ndarray], input_gradient: bool = True) -> Passed:
-    """A forward pass and, for a ``g``, a backward pass with it as the gradient of the result."""
+    """Run a forward pass and, if ``g`` is given, a backward pass with ``g`` as the gradient of the result."""
     network.clear_gradients()
     tensor = paddle.to_tensor(x, stop_gradient=not input_gradient)
     output = network(tensor)
@@ -56,9 +54,9 @@ def run(network: Any, x: np.ndarray, g: Optional[np.ndarray], input_gradient: bo
 
 
 def kinds(network: Any) -> set[str]:
-    """What the plans of an accelerated network consist of; empty where Paddle runs it all.
+    """The kinds of nodes in the plans of an accelerated network; empty if Paddle runs all of it.
 
-    Without this a test would compare Paddle with itself when the accelerator steps aside.
+    Tests check it, since they would compare Paddle with itself if the network were left to Paddle.
     """
     plans = getattr(network.__dict__.get("forward"), "_plans", {})
     return {node.kind for plan in plans.values() for node in plan.graph.nodes}
@@ -76,7 +74,7 @@ def twins(make: Callable[[], Any], rng: np.random.Generator, threads: int = 2) -
 
 
 def passed_through(network: Any, x: np.ndarray) -> np.ndarray:
-    """What a network makes of its input once it is accelerated."""
+    """Accelerate a network, and compute its output."""
     assert accelerator.accelerate(network, 2) is None
     output = run(network, x, None).output
     assert kinds(network) and "opaque" not in kinds(network)
@@ -86,8 +84,9 @@ def passed_through(network: Any, x: np.ndarray) -> np.ndarray:
 def assert_close(actual: Passed, expected: Passed, tolerance: float) -> None:
     """Every number within ``tolerance`` of its tensor's largest.
 
-    A gradient that is nothing but rounding, as that of a bias before batch norm, is held against the largest of all; a
-    mean that happens to be near zero against its own layer's deviation.
+    A gradient may consist of rounding errors alone, for example that of a bias before batch norm: the tolerance is at
+    least that of a tenth of the largest gradient. A running mean may be near zero: the tolerance is at least that of a
+    tenth of its layer's deviation.
     """
     peak = max([np.abs(value).max() for value in expected.gradients.values() if value is not None], default=0)
     assert actual.gradients.keys() == expected.gradients.keys() and actual.buffers.keys() == expected.buffers.keys()
@@ -114,15 +113,15 @@ def compare(
     threads: int = 2,
     **options: Any,
 ) -> Any:
-    """One pass of a network with Paddle's kernels and with the fast ones; returns the accelerated network.
+    """Compare one pass of a network with Paddle's kernels and with pplc's; returns the accelerated network.
 
-    The tolerance: float32 sums of some thousand products come out within about 1e-6; a few of them follow on each
-    other, and every batch norm multiplies what it gets, as much in Paddle's pass as in ours.
+    The tolerance: float32 sums of a few thousand products have errors of about 1e-6. A few of them follow each other,
+    and every batch norm amplifies the errors of its input, in Paddle's pass as in pplc's.
     """
     plain, fast = twins(make, rng, threads)
     x = rng.normal(0.3, 1, shape).astype(np.float32)
     g = rng.normal(0, 1, plain(paddle.to_tensor(x)).shape).astype(np.float32)
-    plain.set_state_dict(fast.state_dict())  # the call above moved the running statistics
+    plain.set_state_dict(fast.state_dict())  # the call above updated the running statistics
     assert_close(run(fast, x, g, **options), run(plain, x, g, **options), tolerance)
     return fast
 

@@ -33,7 +33,7 @@ class Geometry(NamedTuple):
     padding: tuple[int, int] = (0, 0)
     dilation: int = 1
     bias: bool = False
-    after: Optional[tuple[int, int]] = None  # padding at bottom and right, where it is another one
+    after: Optional[tuple[int, int]] = None  # padding at the bottom and right, if it differs
 
     @property
     def paddings(self) -> list[tuple[int, int]]:
@@ -58,7 +58,7 @@ class Geometry(NamedTuple):
 def convolve(
     geometry: Geometry, x: np.ndarray, w: np.ndarray, b: np.ndarray, g: np.ndarray
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Result and gradients in float64, tap by tap."""
+    """Compute result and gradients in float64, tap by tap."""
     (height, width), (rows, columns) = geometry.size, geometry.result
     (top, left), (sh, sw) = geometry.padding, geometry.stride
     padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), *geometry.paddings))
@@ -88,8 +88,8 @@ def check_convolution(geometry: Geometry, rng: np.random.Generator) -> None:
     done = run(fast, x, g)
     assert kinds(fast) == {"input", "dense" if geometry.outputs else "depthwise"}
     y, gradients = convolve(geometry, x, w, b, g)
-    # A float32 sum is off by some 1e-7 of the sum of its terms' sizes, which are these; one forgotten or doubled term
-    # is more than 1e-4 of it here, where no sum has more than some thousand terms.
+    # The error of a float32 sum is about 1e-7 of the sum of its terms' absolute values, computed here. With at most a
+    # few thousand terms, a missing or doubled one is more than 1e-4 of it.
     y_size, sizes = convolve(geometry, *map(np.abs, (x, w, b, g)))
     paddles = run(plain, x, g)
     comparisons = [("output", done.output, y, y_size), ("Paddle's output", done.output, paddles.output, y_size)]
@@ -192,13 +192,13 @@ def test_linear(channels, rng):
     assert_close(done, run(plain, x, g), 1e-5)
 
 
-# -- bfloat16 --------------------------------------------------------------------------------------------------------
+# -- bfloat16 ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not accelerator.has_bfloat16(), reason="this CPU has no bfloat16 products")
 @pytest.mark.parametrize("channels", [(16, 32), (17, 40), (1, 3), (5, 1), (128, 33), (64, 64)])
 def test_pointwise_convolution_in_bfloat16(channels, rng):
-    """Products of rounded numbers, added up in float32: each term may be off by two roundings of 2^-8."""
+    """Products of rounded numbers, summed in float32: each term has an error of at most two roundings by 2^-8."""
     inputs, outputs = channels
     network = nn.Sequential(nn.Conv2D(inputs, outputs, 1, bias_attr=False))
     weight = network[0].weight.numpy()[:, :, 0, 0].astype(np.float64)
@@ -218,7 +218,7 @@ def test_pointwise_convolution_in_bfloat16(channels, rng):
         error = np.abs(actual.numpy() - np.einsum(formula, a, b))
         assert (error <= tolerance * np.einsum(formula, np.abs(a), np.abs(b)) + 1e-12).all(), channels
     rounded = np.abs(y.numpy() - np.einsum("oi,nihw->nohw", weight, wide_x)).max()
-    assert rounded > 1e-6 * np.abs(y.numpy()).max()  # it is not float32 by mistake
+    assert rounded > 1e-6 * np.abs(y.numpy()).max()  # else it was computed in float32
 
 
 @pytest.mark.skipif(not accelerator.has_bfloat16(), reason="this CPU has no bfloat16 products")

@@ -13,7 +13,7 @@ F = paddle.nn.functional
 pytestmark = pytest.mark.skipif(accelerator.unsupported() is not None, reason=str(accelerator.unsupported()))
 
 
-# -- who reads what ------------------------------------------------------------------------------------------------
+# -- which node reads what -----------------------------------------------------------------------------------------
 
 
 def _squeeze(n, x):
@@ -88,7 +88,7 @@ def _half_is_dropped(n, x):
     return one
 
 
-JOINED = {
+GRAPHS = {
     "twice the same": (lambda n, x: n.norm(n.conv(x)) + n.norm(n.conv(x)), "dense norm add"),
     "input plus input": (lambda n, x: x + x, "add"),
     "square": (lambda n, x: n.conv(x) * n.conv(x), "dense scale"),
@@ -119,9 +119,9 @@ JOINED = {
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("name", JOINED)
-def test_joined(name, threads, rng):
-    joined, expected = JOINED[name]
+@pytest.mark.parametrize("name", GRAPHS)
+def test_graph(name, threads, rng):
+    joined, expected = GRAPHS[name]
     fast = compare(
         lambda: Made(
             joined,
@@ -140,8 +140,8 @@ def test_joined(name, threads, rng):
     assert kinds(fast) == {"input", *expected.split()}
 
 
-def test_joined_in_evaluation(rng):
-    for joined, _ in (JOINED["conv twice read"], JOINED["norm thrice read"]):
+def test_graphs_in_evaluation(rng):
+    for joined, _ in (GRAPHS["conv twice read"], GRAPHS["norm thrice read"]):
 
         def make(joined=joined):
             layers = dict(conv=nn.Conv2D(10, 10, 3), norm=nn.BatchNorm2D(10), other=nn.Conv2D(10, 10, 1))
@@ -165,7 +165,7 @@ def _hooked(kind):
 
 
 class Scaled(nn.Layer):
-    """With a parameter of its own and a function that is not known."""
+    """A layer with its own parameter and a function that has no kernel."""
 
     def __init__(self):
         super().__init__()
@@ -217,7 +217,7 @@ def test_left_to_paddle_at_the_ends(rng):
 
 
 class Detached(nn.Layer):
-    """Lets no gradient through, and with ``constant`` has none itself."""
+    """A layer that passes no gradient on; with ``constant`` its own parameters get none, either."""
 
     def __init__(self, constant):
         super().__init__()
@@ -229,7 +229,7 @@ class Detached(nn.Layer):
 
 @pytest.mark.parametrize("constant", [True, False])
 def test_layer_without_gradient(constant, rng):
-    """Where Paddle has no gradient, zeros are as good."""
+    """Zeros are accepted where Paddle has no gradient."""
     make = lambda: nn.Sequential(conv_bn(3, 8), nn.ReLU(), Detached(constant), conv_bn(8, 5))  # noqa: E731
     plain, fast = twins(make, rng)
     x, g = rng.normal(0, 1, (2, 3, 7, 6)).astype(np.float32), rng.normal(0, 1, (2, 5, 7, 6)).astype(np.float32)
@@ -252,7 +252,7 @@ def _two_results(n, x):
 
 
 def test_forward_that_cannot_be_traced(rng):
-    """Python looks at the numbers: the network is Paddle's, the layers within are fast."""
+    """Python code depends on the numbers: Paddle runs the network, and only the layers inside it are accelerated."""
     fast = compare(
         lambda: Made(_by_value, first=small()[:4], second=conv_bn(8, 4), third=conv_bn(8, 6, 3)), (2, 3, 12, 12), rng
     )
@@ -264,14 +264,14 @@ def test_two_results(rng):
     plain, fast = twins(lambda: Made(_two_results, first=small()[:4], second=conv_bn(8, 4), third=conv_bn(8, 6)), rng)
     x = rng.normal(0, 1, (2, 3, 12, 12)).astype(np.float32)
     for one, two in zip(plain(paddle.to_tensor(x)), fast(paddle.to_tensor(x))):
-        assert np.allclose(one.numpy(), two.numpy(), atol=1e-5)  # numbers of about 1, a few sums deep
+        assert np.allclose(one.numpy(), two.numpy(), atol=1e-5)  # numbers of about 1, after a few sums
     assert "dense" in kinds(fast.third)
 
 
 @pytest.mark.parametrize("mode", ["upscale_in_train", "downscale_in_infer"])
 @pytest.mark.parametrize("training", [True, False])
 def test_dropout(mode, training, rng):
-    """The same seed drops the same."""
+    """The same seed drops the same values as in Paddle."""
 
     def make():
         network = nn.Sequential(
@@ -298,7 +298,7 @@ def test_dropout(mode, training, rng):
 
 
 def test_dropout_of_whole_images(rng):
-    """As FasterNet leaves out a branch: the same images for the same seed."""
+    """FasterNet drops a branch for whole images: the same images as in Paddle for the same seed."""
     plain, fast = twins(
         lambda: Made(lambda n, x: x + n.drop(n.conv(x)), conv=conv_bn(8, 8), drop=nn.Dropout(0.4, axis=0)), rng
     )

@@ -26,7 +26,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 def normalise(layer: Any, x: np.ndarray, g: np.ndarray, batch: bool) -> Passed:
-    """Batch norm in float64, with the running statistics as they are afterwards."""
+    """Compute batch norm in float64, with the updated running statistics."""
     across = (0, 2, 3)
     x, g = x.astype(np.float64), g.astype(np.float64)
     running = layer._mean.numpy().astype(np.float64), layer._variance.numpy().astype(np.float64)
@@ -62,18 +62,18 @@ def test_batch_norm(channels, spread, options, rng):
     expected = normalise(plain[0], x, g, batch=True)
     done = run(fast, x, g)
     assert kinds(fast) == {"input", "norm"}
-    # The mean is kept as float32: 1000 is known to 3e-5 of a deviation of 1, and -3 to 1.2e-4 of one of 1e-3. It moves
-    # the weight's gradient by as much of the bias's, of which a tenth is the measure. Squares summed without care for
-    # the mean would be off by far more than 1.
+    # The mean is stored as float32, so 1000 has an error of 3e-5 deviations of 1, and -3 of 1.2e-4 deviations of 1e-3.
+    # This changes the weight's gradient by as large a part of the bias's gradient, a tenth of which is the measure.
+    # Sums of squares without the shift by the mean would be off by far more than 1.
     assert_close(done, expected, 1e-5 if spread[0] == 0 else 2e-3)
-    if spread[0] == 0:  # far from zero Paddle's own are further off
+    if spread[0] == 0:  # far from zero Paddle's own errors are larger
         assert_close(done, run(plain, x, g), 1e-5)
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("use_global_stats", [None, True, False])
 def test_batch_norm_of_running_statistics(training, use_global_stats, rng):
-    """``use_global_stats`` rules where it is given; else training takes the batch's and evaluation the running ones."""
+    """If ``use_global_stats`` is None, training uses the batch's statistics and evaluation the running ones."""
     make = lambda: nn.BatchNorm2D(9, use_global_stats=use_global_stats)  # noqa: E731
     plain, fast = twins(make, rng)
     for network in (plain, fast):
@@ -82,13 +82,13 @@ def test_batch_norm_of_running_statistics(training, use_global_stats, rng):
     expected = normalise(plain[0], x, g, batch=training if use_global_stats is None else not use_global_stats)
     done, paddles = run(fast, x, g), run(plain, x, g)
     assert_close(done, expected, 1e-5)
-    if not training and use_global_stats is False:  # Paddle's gradients mix up the two kinds of statistics
+    if not training and use_global_stats is False:  # Paddle's gradients confuse the two kinds of statistics
         paddles = paddles._replace(gradients=expected.gradients)
     assert_close(done, paddles, 1e-5)
 
 
 def test_batch_norm_frozen_in_training(rng):
-    """A network in training with one batch norm in evaluation mode, and another one trained behind it."""
+    """A network in training mode with one batch norm in evaluation mode, and a trained one behind it."""
 
     def make():
         network = nn.Sequential(
@@ -106,12 +106,12 @@ def test_batch_norm_frozen_in_training(rng):
     assert not np.array_equal(fast[4]._mean.numpy(), before[1])
 
 
-def test_running_statistics_move_in_every_pass(rng):
+def test_every_pass_updates_the_running_statistics(rng):
     plain, fast = twins(lambda: nn.Sequential(nn.Conv2D(3, 20, 3), nn.BatchNorm2D(20)), rng)
     for step in range(4):
         x = rng.normal(step, 1 + step, (2, 3, 8, 8)).astype(np.float32)
         if step % 2:
-            with paddle.no_grad():  # a pass without gradients moves them too
+            with paddle.no_grad():  # a pass without gradients updates them, too
                 plain(paddle.to_tensor(x)), fast(paddle.to_tensor(x))
         assert_close(run(fast, x, None), run(plain, x, None), 1e-5)
 
@@ -152,15 +152,15 @@ def test_activation(name, rng):
     function, derivative = ACTIVATIONS[name]
     parts = [rng.normal(0, s, 300) for s in (1e-6, 1, 4, 30, 1000, 1e6)]
     x = np.concatenate([*parts, [-1e20, -200, -100, -88, -87.4, -50, 50, 87.4, 88, 100, 200, 1e20]])
-    x = x[np.abs(np.abs(x - 3) - 3) > 1e-5]  # what a slope is at a corner is a matter of taste
+    x = x[np.abs(np.abs(x - 3) - 3) > 1e-5]  # the slope at a corner is not defined
     x = x[np.abs(np.abs(x) - 3) > 1e-5].astype(np.float32)[: len(x) // 3 * 3 - 3].reshape(1, 3, -1, 1)
     plain, fast = twins(getattr(nn, name), rng)
     g = rng.normal(0, 1, x.shape).astype(np.float32)
     done, paddles = run(fast, x, g), run(plain, x, g)
     assert kinds(fast) == {"input", "act"}
     wide, near = x.astype(np.float64), np.abs(x) < 80
-    # erf is a series with an error of 1.5e-7; the others are good to a few roundings, of 1 - y for Swish's slope, which
-    # is multiplied by an x of up to 17.
+    # erf is a series with an error of 1.5e-7. The others are accurate to a few roundings; for Swish's slope, those of
+    # 1 - y, which is multiplied by x, up to 17.
     for y, dx, where in (
         (function(wide), g * derivative(wide), np.full(x.shape, True)),
         (paddles.output, paddles.gradients["input"], near),  # Paddle's slope of Silu is NaN further out
@@ -183,7 +183,7 @@ def test_nan_stays(name, rng):
 
 
 def pool(x: np.ndarray, g: np.ndarray, largest: bool, kernel: int, stride: int, padding: int) -> tuple:
-    """Result and input's gradient in float64, window by window; padding does not count."""
+    """Compute the result and the input's gradient in float64, window by window; padding does not count."""
     y, dx = np.zeros(g.shape), np.zeros(x.shape)
     for i, j in np.ndindex(*g.shape[2:]):
         rows = slice(max(0, i * stride - padding), i * stride - padding + kernel)
@@ -211,14 +211,14 @@ def test_pooling(data, seed):
     done, paddles = run(fast, x, g), run(plain, x, g)
     assert kinds(fast) == {"input", "pool"}
     y, dx = pool(x, g, largest, kernel, stride, padding)
-    # Few terms each; 1e-6 is some roundings of numbers about 1.
+    # The sums have few terms; numbers about 1 have rounding errors of about 1e-6.
     for output, gradient in ((y, dx), (paddles.output, paddles.gradients["input"])):
         assert np.abs(done.output - output).max() < 1e-5 and np.abs(done.gradients["input"] - gradient).max() < 1e-5
 
 
 @pytest.mark.parametrize("size", [(109, 55), (8, 9), (4, 3)])
 @pytest.mark.parametrize("padding", [0, 1])
-def test_pooling_that_rounds_up(size, padding, rng):
+def test_pooling_with_ceil_mode(size, padding, rng):
     fast = compare(
         lambda: nn.Sequential(nn.Conv2D(3, 21, 1), nn.MaxPool2D(3, 2, padding, ceil_mode=True)), (2, 3, *size), rng
     )
@@ -233,7 +233,7 @@ def test_pooling_that_rounds_up(size, padding, rng):
         nn.MaxPool2D(1, 2, ceil_mode=True),  # the last window lies outside
     ],
 )
-def test_other_pooling_is_paddles(layer, rng):
+def test_other_pooling_is_left_to_paddle(layer, rng):
     fast = compare(lambda: nn.Sequential(nn.Conv2D(3, 6, 3), layer, nn.ReLU()), (2, 3, 12, 10), rng)
     assert "opaque" in kinds(fast)
 

@@ -37,11 +37,11 @@ def _long(passed):
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("training", [True, False])
 def test_whole_network(name, training, rng):
-    """No further from Paddle in float64 than Paddle in float32 is, give or take.
+    """The error against Paddle in float64 is about that of Paddle in float32.
 
-    Rounding decides on which side of 0 a number lies that goes into an activation, and batch norms of small batches
-    multiply it; how much depends on the network, so Paddle is the measure. In one draw of twenty or so a ReLU falls the
-    other way here alone, and moves gradients by 1e-3; a fault would show in each of three draws.
+    Rounding decides on which side of 0 the input of an activation lies, and batch norms of small batches amplify it;
+    how much depends on the network, so Paddle's error is the measure. In about one draw of twenty a ReLU differs only
+    here, which changes gradients by 1e-3; a fault would show in each of three draws.
     """
     build, shape = NETWORKS[name]
     plain, fast = twins(build, rng)
@@ -62,16 +62,16 @@ def test_whole_network(name, training, rng):
         for mine, paddles, right in zip(*(_long(passed[i]) for i in (1, 0, 2))):
             size = np.linalg.norm(right)
             off, allowed = np.linalg.norm(mine - right) / size, np.linalg.norm(paddles - right) / size
-            assert allowed < 0.05, "this measures nothing"
-            assert off < 0.05, "no single ReLU does that"
+            assert allowed < 0.05, "Paddle's error is too large to measure anything"
+            assert off < 0.05, "more than a single ReLU can change"
             found[-1].append((off, 4 * allowed + 1e-5))
         if all(off <= allowed for off, allowed in found[-1]):
             return
-    raise AssertionError(f"distances and what Paddle's allow, for results and gradients: {found}")
+    raise AssertionError(f"errors and the bounds from Paddle's errors, for results and gradients: {found}")
 
 
 def _train(threads=None, steps=4, seed=5, shape=(6, 3, 48, 48)):
-    """Losses and weights of a short training run; without threads Paddle's."""
+    """Train for a few steps; returns losses and weights. Without ``threads`` Paddle's kernels run."""
     paddle.seed(seed)
     network = build_network("PPLCNet_x0_25", 3, dropout=0.1)
     if threads:
@@ -88,20 +88,20 @@ def _train(threads=None, steps=4, seed=5, shape=(6, 3, 48, 48)):
 
 
 def test_training_is_the_same(rng):
-    """Losses within rounding of Paddle's for any number of threads, and to the bit from run to run."""
+    """Losses differ from Paddle's by rounding for any number of threads, and are equal to the bit from run to run."""
     seed = int(rng.integers(1 << 30))
     paddles, _ = _train(seed=seed)
     assert len(set(paddles)) == len(paddles)
     for threads in (1, 2, 3):
         losses, weights = _train(threads, seed=seed)
-        # The first step differs by rounding; with so few images each further one multiplies that.
+        # The first step differs by rounding; with so few images each further step amplifies the difference.
         assert abs(losses[0] - paddles[0]) < 1e-4 * paddles[0]
         assert np.allclose(losses, paddles, 2e-2), threads
         again, same = _train(threads, seed=seed)
         assert again == losses and all(np.array_equal(weights[name], same[name]) for name in weights)
 
 
-# -- around it -----------------------------------------------------------------------------------------------------
+# -- saving, copies, processes, threads ----------------------------------------------------------------------------
 
 
 def test_names_and_restore(rng):
@@ -109,7 +109,7 @@ def test_names_and_restore(rng):
     forward, names = network.forward, list(network.state_dict())
     children = [str(child) for child in network.sublayers()]
     assert accelerator.accelerate(network, 2) is None
-    assert accelerator.accelerate(network, 2) is None  # once more changes nothing
+    assert accelerator.accelerate(network, 2) is None  # a second call changes nothing
     x = batch(rng, 2, 3, 9, 9)
     network(x)
     assert kinds(network)
@@ -137,11 +137,11 @@ def test_restore_reaches_children(rng):
 
 
 class Branching(Made):
-    """Paddle translates methods, not functions in attributes."""
+    """A network whose forward has a branch. It is a method, since Paddle does not translate functions in attributes."""
 
     def forward(self, x):
         y = self.first(x)
-        if y.mean() > 1e9:  # a branch of the static graph as well
+        if y.mean() > 1e9:  # becomes a branch of the static graph
             y = y * 0
         return self.second(y)
 
@@ -171,7 +171,7 @@ def test_saved_for_inference(name, within, called, tmp_path, rng):
         warnings.simplefilter("ignore")
         paddle.jit.save(paddle.jit.to_static(layer, input_spec=[spec], full_graph=True), str(tmp_path / "inference"))
     output = paddle.jit.load(str(tmp_path / "inference"))(x).numpy()
-    assert np.abs(output - expected).max() < 1e-4 * np.abs(expected).max()  # some dozen layers of rounding
+    assert np.abs(output - expected).max() < 1e-4 * np.abs(expected).max()  # rounding errors of a few dozen layers
 
 
 def test_copied(rng):
@@ -201,7 +201,7 @@ def test_child_process(method):
     context = multiprocessing.get_context(method)
     queue = context.Queue()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # forking with threads is what this is about
+        warnings.simplefilter("ignore")  # about forking a process with threads, which is tested here
         child = context.Process(target=_child, args=(queue,))
         child.start()
     try:
@@ -212,8 +212,8 @@ def test_child_process(method):
             child.kill()
 
 
-def test_threads_of_python(rng):
-    """Two threads with a network each, and one for both, take turns."""
+def test_python_threads(rng):
+    """Three threads run two networks at the same time."""
     import threading
 
     one, two = twins(small, rng)
@@ -237,12 +237,12 @@ def test_threads_of_python(rng):
     assert not wrong
 
 
-def test_nothing_depends_on_what_was_in_the_memory(rng):
-    """Plans borrow memory that others used: the same bits come, whatever lies there."""
+def test_results_do_not_depend_on_the_content_of_borrowed_memory(rng):
+    """Plans borrow memory that others used; its old content does not change the result."""
     from pplc_cli.base.hardware import physical_cores
     from pplc_cli.kernels.train.accelerated import team
 
-    crew, network = team(physical_cores()), build_network("PPLCNet_x0_25", 5)
+    shared_team, network = team(physical_cores()), build_network("PPLCNet_x0_25", 5)
     before = {key: value.numpy() for key, value in network.state_dict().items()}
     accelerator.accelerate(network)
     images = paddle.to_tensor(rng.standard_normal((3, 3, 97, 65)).astype(np.float32))
@@ -250,8 +250,8 @@ def test_nothing_depends_on_what_was_in_the_memory(rng):
     def results(byte):
         for key, value in network.state_dict().items():
             value.set_value(before[key])
-        crew._memory[:] = [np.full(64 << 20, byte, np.uint8)]
-        crew._scratch[...] = byte
+        shared_team._memory[:] = [np.full(64 << 20, byte, np.uint8)]
+        shared_team._scratch[...] = byte
         paddle.seed(1)
         network.train()
         output = network(images)
@@ -263,5 +263,5 @@ def test_nothing_depends_on_what_was_in_the_memory(rng):
             return [output.numpy(), network(images).numpy(), *gradients]
 
     clean = results(0)
-    for byte in (0xFF, 0x7F):  # not a number; 3.4e38
+    for byte in (0xFF, 0x7F):  # NaN; 3.4e38
         assert all(np.array_equal(a, b) for a, b in zip(clean, results(byte)))

@@ -26,21 +26,21 @@ def test_two_passes_before_the_backward_pass(rng):
 
 
 def test_backward_pass_that_never_comes(rng):
-    """Memory of a pass that was given up serves the next."""
+    """The next pass uses the memory of a pass whose result was deleted."""
     plain, fast = twins(small, rng)
     for _ in range(5):
         fast(batch(rng, 2, 3, 8, 8))
     plain.set_state_dict(fast.state_dict())
     x, g = rng.normal(0, 1, (2, 3, 8, 8)).astype(np.float32), rng.normal(0, 1, (2, 4)).astype(np.float32)
     assert_close(run(fast, x, g), run(plain, x, g), 2e-5)
-    assert sum(len(runs) for runs in fast.forward._runs.values()) == 2  # with and without the input's gradient
+    assert sum(len(runs) for runs in fast.forward._runs.values()) == 2  # one with and one without the input's gradient
 
 
 def test_changing_batches(rng):
     plain, fast = twins(small, rng)
     for images, height, width in ((4, 9, 9), (1, 9, 9), (4, 9, 9), (3, 17, 8), (7, 1, 1)):
         x, g = rng.normal(0, 1, (images, 3, height, width)).astype(np.float32), rng.normal(0, 1, (images, 4))
-        if images * height < 10:  # a batch norm of few numbers multiplies roundings
+        if images * height < 10:  # a batch norm of few numbers amplifies rounding errors
             plain.eval(), fast.eval()
         else:
             plain.train(), fast.train()
@@ -57,12 +57,12 @@ def test_frozen_parameters(frozen, input_gradient, rng):
                 parameter.stop_gradient = True
         return network
 
-    assert len([p for p in make().parameters() if p.stop_gradient]) > 6  # running statistics are six
+    assert len([p for p in make().parameters() if p.stop_gradient]) > 6  # six are running statistics
     compare(make, (2, 3, 13, 11), rng, input_gradient=input_gradient)
 
 
 def test_frozen_later(rng):
-    """Between two passes: frozen, thawed, evaluated."""
+    """Between passes a layer is frozen and unfrozen, and the network evaluated."""
     plain, fast = twins(small, rng)
     x, g = rng.normal(0, 1, (3, 3, 9, 9)).astype(np.float32), rng.normal(0, 1, (3, 4)).astype(np.float32)
     for step in range(6):
@@ -73,7 +73,7 @@ def test_frozen_later(rng):
 
 
 def test_layers_exchanged_later(rng):
-    """A new head, or a hook, after the first pass."""
+    """The network gets a new head, then a hook, after the first pass."""
     plain, fast = twins(small, rng)
     x = rng.normal(0, 1, (3, 3, 9, 9)).astype(np.float32)
     g = rng.normal(0, 1, (3, 4)).astype(np.float32)
@@ -92,7 +92,7 @@ def test_flat_input(rng):
     assert kinds(fast) == {"input", "linear", "act"}
 
 
-def test_other_input_is_paddles(rng):
+def test_other_inputs_are_left_to_paddle(rng):
     network = nn.Sequential(nn.ReLU(), nn.Sigmoid())
     accelerator.accelerate(network)
     for shape in ((4,), (2, 3, 4), (1, 2, 3, 4, 5), (0, 3, 4, 4)):
@@ -102,7 +102,7 @@ def test_other_input_is_paddles(rng):
 
 
 def test_memory_in_another_order(rng):
-    """Views of other tensors, and a gradient that is one."""
+    """Inputs and gradients that are transposed views of other tensors."""
     plain, fast = twins(lambda: nn.Sequential(conv_bn(3, 7, 3), nn.ReLU()), rng)
     results = []
     base = rng.normal(0, 1, (2, 9, 8, 3)).astype(np.float32)
