@@ -15,7 +15,7 @@ from helpers.images import random_image, write_image
 from helpers.servers import Server, running
 from pplc_cli.training.runs.run_folder import RunFolder
 
-# A shell that starts pytest in the background makes it ignore SIGINT. Processes that tests interrupt would inherit that.
+# A shell that starts pytest in the background makes it ignore SIGINT, and the tests' processes would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
