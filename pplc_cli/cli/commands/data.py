@@ -39,7 +39,7 @@ def init(folder: str, output: Optional[str], force: bool) -> None:
 @click.option(
     "--group",
     metavar="REGEX",
-    help="Keep images in the same list if the (bracketed) part matches the same text in their paths.",
+    help="Regular expression. Images with the same text for its (bracketed) part in their paths go to the same list.",
 )
 @click.option(
     "--format",
