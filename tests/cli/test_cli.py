@@ -133,6 +133,8 @@ def test_commands_take_the_latest_run(pplc, trained):
     assert figures["images"] == 8 and len(figures["classes"]) == 2
     image = next((trained.data / "dog").glob("*.jpg"))
     assert "dog" in pplc("predict", str(image), cwd=trained.folder).stdout
+    both = pplc("eval", "--run", "run", "--dataset", str(trained.data), cwd=trained.folder, check=False)
+    assert both.returncode == 1 and "--run cannot be combined with --config or --dataset" in both.stderr
 
 
 def test_split_train_and_predict_with_bad_files(pplc, class_folders, tmp_path, trained):
