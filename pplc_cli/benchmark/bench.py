@@ -174,7 +174,7 @@ def bench(
 def _check(what: str, given: Sequence[str], known: Sequence[str]) -> None:
     for name in given:
         if name not in known:
-            raise PredictError(f"--{what}: expected {', '.join(known)}, got {name!r}{did_you_mean(name, known)}")
+            raise PredictError(f"--{what}: unknown {name!r}{did_you_mean(name, known)}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
-from pplc_cli.base.errors import DataError
+from pplc_cli.base.errors import DataError, PplcError
 from pplc_cli.base.files import user_path
 from pplc_cli.base.schema import did_you_mean
 from pplc_cli.config.load import check_config, load_config
@@ -80,8 +80,13 @@ def find_trained(
     """Find the run of a command and its configuration: the named run, else that of the configuration, else the latest.
 
     Raises:
-        PplcError: there is no such run, or the configuration is not valid.
+        PplcError: there is no such run, the configuration is not valid, or a run and a configuration are both named.
     """
+    if run is not None and (config is not None or dataset is not None):
+        raise PplcError(
+            "--run cannot be combined with --config or --dataset: a run has its own configuration; "
+            "change values with -o, measure other images with pplc eval --data FOLDER"
+        )
     if run is None and (config is not None or dataset is not None):
         found = find_config(config, dataset, overrides)
         return find_run(found.output), found

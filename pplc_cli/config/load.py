@@ -62,7 +62,7 @@ def check_config(
         check_combinations(config, faults)
         check_paths(config, must_exist, faults)
     if faults or config is None:
-        raise ConfigError(source, faults)
+        raise ConfigError("the options" if _all_from(overrides or {}, faults) else source, faults)
     return config
 
 
@@ -102,6 +102,12 @@ def _apply(raw: Any, overrides: Mapping[str, Any], faults: list[str]) -> Any:
         else:
             node[last] = value
     return raw
+
+
+def _all_from(overrides: Mapping[str, Any], faults: Sequence[str]) -> bool:
+    """Whether overrides caused all faults; a fault starts with its dotted key."""
+    starts = tuple(f"{key}{mark}" for key in overrides for mark in ":.[")
+    return bool(starts) and all(fault.startswith(starts) for fault in faults)
 
 
 def _hint_elsewhere(fault: str) -> str:

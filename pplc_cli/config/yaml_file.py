@@ -29,6 +29,8 @@ def read_yaml(path: Union[str, Path]) -> Any:
         ending = did_you_mean(path.name, beside) if beside else ""
         raise ConfigError(str(path), [f"no such file{ending}"]) from None
     except OSError as error:
+        if path.is_dir():
+            raise ConfigError(str(path), ["is a folder, expected a YAML file; --dataset takes folders"]) from None
         raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError:
         raise ConfigError(str(path), ["expected YAML in UTF-8, got other bytes; save it as UTF-8"]) from None

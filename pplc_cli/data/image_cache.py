@@ -55,7 +55,9 @@ class ImageCache:
                 return image
             image = decode_image(data or read_bytes(sample.path), key[1])
         except ImageError as error:
-            raise DataError(f"{sample.path} {error}; run pplc split again if images were added or removed") from None
+            raise DataError(
+                f"{sample.path} {error}; replace or remove the file, and run pplc split --force if lists name it"
+            ) from None
         with self._lock:
             if key not in self._images and self.used + image.nbytes <= self.budget:
                 self._images[key] = image

@@ -90,7 +90,7 @@ def split_dataset(
         raise DataError(f"--group {config.group!r} is not a valid regular expression: {error}") from None
     classes = class_folders(root)
     if not classes:
-        raise DataError(f"{root}: has no subfolders; put the images of each class in a folder of their own")
+        raise DataError(f"{root}: has no subfolders; put each class in its own folder")
     if len(classes) < 2:
         raise DataError(f"{root}: has only one class folder, {classes[0].name!r}; expected at least two")
     labels = [path.name for path in classes]
@@ -184,7 +184,7 @@ def _why_not_by_name(path: Path, data: bytes) -> str:
         kind = inspect_image(data)[1]
     except ImageError:
         if suffix.lower() in _UNSUPPORTED:
-            return f"is left out: {suffix[1:].upper()} is not supported; convert it to JPEG"
+            return f"has the format {suffix[1:].upper()}, which is not supported; convert it to JPEG"
         return f"is not an image: its suffix is {suffix}" if suffix else "is not an image: it has no suffix"
     return f"is a {kind} image {f'with the suffix {suffix}' if suffix else 'without a suffix'}; rename it to use it"
 

@@ -56,8 +56,8 @@ def export(
             precision loses too much accuracy. Nothing is written.
         PplcError: a package is not installed. Nothing is written.
     """
-    formats = _known(formats, FORMATS, "a format")
-    precisions = _known(precisions, LOWER_PRECISIONS, "a precision")
+    formats = _known(formats, FORMATS, "format")
+    precisions = _known(precisions, LOWER_PRECISIONS, "precision")
     paddle = load_paddle(config.train.threads)
     network, info = load_network(run.best)
     spec, labels = find_network(info["network"]), info["labels"]
@@ -100,5 +100,5 @@ def export(
 def _known(names: Sequence[str], known: Sequence[str], what: str) -> tuple[str, ...]:
     for name in names:
         if name not in known:
-            raise ExportError(f"expected {what} of {', '.join(known)}, got {name!r}{did_you_mean(name, known)}")
+            raise ExportError(f"unknown {what} {name!r}{did_you_mean(name, known)}")
     return tuple(dict.fromkeys(names))

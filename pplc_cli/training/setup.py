@@ -232,7 +232,7 @@ def accelerate_all(config: TrainConfig, plan: TransferPlan, objective: Objective
             note("train.sync_batch_norm has no effect: it needs the fast kernels (train.accelerate)")
         return
     if not compiled():
-        note("compiling the fast kernels for this CPU, once; it takes about 20 seconds")
+        note("compiling the training kernels for this CPU, once; it takes about 20 seconds")
     bfloat16 = config.precision == "bfloat16"
     if bfloat16 and not has_bfloat16():
         note("this CPU does not multiply bfloat16; training in float32")

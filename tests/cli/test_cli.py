@@ -116,6 +116,15 @@ def test_predict_inputs_and_outputs(pplc, trained, tmp_path):
     text = pplc("predict", *model, str(images[0]), "--save", "drawn", "--threads", "1", "--no-mkldnn")
     assert "Inference Time Info" in text.stdout and "average latency time(ms)" in text.stdout
     assert (tmp_path / "drawn" / f"{images[0].stem}.jpg").is_file()
+    again = pplc("predict", *model, str(images[0]), "--save", "drawn", "--quiet")  # an annotated image is replaced
+    assert again.returncode == 0 and len(list((tmp_path / "drawn").iterdir())) == 1
+
+    photograph = tmp_path / "own" / "photograph.jpg"
+    photograph.parent.mkdir()
+    photograph.write_bytes(images[0].read_bytes())
+    refused = pplc("predict", *model, "own", "--save", "own", check=False)
+    assert refused.returncode == 1 and "photograph.jpg exists and is not an annotated image" in refused.stderr
+    assert photograph.read_bytes() == images[0].read_bytes()
 
 
 def test_commands_take_the_latest_run(pplc, trained):
@@ -124,6 +133,8 @@ def test_commands_take_the_latest_run(pplc, trained):
     assert figures["images"] == 8 and len(figures["classes"]) == 2
     image = next((trained.data / "dog").glob("*.jpg"))
     assert "dog" in pplc("predict", str(image), cwd=trained.folder).stdout
+    both = pplc("eval", "--run", "run", "--dataset", str(trained.data), cwd=trained.folder, check=False)
+    assert both.returncode == 1 and "--run cannot be combined with --config or --dataset" in both.stderr
 
 
 def test_split_train_and_predict_with_bad_files(pplc, class_folders, tmp_path, trained):

@@ -180,7 +180,7 @@ def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
     written(tmp_path, "data: {dir: d}\n")
     with pytest.raises(ConfigError, match=r"no such file; did you mean config\.yaml\?"):
         load_config(tmp_path / "confg.yaml")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="is a folder, expected a YAML file; --dataset takes folders"):
         load_config(tmp_path)
     with pytest.raises(ConfigError, match="no such file"):
         read_yaml(tmp_path / "no" / "folder.yaml")
@@ -201,6 +201,18 @@ def test_overrides_alone_make_a_configuration() -> None:
     assert load_config(None, {"data.dir": "x"}).data.dir == "x"
     with pytest.raises(ConfigError, match=r"the options: data\.dir: is required"):
         load_config()
+
+
+def test_faults_of_options_do_not_blame_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("data: {dir: .}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"^the options: train\.epoch: unknown key; did you mean train\.epochs\?"):
+        load_config(path, {"train.epoch": 3})
+    with pytest.raises(ConfigError, match=r"^the options: train\.epochs: expected an integer of at least 1, got 0"):
+        load_config(path, {"train.epochs": 0})
+    path.write_text("data: {dir: .}\ntrain: {seeds: 1}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"config\.yaml: 2 faults"):
+        load_config(path, {"train.epochs": 0})
 
 
 @pytest.mark.parametrize(

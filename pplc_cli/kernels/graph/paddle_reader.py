@@ -44,7 +44,7 @@ def read_paddle(folder: Path) -> Graph:
     except OSError as error:
         raise ModelError(f"{error.filename}: {error.strerror}") from None
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, struct.error) as error:
-        reason = f"is damaged, or not what Paddle 3 exports: {type(error).__name__}: {error}"
+        reason = f"is damaged, or not in Paddle 3's export format: {type(error).__name__}: {error}"
         raise ModelError(f"{read}: {reason}; export it again") from None
 
 

@@ -135,7 +135,7 @@ def to_be_compiled() -> Optional[str]:
     """A message for the user if the kernels will be compiled at first use, otherwise None."""
     if unsupported() is not None or ready():
         return None
-    return "compiling pplc's kernels for this CPU, once; about ten seconds"
+    return "compiling the prediction kernels for this CPU, once; it takes about ten seconds"
 
 
 def open_folder(folder: Path, *, precision: str, threads: Optional[int], features: bool) -> PplcEngine:

@@ -12,6 +12,8 @@ from pplc_cli.base.errors import PredictError
 from pplc_cli.base.files import PathLike, atomic_file, user_path
 from pplc_cli.predict.prediction import Prediction
 
+_MARK = b"annotated by pplc"  # JPEG comment of the images written here: no other file is overwritten
+
 
 def draw(prediction: Prediction) -> Any:
     """Draw the labels of a prediction into its image, which needs ``keep_images``; a ``PIL.Image``."""
@@ -40,7 +42,8 @@ class AnnotatedFolder:
         """Write ``NAME.jpg``, or ``NAME_2.jpg`` and so on if this object has written that name already.
 
         Raises:
-            PplcError: the file cannot be written.
+            PplcError: the file cannot be written, or it exists and is not an annotated image. So photographs are never
+                overwritten, not even if the folder is that of the input.
         """
         name = prediction.path
         if name.startswith(("http://", "https://")):
@@ -52,9 +55,21 @@ class AnnotatedFolder:
             candidate = f"{stem}_{number}"
         self._taken.add(candidate.lower())
         path = self.folder / f"{candidate}.jpg"
+        if path.exists() and not _is_annotated(path):
+            raise PredictError(f"{path} exists and is not an annotated image; expected another folder for --save")
         with atomic_file(path) as temporary:
-            draw(prediction).save(temporary, quality=92)
+            draw(prediction).save(temporary, quality=92, comment=_MARK)
         return path
+
+
+def _is_annotated(path: Path) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.info.get("comment") == _MARK
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return False
 
 
 def show(prediction: Prediction) -> None:
