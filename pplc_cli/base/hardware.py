@@ -8,13 +8,13 @@ import platform
 from pathlib import Path
 from typing import Any, Optional, Union
 
-# Set in our training processes. Paddle's own variables may be left over from another job.
+# Set in the training processes of this package. Paddle's own variables may be left over from another job.
 WORKER = "PPLC_WORKER"
 PACKAGES = (
     "pplc", "paddlepaddle", "paddlex", "onnxruntime", "openvino", "llvmlite", "numba", "numpy", "opencv-contrib-python",
     "simplejpeg", "pillow", "torch",
 )  # fmt: skip
-_SETS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16", "asimd", "sve")
+_FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16", "asimd", "sve")
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
@@ -24,7 +24,7 @@ def facts() -> dict[str, Any]:
     versions = {name: version for name in PACKAGES if (version := _version(name))}
     return {
         "cpu": fields.get("model name") or platform.processor() or platform.machine(),
-        "instructions": [name for name in _SETS if name in flags],
+        "instructions": [name for name in _FEATURES if name in flags],
         "caches": caches(),
         "cores": physical_cores(),
         "logical_cpus": os.cpu_count(),
@@ -70,7 +70,7 @@ def _version(package: str) -> Optional[str]:
 
 
 def _read(path: Union[str, Path]) -> str:
-    """The text of a small system file; empty where it cannot be read."""
+    """The text of a small system file; empty if it cannot be read."""
     try:
         return Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):

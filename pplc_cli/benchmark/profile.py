@@ -20,7 +20,7 @@ import numpy as np
 from pplc_cli.base.errors import ModelError, one_line
 from pplc_cli.benchmark.operations import Operation, operations
 
-RUNS = 20  # timed runs of the whole network, and as many runs with oneDNN's log of each operation
+RUNS = 20  # timed runs of the whole network, and the same number of runs with oneDNN's log
 _CONVOLUTION = re.compile(
     r"(?:g(\d+))?mb\d+_ic(\d+)oc(\d+)_ih(\d+)oh(\d+)kh(\d+)sh(\d+)\w*_iw(\d+)ow(\d+)kw(\d+)sw(\d+)", re.ASCII
 )
@@ -129,7 +129,7 @@ def profile(
 
 @contextlib.contextmanager
 def _log_to(target: int) -> Iterator[None]:
-    """Write oneDNN's log, with one line and time per primitive, to the file descriptor ``target``, not to stdout."""
+    """Redirect oneDNN's log, which has one timed line per primitive, from stdout to the file descriptor ``target``."""
     import paddle
 
     names = ("libdnnl.so.3", "mkldnn.dll", "libdnnl.3.dylib")

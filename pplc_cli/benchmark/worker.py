@@ -26,7 +26,7 @@ from pplc_cli.data.synthetic import random_images
 
 WARM_SECONDS = 0.2  # before each round: fills caches, and lets idle threads of other processes go to sleep
 LEAST_RUNS = 2
-EXIT_SECONDS = 10.0  # before a process that does not end is killed
+EXIT_SECONDS = 10.0  # then a process that has not ended is killed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From a YAML file and overrides to a checked configuration."""
+"""Load a configuration from a YAML file and overrides, and check it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check_config(
     source: str = "config",
     must_exist: Sequence[str] = (),
 ) -> Config:
-    """Check plain data like the content of a file in :func:`load_config`."""
+    """Check plain data in the same way as :func:`load_config` checks the content of a file."""
     faults: list[str] = []
     raw = _apply(raw, overrides or {}, faults)
     if isinstance(raw, dict) and "output" not in raw:
@@ -97,7 +97,7 @@ def _apply(raw: Any, overrides: Mapping[str, Any], faults: list[str]) -> Any:
             if not isinstance(child, Mapping):
                 faults.append(f"{dotted}: {parent} holds a value, not keys")
                 break
-            node[parent] = dict(child)  # a copy: the caller's mapping stays as it is
+            node[parent] = dict(child)  # a copy: the caller's mapping must not change
             node = node[parent]
         else:
             node[last] = value

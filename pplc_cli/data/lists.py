@@ -1,4 +1,4 @@
-"""Read and write the lists of PaddleX 2.x and 3.x: the label of each image in each part of the data set."""
+"""Images with their labels: from the lists of PaddleX 2.x and 3.x, which are also written here, or from folders."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class ListFormat:
-    """The file names of one generation of PaddleX, and whether its label file numbers the names."""
+    """The file names of PaddleX 2.x or 3.x, and whether the label file numbers the class names."""
 
     labels: str
     parts: dict[str, str]
@@ -129,7 +129,8 @@ def read_part(data: DataConfig, part: str, labels: Sequence[str]) -> Optional[li
 def read_extra(path: Path, labels: Sequence[str]) -> list[Sample]:
     """Read the images of ``data.extra_list``, whose paths are relative to the list itself.
 
-    Its ids are those of the model that wrote it; the report beside it, if there is one, has the class names.
+    The class ids are those of the model that wrote the list. Its report, a JSON file beside the list, has the class
+    names; without a report, the ids are those of ``labels``.
 
     Raises:
         DataError: as in :func:`read_part`, or the list has a class that the data set lacks.
@@ -220,7 +221,7 @@ def unlabelled(folder: Path) -> list[Sample]:
 
 
 def read_class_folders(folder: Path, labels: Sequence[str]) -> list[Sample]:
-    """List the images of a folder with one subfolder per class; names, not positions, give the labels.
+    """List the images of a folder with one subfolder per class; labels are matched by name, not by position.
 
     Raises:
         DataError: a subfolder is not a class of the model, or there are no images.

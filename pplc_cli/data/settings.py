@@ -12,7 +12,7 @@ from pplc_cli.base.schema import option
 class DataConfig:
     """Where the images and their lists are."""
 
-    dir: str = option(help="Folder of the data set, with one folder per class; paths on the lists are relative to it.")
+    dir: str = option(help="Folder of the data set, with one folder per class; paths in the lists are relative to it.")
     train_list: Optional[str] = option(
         None, help="Training list, one image and class number per line; null: `train_list.txt` or `train.txt` in `dir`."
     )
@@ -44,7 +44,7 @@ class SplitConfig:
     seed: int = option(0, at_least=0, help="Random seed; the same seed gives the same lists.")
     group: Optional[str] = option(
         None,
-        help="Regular expression; images whose paths give the same text for its first bracketed part go to the same "
+        help="Regular expression; images whose paths have the same text in its first group, `(...)`, go to the same "
         "list.",
     )
     format: str = option(

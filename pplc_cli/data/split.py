@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Optional
 
 from pplc_cli.base.errors import DataError, ImageError
-from pplc_cli.base.files import PathLike, user_path
+from pplc_cli.base.files import PathLike, plain, user_path
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.data.decode import inspect_image
@@ -20,7 +20,7 @@ from pplc_cli.data.lists import FORMATS, class_folders, existing_lists, write_li
 from pplc_cli.data.settings import SplitConfig
 
 PARTS = ("train", "val", "test")
-_UNSUPPORTED = {".heic", ".heif", ".avif"}  # image formats of phones that Pillow alone does not decode
+_UNSUPPORTED = {".heic", ".heif", ".avif"}  # image formats of phones; they are not supported
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class SplitReport:
         labels: class names in the order of their ids.
         counts: maps each part to its number of images per class.
         left_out: maps the relative path of each unused file to the reason.
-        notes: maps the relative path of an odd but used image to a remark.
+        notes: maps the relative path of an unusual but usable image to a remark.
         duplicates: the number of files that are copies of another file.
         conflicts: pairs of files with equal content in different classes.
         files: the files written.
@@ -165,7 +165,7 @@ def _check_images(
 
     with ThreadPoolExecutor(physical_cores()) as pool:
         for done, (name, label, digest, remarks) in enumerate(pool.map(check, files), 1):
-            shown = name.encode("utf-8", "backslashreplace").decode("utf-8")
+            shown = plain(name)
             if digest:
                 images.append(CheckedImage(name, label, digest))
                 if remarks:
@@ -178,7 +178,7 @@ def _check_images(
 
 
 def _why_not_by_name(path: Path, data: bytes) -> str:
-    """Why a file is left out whose suffix is not an image's; a wrong suffix on a usable image is reported."""
+    """The reason to leave out a file without the suffix of an image format."""
     suffix = path.suffix
     try:
         kind = inspect_image(data)[1]
@@ -198,7 +198,7 @@ def _writable_name(name: str) -> bool:
 
 
 def group_images(images: list[CheckedImage], group: Optional[re.Pattern[str]]) -> list[list[CheckedImage]]:
-    """Group images with equal content or equal group text (the first bracketed part, else the whole match)."""
+    """Group images with equal content or equal group text (the first group of the pattern, or the whole match)."""
     parent = list(range(len(images)))
 
     def root_of(index: int) -> int:

@@ -19,7 +19,7 @@ from pplc_cli.predict.engines.open import open_engine
 
 
 def load_check_images(config: Config, labels: Sequence[str], pipeline: Pipeline) -> np.ndarray:
-    """Preprocess images spread over the validation list; random noise if no list can be read any more.
+    """Preprocess images spread over the validation list, or random noise if no list can be read.
 
     Returns:
         float32 (N, 3, H, W).
@@ -48,7 +48,7 @@ def load_check_images(config: Config, labels: Sequence[str], pipeline: Pipeline)
 def compare_engines(
     folder: Path, config: Config, formats: Sequence[str], images: np.ndarray, expected: np.ndarray
 ) -> dict[str, float]:
-    """Run every engine of the written formats as ``pplc predict`` will run it.
+    """Compare every engine of the written formats, with the settings of ``pplc predict``, with the trained network.
 
     Args:
         folder: the exported folder.

@@ -21,11 +21,11 @@ class NetworkSpec:
     """A network of the zoo.
 
     Attributes:
-        name: its name in PaddleClas; names of networks that PaddleClas lacks follow the same pattern.
+        name: its name in PaddleClas; networks that PaddleClas lacks are named by the same pattern.
         family: the module that builds it.
         paddlex: its name in PaddleX 3 and in exports; None if PaddleX lacks the network.
         weights: maps ``imagenet`` and ``imagenet_ssld`` to the official address.
-        classifier: the layer that depends on the number of classes.
+        classifier: name of the layer that depends on the number of classes.
         pretrained: the weights that the name itself implies (PPLCNet_ssld of PaddleX 2).
         normalization: mean and standard deviation with which the images of its published weights were normalised.
     """

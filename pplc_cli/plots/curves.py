@@ -10,7 +10,7 @@ import numpy as np
 from pplc_cli.base.files import PathLike
 from pplc_cli.plots.figure import save_figure
 
-# Colours of Okabe and Ito, which colour-blind readers and grey prints keep apart.
+# Colours of Okabe and Ito, distinct for colour-blind readers and in grey prints.
 _TRAIN, _VAL, _RATE = "#E69F00", "#0072B2", "#009E73"
 
 
@@ -37,7 +37,7 @@ def draw_curves(path: PathLike, epochs: Sequence[Mapping[str, Any]]) -> None:
                 axes.plot(numbers, values, color=colour, linestyle=style, linewidth=1.8, label=part, **marker)
     best = _column(epochs, "val_top1") * 100
     if np.isfinite(best).any():
-        # Among equal epochs, the one whose weights were kept.
+        # Several epochs may be equally good; the star marks the one whose weights were kept.
         kept = [i for i, record in enumerate(epochs) if record.get("best")]
         index = kept[-1] if kept else int(np.nanargmax(best))
         top1.plot(
@@ -68,7 +68,7 @@ def draw_curves(path: PathLike, epochs: Sequence[Mapping[str, Any]]) -> None:
             axes.set_xlim(numbers[0] - 1, numbers[0] + 1)
             axes.set_xticks(numbers)
         elif numbers:
-            # At most half an epoch: there is no epoch 0 for a tick.
+            # At most half an epoch, so that no tick marks an epoch 0.
             space = min(0.5, 0.04 * (numbers[-1] - numbers[0]))
             axes.set_xlim(numbers[0] - space, numbers[-1] + space)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))

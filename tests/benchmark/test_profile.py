@@ -30,7 +30,7 @@ def test_counts_of_the_graph_equal_counts_of_the_layers(name):
     """Two ways to count: calls of layers, and the static graph that inference runs."""
     network = build_network(name, 1000)
     _, found = operations(network)
-    assert (sum(op.params for op in found), sum(op.macs for op in found)) == count(network, "learnt")
+    assert (sum(op.params for op in found), sum(op.macs for op in found)) == count(network, "trainable")
     assert found[0].given == [(1, 3, 224, 224)] and found[-1].made == (1, 1000)
 
 

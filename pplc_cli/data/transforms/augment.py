@@ -17,9 +17,9 @@ from pplc_cli.data.transforms.basic import Rng, Transform, contiguous
 class RandomDistort(Transform):
     """Change brightness, contrast, saturation and hue, each with its probability, in random order.
 
-    A range is the largest change: 0.5 draws a factor from 0.5 to 1.5; that of the hue is in degrees. ``count`` limits
-    how many of the four are tried. PaddleX 2.1 documents this behaviour but deviates from it: it skips with the given
-    probability, and for brightness it adds half a grey level. This class follows the documentation.
+    A range is the largest change: 0.5 draws a factor from 0.5 to 1.5; the range of the hue is in degrees. ``count``
+    limits the number of changes that are tried. PaddleX 2.1 documents this behaviour but deviates from it: it skips
+    with the given probability, and for brightness it adds half a grey level. This class follows the documentation.
     """
 
     brightness_range: float = option(
@@ -146,7 +146,7 @@ _VALUES = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)  #
 
 
 def _by_value(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Apply a change that depends on a channel's value alone: computed once per value instead of once per pixel."""
+    """Apply a change that depends only on a channel's value; compute it once per value, not once per pixel."""
     return cv2.LUT(contiguous(image), change(_VALUES).reshape(1, 256, 3))
 
 
@@ -191,7 +191,7 @@ def _equalize(image: np.ndarray, level: float) -> np.ndarray:
 def autocontrast(image: np.ndarray, level: float) -> np.ndarray:
     """Stretch each channel to 0..255; ``level`` is ignored."""
     del level
-    channels = cv2.split(contiguous(image))  # over the first two axes NumPy is a hundred times slower
+    channels = cv2.split(contiguous(image))  # NumPy takes a hundred times as long over the first two axes
     low, high = (np.asarray([f(c) for c in channels], np.float32) for f in (np.min, np.max))
     plain = low == high  # a channel with a single value stays unchanged
     low, high = np.where(plain, 0, low), np.where(plain, 255, high)

@@ -54,13 +54,13 @@ def fetch_official(
     progress: Optional[ProgressCallback] = None,
     note: Optional[Note] = None,
 ) -> Path:
-    """Return the cached file of official weights: downloaded once, recorded at first use, checked at each later one.
+    """Return the cached file of official weights: downloaded once, recorded at its first use, checked at later uses.
 
     Args:
         spec: the network.
         source: ``imagenet`` or ``imagenet_ssld``.
         force: download again even if the file exists, and replace its record.
-        quick: give up soon, because the caller has other weights.
+        quick: fail soon, because the caller has other weights.
         progress: called with the bytes downloaded and the total while downloading.
         note: called with messages that need no action.
 
