@@ -31,7 +31,7 @@ try:
 except ImportError:  # no wheel for this machine; Pillow gives the same pixels, slower
     simplejpeg = None
 
-FORMATS = sorted(set(SUFFIXES.values()))
+PIL_FORMATS = sorted(set(SUFFIXES.values()))
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit: 2/3 GB as 8-bit RGB
 MAX_ELONGATION = 200  # a 1 x 5000 image, resized to a short side of 256, would need 1 GB
@@ -96,7 +96,7 @@ def inspect_image(data: bytes) -> tuple[np.ndarray, str, list[str]]:
 def _open(data: bytes) -> Image.Image:
     """Read the header and refuse sizes beyond the limits."""
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=PIL_FORMATS)
     except Image.DecompressionBombError:
         raise ImageError(f"is too large; the limit is {MAX_PIXELS // 1_000_000} million pixels") from None
     except Exception:
@@ -294,4 +294,4 @@ def _why_not_opened(data: bytes) -> str:
         codecs.getincrementaldecoder("utf-8")().decode(data[:512])  # the last character may be cut
         return "is not an image but text"
     except UnicodeDecodeError:
-        return f"is not an image in a supported format ({', '.join(FORMATS)})"
+        return f"is not an image in a supported format ({', '.join(PIL_FORMATS)})"
