@@ -68,7 +68,7 @@ def fetch_official(
         ModelError: there are no such weights, or the file is damaged or differs from its record.
         DownloadError: the file is missing and cannot be downloaded.
     """
-    name, url = official_file(spec, source)
+    name, _ = official_file(spec, source)
     cache, note = Cache(), note or (lambda text: None)
     path = cache.folder / name
     if not path.is_file() or force:
@@ -81,7 +81,7 @@ def fetch_official(
             path.parent.mkdir(parents=True, exist_ok=True)
             with lock(path.with_name(f".{name}.lock")):  # another process may be downloading it
                 if not path.is_file() or force:
-                    _fetch(cache, spec, source, url, path, force, quick, progress, note)
+                    _fetch(cache, spec, source, force=force, quick=quick, progress=progress, note=note)
                     return path
         except OSError as error:
             raise write_failure(path, error) from error
@@ -95,16 +95,17 @@ def _fetch(
     cache: Cache,
     spec: NetworkSpec,
     source: str,
-    url: str,
-    path: Path,
+    *,
     force: bool,
     quick: bool,
     progress: Optional[ProgressCallback],
     note: Note,
 ) -> None:
     """Download from the mirrors in turn or, without mirrors, from the official address."""
-    from pplc_cli.base.download import fetch
+    from pplc_cli.base.download import fetch  # loads httpx
 
+    name, url = official_file(spec, source)
+    path = cache.folder / name
     entry = cache.entries().get(path.name)
 
     def check(part: Path) -> None:
