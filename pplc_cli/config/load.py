@@ -5,17 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional, Union, get_type_hints
 
 import yaml
 
 from pplc_cli.base.errors import ConfigError, PplcError
 from pplc_cli.base.schema import read
 from pplc_cli.config.checks import check_combinations, check_network, check_paths, check_transforms_of
-from pplc_cli.config.sections import Config, DistillConfig, EvalConfig, ExportConfig, PredictConfig, TrainConfig
+from pplc_cli.config.sections import Config
 from pplc_cli.config.yaml_file import parse_yaml, read_yaml
-from pplc_cli.data.settings import DataConfig, SplitConfig
-from pplc_cli.models.options import ModelConfig
 
 
 def load_config(
@@ -110,8 +108,6 @@ def _hint_elsewhere(fault: str) -> str:
     if not separator or "did you mean" in fault:
         return fault
     leaf = key.rpartition(".")[2]
-    sections = {"data": DataConfig, "split": SplitConfig, "model": ModelConfig, "train": TrainConfig,
-                "distill": DistillConfig, "eval": EvalConfig, "export": ExportConfig,
-                "predict": PredictConfig}  # fmt: skip
+    sections = {name: hint for name, hint in get_type_hints(Config).items() if dataclasses.is_dataclass(hint)}
     homes = [f"{name}.{leaf}" for name, cls in sections.items() if leaf in {f.name for f in dataclasses.fields(cls)}]
     return f"{key}: unknown key; did you mean {' or '.join(homes)}?" if homes else fault
