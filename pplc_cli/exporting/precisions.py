@@ -1,4 +1,4 @@
-"""Write int8, and measure the accuracy of int8 and bfloat16."""
+"""Add int8 to an exported folder, and measure the accuracy of int8 and bfloat16."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CALIBRATION_BATCH = 8
 _ENGINES = ("paddle", "pplc", "onnxruntime", "openvino")  # that support a lower precision
 
 
-def lower_precisions(
+def add_lower_precisions(
     folder: Path,
     config: Config,
     precisions: Sequence[str],

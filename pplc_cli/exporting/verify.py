@@ -16,6 +16,7 @@ from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.exporting.formats import ENGINE_OF
 from pplc_cli.predict.engines.base import Engine
 from pplc_cli.predict.engines.open import open_engine
+from pplc_cli.predict.engines.paddle import PaddleEngine
 
 
 def load_check_images(config: Config, labels: Sequence[str], pipeline: Pipeline) -> np.ndarray:
@@ -87,8 +88,6 @@ def open_as_predict(folder: Path, settings: PredictConfig, name: str, precision:
         PredictError: the engine is not installed, or cannot run the model in this precision.
     """
     if name == "paddle" and precision == "float32":
-        from pplc_cli.predict.engines.paddle import PaddleEngine
-
         return PaddleEngine(folder, mkldnn=settings.mkldnn, threads=settings.threads)
     return open_engine(folder, name, precision=precision, threads=settings.threads)
 
