@@ -17,7 +17,7 @@ from typing import Any
 RULES = ("paddle", "trainable", "weights")
 
 
-def count(network: Any, rule: str = "trainable", size: tuple[int, int] = (224, 224)) -> tuple[int, int]:
+def count_params_and_macs(network: Any, rule: str = "trainable", size: tuple[int, int] = (224, 224)) -> tuple[int, int]:
     """Count the parameters of a network, and its multiply-adds for one image, in evaluation mode.
 
     Args:

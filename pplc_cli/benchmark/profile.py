@@ -19,6 +19,7 @@ import numpy as np
 
 from pplc_cli.base.errors import ModelError, one_line
 from pplc_cli.benchmark.operations import Operation, operations
+from pplc_cli.predict.engines.paddle import PaddleEngine
 
 RUNS = 20  # timed runs of the whole network, and the same number of runs with oneDNN's log
 _CONVOLUTION = re.compile(
@@ -101,8 +102,6 @@ def profile(
         ModelError: the network cannot be converted to a static graph, or does not accept such images.
     """
     import paddle
-
-    from pplc_cli.predict.engines.paddle import PaddleEngine
 
     with tempfile.TemporaryDirectory(prefix="pplc-") as folder:
         try:

@@ -19,6 +19,7 @@ from pplc_cli.exporting.formats import ExportOptions, write_formats
 from pplc_cli.models.registry import build_network, find_network
 from pplc_cli.predict.exported_model import read_exported
 from pplc_cli.predict.inference_yml import build_inference_yml
+from pplc_cli.training.runs.checkpoint import load_network
 from pplc_cli.training.runs.run_folder import RunFolder, find_run
 
 CLASSES = 1000  # of a network given by its name
@@ -58,8 +59,6 @@ def find_network_target(text: str) -> tuple[str, Any]:
         return _from_file(user_path(file), name)
     folder = user_path(text)
     if folder.is_dir():
-        from pplc_cli.training.runs.checkpoint import load_network
-
         network, _ = load_network(RunFolder(folder).best)
         return folder.name, network
     try:

@@ -23,6 +23,7 @@ import numpy as np
 from pplc_cli.base.errors import PplcError, PredictError, one_line
 from pplc_cli.base.timing import time_runs
 from pplc_cli.data.synthetic import random_images
+from pplc_cli.predict.engines.open import open_engine
 
 WARM_SECONDS = 0.2  # before each round: fills caches, and lets idle threads of other processes go to sleep
 LEAST_RUNS = 2
@@ -139,8 +140,6 @@ def main() -> None:
     case = json.loads(sys.argv[1])
     size = tuple(case["size"])
     try:
-        from pplc_cli.predict.engines.open import open_engine
-
         engine = open_engine(Path(case["folder"]), case["engine"], precision=case["precision"], threads=case["threads"])
         send(scores=engine.run(random_images(1, size))[0].tolist())
         for line in sys.stdin:
