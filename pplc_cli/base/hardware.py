@@ -36,7 +36,7 @@ def facts() -> dict[str, Any]:
 
 @functools.cache
 def cpu_info() -> dict[str, str]:
-    """The fields of /proc/cpuinfo, of its last CPU; empty where there is no such file."""
+    """The fields of /proc/cpuinfo, for its last CPU; empty if there is no such file."""
     lines = _read("/proc/cpuinfo").splitlines()
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
@@ -48,7 +48,7 @@ def cpu_flags() -> set[str]:
 
 
 def caches() -> dict[str, int]:
-    """Sizes in bytes of the first CPU's caches, by name: L1d, L1i, L2, L3; empty where they are unknown."""
+    """Sizes in bytes of the first CPU's caches, by name: L1d, L1i, L2, L3; empty if they are unknown."""
     found = {}
     for folder in sorted(_CACHES.glob("index*")):
         level, kind, size = (_read(folder / name) for name in ("level", "type", "size"))
@@ -100,7 +100,7 @@ def local_processes() -> int:
 
 
 def available_memory() -> int:
-    """Bytes that this process can allocate without swapping; 2 GiB where that is unknown.
+    """Bytes that this process can allocate without swapping; 2 GiB if that is unknown.
 
     Several training processes on a machine share its memory equally.
     """

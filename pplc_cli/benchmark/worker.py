@@ -1,7 +1,7 @@
-"""One engine in a process of its own, so that the threads and settings of two engines never interfere.
+"""Run one engine in a separate process, so that the threads and settings of two engines never interfere.
 
-The parent holds a :class:`Worker`. The process writes one line of JSON when its engine is loaded, then one for each
-line of JSON on its standard input.
+The parent process uses a :class:`Worker`. The child process writes one line of JSON when its engine is loaded, then one
+line for each line of JSON on its standard input.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def _apply(raw: Any, overrides: Mapping[str, Any], faults: list[str]) -> Any:
             child = node.get(parent)
             child = {} if child is None else child
             if not isinstance(child, Mapping):
-                faults.append(f"{dotted}: {parent} holds a value, not keys")
+                faults.append(f"{dotted}: {parent} has a value, not keys")
                 break
             node[parent] = dict(child)  # a copy: the caller's mapping must not change
             node = node[parent]

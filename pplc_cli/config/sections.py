@@ -190,7 +190,7 @@ class PredictConfig:
     engine: str = option(
         "default",
         choices=("default", "auto", *ENGINES),
-        help="What runs the network: one of the engines, `default` (`pplc` if the export was checked with it and its "
+        help="Engine that runs the network: its name, `default` (`pplc` if the export was checked with it and its "
         "kernels are compiled, otherwise `paddle`), or `auto` (the fastest one installed).",
     )
     precision: str = option("float32", choices=PRECISIONS, help="Precision of the computation.")

@@ -72,7 +72,7 @@ def export(
     description = build_inference_yml(name, labels, transforms, pipeline.size, batch)
     folder = user_path(output) if output else run.exported
     if folder.exists() and any(folder.iterdir()) and not (folder / "inference.yml").exists():
-        raise ExportError(f"{folder} holds other files; name an empty or new folder")
+        raise ExportError(f"{folder} contains other files; choose an empty or new folder")
 
     with atomic_directory(folder) as temporary:
         graph = write_formats(network, options, formats, temporary, graph="int8" in precisions)

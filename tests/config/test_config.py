@@ -209,7 +209,7 @@ def test_overrides_alone_make_a_configuration() -> None:
         ("train.epoch", 5, "train.epoch: unknown key; did you mean train.epochs?"),
         ("train.epochs", "five", "train.epochs: expected an integer of at least 1, got 'five'"),
         ("train.epochs", None, "train.epochs: expected an integer of at least 1, got nothing"),
-        ("train.epochs.x", 5, "train.epochs.x: epochs holds a value, not keys"),
+        ("train.epochs.x", 5, "train.epochs.x: epochs has a value, not keys"),
         ("trian.epochs", 5, "trian: unknown key; did you mean train?"),
         ("train", 5, "train: expected a mapping"),
     ],
