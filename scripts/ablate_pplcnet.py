@@ -1,4 +1,4 @@
-"""Repeat PP-LCNet's ablations on your own data: activation, squeeze-and-excite, large kernels, the 1280-channel layer.
+"""Repeat PP-LCNet's ablations on your own data: activation, squeeze-and-excitation, kernel sizes, 1280-channel layer.
 
     python scripts/ablate_pplcnet.py CONFIG [--network PPLCNet_x0_5] [--epochs 20] [--seeds 0 1 2] [--json FILE]
 
@@ -25,10 +25,10 @@ FIRST, MIDDLE, ALL = [1, 2], [6, 7], list(range(1, 14))
 VARIANTS: dict[str, dict[str, Any]] = {
     "PP-LCNet": {},
     "ReLU for H-Swish": {"activation": "relu"},
-    "no squeeze-and-excite": {"se_blocks": []},
-    "squeeze-and-excite in the first two blocks": {"se_blocks": FIRST},
-    "squeeze-and-excite in two blocks of the middle": {"se_blocks": MIDDLE},
-    "squeeze-and-excite in all blocks": {"se_blocks": ALL},
+    "no squeeze-and-excitation": {"se_blocks": []},
+    "squeeze-and-excitation in the first two blocks": {"se_blocks": FIRST},
+    "squeeze-and-excitation in two blocks of the middle": {"se_blocks": MIDDLE},
+    "squeeze-and-excitation in all blocks": {"se_blocks": ALL},
     "3 x 3 kernels alone": {"large_kernel_blocks": []},
     "5 x 5 kernels in the first seven blocks": {"large_kernel_blocks": list(range(1, 8))},
     "5 x 5 kernels in all blocks": {"large_kernel_blocks": ALL},

@@ -29,9 +29,9 @@ NOTE = "<!-- Written by scripts/generate_reference.py from the code. Do not edit
 CONFIGURATION_INTRO = """\
 # Configuration
 
-One YAML file configures all steps. `pplc init FOLDER` writes one with comments. `-o KEY=VALUE` sets any key for one
-command, as in `-o train.epochs=5`. Only `data.dir` is required. An unknown key, a wrong type and a value out of range
-are errors, and all errors are reported at once.
+All keys of the configuration. One YAML file configures all steps. `pplc init FOLDER` writes one with comments.
+`-o KEY=VALUE` sets any key for one command, as in `-o train.epochs=5`. Only `data.dir` is required. An unknown key, a
+wrong type and a value out of range are errors, and all errors are reported at once.
 
 ```yaml
 data:
@@ -44,7 +44,8 @@ output: output/pandatiger
 TRANSFORMS_INTRO = """\
 # Transforms
 
-`train.transforms` and `eval.transforms` are lists, applied in order. An item is a name, or a name with arguments:
+All transforms and their arguments. `train.transforms` and `eval.transforms` are lists, applied in order. An item is a
+name, or a name with arguments:
 
 ```yaml
 eval:
@@ -54,21 +55,22 @@ eval:
     - Normalize
 ```
 
-- `Normalize` is required, once. Transforms that work on pixels stand before it; `RandomErasing` may stand on either
-  side.
-- `Mixup` and `CutMix` mix the images of a batch and stand last.
-- All images must end with one size: use `RandomCrop` with a `crop_size`, `CenterCrop` or `Resize`.
-- `eval.transforms` takes no random transforms, and no resize with `interp: RANDOM`.
+- `Normalize` is required, once. Other transforms come before it; only `RandomErasing` and `CenterCrop` may also come
+  after it.
+- `Mixup` and `CutMix` mix the images of a batch and come last.
+- All images must get the same size: use `RandomCrop` with a `crop_size`, `CenterCrop` or `Resize`.
+- `eval.transforms` takes no random transforms, and no resize with `interp: RANDOM`. An export allows
+  [only some transforms](../export-and-engines.md#preprocessing).
 - Sizes are in pixels: one side, or [height, width] where a list is allowed. Before `Normalize`, an image is RGB with
   values from 0 to 255.
 
-`pplc preview` shows the result of `train.transforms`. More about them: [your data](../your-data.md#transforms).
+`pplc preview` shows the result of `train.transforms`. An example: [your data](../your-data.md#transforms).
 """
 COMMANDS_INTRO = """\
 # Commands
 
-`pplc COMMAND --help` (or `-h`) prints the same. What holds for all commands, and the exit statuses:
-[the command line](../command-line.md).
+All commands and their options, as `pplc COMMAND --help` (or `-h`) prints them. Rules for all commands, and the exit
+statuses: [the command line](../command-line.md).
 """
 
 
@@ -198,7 +200,7 @@ def _meaning(option: click.Option) -> str:
         notes.append(f"{'less than' if kind.get('max_open') else 'at most'} {high:g}")
     if info["required"]:
         notes.append("required")
-    if info["multiple"]:
+    if info["multiple"] and "repeated" not in (option.help or ""):
         notes.append("repeatable")
     if option.show_default and info["default"] is not None and not option.is_flag:
         default = info["default"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from helpers.commands import ROOT, Pplc, Trained, recipe
 from helpers.images import random_image, write_image
 from helpers.servers import Server, running
 from pplc_cli.training.runs.run_folder import RunFolder
+
+# A shell that starts pytest in the background makes it ignore SIGINT. Processes that tests interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

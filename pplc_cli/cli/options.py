@@ -15,7 +15,7 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Set a value of the configuration, as in -o train.epochs=5; may be repeated."),
         click.option("--dataset", metavar="NAME",
                      help="The data set: configs/NAME.yaml if it exists, else the folder NAME, else datasets/NAME. "
-                     "With --config, the folder with the images."),
+                     "Together with --config: the folder with the images."),
         click.option("--config", "config_option", metavar="FILE", help="The configuration, a YAML file."),
     ):  # fmt: skip
         command = option(command)

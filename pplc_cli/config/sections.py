@@ -26,7 +26,7 @@ class TrainConfig:
     """The training recipe. Names and defaults follow PaddleX 2 for the keys that it has."""
 
     epochs: int = option(10, at_least=1, help="Passes over the training list.")
-    batch_size: int = option(32, at_least=1, help="Images per training step, over all processes together.")
+    batch_size: int = option(32, at_least=1, help="Images per training step, in all processes together.")
     learning_rate: float = option(
         0.025, more_than=0, help="Learning rate after warm-up and before decay; scale it with `batch_size`."
     )
@@ -46,7 +46,10 @@ class TrainConfig:
         [30, 60, 90], at_least=1, help="Epochs at which `piecewise` lowers the learning rate, in rising order."
     )
     lr_decay_gamma: float = option(
-        0.1, more_than=0, at_most=1, help="Factor by which `piecewise` multiplies the learning rate."
+        0.1,
+        more_than=0,
+        at_most=1,
+        help="Factor by which `piecewise` multiplies the learning rate at each of `lr_decay_epochs`.",
     )
     warmup_epochs: float = option(
         0.0, at_least=0, help="Epochs in which the learning rate rises linearly; at most `epochs`."
@@ -65,7 +68,8 @@ class TrainConfig:
         0.0, at_least=0, help="Largest norm of all gradients together; 0: gradients are not clipped."
     )
     early_stop: bool = option(
-        False, help="Stop after `early_stop_patience` epochs without a better validation top-1 accuracy."
+        False,
+        help="Whether training stops after `early_stop_patience` epochs without a better validation top-1 accuracy.",
     )
     early_stop_patience: int = option(5, at_least=1, help="Epochs without improvement after which `early_stop` stops.")
     class_weights: Union[str, dict[str, float], None] = option(
@@ -73,7 +77,7 @@ class TrainConfig:
         more_than=0,
         choices=("balanced",),
         help="Weights of the classes in the loss: `balanced` (the inverse of their numbers of images) or "
-        "`{class: weight}`, where classes left out have 1; null: all equal.",
+        "`{class: weight}` (1 for classes that are not named); null: all equal.",
     )
     seed: int = option(0, at_least=0, help="Random seed; the same seed repeats the run.")
     threads: Optional[int] = option(None, at_least=1, help="Number of CPU threads; null: physical cores.")
@@ -87,11 +91,11 @@ class TrainConfig:
     batch_norm: str = option(
         "auto",
         choices=("batch", "frozen", "auto"),
-        help="How batch norm treats pretrained statistics: `auto` averages over as many images as batches of 32 would "
-        "give, `batch` follows the usual rule, `frozen` keeps them.",
+        help="How the statistics of pretrained batch norm change: `auto` averages over as many images as with batches "
+        "of 32, `batch` follows the usual rule, `frozen` keeps them.",
     )
     sync_batch_norm: bool = option(
-        False, help="With several processes, compute batch norm over the batches of all of them."
+        False, help="With several processes, compute batch norm over the whole batch instead of each process's share."
     )
     progressive_from: Optional[int] = option(
         None, at_least=32, help="Side of the images in the first epoch, in pixels; null: full size in all epochs."
@@ -107,11 +111,13 @@ class TrainConfig:
     )
     freeze: Optional[str] = option(
         None,
-        help="Last stage that stays fixed (`conv1`, `blocks2`, ..., `blocks6`), or `head`: all but the classifier; "
-        "null: none.",
+        help="Last stage that stays fixed (`conv1`, `blocks2`, ..., `blocks6` in PP-LCNet), or `head`: all but the "
+        "classifier; null: none.",
     )
     freeze_views: int = option(
-        4, at_least=1, help="Augmented versions per image whose features are computed once, with fixed stages."
+        4,
+        at_least=1,
+        help="With fixed stages: number of augmented versions of each image; their features are computed once.",
     )
     log_interval_steps: int = option(10, at_least=1, help="Steps between two lines of the training log.")
     visualdl: bool = option(False, help="Write logs for VisualDL into the run's folder; needs `pplc[visualdl]`.")
@@ -138,10 +144,12 @@ class DistillConfig:
     temperature: float = option(1.0, more_than=0, help="Values above 1 soften the probabilities that are compared.")
     soft: float = option(1.0, at_least=0, help="Weight of the loss on the teacher's probabilities.")
     features: float = option(
-        0.0, at_least=0, help="Weight of the loss on the teacher's features, the inputs of its classifier."
+        0.0, at_least=0, help="Weight of the loss on the teacher's features: the values before its last layer."
     )
     hard: float = option(0.0, at_least=0, help="Weight of the cross-entropy with the labels of the lists.")
-    views: int = option(4, at_least=1, help="Augmented versions of each image that the teacher classifies, once.")
+    views: int = option(
+        4, at_least=1, help="Augmented versions of each image; the teacher classifies each of them once."
+    )
     cache: Optional[str] = option(
         None, help="Folder for the stored outputs of the teacher; null: `teacher` in the run's folder."
     )
@@ -169,9 +177,11 @@ class ExportConfig:
     """How closely the exported model must follow the trained network."""
 
     tolerance: float = option(
-        1e-4, more_than=0, help="Largest allowed difference of a probability from the trained network's."
+        1e-4,
+        more_than=0,
+        help="Largest allowed difference between a probability of the exported model and of the trained network.",
     )
-    images: int = option(64, at_least=1, help="Number of images that are compared.")
+    images: int = option(64, at_least=1, help="Number of images whose probabilities are compared.")
     max_accuracy_loss: float = option(
         0.01, at_least=0, below=1, help="Largest allowed loss of top-1 accuracy from int8 or bfloat16, as a share."
     )
@@ -179,7 +189,7 @@ class ExportConfig:
         128, at_least=1, help="Number of training images from which int8 takes the ranges of the activations."
     )
     model_name: Optional[str] = option(
-        None, help="Name of the network that PaddleX reads in the exported folder; null: PaddleX's name for it."
+        None, help="Name of the network that the exported folder gives to PaddleX; null: PaddleX's own name for it."
     )
 
 
@@ -190,14 +200,16 @@ class PredictConfig:
     engine: str = option(
         "default",
         choices=("default", "auto", *ENGINES),
-        help="Engine that runs the network: its name, `default` (`pplc` if the export was checked with it and its "
-        "kernels are compiled, otherwise `paddle`), or `auto` (the fastest one installed).",
+        help="The engine that runs the network, or `default` (`pplc` if the export was checked with it and its kernels "
+        "are compiled, otherwise `paddle`), or `auto` (the fastest one installed).",
     )
     precision: str = option("float32", choices=PRECISIONS, help="Precision of the computation.")
     mkldnn: bool = option(True, help="Use oneDNN in the engine `paddle`.")
     threads: Optional[int] = option(None, at_least=1, help="Number of CPU threads; null: physical cores.")
     workers: Optional[int] = option(
-        None, at_least=1, help="Batches processed in parallel when there are many images; null: as many as `threads`."
+        None,
+        at_least=1,
+        help="Batches processed in parallel if there are more images than one batch; null: as many as `threads`.",
     )
     batch_size: Optional[int] = option(None, at_least=1, help="Images per batch; null: 16.")
     top_k: int = option(1, at_least=1, help="Number of labels per image.")

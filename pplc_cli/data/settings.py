@@ -39,13 +39,13 @@ class SplitConfig:
 
     val: float = option(0.2, more_than=0, below=1, help="Share of each class for validation.")
     test: float = option(
-        0.1, at_least=0, below=1, help="Share of each class for the test; the images not in `val` or `test` train."
+        0.1, at_least=0, below=1, help="Share of each class for testing; the remaining images are for training."
     )
     seed: int = option(0, at_least=0, help="Random seed; the same seed gives the same lists.")
     group: Optional[str] = option(
         None,
-        help="Regular expression; images whose paths have the same text in its first group, `(...)`, go to the same "
-        "list.",
+        help="Regular expression; images whose paths give the same text for its part in parentheses (without "
+        "parentheses: for the whole match) go to the same list.",
     )
     format: str = option(
         "paddlex2",

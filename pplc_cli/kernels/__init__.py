@@ -1,10 +1,10 @@
-"""Training on a CPU several times faster than Paddle's own kernels: ``accelerate(network)``.
+"""Kernels for x86-64 CPUs, compiled by Numba on the user's machine: ``accelerate(network)`` trains with them.
 
-The network stays what it was, plain Paddle layers with their parameters; only its forward pass is replaced. It is
-traced (:mod:`trace`), turned into programs over pixels-by-channels memory (:mod:`plan`), and run by threads that work
-through them without Python in between (:mod:`program`), with kernels compiled by Numba for the CPU at hand
-(:mod:`convolution`, :mod:`depthwise`, :mod:`operations`; beneath them :mod:`blocks`, :mod:`activations`, :mod:`gemm`,
-:mod:`loops`, :mod:`simd`, :mod:`llvm`). What is not known is left to Paddle.
+A network that is accelerated keeps its Paddle layers and their parameters; only its forward pass is replaced. It is
+traced (:mod:`train.trace`) and turned into programs (:mod:`train.plan`), whose operations a team of threads runs
+without Python in between (:mod:`train.program`). Layers without a kernel are left to Paddle.
+
+:mod:`infer` does the same for exported networks (:mod:`graph`), forward only. :mod:`simd` is what both share.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any, Optional
 
 
 def unsupported() -> Optional[str]:
-    """Why this machine's CPU must make do with Paddle's kernels; None where it need not."""
+    """The reason why this machine cannot run the kernels, or None."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return f"the fast kernels are for x86-64 CPUs with AVX2, not {platform.machine()}"
     try:
         import llvmlite.binding
         import numba  # noqa: F401
-    except Exception as error:  # a broken LLVM shows itself in many ways
+    except Exception as error:  # a broken LLVM raises all kinds of exceptions
         return f"Numba does not load ({error})"
     features = llvmlite.binding.get_host_cpu_features()
     if not (features.get("avx2") and features.get("fma")):
@@ -30,14 +30,14 @@ def unsupported() -> Optional[str]:
 
 
 def compiled() -> bool:
-    """Whether the kernels are ready for this CPU; else the first use compiles them, which takes about 20 seconds."""
+    """Whether the training kernels are compiled for this CPU; if not, the first use takes about 20 seconds more."""
     from pplc_cli.kernels.train.program import is_ready
 
     return is_ready()
 
 
 def has_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 in one instruction; other ways would be slower than float32."""
+    """Whether the CPU has an instruction for products of bfloat16; without one they would be slower than float32."""
     from pplc_cli.kernels.simd.llvm import BFLOAT16
 
     return unsupported() is None and BFLOAT16
@@ -49,23 +49,23 @@ def accelerate(
     reduce: Optional[Callable[[Any], Any]] = None,
     bfloat16: bool = False,
 ) -> Optional[str]:
-    """Let a network's forward and backward pass on a CPU run through fast kernels.
+    """Run a network's forward and backward pass through fast CPU kernels.
 
     Parameters, buffers and their names stay; the network can be trained, evaluated, saved and exported as before.
-    Input that is no float32 tensor on the CPU of shape (N, C, H, W) or (N, C), and layers that are not known, go to
-    Paddle as before. The result for a seed, a batch and a number of threads is always the same, to the bit.
+    Paddle still runs layers that have no kernel, and inputs other than float32 CPU tensors of shape (N, C, H, W) or
+    (N, C). The result for one seed, batch and number of threads is always the same, to the bit.
 
     Args:
         network: a :class:`paddle.nn.Layer`.
         threads: None: :func:`pplc_cli.base.hardware.physical_cores`.
-        reduce: given where several processes train one network: adds a float64 array up over all of them, and batch
-            norm then sees the batch of all.
-        bfloat16: multiply the pointwise convolutions and their inputs' gradients in bfloat16 and add up in float32;
-            everything else, the stored numbers and the gradients of weights too, stays float32. Without effect where
-            :func:`has_bfloat16` says no.
+        reduce: sums a float64 array over all processes that train the network together; batch norm then uses the
+            statistics of their common batch. None: each process uses its own.
+        bfloat16: compute pointwise convolutions and the gradients of their inputs with products in bfloat16 and sums
+            in float32. Everything else stays float32, stored numbers and the gradients of weights included. Without
+            effect if :func:`has_bfloat16` is false.
 
     Returns:
-        None, or why everything stays as it was (see :func:`unsupported`).
+        None, or the reason why the network was left as it is (see :func:`unsupported`).
     """
     reason = unsupported()
     if reason is None:

@@ -46,7 +46,7 @@ class ModelConfig:
         "auto",
         help="Starting weights: `imagenet` or `imagenet_ssld` (official, downloaded once), `builtin` (in the package), "
         "a file or the `best_model` folder of a run, `none` (random), or `auto`: the best official ones, or the "
-        "built-in ones if those cannot be had.",
+        "built-in ones if those cannot be downloaded.",
     )
     dropout: Optional[float] = option(
         None, at_least=0, below=1, help="Dropout rate before the classifier; null: the published rate of the network."

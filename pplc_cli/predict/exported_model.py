@@ -57,7 +57,9 @@ def read_exported(folder: PathLike) -> ExportedModel:
         return ExportedModel(folder, name, labels, Pipeline(transforms, training=False))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split())  # YAML errors span lines
-        raise PredictError(f"{path}: is not what PaddleX 3 writes: {type(error).__name__}: {reason}") from None
+        raise PredictError(
+            f"{path}: is not a valid inference.yml of PaddleX 3: {type(error).__name__}: {reason}"
+        ) from None
 
 
 def read_sidecar(folder: Path) -> dict[str, Any]:

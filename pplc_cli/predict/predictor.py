@@ -181,7 +181,7 @@ class Predictor:
             self._idle.append(engine)
 
     def _borrow_engine(self) -> Engine:
-        """Take a single-threaded engine for one worker alone."""
+        """Take an idle single-threaded engine, or make one."""
         with self._lock:
             if self._idle:
                 return self._idle.pop()

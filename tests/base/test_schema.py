@@ -146,13 +146,13 @@ def test_did_you_mean() -> None:
 @pytest.mark.parametrize(
     ("hint", "limits", "words"),
     [
-        (str, {}, "a text"),
+        (str, {}, "a string"),
         (list[Any], {}, "a list"),
         (dict[str, float], {"at_least": 0, "below": 1}, "a mapping, each value a number of at least 0 and less than 1"),
         (Union[int, list[int]], {"at_least": 1}, "an integer of at least 1 or a list, each an integer of at least 1"),
         (Optional[list[int]], {}, "a list, each an integer, or null"),
         (Optional[bool], {}, "true or false or null"),
-        (Union[int, str, None], {}, "an integer, or a text, or null"),
+        (Union[int, str, None], {}, "an integer, or a string, or null"),
     ],
 )
 def test_describe(hint: Any, limits: dict[str, float], words: str) -> None:

@@ -123,9 +123,8 @@ def test_ctrl_c_while_measuring(trained: Trained, tmp_path: Path) -> None:
     process = subprocess.Popen([*PPLC, *arguments], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     time.sleep(4)
     process.send_signal(signal.SIGINT)
-    assert process.stderr is not None
-    stderr = process.stderr.read()  # ends when all processes that hold it have ended
-    assert (process.wait(30), stderr) == (130, "Interrupted.\n")
+    _, stderr = process.communicate(timeout=30)  # ends when all processes that hold stderr have ended
+    assert (process.returncode, stderr) == (130, "Interrupted.\n")
 
 
 def on_a_terminal(arguments: list[str], cwd: Path, **environment: str) -> str:

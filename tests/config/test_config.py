@@ -63,7 +63,7 @@ def test_every_fault_at_once() -> None:
     text = "\n".join(faults)
     for words in (
         "data.dri: unknown key; did you mean data.dir?",
-        "data.dir: is required, expected a text",
+        "data.dir: is required, expected a string",
         "train.epoch: unknown key; did you mean train.epochs?",
         "train.batch_size: expected an integer of at least 1, got True",
         "train.learning_rate: expected a number of more than 0, got 'fast'",
@@ -79,7 +79,7 @@ def test_every_fault_at_once() -> None:
 
 @pytest.mark.parametrize("raw", [{}, None, {"data": None}, {"data": {}}, {"output": "o"}])
 def test_missing_data_folder(raw: Any) -> None:
-    assert faults_of(raw) == ["data.dir: is required, expected a text"]
+    assert faults_of(raw) == ["data.dir: is required, expected a string"]
 
 
 @pytest.mark.parametrize(("folder", "words"), [("", "got ''"), ("  ", "got '  '"), (3, "got 3"), (None, "got nothing")])

@@ -1,4 +1,4 @@
-"""Compare forward and backward passes of a network with Paddle's kernels and with the fast ones."""
+"""Compares passes of networks with Paddle's kernels and with pplc's; small networks for such tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ nn = paddle.nn
 
 
 class Passed(NamedTuple):
-    """Results of a forward and a backward pass; keys as in ``state_dict``, and ``input``."""
+    """The results of a forward and a backward pass; names as in ``state_dict``, and ``input``."""
 
     output: np.ndarray
     gradients: dict[str, Optional[np.ndarray]]
@@ -24,7 +24,7 @@ class Passed(NamedTuple):
 
 
 def randomise(network: Any, rng: np.random.Generator) -> None:
-    """Set every parameter and buffer to random numbers: the defaults 0 and 1 would hide faults."""
+    """Set every parameter and buffer to random numbers, since the default values 0 and 1 hide faults."""
     for name, value in network.state_dict().items():
         if value.ndim > 1:
             terms = value.shape[0] if value.ndim == 2 else np.prod(value.shape[1:])
@@ -37,14 +37,14 @@ def randomise(network: Any, rng: np.random.Generator) -> None:
 
 
 def run(network: Any, x: np.ndarray, g: Optional[np.ndarray], input_gradient: bool = True) -> Passed:
-    """Run a forward pass and, if ``g`` is given, a backward pass with ``g`` as the gradient of the output."""
+    """Run a forward pass and, if ``g`` is given, a backward pass with ``g`` as the gradient of the result."""
     network.clear_gradients()
     tensor = paddle.to_tensor(x, stop_gradient=not input_gradient)
     output = network(tensor)
     if g is not None and not output.stop_gradient:
         output.backward(paddle.to_tensor(g))
     gradients = {name: None if p.grad is None else p.grad.numpy() for name, p in network.named_parameters()}
-    # Paddle's named_parameters includes the running statistics.
+    # Paddle counts running statistics among the parameters.
     buffers = {
         name: network.state_dict()[name].numpy() for name in gradients if name.endswith(("._mean", "._variance"))
     }
@@ -54,16 +54,16 @@ def run(network: Any, x: np.ndarray, g: Optional[np.ndarray], input_gradient: bo
 
 
 def kinds(network: Any) -> set[str]:
-    """Return the kinds of nodes in the plans of an accelerated network; empty if Paddle runs all of it.
+    """The kinds of nodes in the plans of an accelerated network; empty if Paddle runs all of it.
 
-    Tests check it, since they would compare Paddle with itself if the network were not accelerated.
+    Tests check it, since they would compare Paddle with itself if the network were left to Paddle.
     """
     plans = getattr(network.__dict__.get("forward"), "_plans", {})
     return {node.kind for plan in plans.values() for node in plan.graph.nodes}
 
 
 def twins(make: Callable[[], Any], rng: np.random.Generator, threads: int = 2) -> tuple[Any, Any]:
-    """Make two equal networks and accelerate the second; a single layer is wrapped in a network."""
+    """Two equal networks, the second accelerated; a single layer becomes a network of one."""
     plain, fast = make(), make()
     if not plain.sublayers():
         plain, fast = nn.Sequential(plain), nn.Sequential(fast)
@@ -74,7 +74,7 @@ def twins(make: Callable[[], Any], rng: np.random.Generator, threads: int = 2) -
 
 
 def passed_through(network: Any, x: np.ndarray) -> np.ndarray:
-    """Accelerate a network and return its output."""
+    """Accelerate a network, and compute its output."""
     assert accelerator.accelerate(network, 2) is None
     output = run(network, x, None).output
     assert kinds(network) and "opaque" not in kinds(network)
@@ -82,10 +82,11 @@ def passed_through(network: Any, x: np.ndarray) -> np.ndarray:
 
 
 def assert_close(actual: Passed, expected: Passed, tolerance: float) -> None:
-    """Check that every difference is at most ``tolerance`` times the largest magnitude in its tensor.
+    """Every number within ``tolerance`` of its tensor's largest.
 
-    A gradient that is only rounding error, as that of a bias before batch norm, is compared with the largest gradient
-    of all; a running mean near zero with the standard deviation of its layer.
+    A gradient may consist of rounding errors alone, for example that of a bias before batch norm: the tolerance is at
+    least that of a tenth of the largest gradient. A running mean may be near zero: the tolerance is at least that of a
+    tenth of its layer's deviation.
     """
     peak = max([np.abs(value).max() for value in expected.gradients.values() if value is not None], default=0)
     assert actual.gradients.keys() == expected.gradients.keys() and actual.buffers.keys() == expected.buffers.keys()
@@ -101,7 +102,7 @@ def assert_close(actual: Passed, expected: Passed, tolerance: float) -> None:
         assert one.shape == other.shape, name
         bound = tolerance * max(np.abs(other).max(), floor)
         distance = np.abs(one - other).max()
-        assert distance <= bound, f"{name}: expected a difference of at most {bound}, got {distance}"
+        assert distance <= bound, f"{name}: {distance} apart, more than {bound}"
 
 
 def compare(
@@ -112,14 +113,45 @@ def compare(
     threads: int = 2,
     **options: Any,
 ) -> Any:
-    """Compare one pass of a network with Paddle's kernels and with the fast ones; return the accelerated network.
+    """Compare one pass of a network with Paddle's kernels and with pplc's; returns the accelerated network.
 
-    Why this tolerance: a float32 sum of some thousand products is accurate to about 1e-6. Several such sums follow each
-    other, and each batch norm amplifies the error of its input, in Paddle's pass as much as in ours.
+    The tolerance: float32 sums of a few thousand products have errors of about 1e-6. A few of them follow each other,
+    and every batch norm amplifies the errors of its input, in Paddle's pass as in pplc's.
     """
     plain, fast = twins(make, rng, threads)
     x = rng.normal(0.3, 1, shape).astype(np.float32)
     g = rng.normal(0, 1, plain(paddle.to_tensor(x)).shape).astype(np.float32)
-    plain.set_state_dict(fast.state_dict())  # the call above moved the running statistics
+    plain.set_state_dict(fast.state_dict())  # the call above updated the running statistics
     assert_close(run(fast, x, g, **options), run(plain, x, g, **options), tolerance)
     return fast
+
+
+class Made(nn.Layer):  # type: ignore[name-defined]
+    """A network of named layers and a function that joins them: ``forward(network, x)``."""
+
+    def __init__(self, joined, **layers):
+        super().__init__()
+        self.joined = joined
+        for name, layer in layers.items():
+            self.add_sublayer(name, layer)
+
+    def forward(self, x):
+        return self.joined(self, x)
+
+
+def conv_bn(inputs, outputs, kernel=1, stride=1, groups=1):
+    conv = nn.Conv2D(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias_attr=False)
+    return nn.Sequential(conv, nn.BatchNorm2D(outputs))
+
+
+def small():
+    """A network with all common layers."""
+    return nn.Sequential(
+        *(conv_bn(3, 8, 3, 2), nn.Hardswish(), conv_bn(8, 8, 3, 1, 8), nn.ReLU(), conv_bn(8, 19), nn.Hardswish()),
+        *(nn.AdaptiveAvgPool2D(1), nn.Flatten(), nn.Linear(19, 4)),
+    )
+
+
+def batch(rng, *shape):
+    """A tensor of normally distributed numbers."""
+    return paddle.to_tensor(rng.normal(0, 1, shape).astype(np.float32))

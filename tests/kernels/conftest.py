@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def rng() -> np.random.Generator:
-    """Fresh numbers every time; a failure shows their seed."""
+    """A generator with another seed in each test; pytest shows the seed of a failed test."""
     seed = int.from_bytes(os.urandom(4), "little")
     print(f"seed {seed}")
     return np.random.default_rng(seed)

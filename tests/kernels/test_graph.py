@@ -1,4 +1,4 @@
-"""Exported networks as plain data: against a slow evaluation in NumPy, Paddle, and ONNX Runtime; damaged files."""
+"""Exported networks as plain data, against an evaluation in float64, Paddle and ONNX Runtime; and damaged files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from helpers.graph_reference import evaluate
 from pplc_cli.base.errors import ModelError
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.kernels.graph.onnx_writer import to_onnx
-from pplc_cli.kernels.graph.paddle_reader import read_paddle
+from pplc_cli.kernels.graph.paddle_reader import UnknownOperation, read_paddle
 from pplc_cli.kernels.graph.simplify import simplify
 from pplc_cli.models.registry import build_network
 from pplc_cli.models.static import save_graph
@@ -36,12 +37,12 @@ SMALL = [
     "SqueezeNet1_1",
     "ResNet18",
 ]
-# Of probabilities; the deepest network, without shortcuts in its rounding errors, varies by 2e-4 in Paddle itself.
+# Between probabilities. Those of the deepest network, which has no shortcuts, vary by 2e-4 in Paddle itself.
 TOLERANCE = 5e-4
 
 
-def lively(name, size=64):
-    """A network whose batch norms have statistics, factors and shifts of their own, and whose answers differ."""
+def varied_network(name, size=64):
+    """A network with varied batch norm statistics and parameters, whose predictions differ from image to image."""
     paddle.seed(0)
     rng = np.random.default_rng(0)
     network = build_network(name, 10)
@@ -50,12 +51,14 @@ def lively(name, size=64):
         norm._momentum = 0.0  # the statistics become those of the next batch
         norm.weight.set_value(rng.uniform(0.7, 1.3, norm.weight.shape).astype(np.float32))
         norm.bias.set_value(rng.normal(0, 0.2, norm.bias.shape).astype(np.float32))
-    if not norms:  # by default its numbers vanish on the way
+    if not norms:  # with the default weights its activations vanish
         for layer in network.sublayers():
             if isinstance(layer, paddle.nn.Conv2D):
                 spread = (2 / np.prod(layer.weight.shape[1:])) ** 0.5
                 layer.weight.set_value(rng.normal(0, spread, layer.weight.shape).astype(np.float32))
-    coarse = rng.normal(0, 1, (8, 3, 4, 4)).astype(np.float32)  # noise alone would look the same to every pooling
+    coarse = rng.normal(0, 1, (8, 3, 4, 4)).astype(
+        np.float32
+    )  # the mean of noise alone would be the same for all images
     images = coarse.repeat(size // 4, 2).repeat(size // 4, 3) + rng.normal(0, 0.3, (8, 3, size, size))
     images = images.astype(np.float32)
     network.train()
@@ -67,31 +70,31 @@ def lively(name, size=64):
             if parameter.shape in ([parameter.shape[0], 10], [10]) or parameter.shape[0] == 10:
                 parameter.set_value(parameter.numpy() / (2 * spread))
         expected = paddle.nn.functional.softmax(network(paddle.to_tensor(images)), axis=1).numpy()
-    assert expected.std(0).max() > 0.02, "the answers must depend on the images"
+    assert expected.std(0).max() > 0.02, "the predictions must depend on the images"
     return network, images, expected
 
 
 @pytest.fixture(scope="module", params=SMALL)
 def exported(request, tmp_path_factory):
-    network, images, expected = lively(request.param)
+    network, images, expected = varied_network(request.param)
     folder = tmp_path_factory.mktemp("exported")
     save_graph(paddle, network, (64, 64), folder)
     return read_paddle(folder), images, expected
 
 
-def test_the_graph_is_the_network(exported):
+def test_the_graph_computes_what_the_network_does(exported):
     graph, images, expected = exported
     np.testing.assert_allclose(evaluate(graph, images[:2]), expected[:2], atol=TOLERANCE)
 
 
-def test_simplified_is_the_same_with_fewer_nodes(exported):
+def test_simplify_keeps_the_result(exported):
     graph, images, _ = exported
     simple = simplify(graph)
     assert not any(node.kind == "batch_norm" for node in simple.nodes)
     np.testing.assert_allclose(evaluate(simple, images[:2]), evaluate(graph, images[:2]), atol=TOLERANCE)
 
 
-def test_onnx_says_what_paddle_says(exported):
+def test_onnx_gives_paddles_result(exported):
     import onnxruntime
 
     graph, images, expected = exported
@@ -102,7 +105,7 @@ def test_onnx_says_what_paddle_says(exported):
         assert session.get_inputs()[0].shape[0] in ("N", len(images))
 
 
-def test_the_way_back_to_paddle(exported, tmp_path):
+def test_conversion_back_to_paddle(exported, tmp_path):
     from pplc_cli.exporting.graph_network import GraphNetwork
 
     graph, images, expected = exported
@@ -112,7 +115,7 @@ def test_the_way_back_to_paddle(exported, tmp_path):
         np.testing.assert_allclose(network(paddle.to_tensor(images)).numpy(), expected, atol=TOLERANCE)
 
 
-def test_features_are_what_the_classifier_reads(exported):
+def test_features_are_the_input_of_the_classifier(exported):
     graph, images, expected = exported
     linear = [node for node in graph.nodes if node.kind == "linear"]
     if not linear:
@@ -126,7 +129,7 @@ def test_features_are_what_the_classifier_reads(exported):
 
 
 def test_images_of_any_size(tmp_path):
-    network, _, _ = lively("PPLCNet_x0_25")
+    network, _, _ = varied_network("PPLCNet_x0_25")
     save_graph(paddle, network, None, tmp_path)
     graph = read_paddle(tmp_path)
     assert graph.size is None
@@ -138,14 +141,14 @@ def test_images_of_any_size(tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A folder with a small network, and its program as plain data."""
+    """The folder of a small exported network, and its program as plain data."""
     folder = tmp_path_factory.mktemp("whole")
     save_graph(paddle, build_network("PPLCNet_x0_25", 3), (32, 32), folder)
     return folder, json.loads((folder / "inference.json").read_bytes())
 
 
 def read_or_refuse(folder):
-    """A graph, or the one error that users see, in one line and with the file's name."""
+    """The graph, or None if it is refused, which must be by a ModelError of one line with the file's name."""
     try:
         return read_paddle(folder)
     except ModelError as error:
@@ -186,14 +189,16 @@ def test_changed_weights_files_are_read_or_refused(whole, data):
 
 
 def places(value, path=()):
-    """All paths into plain data."""
+    """All paths into plain data, as tuples of keys and indices."""
     yield path
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
         yield from places(item, (*path, key))
 
 
-JUNK = st.sampled_from([None, True, -1, 0, 2**62, 1e300, "", "conv2d", "1.fetch", [], [[]], {}, {"D": 3}, [-1, -1]])
+JUNK: st.SearchStrategy[Any] = st.sampled_from(
+    [None, True, -1, 0, 2**62, 1e300, "", "conv2d", "1.fetch", [], [[]], {}, {"D": 3}, [-1, -1]]
+)
 
 
 @FEW
@@ -210,6 +215,23 @@ def test_edited_programs_are_read_or_refused(whole, data, junk):
         folder = copied(whole, scratch)
         (folder / "inference.json").write_text(json.dumps(program), encoding="utf-8")
         read_or_refuse(folder)
+
+
+def test_operations_in_place_are_read_like_others(whole, tmp_path):
+    folder, plain = copied(whole, tmp_path), read_paddle(whole[0])
+    (folder / "inference.json").write_text(json.dumps(whole[1]).replace('hardswish"', 'hardswish_"'), encoding="utf-8")
+    read = read_paddle(folder)
+    assert [(node.kind, node.options) for node in read.nodes] == [(node.kind, node.options) for node in plain.nodes]
+
+
+@pytest.mark.parametrize("name", ["1.array", "1.value", "1.add_node", "1.tanh", "1._conv2d"])
+def test_other_operations_are_named(whole, tmp_path, name):
+    folder = copied(whole, tmp_path)
+    program = copy.deepcopy(whole[1])
+    program["program"]["regions"][0]["blocks"][0]["ops"][-2]["#"] = name
+    (folder / "inference.json").write_text(json.dumps(program), encoding="utf-8")
+    with pytest.raises(UnknownOperation, match=f"the operation {name[2:]}"):
+        read_paddle(folder)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", "[" * 100_000, '{"program": 3}', b"\xff\xfe\x00\xd8"])

@@ -1,4 +1,4 @@
-"""Our own inference kernels against float64, node by node and as whole networks."""
+"""Inference kernels against float64, for random layers and for whole networks."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from pplc_cli.predict.engines.pplc import PplcEngine
 pytestmark = pytest.mark.skipif(unsupported() is not None, reason=str(unsupported()))
 ONE_OF_EACH = ["PPLCNet_x0_25", "PPLCNetV2_small", "SqueezeNext_1_0_23v5", "FasterNet_T0", "MobileNetV2_x1_0",
                "MobileNetV3_small_x1_0", "ShuffleNetV2_x1_0", "SqueezeNet1_1", "ResNet18"]  # fmt: skip
-# float32 sums of k products, k up to some thousand, of numbers around one: a few units of 6e-8 for each of sqrt(k).
+# Error of float32 sums of k products of numbers around one: a few times 6e-8 * sqrt(k), with k up to a few thousand.
 ROUNDING = 2e-5
 
 
 def exported_graph(name: str, folder) -> Graph:
-    """A network of the zoo as it is exported, up to its logits."""
+    """The graph of an exported network, up to its logits."""
     graph = read_paddle(export_network(name, folder))
     assert graph.nodes.pop().kind == "softmax"
     graph.output = graph.nodes[-1].output
@@ -49,8 +49,8 @@ def test_networks_follow_float64(name, tmp_path):
     folder = export_network(name, tmp_path)
     graph, images = read_paddle(folder), random_images(5)
     expected = evaluate(graph, images)
-    # Networks of random weights blow rounding up, each by another factor; Paddle's float32 shows by how much. The
-    # largest of 50 differences varies by some times; what is computed wrongly is off by a thousand times as much.
+    # Networks with random weights amplify rounding errors, each by another factor, which Paddle's float32 shows. The
+    # largest of 50 differences may vary by a few times; a wrong computation is off by a thousand times as much.
     allowed = 10 * np.abs(PaddleEngine(folder).run(images) - expected).max() + 1e-6
     for threads in (1, 2, 3):
         engine = PplcEngine(simplify(graph), threads=threads)
@@ -64,7 +64,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def layers(seed: int) -> tuple[list[Node], int, tuple[int, int]]:
-    """A first convolution, then another one of any kind, perhaps a pointwise one and a sum behind it."""
+    """A first convolution, another one of any kind, and perhaps a pointwise one and a sum behind it."""
     rng, choose = np.random.default_rng(seed), random.Random(seed)
     size = (choose.randint(7, 24), choose.randint(7, 24))
     channels = choose.choice([1, 5, 8, 16, 17, 32, 40])
@@ -79,13 +79,13 @@ def layers(seed: int) -> tuple[list[Node], int, tuple[int, int]]:
     functions = [None, "relu", "hardswish", "relu6", "hardsigmoid", "sigmoid", "swish", "gelu"]
     nodes = [Node("conv", ["x"], "a", **conv(3, channels, (3, 3), choose.randint(1, 2), choose.randint(0, 1)))]
 
-    def behind(function) -> str:
+    def add_activation(function) -> str:
         last = nodes[-1].output
         if function:
             nodes.append(Node("activation", [last], last + "'", options={"function": function}))
         return nodes[-1].output
 
-    first = behind(choose.choice(functions))
+    first = add_activation(choose.choice(functions))
     if choose.random() < 0.5:  # depthwise
         kernel = choose.choice([1, 3, 5, 7])
         more = conv(
@@ -100,18 +100,18 @@ def layers(seed: int) -> tuple[list[Node], int, tuple[int, int]]:
         nodes.append(Node("conv", [first], "b", **more))
         made = channels
     else:
-        kernel = (choose.randint(1, 3), choose.randint(1, 3))
+        window = (choose.randint(1, 3), choose.randint(1, 3))
         made = choose.choice([3, 16, 33, 64])
         groups = choose.choice([g for g in (1, 2, 4) if channels % g == 0 and (made * 4) % g == 0])
-        more = conv(channels, made * 4, kernel, choose.randint(1, 2), 1, choose.randint(1, 2), groups)
+        more = conv(channels, made * 4, window, choose.randint(1, 2), 1, choose.randint(1, 2), groups)
         nodes.append(Node("conv", [first], "b", **more))
         made *= 4
-    second = behind(choose.choice(functions))
+    second = add_activation(choose.choice(functions))
     if choose.random() < 0.5:
         nodes.append(Node("conv", [second], "c", **conv(made, made, (1, 1), bias=choose.random() < 0.5)))
         if choose.random() < 0.5:
             nodes.append(Node("add", ["c", second] if choose.random() < 0.5 else [second, "c"], "d"))
-        behind(choose.choice(functions))
+        add_activation(choose.choice(functions))
     nodes.append(Node("mean", [nodes[-1].output], "m"))
     nodes.append(Node("flatten", ["m"], "f"))
     return nodes, choose.randint(1, 3), size
@@ -134,13 +134,13 @@ def test_any_layers_follow_float64(seed, threads):
     team._scratch[:] = 0xA5
     network.run(images[:1])
     start = -team._scratch.ctypes.data % 64
-    part = (needed + 8191) // 4096 * 4096  # of each thread, with some bytes more than it asked for
+    part = (needed + 8191) // 4096 * 4096  # per thread, rounded up to pages
     for thread in range(threads):
         assert (team._scratch[start + thread * part + needed : start + (thread + 1) * part] == 0xA5).all()
 
 
 @pytest.mark.parametrize("name", ["PPLCNet_x2_5", "FasterNet_T0"])
-def test_large_batches_are_many_small_ones(name, tmp_path):
+def test_images_of_a_batch_do_not_affect_each_other(name, tmp_path):
     engine = PplcEngine(simplify(exported_graph(name, tmp_path)), threads=1)
     images = random_images(40)
     one_by_one = np.concatenate([engine.run(images[i : i + 1]) for i in range(40)])
@@ -148,7 +148,7 @@ def test_large_batches_are_many_small_ones(name, tmp_path):
         assert np.array_equal(engine.run(images[:n]), one_by_one[:n]), n
 
 
-def test_the_next_batch_does_not_see_the_last_one(tmp_path):
+def test_a_batch_does_not_depend_on_the_one_before_it(tmp_path):
     engine = PplcEngine(simplify(exported_graph("PPLCNet_x0_25", tmp_path)), threads=2)
     images = random_images(9)
     first = engine.run(images[:1])
@@ -159,14 +159,16 @@ def test_the_next_batch_does_not_see_the_last_one(tmp_path):
         assert engine.run(images[:n]).shape == (n, 10)
 
 
-def test_features_are_what_the_classifier_reads(tmp_path):
+def test_features_are_the_input_of_the_classifier(tmp_path):
     graph = exported_graph("PPLCNet_x0_25", tmp_path)
     images = random_images(5)
     features = PplcEngine(simplify(graph.features()), threads=1).run(images)
     assert features.shape == (5, 1280)
     linear = graph.nodes[-1].weights
     scaled = graph.features()
-    scaled.nodes.append(Node("scale", [scaled.output], "scaled", options={"factor": 0.8}))  # as dropout may leave it
+    scaled.nodes.append(
+        Node("scale", [scaled.output], "scaled", options={"factor": 0.8})
+    )  # as a dropout in the mode downscale_in_infer is exported
     scaled.output, scaled.shapes["scaled"] = "scaled", scaled.shapes[scaled.output]
     for threads in (1, 2):
         np.testing.assert_allclose(PplcEngine(simplify(scaled), threads=threads).run(images), 0.8 * features, rtol=1e-6)
@@ -174,10 +176,32 @@ def test_features_are_what_the_classifier_reads(tmp_path):
     assert np.abs(logits - evaluate(graph, images)).max() < 1e-3 * np.abs(logits).max()
 
 
-def test_what_is_not_known_is_said_in_a_line(tmp_path):
+def test_padding_at_the_bottom_and_right_alone():
+    rng = np.random.default_rng(0)
+    plain = {"stride": (1, 1), "dilation": (1, 1), "groups": 1}
+    weights = [rng.standard_normal(shape).astype(np.float32) for shape in ((16, 3, 3, 3), (20, 16, 1, 1))]
+    nodes = [
+        Node("conv", ["x"], "a", weights={"weight": weights[0]}, options={**plain, "padding": (0, 0, 2, 1)}),
+        Node("conv", ["a"], "b", weights={"weight": weights[1]}, options={**plain, "padding": (0, 0, 1, 2)}),
+        Node("mean", ["b"], "m"),
+        Node("flatten", ["m"], "f"),
+    ]
+    graph = Graph("x", "f", nodes, {"x": (-1, 3, 5, 6)})
+    images = rng.standard_normal((2, 3, 5, 6)).astype(np.float32)
+    expected = evaluate(graph, images)
+    for threads in (1, 2):
+        got = PplcEngine(graph, threads=threads).run(images)
+        assert np.abs(got - expected).max() < ROUNDING * np.abs(expected).max()
+
+
+def test_unsupported_networks_and_images_are_refused_in_one_line(tmp_path):
     graph = exported_graph("PPLCNet_x0_25", tmp_path)
     with pytest.raises(PredictError, match=r"batch norm.*--engine paddle"):
         PplcEngine(graph)
+    other = simplify(graph)
+    other.nodes.append(Node("fold", [other.output], "folded"))
+    with pytest.raises(PredictError, match=r"nodes of the kind fold.*--engine paddle"):
+        PplcEngine(other)
     engine = PplcEngine(simplify(graph))
     with pytest.raises(PredictError, match=r"expected images \(N, 3, 64, 64\), got \(1, 3, 65, 64\)"):
         engine.run(np.zeros((1, 3, 65, 64), np.float32))
@@ -193,15 +217,15 @@ def test_what_is_not_known_is_said_in_a_line(tmp_path):
         ("linear", "bias", np.zeros((10, 1), np.float32)),
     ],
 )
-def test_weights_that_do_not_fit_are_refused_before_kernels_read_them(kind, name, array, tmp_path):
+def test_weights_of_wrong_shapes_are_refused(kind, name, array, tmp_path):
     graph = simplify(exported_graph("PPLCNet_x0_25", tmp_path))
     next(node for node in graph.nodes if node.kind == kind).weights[name] = array
-    with pytest.raises(PredictError, match=f"{kind} .*does not fit what it reads"):
+    with pytest.raises(PredictError, match=f"{kind} .*does not fit its input"):
         PplcEngine(graph, threads=1)
 
 
 @pytest.mark.parametrize("precision, has", [("bfloat16", BFLOAT16), ("int8", INT8)])
-def test_precisions_this_cpu_lacks_are_refused(precision, has, tmp_path):
+def test_precisions_that_the_cpu_lacks_are_refused(precision, has, tmp_path):
     if has:
         pytest.skip(f"the CPU has {precision}")
     with pytest.raises(PredictError, match=f"runs {precision} on CPUs with AVX-512"):
@@ -213,7 +237,7 @@ needs_bytes = pytest.mark.skipif(not INT8, reason="the CPU has no AVX-512 VNNI")
 
 @needs_bytes
 def test_products_of_bytes_are_exact():
-    """With numbers that bytes hold exactly, nothing is rounded but the end."""
+    """With numbers that bytes represent exactly, only the result is rounded."""
     rng = np.random.default_rng(1)
     channels, outputs, size = 40, 50, (6, 5)
     # Bytes 0 to 255 stand for -1 to 1.55 in steps of 0.01; scales of outputs are powers of two.
@@ -225,7 +249,7 @@ def test_products_of_bytes_are_exact():
     plain = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
     identity = np.eye(channels, 3, dtype=np.float32)[:, :, None, None]
     nodes = [
-        # Three planes become channels, those added to from behind: the bias of the first layer has all that varies.
+        # The images are zero; the bias of this layer holds all inputs of the next one.
         Node("conv", ["x"], "a", weights={"weight": identity, "bias": given_[0, :, 0, 0]}, options=plain),
         Node("conv", ["a"], "b", weights={"weight": weight[:, :, None, None], "bias": bias}, options=plain),
         Node("mean", ["b"], "m"),
@@ -239,13 +263,13 @@ def test_products_of_bytes_are_exact():
 
 
 def as_bfloat16(array: np.ndarray) -> np.ndarray:
-    """Rounded to 8 bits of mantissa; ties, which float64 hardly has, do not matter."""
+    """Round to 8 bits of mantissa. How ties are rounded does not matter, since float64 numbers hardly have any."""
     mantissa, exponent = np.frexp(array.astype(np.float32).astype(np.float64))
     return np.ldexp(np.round(mantissa * 256) / 256, exponent)
 
 
 def narrowed(graph: Graph, precision: str, activation_ranges: dict):
-    """What the kernels say they round: inputs and weights of convolutions that are neither the first nor depthwise."""
+    """Round what the kernels round: inputs and weights of all convolutions but the first and depthwise ones."""
 
     def rounded(node: Node, x: np.ndarray) -> tuple[Node, np.ndarray]:
         if node.kind != "conv" or node.inputs[0] == graph.input:
@@ -276,7 +300,7 @@ def narrowed(graph: Graph, precision: str, activation_ranges: dict):
 )
 @settings(max_examples=40, deadline=None)
 @given(seed=seeds)
-def test_narrow_products_are_those_of_rounded_factors(precision, seed):
+def test_bfloat16_and_int8_products_are_those_of_rounded_factors(precision, seed):
     nodes, n, size = layers(seed)
     threads = 1 + seed % 2
     graph = Graph("x", "f", nodes, {"x": (-1, 3, *size)})
@@ -284,12 +308,12 @@ def test_narrow_products_are_those_of_rounded_factors(precision, seed):
     activation_ranges = measure_activation_ranges(graph, images)
     plain, expected = evaluate(graph, images), evaluate(graph, images, narrowed(graph, precision, activation_ranges))
     got = PplcEngine(graph, precision=precision, threads=threads, activation_ranges=activation_ranges).run(images)
-    # float32 may fall to the other side of a step than float64, one number in some thousand: not as far off as float32
-    # products are. Networks whose every number is cut off give zeros.
+    # About one number in a thousand is rounded to another step in float32 than in float64. This must change the result
+    # by less than a tenth of what rounding changes. Networks whose numbers are all clipped give zeros.
     assert np.abs(got - expected).mean() <= 0.1 * np.abs(plain - expected).mean() + ROUNDING * np.abs(expected).max()
 
 
-def test_spans_are_kept_beside_the_model(tmp_path):
+def test_activation_ranges_are_stored_beside_the_model(tmp_path):
     with pytest.raises(PredictError, match="pplc export --precision int8"):
         read_activation_ranges(tmp_path)
     write_activation_ranges(tmp_path, {"v1": (-0.5, 2.25)})

@@ -67,11 +67,12 @@ def bench(
     from pplc_cli.benchmark import bench as measure
     from pplc_cli.cli.console.progress import counter
     from pplc_cli.cli.console.tables import print_bench
+    from pplc_cli.config.sections import ENGINES
 
     with counter("measuring") as progress:
         found = measure.bench(
             models,
-            engines=engines or measure.ENGINES,
+            engines=engines or ENGINES,
             precisions=precisions or measure.PRECISIONS,
             threads=threads,
             batches=batches or measure.BATCHES,

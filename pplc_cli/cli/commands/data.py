@@ -19,7 +19,7 @@ from pplc_cli.cli.options import common, overrides_of
 def init(folder: str, output: Optional[str], force: bool) -> None:
     """Write a commented configuration for a folder of images.
 
-    FOLDER has one subfolder per class. The values suit the number of its images.
+    FOLDER has one subfolder per class. Epochs, batch size and learning rate suit the number of images.
     """
     from pathlib import Path
 
@@ -39,13 +39,14 @@ def init(folder: str, output: Optional[str], force: bool) -> None:
 @click.option(
     "--group",
     metavar="REGEX",
-    help="Keep images in the same list if the (bracketed) part matches the same text in their paths.",
+    help="Regular expression; images whose paths give the same text for its part in (parentheses) go to the same list.",
 )
 @click.option(
     "--format",
     "list_format",
     metavar="NAME",
-    help="paddlex2 writes train_list.txt, val_list.txt, ...; paddlex3 writes train.txt, ....  [default: paddlex2]",
+    help="File names: paddlex2 writes train_list.txt and so on, paddlex3 writes train.txt and so on.  "
+    "[default: paddlex2]",
 )
 @click.option("--force", is_flag=True, help="Replace existing lists.")
 def split(
@@ -97,7 +98,7 @@ def preview(
     images: int,
     seed: int,
 ) -> None:
-    """Draw some training images as augmentation changes them.
+    """Draw some training images after augmentation.
 
     CONFIG is the YAML file, as with --config.
     """

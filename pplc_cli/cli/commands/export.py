@@ -80,8 +80,8 @@ def export(
 ) -> None:  # fmt: skip
     """Write the model for prediction, and check it.
 
-    PaddleX 3 and other engines load the folder. Every engine is compared with the trained network on validation images;
-    if one differs, the command stops with an error and writes nothing.
+    PaddleX 3 and other engines load the folder. The engine of each format, and the engine pplc, are compared with the
+    trained network on validation images; if one differs, the command stops with an error and writes nothing.
     """
     from pplc_cli.cli.console.results import print_exported
     from pplc_cli.cli.locate import find_trained

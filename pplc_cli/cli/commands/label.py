@@ -29,7 +29,7 @@ from pplc_cli.cli.command import Command
 @click.option(
     "--per-class",
     type=click.IntRange(1),
-    help="Keep at most this many images per class, those of the highest probability.  [default: all]",
+    help="At most this many images per class, those with the highest probabilities.  [default: all]",
 )
 @click.option(
     "--zoom",

@@ -15,7 +15,9 @@ from pplc_cli.cli.options import common, overrides_of, run_option
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @common
 @run_option
-@click.option("--model", metavar="FOLDER", help="An exported folder, from pplc or PaddleX.  [default: that of --run]")
+@click.option(
+    "--model", metavar="FOLDER", help="An exported folder, made by pplc or PaddleX 3.  [default: that of --run]"
+)
 @click.option(
     "--engine",
     metavar="NAME",
@@ -24,20 +26,22 @@ from pplc_cli.cli.options import common, overrides_of, run_option
 )
 @click.option("--precision", metavar="NAME", help="float32, bfloat16 or int8.  [default: float32]")
 @click.option("--threads", type=int, help="Threads of the engine.  [default: physical cores]")
-@click.option("--workers", type=int, help="Batches processed in parallel, with --output.  [default: --threads]")
+@click.option(
+    "--workers", type=int, help="Batches processed in parallel, for more images than one batch.  [default: --threads]"
+)
 @click.option("--mkldnn/--no-mkldnn", default=None, help="Use oneDNN with the engine paddle.  [default: mkldnn]")
 @click.option("--batch-size", type=int, help="Images per batch.  [default: 16]")
 @click.option("--top-k", type=int, help="Number of labels per image, the most probable first.  [default: 1]")
 @click.option(
     "--embeddings",
     is_flag=True,
-    help="Print the penultimate layer's features (1280 numbers for PP-LCNet) instead of labels.",
+    help="Output embeddings, the features of the penultimate layer (1280 for PP-LCNet), instead of labels.",
 )
 @click.option(
     "--every",
     type=click.FloatRange(0, min_open=True),
     metavar="SECONDS",
-    help="Classify one video frame per this many seconds.  [default: every frame]",
+    help="Classify one frame of a video every so many seconds.  [default: every frame]",
 )
 @click.option("--output", metavar="FILE", help="Write the predictions to a .jsonl, .csv or .parquet file.")
 @click.option("--resume", is_flag=True, help="Continue the file of --output after its last complete prediction.")
@@ -45,7 +49,7 @@ from pplc_cli.cli.options import common, overrides_of, run_option
 @click.option("--json", "style", flag_value="json", help="Print one line of JSON per image.")
 @click.option("--csv", "style", flag_value="csv", help="Print one line of CSV per image.")
 @click.option("--save", metavar="FOLDER", help="Save copies of the images with their labels drawn on them.")
-@click.option("--show", is_flag=True, help="Open such copies in the system's image viewer.")
+@click.option("--show", is_flag=True, help="Open the images with their labels in the system's image viewer.")
 @click.option("--on", "cluster", metavar="ray", help="Run on Ray Data: ray for this machine, or ray://HOST:PORT.")
 def predict(
     inputs: tuple[str, ...],
@@ -68,7 +72,7 @@ def predict(
     """Classify images.
 
     An INPUT is a file, a folder, a glob, a list, a tar archive, a video, a URL, or - for standard input. The exit
-    status is 1 if an image could not be used; the others are classified all the same.
+    status is 1 if an image could not be used; the others are still classified.
     """
     _check(embeddings, output, resume, force, style, save, show, cluster)
     values = overrides_of(overrides, **{f"predict__{name}": value for name, value in flags.items()})

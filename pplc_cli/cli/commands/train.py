@@ -32,7 +32,8 @@ def _recipe(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--pretrained",
                 metavar="WEIGHTS",
-                help="Initial weights: auto, none, imagenet, imagenet_ssld, builtin or a file.  [default: auto]",
+                help="Starting weights: auto, none, imagenet, imagenet_ssld, builtin, a file or a best_model folder.  "
+                "[default: auto]",
             ),
             click.option("--epochs", type=int, help="Passes over the training list.  [default: 10]"),
             click.option("--batch-size", type=int, help="Images per training step.  [default: 32]"),
@@ -102,7 +103,7 @@ def train(
 @click.option(
     "--weights",
     metavar="WEIGHTS",
-    help="Weights for a --teacher given by name, with values as for --pretrained.  [default: auto]",
+    help="Weights for a --teacher given by name, with values as for --pretrained.  [default: its best official ones]",
 )
 @click.option("--unlabelled", metavar="FOLDER", help="More training images, without labels.")
 @click.option("--divergence", metavar="NAME", help="Loss: js (Jensen-Shannon) or kl (Kullback-Leibler).  [default: js]")
@@ -110,9 +111,11 @@ def train(
     "--temperature", type=float, help="Softmax temperature; above 1, improbable classes count more.  [default: 1]"
 )
 @click.option("--soft", type=float, help="Weight of the loss against the teacher's probabilities.  [default: 1]")
-@click.option("--features", type=float, help="Weight of the feature-matching loss.  [default: 0]")
+@click.option("--features", type=float, help="Weight of the loss against the teacher's features.  [default: 0]")
 @click.option("--hard", type=float, help="Weight of the loss against the labels of the lists.  [default: 0]")
-@click.option("--views", type=int, help="Augmented versions of each image that the teacher predicts.  [default: 4]")
+@click.option(
+    "--views", type=int, help="Augmented versions of each image; the teacher classifies each once.  [default: 4]"
+)
 @_recipe
 def distill(
     config_argument: Optional[str],
@@ -132,11 +135,11 @@ def distill(
     force: bool,
     **recipe: Any,
 ) -> None:
-    """Train a network to give the predictions of a teacher.
+    """Train a network on the predictions of a teacher.
 
     CONFIG is a YAML file, as for pplc train; the defaults apply where it sets no value. Images without labels can be
-    added with --unlabelled. The teacher predicts each view of an image once; its predictions are kept in the run's
-    folder. The result is a run like those of pplc train.
+    added with --unlabelled. The teacher classifies each augmented version of an image once; its predictions are kept in
+    the run's folder. The result is a run like those of pplc train.
     """
     from pplc_cli.base.errors import ConfigError
     from pplc_cli.cli.locate import find_config

@@ -15,7 +15,7 @@ def weights() -> None:
     """List, download, verify and import pretrained weights.
 
     They are kept in ~/.cache/pplc, or in the folder named by PPLC_CACHE. PPLC_MIRROR names other servers, separated by
-    commas, which are tried in turn. With PPLC_OFFLINE=1 pplc never connects.
+    commas, which are tried in turn. With PPLC_OFFLINE=1 pplc downloads no weights.
     """
 
 

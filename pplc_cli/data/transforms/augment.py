@@ -17,9 +17,9 @@ from pplc_cli.data.transforms.basic import Rng, Transform, contiguous
 class RandomDistort(Transform):
     """Change brightness, contrast, saturation and hue, each with its probability, in random order.
 
-    A range is the largest change: 0.5 draws a factor from 0.5 to 1.5; the range of the hue is in degrees. ``count``
-    limits the number of changes that are tried. PaddleX 2.1 documents this behaviour but deviates from it: it skips
-    with the given probability, and for brightness it adds half a grey level. This class follows the documentation.
+    ``count`` limits how many of the four are tried. The code of PaddleX 2.1 deviates from its documentation: it skips a
+    change with the given probability, and for brightness it adds half a grey level. This transform follows the
+    documentation.
     """
 
     brightness_range: float = option(
@@ -57,7 +57,7 @@ class RandomDistort(Transform):
 
 @dataclasses.dataclass(frozen=True)
 class ColorJitter(Transform):
-    """Change brightness, contrast and saturation by a factor up to 1 +- the value, hue by a share of the circle."""
+    """Change brightness, contrast, saturation and hue, each by a random amount, in random order."""
 
     brightness: float = option(
         0.4, at_least=0, help="Largest change of the brightness: 0.4 draws a factor from 0.6 to 1.4."

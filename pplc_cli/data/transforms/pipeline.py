@@ -38,12 +38,13 @@ class BatchTransform:
 
 @dataclasses.dataclass(frozen=True)
 class Mixup(BatchTransform):
-    """Blend every image with another. Zhang et al., 2017, arXiv:1710.09412."""
+    """Blend every image with another one of the batch. Zhang et al., 2017, arXiv:1710.09412."""
 
     alpha: float = option(
         0.2,
         more_than=0,
-        help="Parameter of the distribution Beta(alpha, alpha), from which the share of each image is drawn.",
+        help="Parameter of the distribution Beta(alpha, alpha), from which the ratio of the blend is drawn for each "
+        "batch.",
     )
     prob: float = option(1.0, at_least=0, at_most=1, help="Probability for each batch.")
 
@@ -60,12 +61,13 @@ class Mixup(BatchTransform):
 
 @dataclasses.dataclass(frozen=True)
 class CutMix(BatchTransform):
-    """Paste a rectangle of another image into every image. Yun et al., 2019, arXiv:1905.04899."""
+    """Paste a rectangle of another image of the batch into every image. Yun et al., 2019, arXiv:1905.04899."""
 
     alpha: float = option(
         1.0,
         more_than=0,
-        help="Parameter of the distribution Beta(alpha, alpha), from which the share of each image is drawn.",
+        help="Parameter of the distribution Beta(alpha, alpha), from which the area of the rectangle is drawn for each "
+        "batch.",
     )
     prob: float = option(1.0, at_least=0, at_most=1, help="Probability for each batch.")
 

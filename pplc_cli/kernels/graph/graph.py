@@ -62,9 +62,9 @@ class Graph:
     Attributes:
         input: name of the images, float32 (N, 3, H, W), normalised.
         output: name of the result, float32 (N, classes): probabilities.
-        nodes: in an order that can be run.
-        shapes: of every value; -1 where the number is free: that of images, and height and width of networks for
-            images of any size.
+        nodes: each after those whose results it reads.
+        shapes: of every value; -1 for the number of images, and for height and width if images of any size are
+            accepted.
     """
 
     input: str
@@ -74,17 +74,17 @@ class Graph:
 
     @property
     def classes(self) -> int:
-        """Numbers of the output."""
+        """How many numbers the output has per image."""
         return self.shapes[self.output][-1]
 
     @property
     def size(self) -> Optional[tuple[int, int]]:
-        """Height and width of the images, None where they are free."""
+        """Height and width of the images, or None if the network accepts images of any size."""
         height, width = self.shapes[self.input][2:]
         return (height, width) if height > 0 and width > 0 else None
 
     def readers(self) -> dict[str, int]:
-        """PlanOptions many inputs of nodes read each value; the network's output counts as read once."""
+        """How many inputs of nodes read each value; being the network's output counts as one more."""
         counts = {self.output: 1}
         for node in self.nodes:
             for name in node.inputs:
@@ -92,13 +92,13 @@ class Graph:
         return counts
 
     def features(self) -> Graph:
-        """The same network up to what its classifier reads, (N, channels): 1280 numbers of a PP-LCNet.
+        """The network up to its penultimate layer, whose output is (N, channels): 1280 numbers for PP-LCNet.
 
         Raises:
             ValueError: it has no linear layer.
         """
         last = next((n for n in reversed(self.nodes) if n.kind == "linear"), None)
         if last is None:
-            raise ValueError("the network has no linear layer whose input could be its features")
+            raise ValueError("the network has no linear layer, and so no penultimate-layer embedding")
         end = self.nodes.index(last)
         return Graph(self.input, last.inputs[0], self.nodes[:end], self.shapes)

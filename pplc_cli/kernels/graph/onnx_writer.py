@@ -1,8 +1,8 @@
-"""Writes a :class:`Graph` as ONNX, operation by operation; what Paddle2ONNX does by way of Paddle, without it."""
+"""Writes a :class:`Graph` as ONNX, operation by operation, without Paddle and Paddle2ONNX."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 import numpy as np
@@ -15,14 +15,14 @@ INPUT, OUTPUT = "x", "output"
 
 
 def to_onnx(graph: Graph, *, batch: Optional[int] = None) -> bytes:
-    """The content of an ``.onnx`` file: input ``x``, float32 (N, 3, H, W), and one output.
+    """Convert a graph to the content of an ``.onnx`` file: input ``x``, float32 (N, 3, H, W), and one output.
 
     Args:
-        graph: what to write.
-        batch: how many images run together, always; None: any number.
+        graph: the network.
+        batch: a fixed batch size; None: any number of images.
 
     Raises:
-        PplcError: the package onnx is not installed.
+        PplcError: the package onnx is not installed, or there is no ONNX operation for a node.
     """
     try:
         import onnx
@@ -31,16 +31,18 @@ def to_onnx(graph: Graph, *, batch: Optional[int] = None) -> bytes:
         raise PplcError("writing ONNX needs the package onnx; install it with: pip install 'pplc[onnx]'") from None
     writer = _Writer(graph)
     for node in graph.nodes:
-        getattr(writer, f"_{node.kind}")(node)
+        if node.kind not in _WRITERS:
+            raise PplcError(f"pplc cannot write {node.kind} as ONNX")
+        _WRITERS[node.kind](writer, node)
 
-    def described(value: str) -> Any:
+    def value_info(value: str) -> Any:
         shape = list(graph.shapes[value])
         free = [side if side > 0 else "NCHW"[axis] for axis, side in enumerate(shape)]
         free[0] = batch or "N"
         return helper.make_tensor_value_info(writer.names[value], onnx.TensorProto.FLOAT, free)
 
     content = helper.make_graph(
-        writer.nodes, "pplc", [described(graph.input)], [described(graph.output)], writer.initializers
+        writer.nodes, "pplc", [value_info(graph.input)], [value_info(graph.output)], writer.initializers
     )
     opsets = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(content, opset_imports=opsets, ir_version=IR_VERSION, producer_name="pplc")
@@ -50,7 +52,7 @@ def to_onnx(graph: Graph, *, batch: Optional[int] = None) -> bytes:
 
 
 class _Writer:
-    """Collects ONNX's nodes and weights; a method a kind of node."""
+    """Collects ONNX nodes and weights; one method per kind of node."""
 
     def __init__(self, graph: Graph) -> None:
         self.nodes: list[Any] = []
@@ -60,13 +62,13 @@ class _Writer:
         self.shapes = graph.shapes
 
     def add(self, kind: str, node: Node, constants: Sequence[np.ndarray] = (), **attributes: Any) -> None:
-        """One operation for one node, which reads its inputs and then the constants."""
+        """Add the operation of a node; its inputs are the node's, then the constants."""
         self.emit(kind, [self.names[name] for name in node.inputs], self.names[node.output], constants, **attributes)
 
     def emit(
         self, kind: str, inputs: Sequence[str], output: str, constants: Sequence[np.ndarray] = (), **attributes: Any
     ) -> str:
-        """One operation; its output."""
+        """Add an operation and return its output."""
         from onnx import helper, numpy_helper
 
         given = list(inputs)
@@ -144,7 +146,7 @@ class _Writer:
         self.add("Slice", node, [np.array([v]) for v in (node.options["start"], node.options["stop"], 1)])
 
     def _shuffle(self, node: Node) -> None:
-        channels = np.arange(self.shapes[node.inputs[0]][1])  # by number, which asks for no height and width
+        channels = np.arange(self.shapes[node.inputs[0]][1])  # by index, so that height and width may be free
         self.add("Gather", node, [channels.reshape(node.options["groups"], -1).T.reshape(-1)], axis=1)
 
     def _flatten(self, node: Node) -> None:
@@ -155,3 +157,21 @@ class _Writer:
 
     def _softmax(self, node: Node) -> None:
         self.add("Softmax", node, axis=-1)
+
+
+_WRITERS: dict[str, Callable[[_Writer, Node], None]] = {
+    "conv": _Writer._conv,
+    "linear": _Writer._linear,
+    "batch_norm": _Writer._batch_norm,
+    "activation": _Writer._activation,
+    "pool": _Writer._pool,
+    "mean": _Writer._mean,
+    "add": _Writer._add,
+    "multiply": _Writer._multiply,
+    "scale": _Writer._scale,
+    "concat": _Writer._concat,
+    "slice": _Writer._slice,
+    "shuffle": _Writer._shuffle,
+    "flatten": _Writer._flatten,
+    "softmax": _Writer._softmax,
+}

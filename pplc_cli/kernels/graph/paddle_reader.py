@@ -1,8 +1,8 @@
-"""Reads what Paddle 3 exports, ``inference.json`` (PIR) and ``inference.pdiparams``, as a :class:`Graph`.
+"""Reads networks exported by Paddle 3, ``inference.json`` (PIR) and ``inference.pdiparams``, as a :class:`Graph`.
 
-The program is JSON: a list of operations over numbered values. The weights are one record a tensor, in the order of
-their sorted names: uint32 version, uint64 levels of detail, uint32 version, int32 size of a protobuf message, the
-message (field 1: type, field 2: dimensions), and the numbers.
+The program is JSON: a list of operations over numbered values. The weights are one record per tensor, sorted by name:
+uint32 version, uint64 levels of detail, uint32 version, int32 size of a protobuf message, the message (field 1: type,
+field 2: dimensions), and the numbers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn, Optional
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -23,10 +23,10 @@ _LARGEST = 1 << 31  # bytes of a tensor; no light network comes near
 
 
 def read_paddle(folder: Path) -> Graph:
-    """The network of an exported folder.
+    """Read the network of an exported folder.
 
     Raises:
-        UnknownOperation: the network has operations that are not known here; named.
+        UnknownOperation: the network has an operation that is not supported; the message names it.
         ModelError: a file is missing or damaged.
     """
     program, weights = folder / "inference.json", folder / "inference.pdiparams"
@@ -40,7 +40,7 @@ def read_paddle(folder: Path) -> Graph:
         read = program
         return _Reader(ops, arrays).graph()
     except _Unknown as error:
-        raise UnknownOperation(f"{program}: has {error}, which pplc's own reader does not know") from None
+        raise UnknownOperation(f"{program}: pplc cannot read {error}") from None
     except OSError as error:
         raise ModelError(f"{error.filename}: {error.strerror}") from None
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, struct.error) as error:
@@ -49,11 +49,11 @@ def read_paddle(folder: Path) -> Graph:
 
 
 class UnknownOperation(ModelError):
-    """A network that is whole, but has operations that are not known here."""
+    """An undamaged network has an operation that is not supported here."""
 
 
 class _Unknown(Exception):
-    """An operation, or a form of it, that is not known."""
+    """An operation, or a form of it, is not supported."""
 
 
 def _read_weights(path: Path, names: list[str]) -> dict[str, np.ndarray]:
@@ -63,7 +63,7 @@ def _read_weights(path: Path, names: list[str]) -> dict[str, np.ndarray]:
         array, at = _tensor(data, at)
         arrays[name] = array
     if at != len(data):
-        raise ValueError(f"{path.name} holds {len(data) - at} bytes more than the program's {len(names)} tensors")
+        raise ValueError(f"{path.name} holds {len(data) - at} bytes behind the program's {len(names)} tensors")
     return arrays
 
 
@@ -90,7 +90,7 @@ def _tensor(data: memoryview, at: int) -> tuple[np.ndarray, int]:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int]]:
-    """Numbers of a flat protobuf message, packed or not."""
+    """Yield field number and value of a flat protobuf message of integers, packed or not."""
     at = 0
 
     def number() -> int:
@@ -127,7 +127,7 @@ class _Op:
     """An operation of the program, with its attributes as plain data."""
 
     def __init__(self, raw: dict[str, Any]) -> None:
-        self.kind = raw["#"].partition(".")[2] or raw["#"]
+        self.kind = (raw["#"].partition(".")[2] or raw["#"]).rstrip("_")  # relu_ is relu in place
         self.attributes = {a["N"]: _plain(a["AT"]) for a in raw["A"]} if raw["#"] != "p" else {}
         self.inputs = [i["%"] for i in raw["I"]] if raw["#"] != "p" else []
         made = raw["O"] if isinstance(raw["O"], list) else [raw["O"]]
@@ -147,7 +147,7 @@ def _shape(kind: dict[str, Any]) -> tuple[int, ...]:
 
 
 class _Reader:
-    """Goes through the operations once."""
+    """Reads the operations one by one."""
 
     def __init__(self, ops: list[dict[str, Any]], weights: dict[str, np.ndarray]) -> None:
         self.weights = weights
@@ -156,16 +156,13 @@ class _Reader:
         self.constants: dict[int, Any] = {}  # arrays and numbers by the value's number
         self.lists: dict[int, list[Any]] = {}
         self.input = self.output = ""
-        self.names: dict[int, str] = {}  # of values that hold the same numbers as an earlier one
+        self.names: dict[int, str] = {}  # of values that are the same as an earlier one
         for raw in ops:
             op = _Op(raw)
-            read: Optional[Callable[[_Op], None]] = getattr(self, f"_{op.kind.rstrip('_')}", None)
-            if op.kind in ACTIVATIONS or op.kind == "silu":
-                self._activation(op)
-            elif read is None:
+            read = _READERS.get(op.kind)
+            if read is None:
                 raise _Unknown(f"the operation {op.kind}")
-            else:
-                read(op)
+            read(self, op)
 
     def graph(self) -> Graph:
         if not self.input or not self.output:
@@ -180,7 +177,7 @@ class _Reader:
     def _array(self, op: _Op, index: int) -> np.ndarray:
         value = self.constants.get(op.inputs[index])
         if not isinstance(value, np.ndarray):
-            op.unknown("weights that are computed")
+            op.unknown("computed weights")
         return value
 
     def _add_node(self, op: _Op, kind: str, inputs: int = 1, **options: Any) -> Node:
@@ -234,8 +231,6 @@ class _Reader:
         }
         self._add_node(op, "conv", **options, groups=op["groups"]).weights["weight"] = weight
 
-    _depthwise_conv2d = _conv2d
-
     def _batch_norm(self, op: _Op) -> None:
         node = self._add_node(op, "batch_norm", epsilon=op["epsilon"])
         for index, name in enumerate(("mean", "variance", "weight", "bias"), 1):
@@ -256,7 +251,7 @@ class _Reader:
             self._add_node(op, "mean")
             return
         if op["padding_algorithm"] != "EXPLICIT" or op["data_format"] != "NCHW" or len(op["paddings"]) != 2:
-            op.unknown("such padding")
+            op.unknown(f"padding {op['paddings']} ({op['padding_algorithm']}) or layout {op['data_format']}")
         top, left = op["paddings"]
         window: dict[str, Any] = {
             "kernel": tuple(kernel),
@@ -270,13 +265,13 @@ class _Reader:
         if not isinstance(value, np.ndarray):
             self._add_node(op, "add", 2)
             return
-        before = self.nodes[-1]  # a bias right behind its layer
+        before = self.nodes[-1]  # a constant right behind its layer is the bias
         if (
             before.output != self._value(op.inputs[0])
             or before.kind not in ("conv", "linear")
             or "bias" in before.weights
         ):
-            op.unknown("a constant that is no bias")
+            op.unknown("a constant that is not a bias")
         before.weights["bias"] = value.reshape(-1)
         self.names[op.outputs[0]] = before.output
 
@@ -296,12 +291,12 @@ class _Reader:
         elif len(shape) == 2 or shape[2:] == [1, 1]:
             self._add_node(op, "flatten")
         else:
-            op.unknown(f"the shape {shape}")
+            op.unknown(f"shape {shape}")
 
     def _transpose(self, op: _Op) -> None:
         value = self.constants.get(op.inputs[0])
         if not (isinstance(value, tuple) and value[0] == "groups" and op["perm"] == [0, 2, 1, 3, 4]):
-            op.unknown(f"the order {op['perm']}")
+            op.unknown(f"axes {op['perm']}")
         self.constants[op.outputs[0]] = ("shuffled", value[1], value[2])
 
     def _flatten(self, op: _Op) -> None:
@@ -315,9 +310,9 @@ class _Reader:
     def _dropout(self, op: _Op) -> None:
         if not op["is_test"]:
             op.unknown("is_test: false; export the network in evaluation mode")
-        share = self.constants[op.inputs[2]] if len(op.inputs) > 2 else op["dropout_prob"]
+        probability = self.constants[op.inputs[2]] if len(op.inputs) > 2 else op["dropout_prob"]
         if op["mode"] == "downgrade_in_infer":
-            self._add_node(op, "scale", factor=1 - share)
+            self._add_node(op, "scale", factor=1 - probability)
         else:
             self.names[op.outputs[0]] = self._value(op.inputs[0])
 
@@ -343,16 +338,42 @@ class _Reader:
 
     def _concat(self, op: _Op) -> None:
         if self.constants[op.inputs[1]] != 1:
-            op.unknown("another axis than channels")
+            op.unknown("an axis other than the channels")
         node = self._add_node(op, "concat", 0)
         node.inputs = [self._value(n) for n in self.lists[op.inputs[0]]]
 
     def _matmul(self, op: _Op) -> None:
         if op["transpose_x"] or op["transpose_y"]:
-            op.unknown("transposed factors")
+            op.unknown("a transposed factor")
         self._add_node(op, "linear").weights["weight"] = self._array(op, 1)
 
     def _softmax(self, op: _Op) -> None:
         if op["axis"] not in (1, -1):
             op.unknown(f"axis {op['axis']}")
         self._add_node(op, "softmax")
+
+
+_READERS: dict[str, Callable[[_Reader, _Op], None]] = {
+    "p": _Reader._p,
+    "data": _Reader._data,
+    "fetch": _Reader._fetch,
+    "full": _Reader._full,
+    "full_int_array": _Reader._full_int_array,
+    "combine": _Reader._combine,
+    "conv2d": _Reader._conv2d,
+    "depthwise_conv2d": _Reader._conv2d,
+    "batch_norm": _Reader._batch_norm,
+    "pool2d": _Reader._pool2d,
+    "add": _Reader._add,
+    "multiply": _Reader._multiply,
+    "reshape": _Reader._reshape,
+    "transpose": _Reader._transpose,
+    "flatten": _Reader._flatten,
+    "squeeze": _Reader._squeeze,
+    "dropout": _Reader._dropout,
+    "split": _Reader._split,
+    "concat": _Reader._concat,
+    "matmul": _Reader._matmul,
+    "softmax": _Reader._softmax,
+    **dict.fromkeys((*ACTIVATIONS, "silu"), _Reader._activation),
+}

@@ -5,34 +5,32 @@ from __future__ import annotations
 from pplc_cli.base.errors import ModelError
 from pplc_cli.kernels.graph.graph import Graph, Node
 
-Shape = tuple[int, int, int]  # channels, height, width; 1 x 1 of what is no map
+Shape = tuple[int, int, int]  # channels, height, width; 1 x 1 for values that are not maps
 
 
 def shapes_of(graph: Graph, size: tuple[int, int]) -> dict[str, Shape]:
-    """Channels, height and width of every value.
+    """Compute channels, height and width of every value.
 
     Args:
         graph: the network.
         size: height and width of the images.
 
     Raises:
-        ModelError: the network's weights and values do not fit each other: kernels would read past their ends.
+        ModelError: weights do not fit the values that they are applied to; kernels would read past their ends.
     """
     shapes: dict[str, Shape] = {graph.input: (graph.shapes[graph.input][1], *size)}
     for node in graph.nodes:
         inputs = [shapes[name] for name in node.inputs]
         if not _fits(node, inputs):
-            raise ModelError(
-                f"the network's {node.kind} {node.name or node.output} does not fit what it reads, {inputs}"
-            )
+            raise ModelError(f"the network's {node.kind} {node.name or node.output} does not fit its input {inputs}")
         shapes[node.output] = _shape(node, inputs)
         if min(shapes[node.output]) < 1:
-            raise ModelError(f"the network leaves nothing of images of {size[1]} x {size[0]} pixels")
+            raise ModelError(f"images of {size[1]} x {size[0]} pixels are too small for the network")
     return shapes
 
 
 def _fits(node: Node, inputs: list[Shape]) -> bool:
-    """Whether a node can read these values."""
+    """Whether these values are valid inputs of a node."""
     channels, options = inputs[0][0], node.options
     weight, bias = node.weights.get("weight"), node.weights.get("bias")
     if node.kind == "conv":
@@ -78,7 +76,7 @@ def _shape(node: Node, inputs: list[Shape]) -> Shape:
 
 
 def _windows(node: Node, size: tuple[int, int], kernel: tuple[int, ...], ceil: bool) -> tuple[int, int]:
-    """How many windows fit in each direction."""
+    """How many windows fit into a map, by height and width."""
     top, left, bottom, right = node.options["padding"]
     free = size[0] + top + bottom - kernel[0], size[1] + left + right - kernel[1]
     rounding = [stride - 1 if ceil else 0 for stride in node.options["stride"]]

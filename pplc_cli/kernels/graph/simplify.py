@@ -1,4 +1,4 @@
-"""Folds what inference does not need into the weights: batch norm, factors, and nodes that change nothing."""
+"""Folds batch norms and factors into weights."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pplc_cli.kernels.graph.graph import Graph, Node
 def simplify(graph: Graph) -> Graph:
     """The same network with fewer nodes; its weights are computed in float64 and rounded once.
 
-    Batch norm behind a convolution becomes part of its weights, a factor before a layer part of that layer's. A
-    batch norm that nothing can take in becomes a convolution of 1 x 1 for each channel.
+    A batch norm behind a convolution becomes part of its weights, a factor before a layer part of that layer's
+    weights. Any other batch norm becomes a depthwise convolution of 1 x 1.
     """
     readers = graph.readers()
     makers: dict[str, Node] = {}
@@ -42,7 +42,7 @@ def simplify(graph: Graph) -> Graph:
 
 
 def _affine(norm: Node) -> tuple[np.ndarray, np.ndarray]:
-    """Batch norm as a factor and a shift of each channel, float64."""
+    """A batch norm's factor and shift per channel, float64."""
     arrays = {name: array.astype(np.float64) for name, array in norm.weights.items()}
     factor = arrays["weight"] / np.sqrt(arrays["variance"] + norm.options["epsilon"])
     return factor, arrays["bias"] - arrays["mean"] * factor

@@ -67,7 +67,7 @@ class Builder:
         """
         value = self._values[name]
         if isinstance(value.buffer, Slot):
-            raise Unsupported("a network whose images are read by more than convolutions of few channels")
+            raise Unsupported("a network in which not only convolutions read the images")
         return value
 
     def make(self, name: str) -> Value:

@@ -1,4 +1,4 @@
-"""Between which numbers the inputs of products lie, which products of bytes must know."""
+"""Measures the ranges of the products' inputs, which int8 needs, and stores them beside the exported model."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from pplc_cli.kernels.infer.operands import PlanOptions
 from pplc_cli.kernels.infer.packing import ActivationRange
 
 FILE = "inference_int8.json"
-# Images whose least and greatest numbers count together: those of all would make the steps of most images coarse,
-# those of each alone would cut half of the images off.
-TOGETHER = 8
+# Images per group; minimum and maximum of the groups are averaged. A range over all images would make the steps of most
+# images coarse; the mean over single images would clip half of them.
+GROUP = 8
 
 
 def measure_activation_ranges(graph: Graph, images: Iterable[np.ndarray]) -> dict[str, ActivationRange]:
-    """Run images through a simplified graph in float32, and see what goes into each product over maps.
+    """Run images through a simplified graph in float32, and measure the input of each product over maps.
 
     Args:
         graph: for images of one size.
         images: float32 (3, H, W), normalised.
 
     Returns:
-        By the names of the values, the mean over groups of :data:`TOGETHER` images of their least and greatest.
+        By the names of the values, the mean over groups of :data:`GROUP` images of their minimum and maximum.
     """
     assert graph.size is not None
     network = Network(graph, graph.size, PlanOptions(fused=False))
     found: dict[str, list[ActivationRange]] = {}
     for number, image in enumerate(images):
         for name, values in network.inputs_of_products(image):
-            groups, span = found.setdefault(name, []), (float(values.min()), float(values.max()))
-            if number % TOGETHER == 0:
-                groups.append(span)
+            groups, measured = found.setdefault(name, []), (float(values.min()), float(values.max()))
+            if number % GROUP == 0:
+                groups.append(measured)
             else:
-                groups[-1] = min(groups[-1][0], span[0]), max(groups[-1][1], span[1])
+                groups[-1] = min(groups[-1][0], measured[0]), max(groups[-1][1], measured[1])
     return {
         name: (float(np.mean([low for low, _ in groups])), float(np.mean([high for _, high in groups])))
         for name, groups in found.items()
@@ -48,12 +48,12 @@ def measure_activation_ranges(graph: Graph, images: Iterable[np.ndarray]) -> dic
 
 
 def write_activation_ranges(folder: Path, activation_ranges: Mapping[str, ActivationRange]) -> None:
-    """Put them into an exported folder."""
-    write_json(folder / FILE, {"spans": {name: list(span) for name, span in activation_ranges.items()}})
+    """Write them to an exported folder."""
+    write_json(folder / FILE, {"spans": {name: list(ends) for name, ends in activation_ranges.items()}})
 
 
 def read_activation_ranges(folder: Path) -> dict[str, ActivationRange]:
-    """What :func:`write_activation_ranges` wrote.
+    """Read the file that :func:`write_activation_ranges` wrote.
 
     Raises:
         PredictError: the folder has no such file, or a damaged one.

@@ -1,4 +1,4 @@
-"""A network that runs: plans by the number of images, memory, and the threads that work through them."""
+"""A network for an engine to run: its plans by number of images, their memory, and the threads."""
 
 from __future__ import annotations
 
@@ -23,53 +23,59 @@ KEPT = 8  # plans; each is a few hundred kB of addresses
 
 
 class Network:
-    """A graph, ready to run on images of one size; one call at a time.
+    """A graph that is ready to run on images of one size; calls from several threads wait for each other.
 
     Attributes:
         graph: simplified.
         size: height and width of the images.
-        outputs: numbers an image.
+        outputs: numbers per image.
     """
 
     def __init__(
-        self, graph: Graph, size: tuple[int, int], how: PlanOptions, *, weights: Optional[Weights] = None
+        self, graph: Graph, size: tuple[int, int], options: PlanOptions, *, weights: Optional[Weights] = None
     ) -> None:
-        """Args: graph: simplified; weights: those of another network of the same graph, to be shared.
+        """Plan the network.
+
+        Args:
+            graph: simplified.
+            size: height and width of the images.
+            options: how to compute.
+            weights: those of another network of the same graph, to be shared.
 
         Raises:
-            pplc_cli.kernels.infer.operands.Unsupported: the graph has a node that the kernels do not know.
+            pplc_cli.kernels.infer.operands.Unsupported: the kernels do not support a node of the graph.
         """
-        self.graph, self.size, self.how = graph, size, how
+        self.graph, self.size, self.options = graph, size, options
         self.weights = weights if weights is not None else Weights()
-        self._team: ThreadTeam = team(how.threads)
+        self._team: ThreadTeam = team(options.threads)
         self._plans: OrderedDict[int, _Bound] = OrderedDict()
         self._arena = np.empty(0, np.uint8)
         self._lock = threading.Lock()
         self.outputs = self._bound(1).outputs
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """float32 (N, 3, H, W) to float32 (N, outputs)."""
+        """Compute float32 (N, outputs) from float32 images (N, 3, H, W)."""
         return self._run(np.ascontiguousarray(images, np.float32), None)
 
     def run_pixels(self, images: np.ndarray, normalization: np.ndarray) -> np.ndarray:
-        """The same of uint8 (N, H, W, 3), to be normalised as :func:`normalization` has put it."""
+        """The same from uint8 images (N, H, W, 3), which are normalised by the result of :func:`normalization`."""
         return self._run(np.ascontiguousarray(images, np.uint8), normalization)
 
     def _run(self, images: np.ndarray, normalization: Optional[np.ndarray]) -> np.ndarray:
         result = np.empty((len(images), self.outputs), np.float32)
         if len(images):
-            how = 0 if normalization is None else normalization.ctypes.data
+            address = 0 if normalization is None else normalization.ctypes.data
             with self._lock:
                 bound = self._bound(len(images))
-                ops = bound.at(images.ctypes.data, result.ctypes.data, images[0].nbytes, how)
+                ops = bound.at(images.ctypes.data, result.ctypes.data, images[0].nbytes, address)
                 self._team.run(ops, bound.plan.scratch)
         return result
 
     def inputs_of_products(self, image: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-        """Run an image, float32 (3, H, W), an operation at a time; gives what goes into each product over a map.
+        """Run an image, float32 (3, H, W), one operation at a time, and yield the input of each product over a map.
 
         Yields:
-            The value's name and its numbers, float32 (pixels, channels), to be looked at before the next one.
+            The value's name and its numbers, float32 (pixels, channels), which are valid until the next one.
         """
         image, result = np.ascontiguousarray(image, np.float32), np.empty((1, self.outputs), np.float32)
         with self._lock:
@@ -87,10 +93,10 @@ class Network:
     def _bound(self, n: int) -> _Bound:
         bound = self._plans.get(n)
         if bound is None:
-            plan = Plan(self.graph, self.size, n, self.how, self.weights)
+            plan = Plan(self.graph, self.size, n, self.options, self.weights)
             if len(self._arena) < plan.arena + 64:
                 self._arena = np.zeros(plan.arena + 64, np.uint8)
-                self._plans.clear()  # they point at the old one
+                self._plans.clear()  # they contain addresses in the old one
             bound = self._plans[n] = _Bound(plan, (self._arena.ctypes.data + 63) // 64 * 64)
             if len(self._plans) > KEPT:
                 self._plans.popitem(last=False)
@@ -99,7 +105,7 @@ class Network:
 
 
 class _Bound:
-    """A plan whose operations have their addresses."""
+    """A plan's rows, with the addresses of an arena and, for each call, of images and result."""
 
     def __init__(self, plan: Plan, base: int) -> None:
         self.plan = plan
@@ -119,13 +125,13 @@ class _Bound:
         for index, record in enumerate(tail, tail_start):
             self._outputs += [(index, name) for name, value in record.items() if isinstance(value, Slot)]
 
-    def at(self, images: int, result: int, picture: int, normalization: int = 0) -> np.ndarray:
-        """The operations on images of so many bytes at an address, with their result at another.
+    def at(self, images: int, result: int, image_bytes: int, normalization: int = 0) -> np.ndarray:
+        """The rows for images of ``image_bytes`` each at one address, and their result at another.
 
-        ``normalization``: the address of how bytes are normalised; 0: the images are float32 planes.
+        ``normalization``: the address of factors and offsets for images of bytes; 0: the images are float32 planes.
         """
         for index, name, number in self._inputs:
-            self.ops[name][index] = images + number * picture
+            self.ops[name][index] = images + number * image_bytes
             self.ops["quant"][index] = normalization
         for index, name in self._outputs:
             self.ops[name][index] = result
@@ -133,7 +139,7 @@ class _Bound:
 
 
 def normalization(factor: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """``pixel * factor + offset``, three of each, as the kernels read it."""
+    """Factors and offsets of three channels in the layout that the kernels read, for ``pixel * factor + offset``."""
     return aligned(np.concatenate([np.tile(np.asarray(each, np.float32), LANES) for each in (factor, offset)]))
 
 

@@ -1,4 +1,4 @@
-"""What plans are made of: how they compute, and where values lie."""
+"""Options of a plan, and where its values lie."""
 
 from __future__ import annotations
 
@@ -11,22 +11,20 @@ from pplc_cli.kernels.infer.packing import ActivationRange
 from pplc_cli.kernels.simd.arena import Buffer, Field, Part, Slot
 from pplc_cli.kernels.simd.rows import padded
 
-Fields = dict[str, Field]
-
 
 class Unsupported(Exception):
-    """A node that the kernels do not know; the text says which."""
+    """The kernels do not support a node; the text says which."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PlanOptions:
-    """How plans compute.
+    """How a plan computes.
 
     Attributes:
-        threads: of the team that runs them.
+        threads: of the team that runs it.
         precision: of products over maps: float32, bfloat16 or int8.
-        spans: for int8, between which numbers the inputs of products lie, by the values' names; products of others stay
-            float32.
+        activation_ranges: for int8, the ranges of the products' inputs, by the values' names; products of inputs
+            without a range stay float32.
         fused: whether a pointwise convolution runs inside the depthwise one before it.
     """
 
@@ -38,17 +36,17 @@ class PlanOptions:
 
 @dataclasses.dataclass
 class Value:
-    """Where a value lies: ``rows`` pixels an image, ``ld`` numbers apart, from number ``start`` of each on."""
+    """Where a value lies: ``rows`` pixels per image in rows of ``ld`` numbers, from number ``start`` of each row on."""
 
     buffer: Union[Buffer, Slot]
     shape: Shape
     ld: int
     start: int = 0
-    image: int = 0  # bytes to the same value of the next image, where all images have their own
+    image: int = 0  # bytes to the next image's value, if each image has its own
 
     @property
     def address(self) -> Field:
-        """For an operation on one image, or on all in the tail."""
+        """The address of the first image's value."""
         return self.buffer if isinstance(self.buffer, Slot) else Part(self.buffer, 4 * self.start, self.image)
 
     @property
@@ -57,5 +55,5 @@ class Value:
 
     @property
     def columns(self) -> int:
-        """PlanOptions many numbers of a row may be written: the padding too where the rows are this value's alone."""
+        """How many numbers of a row may be written: the padding too, if no other value shares the rows."""
         return self.ld if self.start == 0 and self.ld == padded(self.shape[0]) else self.shape[0]

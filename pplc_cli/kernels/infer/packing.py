@@ -1,4 +1,4 @@
-"""Weights as the kernels read them, made once and shared by all plans of a network."""
+"""Weights in the layout that the kernels read, packed once and shared by all plans of a network."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pplc_cli.kernels.simd import activations
 from pplc_cli.kernels.simd.rows import padded
 
 ACTIVATION_CODES = {name: getattr(activations, name.upper()) for name in ACTIVATIONS}
-ActivationRange = tuple[float, float]  # the least and the largest
+ActivationRange = tuple[float, float]  # minimum and maximum
 
 
 class Weights:
-    """Packed weights of a network by node, made at first use; several networks of the same graph may share them."""
+    """Packed weights of a network by node, packed at first use; several networks of the same graph may share them."""
 
     def __init__(self) -> None:
         self._arrays: dict[tuple[str, str], tuple[np.ndarray, ...]] = {}
         self._lock = threading.Lock()
 
     def addresses(self, node: Node, name: str, make: Callable[[], tuple[np.ndarray, ...]]) -> list[int]:
-        """Of the arrays that ``make`` gives; they stay where they are."""
+        """The addresses of the arrays that ``make`` returns, which are kept; ``name`` tells a node's arrays apart."""
         with self._lock:
             key = node.output, name
             if key not in self._arrays:
@@ -34,9 +34,9 @@ class Weights:
 
 
 def panels(weight: np.ndarray, kind: int = FLOAT32) -> np.ndarray:
-    """(k, outputs) as panels of PANEL columns, (panels, k, PANEL) lanes of 32 bits, zeros behind the last column.
+    """Pack (k, outputs) into panels of PANEL columns, (panels, k, PANEL) lanes of 32 bits, padded with zeros.
 
-    A lane has a float32, or of BFLOAT16 the values of two k, or of INT8 (already whole numbers) those of four.
+    A lane holds one float32, two values for BFLOAT16, or four for INT8 (of a weight of integers), from consecutive k.
     """
     together = (1, 2, 4)[kind]
     k, outputs = weight.shape
@@ -46,21 +46,23 @@ def panels(weight: np.ndarray, kind: int = FLOAT32) -> np.ndarray:
     lanes = wide.reshape(rows, together, count, PANEL).transpose(2, 0, 3, 1)
     if kind == BFLOAT16:
         bits = np.ascontiguousarray(lanes).view(np.uint32)
-        lanes = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)  # to the nearest, to even between two
+        lanes = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)  # round to nearest, ties to even
     elif kind == INT8:
         lanes = lanes.astype(np.int8)
     return aligned(np.ascontiguousarray(lanes).view(np.float32)[..., 0])
 
 
 def as_matrix(weight: np.ndarray, groups: int, *, planar: bool = False) -> np.ndarray:
-    """A convolution's (outputs, inputs / groups, kh, kw) as (k, outputs); k counts taps and then inputs, or
-    ``planar`` inputs first."""
+    """Reshape a convolution's (outputs, inputs / groups, kh, kw) to (k, outputs).
+
+    k counts the inputs of each tap, or with ``planar`` the taps of each input.
+    """
     whole = ungrouped(weight, groups) if groups > 1 else weight
     return whole.transpose((1, 2, 3, 0) if planar else (2, 3, 1, 0)).reshape(-1, len(weight))
 
 
 def ungrouped(weight: np.ndarray, groups: int) -> np.ndarray:
-    """A group convolution's weights as those of one group, zeros where its outputs see nothing."""
+    """Expand a grouped convolution's weights to one group, with zeros for the inputs of other groups."""
     outputs, inputs = weight.shape[:2]
     whole = np.zeros((outputs, inputs * groups, *weight.shape[2:]), np.float32)
     each = outputs // groups
@@ -70,7 +72,7 @@ def ungrouped(weight: np.ndarray, groups: int) -> np.ndarray:
 
 
 def taps(weight: np.ndarray) -> np.ndarray:
-    """A depthwise convolution's (channels, 1, size, size) as (taps, padded channels)."""
+    """Reshape a depthwise convolution's (channels, 1, size, size) to (taps, padded channels)."""
     channels = weight.shape[0]
     rows = np.zeros((weight[0].size, padded(channels)), np.float32)
     rows[:, :channels] = weight.reshape(channels, -1).T
@@ -78,7 +80,7 @@ def taps(weight: np.ndarray) -> np.ndarray:
 
 
 def shift(bias: Optional[np.ndarray], outputs: int) -> np.ndarray:
-    """A bias, or zeros, as long as the tiles read it."""
+    """A bias, or zeros, padded to whole panels."""
     row = np.zeros(-(-outputs // PANEL) * PANEL, np.float32)
     if bias is not None:
         row[:outputs] = bias
@@ -86,7 +88,7 @@ def shift(bias: Optional[np.ndarray], outputs: int) -> np.ndarray:
 
 
 def aligned(array: np.ndarray) -> np.ndarray:
-    """A copy whose memory begins at a cache line."""
+    """A copy that begins at a cache line."""
     memory = np.empty(array.size + 16, np.float32)
     start = -memory.ctypes.data % 64 // 4
     result = memory[start : start + array.size].reshape(array.shape)
@@ -94,20 +96,25 @@ def aligned(array: np.ndarray) -> np.ndarray:
     return result
 
 
-def packed(weight: np.ndarray, bias: Optional[np.ndarray], kind: int, span: ActivationRange) -> tuple[np.ndarray, ...]:
-    """A layer (k, outputs) as a product reads it: panels, bias, and for INT8 the factors of outputs and of the input.
+def packed(
+    weight: np.ndarray, bias: Optional[np.ndarray], kind: int, activation_range: ActivationRange
+) -> tuple[np.ndarray, ...]:
+    """Pack a layer's weights for a product.
 
     Args:
         weight: float32 (k, outputs).
         bias: float32 (outputs,) or None.
         kind: of the product.
-        span: for INT8, between which numbers the input lies.
+        activation_range: for INT8, that of the input.
+
+    Returns:
+        The panels and the bias; for INT8 also the scales of the outputs, and scale and zero point of the input.
     """
     outputs = weight.shape[1]
     if kind != INT8:
         return panels(weight, kind), shift(bias, outputs)
-    # Each output has a scale of its own, symmetric; the input has one, and a byte that stands for zero.
-    low, high = min(span[0], 0.0), max(span[1], 1e-6)
+    # Each output has its own symmetric scale; the input has one scale and a zero point.
+    low, high = min(activation_range[0], 0.0), max(activation_range[1], 1e-6)
     steps = 255 / (high - low)
     zero = float(np.round(-low * steps))
     scale = np.maximum(np.abs(weight).max(axis=0), 1e-12).astype(np.float64) / 127

@@ -1,9 +1,8 @@
-"""From a graph to the operations that compute it for a number of images.
+"""Turns a graph into the operations that compute it for a number of images.
 
-What follows a convolution and needs nothing but its result runs inside it: activation, a value to add, and behind a
-depthwise convolution the pointwise one. The part with height and width runs image by image, so that what one
-operation makes is in the cache when the next one reads it; the tail behind the pooling runs for all images at once,
-so that its weights are read once.
+An activation and an addition behind a convolution run inside its operation, and so does a pointwise convolution behind
+a depthwise one. The body, all nodes with height and width, runs image by image, so that an operation finds its input
+in the cache. The tail behind the pooling runs for all images at once, so that its weights are read once.
 """
 
 from __future__ import annotations
@@ -48,12 +47,12 @@ class Plan(Builder):
     """Operations for ``n`` images.
 
     Attributes:
-        products: names of the values that go into products over maps, by the product's number in the body.
+        products: the input's name for each product over a map, by its number in the body.
         arena: bytes of memory that the values need.
         scratch: bytes of scratch memory that each thread needs.
 
     Raises:
-        Unsupported: the graph has a node that the kernels do not support.
+        Unsupported: the kernels do not support a node of the graph.
     """
 
     def __init__(self, graph: Graph, size: tuple[int, int], n: int, options: PlanOptions, weights: Weights) -> None:
@@ -68,7 +67,7 @@ class Plan(Builder):
         self._write_output()
         steps = [*self.body, *self.tail]
         self.scratch = max(step.scratch() for step in steps)
-        # What the tail reads is written image by image: the next one's body must not work in the same place.
+        # The body writes the tail's inputs image by image: the next image's body must not overwrite them.
         kept = [self._values[name].address for name in self._crossing if name in self._values]
         self.arena = place([kept, *(step.record.values() for step in steps)])
 
@@ -121,7 +120,9 @@ class Plan(Builder):
         planar = isinstance(source.buffer, Slot)
         name, epilogue = self.absorb_epilogue(node)
         if planar and (geometry.inputs > PLANAR_CHANNELS or epilogue.addend):
-            raise Unsupported("a first convolution of many channels")
+            raise Unsupported(
+                f"a first convolution of more than {PLANAR_CHANNELS} channels, or with an addition behind it"
+            )
         factors = self._factors(node, FLOAT32 if planar else self._kind(node), planar=planar)
         target = self.make(name)
         if planar:
@@ -227,7 +228,7 @@ class Plan(Builder):
     def _flatten(self, node: Node) -> None:
         source = self.read(node.inputs[0])
         if source.rows != 1:
-            raise Unsupported("a map that is flattened before it is pooled")
+            raise Unsupported("flattening of a map that is not pooled")
         self._values[node.output] = source
 
     def _batch_norm(self, node: Node) -> None:
@@ -236,11 +237,11 @@ class Plan(Builder):
     def _softmax(self, node: Node) -> None:
         source = self.read(node.inputs[0])
         if source.rows != 1:
-            raise Unsupported("softmax over maps")
+            raise Unsupported("softmax over a map")
         self.add(Softmax(self.images, source, self.make(node.output)))
 
     def _write_output(self) -> None:
-        """The result without padding."""
+        """Copy the result to the caller's array, without padding."""
         last, channels = self._values[self.graph.output], self.shapes[self.graph.output][0]
         if self.is_map(self.graph.output):
             raise Unsupported("an output with height and width")
@@ -269,7 +270,7 @@ def _planner(kind: str) -> Callable[[Plan, Node], None]:
     try:
         return _PLANNERS[kind]
     except KeyError:
-        raise Unsupported(f"no planner for {kind}") from None
+        raise Unsupported(f"nodes of the kind {kind}") from None
 
 
 def _is_pointwise(node: Node) -> bool:

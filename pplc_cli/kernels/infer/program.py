@@ -1,4 +1,4 @@
-"""Programs for inference: what :mod:`kernels` do, in the order of the network."""
+"""The operations of inference programs, and the compiled function that runs them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from pplc_cli.kernels.infer.ops import convolution, elementwise, pooling
 from pplc_cli.kernels.simd.team import ThreadTeam, barrier, compiled, digest, is_compiled, nothing
 
-# The fields of an operation, each int64: addresses, sizes and switches. Kernels say what they mean to them.
+# The columns of an operation's row, each int64: addresses, sizes and switches. See :mod:`steps` for their meanings.
 FIELDS = """
     code x ldx y ldy more ldm w bias act w2 bias2 act2 n h_in w_in ci ho wo co columns
     kh kw sh sw pt pl dh dw block split kind quant factor
@@ -21,7 +21,7 @@ OPERATION = np.dtype([(name, np.int64) for name in FIELDS])
 
 
 class Code(enum.IntEnum):
-    """What an operation does; named like the kernel that does it."""
+    """The code of an operation, named like its kernel."""
 
     DENSE = 0
     DEPTHWISE = 1
@@ -36,8 +36,8 @@ class Code(enum.IntEnum):
 
 def _compiled(sources: str) -> Any:
     def work(ops, thread, threads, scratch, arrivals):  # type: ignore[no-untyped-def]
-        """One thread's part of a program: every operation, and after each a meeting."""
-        len(sources)
+        """Run one thread's part of a program: of every operation, each followed by a barrier."""
+        len(sources)  # makes the digest part of Numba's cache key
         for i in range(len(ops)):
             op = ops[i]
             code = op.code
@@ -73,7 +73,7 @@ def is_ready() -> bool:
 
 
 def team(threads: int) -> ThreadTeam:
-    """Threads that run these programs; all networks share those of a number, but for one: then each has its own."""
+    """A team of threads for inference programs. Networks share a team of several threads; teams of one are separate."""
     return _team(threads) if threads > 1 else ThreadTeam(1, _work, OPERATION)
 
 

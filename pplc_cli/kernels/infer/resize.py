@@ -1,7 +1,7 @@
 """Linear resizing and a crop in one pass over an image, to the same bytes as OpenCV's resize and a slice of it.
 
-OpenCV resizes bytes with weights of 11 bits: the columns first, sums cut to 15 bits, then the rows. This does the same
-for what the crop keeps, and nothing else. Addresses are in bytes.
+OpenCV resizes bytes with weights of 11 bits: first the columns, with sums truncated to 15 bits, then the rows. The
+functions here compute the same for the pixels of the crop alone. Addresses are in bytes.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from pplc_cli.kernels.simd.llvm import call, i32, i64, pointer
 from pplc_cli.kernels.simd.team import compiled, digest, is_compiled
 from pplc_cli.kernels.simd.vector import get_u8, kernel, put_i64, put_u8
 
-SCALE = 2048  # what a weight of 1 is
+SCALE = 2048  # the integer for a weight of 1
 GROUP = 4  # pixels computed together
 _LEAST = 3  # columns of an image: eight bytes are read at a time
 
 i8, i16 = ir.IntType(8), ir.IntType(16)
 _words, _bytes = ir.VectorType(i16, 4 * GROUP), ir.VectorType(i8, 4 * GROUP)
-# Of two neighbours' bytes, R G B R G B and two more: each colour's pair side by side.
+# From the bytes of two neighbours, R G B R G B and two more: the pair of each colour side by side.
 _PAIRS = [0, 3, 1, 4, 2, 5, 6, 7, 8, 11, 9, 12, 10, 13, 14, 15]
 _PACKED = [0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15]
 
@@ -41,11 +41,11 @@ def _blend_columns(context: Any, source: Any, offsets: Any, shifts: Any, weights
     """GROUP pixels of a row, each the weighted sum of two neighbours, as words R G B 0 of 15 bits.
 
     Args:
-        source: of the row.
-        offsets: int64 of each pixel, where its eight bytes begin.
-        shifts: int64 of each, by how many bits they are too early.
-        weights: eight int16 of each.
-        out: GROUP * 4 words.
+        source: address of the row.
+        offsets: int64 per pixel, where its eight bytes begin.
+        shifts: int64 per pixel, how many bits before its own these bytes begin.
+        weights: eight int16 per pixel.
+        out: address of the result, GROUP * 4 words.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -72,7 +72,7 @@ def _blend_columns(context: Any, source: Any, offsets: Any, shifts: Any, weights
 
 @intrinsic
 def _blend_rows(context: Any, upper: Any, lower: Any, above: Any, below: Any, out: Any) -> Any:
-    """GROUP pixels as bytes R G B from two rows of words and the rows' weights."""
+    """GROUP pixels as bytes R G B, the weighted sum of two rows of words."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         upper, lower, above, below, out = values
@@ -96,7 +96,7 @@ def _blend_rows(context: Any, upper: Any, lower: Any, above: Any, below: Any, ou
 
 @kernel
 def _place(position, scale, size):  # type: ignore[no-untyped-def]
-    """Where a pixel lies among ``size`` pixels: the one before it, and the float32 share of the next."""
+    """The position of a pixel among ``size`` pixels: the pixel before it, and the float32 weight of the next one."""
     exact = np.float32((position + 0.5) * scale - 0.5)
     before = np.int64(np.floor(exact))
     return before, np.float32(exact - np.float32(before))
@@ -104,18 +104,18 @@ def _place(position, scale, size):  # type: ignore[no-untyped-def]
 
 @kernel
 def _weights(share):  # type: ignore[no-untyped-def]
-    """Of a pixel and of the next one."""
+    """The integer weights of a pixel and of the next one."""
     whole = np.float32(SCALE)
     return np.int64(np.rint((np.float32(1) - share) * whole)), np.int64(np.rint(share * whole))
 
 
 def _compiled(sources: str) -> Any:
     def crop_of_resized(source, rows, columns, whole_height, whole_width, top, left, out, height, width, scratch):  # type: ignore[no-untyped-def]
-        """From uint8 (rows, columns, 3) to uint8 (height, width, 3), a crop of (whole_height, whole_width, 3).
+        """Resize uint8 (rows, columns, 3) to (whole_height, whole_width, 3), and crop to uint8 (height, width, 3).
 
         ``scratch``: see :func:`_run`.
         """
-        len(sources)
+        len(sources)  # makes the digest part of Numba's cache key
         groups = (width + GROUP - 1) // GROUP
         line = groups * GROUP * 8  # bytes of a row of words
         offsets, shifts, weights = scratch, scratch + line, scratch + 2 * line
@@ -126,7 +126,7 @@ def _compiled(sources: str) -> Any:
             if before < 0 or before >= columns - 1:
                 before, share = min(max(before, 0), columns - 1), np.float32(0)
             one, other = _weights(share)
-            start = min(3 * before, 3 * columns - 8)  # no byte behind the row
+            start = min(3 * before, 3 * columns - 8)  # reads no byte behind the row
             put_i64(start, offsets + 8 * i)
             put_i64(8 * (3 * before - start), shifts + 8 * i)
             pair = other << 16 | one
@@ -169,17 +169,17 @@ _crop_of_resized = _compiled(digest(Path(__file__).parent))
 
 
 def crop_of_resized(image: np.ndarray, whole: tuple[int, int], first: tuple[int, int], out: np.ndarray) -> None:
-    """Write a crop of an image resized by ``cv2.INTER_LINEAR``.
+    """Write a crop of an image that is resized like by ``cv2.INTER_LINEAR``.
 
     Args:
         image: uint8 (H, W, 3).
-        whole: height and width that the whole of it would have.
-        first: the crop's first row and column in that.
+        whole: height and width of the resized image.
+        first: the crop's first row and column in it.
         out: uint8 (h, w, 3), C-contiguous, as large as the crop.
     """
     rows, columns = image.shape[:2]
     (height, width), (top, left) = whole, first
-    twice = (rows, columns) == (2 * height, 2 * width)  # then OpenCV takes means of four
+    twice = (rows, columns) == (2 * height, 2 * width)  # OpenCV then averages four pixels
     if (rows, columns) == whole:
         out[...] = image[top : top + out.shape[0], left : left + out.shape[1]]
     elif twice or columns < _LEAST or not image.flags.c_contiguous or not like_opencv():
@@ -191,7 +191,7 @@ def crop_of_resized(image: np.ndarray, whole: tuple[int, int], first: tuple[int,
 
 def _run(image: np.ndarray, whole: tuple[int, int], first: tuple[int, int], out: np.ndarray) -> None:
     height, width = out.shape[:2]
-    # Tables of each column, two rows of words, and a group of which not all is wanted.
+    # Tables with an entry per column, two rows of words, and the last group, of which only a part may be needed.
     scratch = np.empty(6 * 8 * -(-width // GROUP) * GROUP + 64, np.uint8)
     size = image.shape[:2]
     _crop_of_resized(image.ctypes.data, *size, *whole, *first, out.ctypes.data, height, width, scratch.ctypes.data)
@@ -204,7 +204,7 @@ def is_ready() -> bool:
 
 @functools.cache
 def like_opencv() -> bool:
-    """Whether the installed OpenCV gives these bytes: versions for other CPUs, or later ones, may not."""
+    """Whether the installed OpenCV computes the same bytes; later versions, or those for other CPUs, may not."""
     rng = np.random.default_rng(0)
     for size, whole in (((37, 29), (17, 24)), ((13, 18), (31, 41))):
         image = rng.integers(0, 256, (*size, 3), np.uint8)

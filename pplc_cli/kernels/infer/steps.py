@@ -41,7 +41,8 @@ class Geometry:
     @property
     def pointwise(self) -> bool:
         """Whether the patches are the pixels themselves."""
-        return self.kernel == (1, 1) and self.stride == (1, 1) and self.padding == (0, 0)
+        plain = self.kernel == (1, 1) and self.stride == (1, 1) and self.padding == (0, 0)
+        return plain and self.result == self.size
 
     def row(self) -> Row:
         (h_in, w_in), (ho, wo), (kh, kw) = self.size, self.result, self.kernel

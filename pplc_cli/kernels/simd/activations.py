@@ -1,4 +1,4 @@
-"""The activations and their derivatives, a vector at a time."""
+"""Activations and their derivatives, for one vector."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IDENTITY, RELU, HARDSWISH, RELU6, HARDSIGMOID, SIGMOID, SWISH, GELU = range(8)
 _f = np.float32
 _LOG2E, _LN2 = _f(1.4426950408889634), _f(0.6931471805599453)
 _SIXTH, _HALF_ROOT, _INVERSE_ROOT_2PI = _f(1 / 6), _f(0.7071067811865476), _f(0.3989422804014327)
-# Taylor's series of exp; the argument is at most ln(2) / 2, so the next term is below 1e-7 of the value.
+# Taylor series of exp; the argument is at most ln(2) / 2, so the next term is below 1e-7 of the value.
 _EXP = tuple(_f(1 / d) for d in (720, 120, 24, 6, 2))
 # Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: |error| of erf below 1.5e-7.
 _ERF_P, _ERF = _f(0.3275911), tuple(_f(a) for a in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592))
@@ -49,7 +49,7 @@ def _sigmoid(x):  # type: ignore[no-untyped-def]
 
 @kernel
 def _normal(x):  # type: ignore[no-untyped-def]
-    """The normal distribution's share below x."""
+    """The cumulative distribution function of the normal distribution."""
     one, zero = splat(_f(1)), splat(_f(0))
     z = x * splat(_HALF_ROOT)
     size = maximum(zero - z, z)
@@ -64,7 +64,7 @@ def _normal(x):  # type: ignore[no-untyped-def]
 
 @kernel
 def activate(code, x):  # type: ignore[no-untyped-def]
-    """The activation of a vector; NaN stays NaN."""
+    """Apply an activation to a vector; NaN stays NaN."""
     zero = splat(_f(0))
     if code == IDENTITY:
         return x
@@ -85,7 +85,7 @@ def activate(code, x):  # type: ignore[no-untyped-def]
 
 @kernel
 def derivative(code, x):  # type: ignore[no-untyped-def]
-    """The activation's derivative, given what went into it."""
+    """The derivative of an activation at its input x."""
     zero, one = splat(_f(0)), splat(_f(1))
     if code == IDENTITY:
         return one

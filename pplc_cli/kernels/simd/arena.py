@@ -1,4 +1,4 @@
-"""Where the numbers of a plan lie: pieces of one arena, used again once nobody needs what was in them."""
+"""Places the buffers of a plan in one block of memory; buffers that are not in use at the same time may overlap."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Union
 
-LARGE = 1 << 16  # bytes; smaller buffers are not worth sharing memory
+LARGE = 1 << 16  # bytes; smaller buffers do not share memory, since that would save little
 
 
 class Buffer:
@@ -19,14 +19,14 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Slot:
-    """Something that is known only when the program runs: the address of a Paddle tensor, by name."""
+    """An address that is known only when the program runs, for example that of a Paddle tensor; by name."""
 
     name: Any
 
 
 @dataclass(frozen=True)
 class Part:
-    """What lies ``offset`` bytes behind the start of a buffer, and for each further image ``image`` bytes on."""
+    """An address ``offset`` bytes behind the start of a buffer, plus ``image`` bytes for each further image."""
 
     buffer: Buffer
     offset: int

@@ -1,4 +1,4 @@
-"""LLVM's instructions on vectors, as the intrinsics of :mod:`simd` and :mod:`loops` put them together."""
+"""LLVM instructions on vectors, from which :mod:`vector`, :mod:`loops` and the tiles build intrinsics."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from numba.core import cgutils
 
 FEATURES = llvmlite.binding.get_host_cpu_features()
 AVX512 = bool(FEATURES.get("avx512f"))
-# Products of bfloat16 pairs, added up in float32.
+# Products of bfloat16 pairs, summed in float32.
 BFLOAT16 = AVX512 and bool(FEATURES.get("avx512bf16"))
-# Products of four pairs of bytes, added up in int32.
+# Products of four pairs of bytes, summed in int32.
 INT8 = AVX512 and bool(FEATURES.get("avx512vnni"))
 if BFLOAT16 or INT8:
-    llvmlite.binding.initialize_native_asmparser()  # LLVM's intrinsic for them has changed its types between versions
-# Lanes of a vector, and rows of a tile: the accumulators of a tile and its operands must fit the registers.
+    # For inline assembly: the types of LLVM's intrinsics for these products differ between versions.
+    llvmlite.binding.initialize_native_asmparser()
+# Lanes per vector, and rows per tile: a tile's accumulators and operands must fit the registers.
 LANES = 16 if AVX512 else 8
 TILE_ROWS = 8 if AVX512 else 4
 
@@ -40,7 +41,7 @@ def broadcast(builder: Any, value: Any, kind: Any = vec) -> Any:
 
 
 def first_lanes(builder: Any, count: Any) -> Any:
-    """Mask of the first ``count`` lanes."""
+    """A mask of the first ``count`` lanes."""
     lanes = ir.VectorType(i64, LANES)
     return builder.icmp_signed("<", ir.Constant(lanes, list(range(LANES))), broadcast(builder, count, lanes))
 
@@ -57,13 +58,13 @@ def masked_store(builder: Any, value: Any, address: Any, mask: Any) -> None:
 
 
 def dot_pairs(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    """c plus the products of the bfloat16 pairs in a and b."""
+    """Add the products of the bfloat16 pairs in a and b to c."""
     kind = ir.FunctionType(vec, [vec, vec, vec])
     return builder.call(ir.InlineAsm(kind, "vdpbf16ps $3, $2, $0", "=v,0,v,v"), [c, a, b])
 
 
 def dot_bytes(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    """c (int32) plus the products of the unsigned bytes in a and the signed ones in b, by fours."""
+    """Add the products of unsigned bytes in a and signed bytes in b, four per lane, to c (int32)."""
     kind = ir.FunctionType(vec, [vec, vec, vec])
     return builder.call(ir.InlineAsm(kind, "vpdpbusd $3, $2, $0", "=v,0,v,v"), [c, a, b])
 

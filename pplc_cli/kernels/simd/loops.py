@@ -1,4 +1,4 @@
-"""Loops over rows and vectors."""
+"""Loops in LLVM that carry vectors from one iteration to the next."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pplc_cli.kernels.simd.llvm import (
 
 
 def rows_of(builder: Any, table: Any, offset: Any, size: int) -> list:
-    """Addresses of the rows whose starts stand in a table, moved by ``offset``."""
+    """Load ``size`` addresses of rows from a table, and add ``offset`` to each."""
     return [
         builder.add(builder.load(pointer(builder, builder.add(table, ir.Constant(i64, 8 * i)), i64)), offset)
         for i in range(size)
@@ -27,7 +27,7 @@ def vec_at(builder: Any, address: Any) -> Any:
 
 
 class Loop:
-    """``for index in range(count)`` in LLVM, carrying vectors from turn to turn; ``start``: their first values."""
+    """``for index in range(count)`` in LLVM; carries vectors, at first ``start``, from iteration to iteration."""
 
     def __init__(self, builder: Any, count: Any, carried: int, start: Optional[list] = None) -> None:
         self.builder, self.count = builder, count
@@ -41,7 +41,7 @@ class Loop:
         self.carried = [builder.phi(vec) for _ in range(carried)]
 
     def end(self, new: list) -> list:
-        """Close the loop; returns the vectors as they are after it."""
+        """Close the loop, and return the carried vectors after it."""
         builder, last = self.builder, self.builder.block
         after = builder.add(self.index, ir.Constant(i64, 1))
         builder.cbranch(builder.icmp_signed("<", after, self.count), self.body, self.done)

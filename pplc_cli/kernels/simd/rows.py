@@ -1,4 +1,4 @@
-"""Padded rows, and a thread's share of them."""
+"""Padded rows, and the range of rows that each thread works on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pplc_cli.kernels.simd.vector import (
     store,
 )
 
-PAD = 16  # channels of coefficients and of scratch rows are rounded up to this, zeros behind
+PAD = 16  # rows of coefficients and scratch rows are padded with zeros to a multiple of this
 _zero = np.float32(0)
 
 
@@ -24,7 +24,7 @@ def padded(c):  # type: ignore[no-untyped-def]
 
 @kernel
 def share(count, unit, thread, threads):  # type: ignore[no-untyped-def]
-    """The range of ``count`` things that is this thread's, in whole units but for the last."""
+    """The range of 0 to ``count`` that this thread works on; its bounds are multiples of ``unit``, or ``count``."""
     units = (count + unit - 1) // unit
     return min(count, units * thread // threads * unit), min(count, units * (thread + 1) // threads * unit)
 

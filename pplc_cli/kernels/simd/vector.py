@@ -1,8 +1,8 @@
 """Vectors and raw memory for Numba code.
 
-Numba has no vector type and leaves vectorising to LLVM's guesses. Here a :data:`vector` of :data:`LANES` float32 is a
-Numba value like any other: kernels load, combine and store it explicitly, and addresses are plain integers (bytes).
-Everything compiles on the user's machine through the LLVM that Numba carries; no compiler is needed.
+Numba has no vector type; it relies on LLVM to vectorise loops. Here a :data:`vector` of :data:`LANES` float32 is a
+Numba value like any other: kernels load, combine and store it explicitly. Addresses are plain integers, in bytes. The
+LLVM inside Numba compiles everything on the user's machine; no other compiler is needed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pplc_cli.kernels.simd.llvm import (
     vec,
 )
 
-# A function of kernels, called by compiled code alone: the wrappers that Python would need cost seconds to compile.
+# Only compiled code calls these functions: the wrappers that Python would need cost seconds to compile.
 _bare: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 kernel = njit(nogil=True, error_model="numpy", **_bare)
 
@@ -51,7 +51,7 @@ class _VectorModel(models.PrimitiveModel):
 
 @intrinsic
 def load(context: Any, address: Any, count: Any) -> Any:
-    """The first ``count`` (at most LANES) float32 at an address; the other lanes are zero and not touched."""
+    """The first ``count`` (at most LANES) float32 at an address; the other lanes are zero, and not read."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return masked_load(builder, values[0], first_lanes(builder, values[1]))
@@ -133,7 +133,7 @@ def _binary(emit: Any) -> Any:
     return function
 
 
-# minimum and maximum give b where either is NaN, as the x86 instructions do; callers put what must survive in b.
+# Like the x86 instructions, minimum and maximum give b if either is NaN; a value that must stay NaN is passed as b.
 minimum = _binary(lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), a, b))
 maximum = _binary(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
 _add = _binary(lambda builder, a, b: builder.fadd(a, b))
@@ -165,7 +165,7 @@ def where_less(context: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
 
 
 def _rounded(builder: Any, value: Any) -> Any:
-    """The bits of float32 lanes, rounded to the nearest bfloat16 in the upper half."""
+    """Round float32 lanes to bfloat16, in the upper half of their bits."""
     lanes = ir.VectorType(i32, LANES)
     number = lambda n: ir.Constant(lanes, [n] * LANES)  # noqa: E731
     bits = builder.bitcast(value, lanes)
@@ -176,7 +176,7 @@ def _rounded(builder: Any, value: Any) -> Any:
 
 @intrinsic
 def pairs(context: Any, low: Any, high: Any) -> Any:
-    """Two vectors as bfloat16, lane beside lane, in the bits of one."""
+    """Round two vectors to bfloat16, and interleave their lanes in the bits of one vector."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         lanes = ir.VectorType(i32, LANES)
@@ -189,7 +189,7 @@ def pairs(context: Any, low: Any, high: Any) -> Any:
 
 @intrinsic
 def store_half(context: Any, value: Any, address: Any) -> Any:
-    """Write all lanes as bfloat16, two bytes each."""
+    """Write all lanes as bfloat16."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         lanes, half = ir.VectorType(i32, LANES), ir.VectorType(ir.IntType(16), LANES)
@@ -202,7 +202,7 @@ def store_half(context: Any, value: Any, address: Any) -> Any:
 
 @intrinsic
 def nearest(context: Any, value: Any) -> Any:
-    """Rounded to whole numbers."""
+    """Round to the nearest integers."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return call(builder, f"llvm.rint.v{LANES}f32", vec, [values[0]])
@@ -212,7 +212,7 @@ def nearest(context: Any, value: Any) -> Any:
 
 @intrinsic
 def power_of_two(context: Any, value: Any) -> Any:
-    """2 to whole numbers from -126 to 127."""
+    """2 to the power of each lane, an integer from -126 to 127."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         lanes = ir.VectorType(i32, LANES)
@@ -249,7 +249,7 @@ get_u8, put_u8 = _scalar(types.uint8, ir.IntType(8), 1)
 
 @intrinsic
 def fetch_add(context: Any, address: Any, value: Any) -> Any:
-    """Add to a shared int64 and return what it was before; ordered with all other threads' memory accesses."""
+    """Add to a shared int64 and return its old value; ordered with the memory accesses of all threads."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return builder.atomic_rmw("add", pointer(builder, values[0], i64), values[1], "seq_cst")
@@ -259,7 +259,7 @@ def fetch_add(context: Any, address: Any, value: Any) -> Any:
 
 @intrinsic
 def read_shared(context: Any, address: Any) -> Any:
-    """A shared int64, as the other threads left it."""
+    """The current value of a shared int64."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return builder.load_atomic(pointer(builder, values[0], i64), "acquire", 8)
@@ -269,7 +269,7 @@ def read_shared(context: Any, address: Any) -> Any:
 
 @intrinsic
 def pause(context: Any) -> Any:
-    """Tell the CPU that this thread spins."""
+    """Tell the CPU that this thread waits in a loop."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         call(builder, "llvm.x86.sse2.pause", ir.VoidType(), [])
@@ -280,7 +280,7 @@ def pause(context: Any) -> Any:
 
 @intrinsic
 def give_way(context: Any) -> Any:
-    """Let another thread have this CPU."""
+    """Let another thread run on this CPU."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         call(builder, "SwitchToThread" if sys.platform == "win32" else "sched_yield", i32, [])
@@ -291,11 +291,11 @@ def give_way(context: Any) -> Any:
 
 @intrinsic
 def fetch_line(context: Any, address: Any) -> Any:
-    """Ask for the cache line at an address, to be written soon."""
+    """Prefetch the cache line at an address, to write to it."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        how = [ir.Constant(i32, n) for n in (1, 3, 1)]  # to write, to keep, data
-        call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer(builder, values[0], ir.IntType(8)), *how])
+        hints = [ir.Constant(i32, n) for n in (1, 3, 1)]  # write, keep in all caches, data
+        call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer(builder, values[0], ir.IntType(8)), *hints])
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen

@@ -1,4 +1,4 @@
-"""A network's forward pass, replaced by plans where that is possible."""
+"""Replaces a network's forward pass by plans where that is possible."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def team(threads: int) -> ThreadTeam:
 
 
 class _Differentiable(PyLayer):
-    """A run as one operation of Paddle's autograd."""
+    """A run of a plan as one operation of Paddle's autograd."""
 
     @staticmethod
     def forward(context: Any, x: Any, lease: Any, *parameters: Any) -> Any:
@@ -43,7 +43,7 @@ class _Differentiable(PyLayer):
 
 
 class _Lease:
-    """A run that is in use until its backward pass is over or given up."""
+    """Keeps a run in use until its backward pass is over or its graph is deleted."""
 
     def __init__(self, run: BatchRun, free: list[BatchRun]) -> None:
         self.run, self._free = run, free
@@ -54,17 +54,17 @@ class _Lease:
 
 
 class Accelerated:
-    """Stands in for a layer's ``forward``."""
+    """Replaces a layer's ``forward``."""
 
-    def __init__(self, layer: Any, how: PlanOptions) -> None:
-        self.layer, self.original, self.how = layer, layer.forward, how
-        # Paddle asks for these when it makes a static graph; __call__ translates what must be translated.
+    def __init__(self, layer: Any, plan_options: PlanOptions) -> None:
+        self.layer, self.original, self.plan_options = layer, layer.forward, plan_options
+        # Paddle reads these attributes when it makes a static graph; __call__ then translates the original forward.
         self.__dict__.update({"__name__": "forward", "__already_d2s": True})
         self._runs: dict[Any, list[BatchRun]] = {}
         self._plans: dict[Any, Plan] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies: without the memory, which belongs to this network's parameters."""
+        """The state of a copy: without plans and runs, which refer to this network's parameters."""
         return {**self.__dict__, "_runs": {}, "_plans": {}}
 
     def __call__(self, x: Any, *more: Any, **options: Any) -> Any:
@@ -85,28 +85,29 @@ class Accelerated:
             try:
                 graph = trace(self.layer, self.original, x.shape)
             except Untraceable as reason:
-                self._step_aside(str(reason))
+                self._leave_to_paddle(str(reason))
                 return self.original(x)
             for layer in opaque_layers(graph):
                 _logger.info("left to Paddle: %s", layer)
                 for child in layer.children():
-                    _replace(child, self.how)
-            plan = self._plans[key] = Plan(graph, self.how, training, key[2])
+                    _replace(child, self.plan_options)
+            plan = self._plans[key] = Plan(graph, self.plan_options, training, key[2])
         free = self._runs.setdefault(key, [])
-        lease = _Lease(free.pop() if free else BatchRun(plan, team(self.how.threads)), free)
+        lease = _Lease(free.pop() if free else BatchRun(plan, team(self.plan_options.threads)), free)
         if not plan.backward:
             return lease.run.forward(x.contiguous())
         return _Differentiable.apply(x.contiguous(), lease, *plan.parameters)
 
-    def _step_aside(self, reason: str) -> None:
-        """Let Paddle run this layer, and accelerate those inside it."""
+    def _leave_to_paddle(self, reason: str) -> None:
+        """Let Paddle run this layer, and accelerate the layers inside it."""
         _logger.info("left to Paddle: %s (%s)", type(self.layer).__name__, reason)
         restore(self.layer)
         for child in self.layer.children():
-            _replace(child, self.how)
+            _replace(child, self.plan_options)
 
 
 def _fits(x: Any) -> bool:
+    """Whether the kernels can run this input: a non-empty float32 CPU tensor (N, C, H, W) or (N, C)."""
     return (
         isinstance(x, paddle.Tensor)
         and x.dtype == paddle.float32
@@ -116,22 +117,22 @@ def _fits(x: Any) -> bool:
     )
 
 
-def _replace(layer: Any, how: PlanOptions) -> None:
+def _replace(layer: Any, plan_options: PlanOptions) -> None:
     if not isinstance(layer.__dict__.get("forward"), Accelerated):
-        object.__setattr__(layer, "forward", Accelerated(layer, how))
+        object.__setattr__(layer, "forward", Accelerated(layer, plan_options))
 
 
 def restore(layer: Any) -> None:
-    """Undo the acceleration of a layer and of all inside it."""
+    """Undo the acceleration of a layer and all layers inside it."""
     for each in layer.sublayers(include_self=True):
         if isinstance(each.__dict__.get("forward"), Accelerated):
             object.__delattr__(each, "forward")
 
 
-def replace(network: Any, threads: Optional[int], reduce: Any, half: bool) -> None:
-    """Let a network's forward pass run through plans."""
+def replace(network: Any, threads: Optional[int], reduce: Any, bfloat16: bool) -> None:
+    """Replace a network's forward pass; see :func:`pplc_cli.kernels.accelerate`."""
     from pplc_cli.base.hardware import physical_cores
 
-    how = PlanOptions(threads or physical_cores(), reduce, half)
-    team(how.threads)  # has the kernels compiled or loaded now, not in the first step
-    _replace(network, how)
+    plan_options = PlanOptions(threads or physical_cores(), reduce, bfloat16)
+    team(plan_options.threads)  # compiles or loads the kernels now, not in the first step
+    _replace(network, plan_options)

@@ -1,4 +1,4 @@
-"""Runs of a plan: forward and backward of one batch, between Paddle's tensors and the arena."""
+"""Runs a plan's forward and backward pass on a batch of Paddle tensors."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class _Segment:
         self._offsets = np.array(offsets, np.int64)
 
     def bind(self, base: int) -> None:
-        """Point at an arena's buffers."""
+        """Set the addresses of the buffers in an arena."""
         for (index, name), address in zip(self._buffers, (base + self._offsets).tolist()):
             self.ops[name][index] = address
 
 
 class BatchRun:
-    """A plan for one batch at a time; it borrows its memory from the team until the batch is done."""
+    """Runs a plan on one batch at a time, in memory that it borrows from the team until the batch is done."""
 
     def __init__(self, plan: Plan, team: ThreadTeam) -> None:
         self.plan, self.team = plan, team
@@ -63,7 +63,7 @@ class BatchRun:
         return [*segments, _Segment(operations)]
 
     def _borrow(self) -> None:
-        """Take memory for a batch; often it is the last batch's, and nothing is to be done."""
+        """Borrow memory for a batch; if it is the same as for the last batch, all addresses stay."""
         self._arena = self.team.borrow(self.plan.arena_size + 64)
         base = (self._arena.ctypes.data + 63) // 64 * 64
         if base != self._base:
@@ -73,7 +73,7 @@ class BatchRun:
                     segment.bind(base)
 
     def array(self, buffer: Buffer, count: int) -> np.ndarray:
-        """A buffer as float64."""
+        """The first ``count`` float64 of a buffer."""
         assert self._arena is not None
         start = self._base - self._arena.ctypes.data + buffer.offset
         return self._arena[start : start + 8 * count].view(np.float64)
@@ -103,12 +103,12 @@ class BatchRun:
             self.team.run(segment.ops, self.plan.scratch)
 
     def forward(self, x: Any) -> Any:
-        """The network's output for a contiguous float32 tensor."""
+        """Compute the network's output for a contiguous float32 tensor."""
         self._borrow()
         self._tensors = {"input": x}
         for number, node in enumerate(self.plan.dropouts):
             options, (n, channels, *_) = node.options, node.shape
-            # Drawn as Paddle would, which has one number for all of an image where whole images are dropped.
+            # Drawn like Paddle's own dropout, which draws one number per image if it drops whole images.
             factor = paddle.nn.functional.dropout(
                 paddle.ones([n, 1 if options["images"] else channels]),
                 options["p"],
@@ -120,7 +120,7 @@ class BatchRun:
         return self._tensors.pop("output")
 
     def backward(self, gradient: Any) -> tuple[Any, list[Any]]:
-        """Gradients of the input (None where it wants none) and of the plan's parameters."""
+        """Compute the gradients of the input (None if it wants none) and of the plan's parameters."""
         self._tensors["output gradient"] = gradient
         for parameter in self.plan.parameters:
             self._tensors["gradient", id(parameter)] = paddle.empty(parameter.shape, "float32")
@@ -131,7 +131,7 @@ class BatchRun:
         return result, gradients
 
     def release(self) -> None:
-        """Let go of the batch's tensors and memory."""
+        """Free the batch's tensors, and give its memory back."""
         self._tensors, self._opaque = {}, {}
         if self._arena is not None:
             self.team.give_back(self._arena)
@@ -151,5 +151,5 @@ class BatchRun:
         x, result = self._opaque.pop(name)
         if not result.stop_gradient:
             paddle.autograd.backward([result], [self._tensors["gradient", name]])
-        if not x.stop_gradient:  # though the layer may let no gradient through
+        if not x.stop_gradient:  # even if the layer passes no gradient on
             self._tensors["input gradient", name] = paddle.zeros_like(x) if x.grad is None else x.grad.contiguous()

@@ -32,7 +32,7 @@ class Plan(Builder):
         arena_size: bytes that the buffers need.
 
     Raises:
-        Untraceable: the graph has a kind of node that there is no planner for.
+        Untraceable: there is no planner for a node of the graph.
     """
 
     def __init__(self, graph: TracedGraph, options: PlanOptions, training: bool, input_gradient: bool) -> None:
@@ -93,4 +93,4 @@ def _planner(kind: str) -> Callable[[Builder, Node], View]:
     try:
         return _PLANNERS[kind]
     except KeyError:
-        raise Untraceable(f"no planner for {kind}") from None
+        raise Untraceable(f"nodes of the kind {kind}") from None

@@ -1,4 +1,4 @@
-"""Programs: lists of operations that a team of threads works through together, without Python in between."""
+"""The operations of training programs, and the compiled function that runs them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from pplc_cli.kernels.simd.team import ThreadTeam, barrier, compiled, digest, is_compiled, nothing
 from pplc_cli.kernels.train.ops import batch_norm, convolution, depthwise, elementwise, pooling
 
-# The fields of an operation, each int64: addresses, sizes and switches. Kernels say what they mean to them.
+# The columns of an operation's row, each int64: addresses, sizes and switches. See :mod:`steps` for their meanings.
 FIELDS = """
     code x y g dx w wt dw bias db n h_in w_in ci ho wo co kh kw sh sw ph pw dilation
     in_bn in_act out_bn stats stats_size sums sums_size add finish block half
@@ -20,7 +20,7 @@ OPERATION = np.dtype([(name, np.int64) for name in FIELDS])
 
 
 class Code(enum.IntEnum):
-    """What an operation does; named like the kernel that does it."""
+    """The code of an operation, named like its kernel."""
 
     PACK_DENSE = 0
     PACK_DEPTHWISE = 1
@@ -49,8 +49,8 @@ class Code(enum.IntEnum):
 
 def _compiled(digest: str) -> Any:
     def work(ops, thread, threads, scratch, arrivals):  # type: ignore[no-untyped-def]
-        """One thread's part of a program: every operation, and after each a meeting."""
-        len(digest)
+        """Run one thread's part of a program: of every operation, each followed by a barrier."""
+        len(digest)  # makes the digest part of Numba's cache key
         for i in range(len(ops)):
             op = ops[i]
             code = op.code
@@ -114,5 +114,5 @@ def is_ready() -> bool:
 
 
 def make_team(threads: int) -> ThreadTeam:
-    """Threads that run these programs."""
+    """A team of threads for training programs."""
     return ThreadTeam(threads, _work, OPERATION)

@@ -14,20 +14,21 @@ from pplc_cli.kernels.train.traced_graph import TracedGraph, TracedTensor, Untra
 
 
 def has_hooks(layer: Any) -> bool:
+    """Whether a layer has forward hooks, which only Paddle runs."""
     return bool(layer._forward_pre_hooks or layer._forward_post_hooks)
 
 
-def _opaque(layer: Any, stands: tuple, options: dict) -> TracedTensor:
-    """A layer that Paddle runs: one tensor in, one out, whose shape a trial on white pixels tells."""
-    require(len(stands) == 1 and isinstance(stands[0], TracedTensor) and not options, type(layer).__name__)
-    (x,) = stands
-    numbers = paddle.get_rng_state()
-    # Running statistics are parameters to Paddle, which nobody trains.
+def _opaque(layer: Any, inputs: tuple, options: dict) -> TracedTensor:
+    """Add a layer that Paddle runs, with one input and one result; a trial run on ones shows the result's shape."""
+    require(len(inputs) == 1 and isinstance(inputs[0], TracedTensor) and not options, type(layer).__name__)
+    (x,) = inputs
+    rng_state = paddle.get_rng_state()
+    # The trial must not change running statistics, which Paddle counts among the parameters.
     state = [tensor for tensor in (*layer.parameters(), *layer.buffers()) if tensor.stop_gradient]
     kept = [tensor.clone() for tensor in state]
     with paddle.no_grad(), _call_replaced(_original_call):
         result = layer(paddle.ones(x.shape))
-    paddle.set_rng_state(numbers)
+    paddle.set_rng_state(rng_state)
     for tensor, value in zip(state, kept):
         tensor.set_value(value)
     require(isinstance(result, paddle.Tensor) and result.ndim in (2, 4), type(layer).__name__)
@@ -36,22 +37,22 @@ def _opaque(layer: Any, stands: tuple, options: dict) -> TracedTensor:
 
 
 def _call(layer: Any, *inputs: Any, **options: Any) -> Any:
-    """What :meth:`paddle.nn.Layer.__call__` does while tracing."""
-    stands = [value for value in (*inputs, *options.values()) if isinstance(value, TracedTensor)]
-    if not stands:
+    """Replaces :meth:`paddle.nn.Layer.__call__` during tracing."""
+    traced = [value for value in (*inputs, *options.values()) if isinstance(value, TracedTensor)]
+    if not traced:
         return _original_call(layer, *inputs, **options)
-    graph = stands[0].graph
-    mark = len(graph.nodes)
+    graph = traced[0].graph
+    nodes_before = len(graph.nodes)
     try:
         require(not has_hooks(layer), "a layer with hooks")
-        known = LAYERS.get(type(layer))
-        if known is not None:
+        rule = LAYERS.get(type(layer))
+        if rule is not None:
             require(len(inputs) == 1 and not options, type(layer).__name__)
-            return known(layer, *inputs)
+            return rule(layer, *inputs)
         require(bool(layer._sub_layers), type(layer).__name__)
         return type(layer).forward(layer, *inputs, **options)
     except (Untraceable, TypeError, ValueError, AttributeError) as reason:
-        del graph.nodes[mark:]
+        del graph.nodes[nodes_before:]
         try:
             return _opaque(layer, inputs, options)
         except Untraceable:
@@ -73,13 +74,13 @@ def _call_replaced(function: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _functions_replaced() -> Iterator[None]:
-    """Paddle's functions, so that they take stand-ins as well as tensors."""
+    """Let Paddle's functions accept traced tensors as well as tensors."""
     kept = {(module, name): getattr(module, name) for module, table in FUNCTIONS.items() for name in table}
 
     def replace(original: Callable, traced: Callable) -> Callable:
         def choose(x: Any, *arguments: Any, **options: Any) -> Any:
-            some = x[0] if isinstance(x, (list, tuple)) and x else x
-            return (traced if isinstance(some, TracedTensor) else original)(x, *arguments, **options)
+            first = x[0] if isinstance(x, (list, tuple)) and x else x
+            return (traced if isinstance(first, TracedTensor) else original)(x, *arguments, **options)
 
         return choose
 
@@ -93,10 +94,11 @@ def _functions_replaced() -> Iterator[None]:
 
 
 def trace(network: Any, forward: Callable, shape: list[int]) -> TracedGraph:
-    """The graph of ``forward`` for an input of that shape, (N, C, H, W) or (N, C).
+    """Trace ``forward`` for an input of this shape, (N, C, H, W) or (N, C).
 
     Raises:
-        Untraceable: the forward pass itself (not a layer within it) does what is not known.
+        Untraceable: the network's own forward pass does something that is not supported. Layers inside it that do are
+            left to Paddle.
     """
     flat = len(shape) == 2
     graph = TracedGraph((*shape, 1, 1) if flat else tuple(shape), flat)  # type: ignore[arg-type]
@@ -117,5 +119,5 @@ def trace(network: Any, forward: Callable, shape: list[int]) -> TracedGraph:
 
 
 def opaque_layers(graph: TracedGraph) -> list[Any]:
-    """Layers of a graph that Paddle runs."""
+    """The layers of a graph that Paddle runs."""
     return [node.layer for node in graph.nodes if node.kind == "opaque"]

@@ -30,17 +30,17 @@ def _split(x: Any, num_or_sections: Any, axis: int = 0, name: Any = None) -> lis
         sizes = list(num_or_sections)
         sizes = [size if size != -1 else c - sum(s for s in sizes if s != -1) for size in sizes]
     require(sum(sizes) == c, "split")
-    stands, start = [], 0
+    parts, start = [], 0
     for size in sizes:
-        stands.append(add_node("slice", [x], (n, size, h, w), False, start=start))
+        parts.append(add_node("slice", [x], (n, size, h, w), False, start=start))
         start += size
-    return stands
+    return parts
 
 
 def _activation(code: int) -> Callable:
     def apply(x: Any, *arguments: Any, **options: Any) -> TracedTensor:
         options.pop("name", None)
-        # Slopes, offsets and approximations other than the usual ones are Paddle's business.
+        # Paddle runs activations with other slopes, offsets or approximations than the usual ones.
         require(not arguments and not any(options.values()), "an activation with options")
         return add_node("act", [x], node_of(x).shape, x.flat, code=code)
 
@@ -49,12 +49,15 @@ def _activation(code: int) -> Callable:
 
 def _window(value: Any) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (list, tuple)) else ()
-    require(len(pair) == 2 and all(isinstance(v, int) for v in pair), "padding, kernel or stride given in another way")
+    require(
+        len(pair) == 2 and all(isinstance(v, int) for v in pair),
+        "a padding, kernel or stride that is not one or two integers",
+    )
     return pair[0], pair[1]
 
 
 def _sides(padding: Any) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Padding at top and left, and at bottom and right."""
+    """Padding at the top and left, and at the bottom and right."""
     if isinstance(padding, (list, tuple)) and len(padding) == 4:
         return _window(padding[::2]), _window(padding[1::2])
     both = _window(padding)
@@ -70,16 +73,16 @@ def _mean(x: Any, output_size: Any, data_format: str = "NCHW", name: Any = None)
 def _pool(largest: bool) -> Callable:
     def apply(x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, **options: Any) -> TracedTensor:
         plain = options.pop("data_format", "NCHW") == "NCHW" and options.pop("exclusive", True)
-        up = bool(options.pop("ceil_mode", False))
+        ceil_mode = bool(options.pop("ceil_mode", False))
         options.pop("name", None)
         require(plain and not any(options.values()), "pooling with options")
         n, c, h, w = node_of(x).shape
         kernel, pad = _window(kernel_size), _window(padding)
         stride = _window(kernel_size if stride is None else stride)
-        size = [(a + 2 * p - k + up * (s - 1)) // s + 1 for a, k, s, p in zip((h, w), kernel, stride, pad)]
+        size = [(a + 2 * p - k + ceil_mode * (s - 1)) // s + 1 for a, k, s, p in zip((h, w), kernel, stride, pad)]
         require(min(size) > 0 and all(p < k for p, k in zip(pad, kernel)), "a pooling window larger than its input")
-        whole = all((n - 1) * s - p < a for n, a, s, p in zip(size, (h, w), stride, pad))
-        require(whole and (largest or not up), "a pooling window outside its input")
+        inside = all((n - 1) * s - p < a for n, a, s, p in zip(size, (h, w), stride, pad))
+        require(inside and (largest or not ceil_mode), "a pooling window outside its input")
         return add_node("pool", [x], (n, c, *size), False, kernel=kernel, stride=stride, padding=pad, largest=largest)
 
     return apply
@@ -90,9 +93,11 @@ def _dropout(
 ) -> TracedTensor:
     if (mode == "upscale_in_train" and not training) or p == 0:
         return x
-    shape, images = node_of(x).shape, axis in (0, [0], (0,))
-    require(isinstance(p, (int, float)) and (images or (axis is None and shape[2:] == (1, 1))), "dropout of pixels")
-    return add_node("dropout", [x], shape, x.flat, p=p, training=training, mode=mode, images=images)
+    shape, whole_images = node_of(x).shape, axis in (0, [0], (0,))
+    require(
+        isinstance(p, (int, float)) and (whole_images or (axis is None and shape[2:] == (1, 1))), "dropout of pixels"
+    )
+    return add_node("dropout", [x], shape, x.flat, p=p, training=training, mode=mode, images=whole_images)
 
 
 FUNCTIONS: dict[Any, dict[str, Callable]] = {
@@ -119,9 +124,9 @@ def _conv(layer: Any, x: Any) -> TracedTensor:
     require(not x.flat and layer._data_format == "NCHW" and layer._padding_mode == "zeros", "Conv2D")
     outputs, _, *kernel = layer.weight.shape
     stride, (pad, after), dilation = _window(layer._stride), _sides(layer._padding), _window(layer._dilation)
-    # The kernels know the padding after the last pixel by the size of what comes out.
-    whole = [a + p + q for a, p, q in zip((h, w), pad, after)]
-    size = [(a - d * (k - 1) - 1) // s + 1 for a, k, s, d in zip(whole, kernel, stride, dilation)]
+    # The kernels derive the padding at the bottom and right from the result's size.
+    padded = [a + p + q for a, p, q in zip((h, w), pad, after)]
+    size = [(a - d * (k - 1) - 1) // s + 1 for a, k, s, d in zip(padded, kernel, stride, dilation)]
     require(min(size) > 0 and dilation[0] == dilation[1], "Conv2D")
     if layer._groups == c == outputs and c > 1:
         require(
@@ -158,7 +163,7 @@ def _linear(layer: Any, x: Any) -> TracedTensor:
     return add_node("linear", [x], (n, layer.weight.shape[1], 1, 1), True, layer)
 
 
-def _layer_pool(function: str, **more: Any) -> Callable:
+def _layer_pool(function: str, **options: Any) -> Callable:
     return lambda layer, x: FUNCTIONS[nn.functional][function](
         x,
         layer.ksize,
@@ -167,7 +172,7 @@ def _layer_pool(function: str, **more: Any) -> Callable:
         ceil_mode=layer.ceil_mode,
         divisor_override=getattr(layer, "divisor", None),
         return_mask=getattr(layer, "return_mask", False),
-        **more,
+        **options,
     )
 
 

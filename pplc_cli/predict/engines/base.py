@@ -64,7 +64,7 @@ def run_in_batches(
     Args:
         run: runs one contiguous batch.
         images: float32 (N, 3, H, W).
-        shape: shape of the network's input; an entry that is no positive number is variable.
+        shape: shape of the network's input; an entry that is not a positive number is variable.
         where: named in errors.
 
     Raises:

@@ -47,7 +47,7 @@ class Argument:
 
 
 def classify(argument: str) -> Argument:
-    """Determine what an argument is, from its text and from what is at its path."""
+    """Determine the kind of an argument from its text and from the file at its path."""
     if argument == "-":
         return Argument(Kind.STDIN, argument, argument)
     if argument.startswith(ADDRESSES):
@@ -65,7 +65,7 @@ def classify(argument: str) -> Argument:
 
 
 def kind_of_item(name: str) -> Kind:
-    """URL, TAR, VIDEO or FILE: what one item of a list or a match of a glob is, by its name alone."""
+    """The kind of an item of a list or a match of a glob, by its name: URL, TAR, VIDEO or FILE."""
     if name.startswith(ADDRESSES):
         return Kind.URL
     lower = name.lower()

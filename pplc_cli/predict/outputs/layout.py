@@ -79,7 +79,7 @@ class Output(abc.ABC):
         """
         try:
             self._lock.enter_context(lock(lock_file, wait=False))
-            if not lock_file.exists():  # its last holder has just removed it: others would not see this lock
+            if not lock_file.exists():  # removed by its last holder after we opened it: no lock
                 self._lock.close()
                 raise Locked
         except Locked:

@@ -101,7 +101,7 @@ class LinesOutput(Output):
         """Parse a record; None if it is incomplete or not from pplc."""
 
     def _records(self) -> Iterator[bytes]:
-        """Split the file into what may be records."""
+        """Split the file into candidate records."""
         for line in self._file:  # noqa: UP028 - `yield from` would close the file along with this generator
             yield line
 

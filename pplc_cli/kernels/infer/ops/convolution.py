@@ -1,8 +1,8 @@
-"""What inference does, an operation a kernel, over pixels of channels.
+"""Convolutions and linear layers of inference.
 
-A value lies as rows, one a pixel, ``ld`` bytes apart, of float32 channels. Rows of whole buffers are padded to vectors;
-what stands behind the channels is never looked at but multiplied by zero. Sizes and addresses are in bytes where the
-name says so (``ld``, ``x``, ``y``, ``w``), else in numbers.
+A value is stored as one row of float32 channels per pixel, ``ld`` bytes apart. Rows of whole buffers are padded to
+vectors; the numbers behind the channels are only ever multiplied by zero. Addresses and strides (``x``, ``y``, ``w``,
+``ld``) are in bytes, sizes in numbers.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from pplc_cli.kernels.simd.vector import (
     store_all,
 )
 
-# Between pixels in scratch: numbers a power of two apart would share a few sets of the first cache and drive each other
-# out.
+# Bytes between pixels in scratch: pixels a power of two apart would share, and overflow, a few sets of the first cache.
 APART = 64
 _full_at, _full_at_narrow = make_tiles(FULL, indirect=True)
 _one_at, _one_at_narrow = make_tiles(1, indirect=True)
@@ -41,7 +40,7 @@ _zero = np.float32(0)
 
 @kernel
 def _gather(op, first, rows, out, ldo):  # type: ignore[no-untyped-def]
-    """Patches of ``rows`` output pixels from number ``first`` on: kernel height x width x channels."""
+    """Gather the patches of ``rows`` output pixels, from number ``first`` on: kernel height x width x channels."""
     pixel = op.ci * 4
     image, place = first // (op.ho * op.wo), first % (op.ho * op.wo)
     line, column = place // op.wo, place % op.wo
@@ -70,7 +69,7 @@ def dense(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
     """A convolution or linear layer: y (n, ho, wo, co) from x (n, h_in, w_in, ci), ``w`` in panels.
 
     ``split``: the threads share the panels instead of the pixels. ``columns`` of each row of y are stored. ``kind``:
-    how the factors are multiplied, with ``quant`` and ``factor`` for bytes.
+    that of the product, with ``quant`` and ``factor`` for bytes.
     """
     k, count = op.kh * op.kw * op.ci, op.n * op.ho * op.wo
     panels = (op.co + PANEL - 1) // PANEL
@@ -79,7 +78,8 @@ def dense(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
         first_panel, last_panel = share(panels, 1, thread, threads)
     else:
         low, high = share(count, OTHER, thread, threads)
-    pointwise = op.kh * op.kw * op.sh * op.sw == 1 and op.pt + op.pl == 0
+    same_size = op.ho == op.h_in and op.wo == op.w_in  # no padding at the bottom and right
+    pointwise = op.kh * op.kw * op.sh * op.sw == 1 and op.pt + op.pl == 0 and same_size
     for first in range(low, high, op.block):
         rows = min(op.block, high - first)
         a, lda = op.x + first * op.ldx, op.ldx
@@ -124,14 +124,14 @@ def _lines(size, stride, table, offset, pixel, w, ldw, bias, act, y, ldy, lines,
 
 @kernel
 def _blank(address, size):  # type: ignore[no-untyped-def]
-    """Zero whole vectors."""
+    """Zero ``size`` bytes, whole vectors."""
     for i in range(0, size, LANES * 4):
         store_all(splat(_zero), address + i)
 
 
 @kernel
 def _copy(source, lds, rows, columns, target, ldt):  # type: ignore[no-untyped-def]
-    """Rows of whole vectors."""
+    """Copy rows of whole vectors."""
     if lds == ldt and columns * 4 == lds:
         rows, columns = 1, rows * columns
     for r in range(rows):
@@ -141,11 +141,11 @@ def _copy(source, lds, rows, columns, target, ldt):  # type: ignore[no-untyped-d
 
 @kernel
 def depthwise(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
-    """A depthwise convolution of kh x kh, and where ``w2`` is given the pointwise one behind it.
+    """A depthwise convolution of kh x kh, and if ``w2`` is given the pointwise one behind it.
 
-    ``block`` lines of pixels at a time; the input rows that they need lie in a ring in scratch with the padding around
-    them. With ``w2`` the results of a block stay in scratch and are multiplied at once: they are never stored.
-    ``kind`` is that of the product with ``w2``. ``split``: the threads share channels.
+    It computes ``block`` lines of pixels at a time, whose input rows are in a ring buffer in scratch, with padding
+    around them. With ``w2`` the results of a block stay in scratch, where the product reads them.
+    ``kind`` is that of the product with ``w2``. ``split``: the threads share the channels.
     """
     size, stride, channels = op.kh, op.sh, padded(op.ci)
     low, high, c_low, c_high = 0, op.n * op.ho, 0, channels
@@ -202,41 +202,41 @@ def depthwise(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
         first += lines
 
 
-@register_jitable  # also for the plan, which lays out the scratch
+@register_jitable  # the plan calls it too, to compute the size of the scratch
 def planar_width(pixels, values):  # type: ignore[no-untyped-def]
-    """Bytes of a row of pixels of so many float32 in the scratch of :func:`planar`."""
+    """Bytes of a row in the scratch of :func:`planar`, with ``values`` float32 per pixel."""
     return padded(pixels * values) * 4
 
 
 @kernel
-def _normalize(source, count, how, target):  # type: ignore[no-untyped-def]
-    """Bytes of three channels as float32: a multiplication, then an addition, each rounded, as data.Normalize does.
+def _normalize(source, count, normalization, target):  # type: ignore[no-untyped-def]
+    """Convert bytes of three channels to float32: multiply, then add, each rounded, as data.Normalize does.
 
-    ``how``: 3 * LANES factors, then as many to add.
+    ``normalization``: 3 * LANES factors, then as many offsets.
     """
-    more, done = how + 3 * LANES * 4, 0
+    more, done = normalization + 3 * LANES * 4, 0
     while done + 3 * LANES <= count:
         for v in range(3):
             at = 4 * v * LANES
-            value = load_bytes(source + done + v * LANES) * load_all(how + at)
+            value = load_bytes(source + done + v * LANES) * load_all(normalization + at)
             store_all(value + load_all(more + at), target + 4 * done + at)
         done += 3 * LANES
     for i in range(done, count):
-        value = np.float32(get_u8(source + i)) * get_f32(how + 4 * (i - done))
+        value = np.float32(get_u8(source + i)) * get_f32(normalization + 4 * (i - done))
         put_f32(value + get_f32(more + 4 * (i - done)), target + 4 * i)
 
 
 @kernel
 def planar(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
-    """A convolution of few channels that lie as planes, x (n, ci, h_in, w_in), or of bytes, x (n, h_in, w_in, 3).
+    """A convolution of few channels that are planes, x (n, ci, h_in, w_in), or of bytes, x (n, h_in, w_in, 3).
 
-    A row of output pixels at a time: the planes' rows it needs are copied with their padding, and the table says where
-    each element of the first pixel's patch lies. ``quant``: x holds bytes; the address of what normalises them, see
-    :func:`_normalize`. Their rows keep their order.
+    For each row of output pixels, the input rows are copied with their padding, and a table holds the offset of each
+    element of the first pixel's patch. ``quant``: x holds bytes; the address of their normalization, see
+    :func:`_normalize`. They stay interleaved.
     """
     k = op.kh * op.kw * op.ci
     low, high = share(op.n * op.ho, 1, thread, threads)
-    planes, apart = (1, 4 * op.ci) if op.quant else (op.ci, 4)  # rows of values a row of pixels; bytes between pixels
+    planes, apart = (1, 4 * op.ci) if op.quant else (op.ci, 4)  # rows of values per row of pixels; bytes between pixels
     width = planar_width(op.w_in + 2 * op.pl + op.kw, op.ci // planes)
     table, rows = scratch, scratch + padded(k) * 8
     clear(rows, op.kh * planes * width)

@@ -18,7 +18,7 @@ from pplc_cli.kernels.simd.vector import (
 
 @kernel
 def scale(op, thread, threads):  # type: ignore[no-untyped-def]
-    """y = act(x * more), ``more`` a row an image of h_in pixels."""
+    """y = act(x * more), with one row of ``more`` per image of h_in pixels."""
     low, high = share(op.n * op.h_in, 1, thread, threads)
     for r in range(low, high):
         factor = op.more + r // op.h_in * op.ldm

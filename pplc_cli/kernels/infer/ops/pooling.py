@@ -19,7 +19,7 @@ from pplc_cli.kernels.simd.vector import (
 
 @kernel
 def mean(op, thread, threads):  # type: ignore[no-untyped-def]
-    """y (n, ci): the mean over the h_in pixels of each image; the threads share channels."""
+    """y (n, ci): the mean over the h_in pixels of each image; the threads share the channels."""
     low, high = share(padded(op.ci) // LANES, 1, thread, threads)
     part = splat(np.float32(1.0 / op.h_in))
     for image in range(op.n):
@@ -36,7 +36,7 @@ def mean(op, thread, threads):  # type: ignore[no-untyped-def]
 
 @kernel
 def pool(op, thread, threads):  # type: ignore[no-untyped-def]
-    """The largest (``w`` 1) or the mean of each window; ``split``: padding counts in the mean."""
+    """The maximum (``w`` 1) or the mean of each window; ``split``: padding counts in the mean."""
     low, high = share(op.n * op.ho * op.wo, 1, thread, threads)
     for index in range(low, high):
         image, place = index // (op.ho * op.wo), index % (op.ho * op.wo)

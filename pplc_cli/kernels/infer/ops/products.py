@@ -1,4 +1,4 @@
-"""Products of rows with panels of weights, in each of the three ways that factors lie in memory."""
+"""Products of rows with panels of weights in float32, bfloat16 and int8."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pplc_cli.kernels.simd.llvm import AVX512, LANES
 from pplc_cli.kernels.simd.vector import kernel, load, store
 
 PANEL = 2 * LANES
-# Rows of tiles: as many as the registers hold, and a second size, since maps of 224, 112, 56, ... are multiples of 7.
+# Rows per tile: as many as the registers hold, and a second size, since maps of 224, 112, 56, ... are multiples of 7.
 FULL, OTHER = (8, 7) if AVX512 else (6, 4)
 _full, _full_narrow = make_tiles(FULL)
 _other, _other_narrow = make_tiles(OTHER)
@@ -75,13 +75,13 @@ def product(kind, rows, low, high, columns, k, a, lda, b, factor, c, ldc, bias, 
 
 @kernel
 def width(kind):  # type: ignore[no-untyped-def]
-    """Bytes of a number."""
+    """Bytes per number."""
     return 4 if kind == FLOAT32 else 2 if kind == BFLOAT16 else 1
 
 
 @kernel
 def narrow(x, ldx, rows, columns, out, ldo, kind, quant):  # type: ignore[no-untyped-def]
-    """Rows of float32 as rows of bfloat16 or bytes, whole vectors; what stands behind the columns becomes zero."""
+    """Convert rows of float32 to bfloat16 or bytes, in whole vectors with zeros behind the last column."""
     for r in range(rows):
         for j in range(0, columns, LANES):
             store_narrow(load(x + r * ldx + 4 * j, columns - j), out + r * ldo + j * width(kind), kind, quant)
@@ -89,7 +89,7 @@ def narrow(x, ldx, rows, columns, out, ldo, kind, quant):  # type: ignore[no-unt
 
 @kernel
 def activate_rows(y, ld, rows, columns, act):  # type: ignore[no-untyped-def]
-    """The activations that tiles leave out, while the rows are in the cache."""
+    """Apply the activations that tiles leave out, while the rows are in the cache."""
     if act <= RELU6:  # see tiles.CHEAP
         return
     for r in range(rows):

@@ -1,7 +1,7 @@
-"""Inner loops of inference: products and depthwise convolutions that finish their results in registers.
+"""Inner loops of inference: products and depthwise convolutions.
 
-Bias, activation and a value to add are applied before anything is stored, so that no result passes through memory
-twice. Addresses and strides are in bytes.
+They add the bias and another value, and apply the activation, before they store a result, so that it passes through
+memory once. Addresses and strides are in bytes.
 """
 
 from __future__ import annotations
@@ -33,10 +33,9 @@ from pplc_cli.kernels.simd.llvm import (
 from pplc_cli.kernels.simd.loops import Loop, rows_of, vec_at
 from pplc_cli.kernels.simd.vector import vector
 
-# Activations that cost next to nothing in registers; the others take a pass of their own, see kernels.
+# Activations that cost next to nothing in registers; the others take another pass, see products.activate_rows.
 CHEAP = (0, RELU, RELU6, HARDSWISH)
-# How the factors of a product lie in memory: float32, pairs of bfloat16, or fours of bytes; the input's are
-# unsigned, the weights' signed.
+# Kinds of products: of float32, of pairs of bfloat16, or of four bytes (unsigned in the input, signed in the weights).
 FLOAT32, BFLOAT16, INT8 = range(3)
 
 
@@ -53,7 +52,7 @@ def _maximum(builder: Any, a: Any, b: Any) -> Any:
 
 
 def activated(builder: Any, code: Any, values: list) -> list:
-    """Vectors behind the activation of a code that is known only when it runs; NaN stays NaN."""
+    """Apply the activation with a code that is known at run time to vectors; NaN stays NaN."""
     is_code = lambda n: builder.icmp_signed("==", code, ir.Constant(i64, n))  # noqa: E731
     with builder.if_else(is_code(HARDSWISH)) as (then, otherwise):
         with then:
@@ -91,16 +90,16 @@ def _as_bytes(builder: Any, value: Any, steps: Any, zero: Any, address: Any) -> 
     """Store lanes as unsigned bytes, ``value * steps + zero`` rounded to the nearest; NaN becomes 0."""
     whole, lanes = ir.VectorType(ir.IntType(32), LANES), ir.VectorType(ir.IntType(8), LANES)
     above = _maximum(builder, multiply_add(builder, value, steps, zero), _number(0.0))
-    # What is too large for int32 becomes its least, which unsigned is large: 255 as well.
+    # A value too large for int32 becomes its minimum, which is large as an unsigned number, and so becomes 255 as well.
     rounded = builder.call(ir.InlineAsm(ir.FunctionType(whole, [vec]), "vcvtps2dq $1, $0", "=v,v"), [above])
     bits = builder.call(ir.InlineAsm(ir.FunctionType(lanes, [whole]), "vpmovusdb $1, $0", "=v,v"), [rounded])
     builder.store(bits, pointer(builder, address, lanes), align=1)
 
 
 def _store_narrow(builder: Any, kind: Any, values: list, places: list, quant: Any) -> Any:
-    """Store vectors as bfloat16 or bytes where ``kind`` says so; gives the condition under which it did not.
+    """Store vectors as bfloat16 or bytes if ``kind`` is one of these; returns the condition that it is not.
 
-    ``quant``: address of two float32, steps a unit and the byte that stands for zero.
+    ``quant``: address of two float32, steps per unit and zero point.
     """
     if has_bfloat16:
         with builder.if_then(builder.icmp_signed("==", kind, ir.Constant(i64, BFLOAT16))):
@@ -132,8 +131,8 @@ def store_narrow(context: Any, value: Any, address: Any, kind: Any, quant: Any) 
 def _product_tile(rows: int, vectors: int, kind: int, indirect: bool) -> Callable[..., Any]:
     """C (rows, vectors * LANES) = act(A B + bias + more).
 
-    k counts what one lane multiplies: numbers, pairs or fours. ``indirect``: the elements of A's rows do not lie one
-    behind the other but at the offsets of ``table``, int64. For INT8 ``table`` has the factor of each column instead.
+    k counts the contents of a lane: single numbers, pairs or fours. ``indirect``: the elements of A's rows are not
+    consecutive, but at the offsets in ``table``, int64. For INT8 ``table`` has the factor of each column instead.
     """
     multiply = (multiply_add, dot_pairs, dot_bytes)[kind]
     row_bytes = 2 * LANES * 4
@@ -204,17 +203,17 @@ def _product_tile(rows: int, vectors: int, kind: int, indirect: bool) -> Callabl
 
 
 def make_tiles(rows: int, kind: int = FLOAT32, indirect: bool = False) -> tuple[Any, Any]:
-    """Tiles of two vectors and of one; those of kinds that the CPU lacks are never run."""
+    """Tiles of two vectors and of one. For kinds that the CPU lacks they are of float32, and never run."""
     if (kind == BFLOAT16 and not has_bfloat16) or (kind == INT8 and not has_int8):
         kind = FLOAT32
     return _product_tile(rows, 2, kind, indirect), _product_tile(rows, 1, kind, indirect)
 
 
 def make_depthwise(size: int, stride: int) -> Any:
-    """Lines of output pixels, LANES channels of them, behind bias and activation.
+    """Compute LANES channels of lines of output pixels, with bias and activation.
 
-    ``table``: addresses of the padded input rows, those of the next line ``stride`` entries on. The taps stay in
-    registers throughout; neighbouring pixels are computed together, since they share most of their inputs.
+    ``table``: addresses of the padded input rows; those of the next line begin ``stride`` entries later. The taps stay
+    in registers; neighbouring pixels are computed together, since they share most of their inputs.
     """
     together = 1 if size * size > 25 or stride > 1 else 2 if size > 3 else 4
 
@@ -233,9 +232,9 @@ def make_depthwise(size: int, stride: int) -> Any:
             step = builder.mul(pixel, constant(stride))
 
             def some(rows: list, first: Any, number: int) -> None:
-                """``number`` pixels from one on."""
+                """Compute ``number`` pixels, from ``first`` on."""
                 at, target = builder.mul(first, step), builder.add(y_line, builder.mul(first, ldy))
-                chains = 4 // number or 1  # so that no addition waits for the last
+                chains = 4 // number or 1  # so that no addition waits for the one before it
                 sums = [[shift] + [_number(0.0)] * (chains - 1) for _ in range(number)]
                 for i in range(size):
                     for j in range(size + (number - 1) * stride):

@@ -24,7 +24,7 @@ from pplc_cli.kernels.train.ops.elementwise import _zero
 
 @kernel
 def statistics(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
-    """Statistics of stored numbers that no convolution has just made."""
+    """Sum up statistics of stored numbers, for batch norms that do not follow a convolution."""
     low, high = share(op.n, 8, thread, threads)
     stats = op.stats + thread * op.stats_size
     start_statistics(stats, op.ci, high - low)
@@ -35,7 +35,7 @@ def statistics(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
 
 @kernel
 def local_moments(op, thread, threads):  # type: ignore[no-untyped-def]
-    """From the threads' statistics to ``y``: count, means, sums of squares around them; 1 + 2 c float64."""
+    """Combine the threads' statistics to ``y``: count, means, and sums of squared deviations; 1 + 2 c float64."""
     if thread:
         return
     part = padded(op.ci) * 4
@@ -60,10 +60,10 @@ def local_moments(op, thread, threads):  # type: ignore[no-untyped-def]
 
 @kernel
 def norm_forward(op, thread, threads):  # type: ignore[no-untyped-def]
-    """A batch norm's coefficients, and its running statistics moved on.
+    """Compute a batch norm's coefficients, and update its running statistics.
 
-    ``x``: moments as :func:`local_moments` leaves them, 0 for the running statistics; ``w``, ``bias``: weight and bias
-    or 0; ``dw``, ``db``: running mean and variance; ``g``: two float32, epsilon and momentum.
+    ``x``: the moments of :func:`local_moments`, or 0 to use the running statistics; ``w``, ``bias``: weight and bias or
+    0; ``dw``, ``db``: running mean and variance; ``g``: epsilon and momentum, float32.
     """
     if thread:
         return
@@ -88,7 +88,7 @@ def norm_forward(op, thread, threads):  # type: ignore[no-untyped-def]
 
 @kernel
 def local_sums(op, thread, threads):  # type: ignore[no-untyped-def]
-    """From the threads' sums of g and g (x - mean) to ``y``: 2 c float64."""
+    """Combine the threads' sums of g and g (x - mean) to ``y``: 2 c float64."""
     if thread:
         return
     part = padded(op.ci) * 4
@@ -103,10 +103,10 @@ def local_sums(op, thread, threads):  # type: ignore[no-untyped-def]
 
 @kernel
 def norm_backward(op, thread, threads):  # type: ignore[no-untyped-def]
-    """Gradients of weight and bias (``dw``, ``db``, or 0), and the coefficients k2, k3 of the input's gradient.
+    """Compute the gradients of weight and bias (``dw``, ``db``, or 0), and coefficients k2, k3 of the input's gradient.
 
-    ``in_bn``: the batch norm's coefficients; ``x``: sums over all processes; ``w``: sums of this one, whose gradients
-    these are; ``g``: the moments, for the count, or 0 where running statistics were used.
+    ``in_bn``: the batch norm's coefficients; ``x``: sums over all processes; ``w``: sums of this process, from which
+    its gradients come; ``g``: the moments, for the count, or 0 if running statistics were used.
     """
     if thread:
         return

@@ -1,9 +1,9 @@
-"""What every kernel does to a block of rows while it lies in the core's cache.
+"""Operations on a block of rows in the core's cache, which all kernels share.
 
 A row is one pixel: ``c`` float32, the channels. A *view* of stored numbers x is ``act((x - mean) * scale + beta)``:
-batch norm and activation are never stored, each reader applies them. ``bn`` is the address of that batch norm's
-coefficients, six arrays of padded(c) float32: mean, scale, beta, for the gradient k2 and k3, and 1 / deviation; 0 for
-none.
+the results of batch norm and activation are never stored, each reader computes them. ``bn`` is the address of the batch
+norm's coefficients, six arrays of padded(c) float32: mean, scale, beta, k2 and k3 for the gradient, and 1 / deviation;
+0 for none.
 Addresses and strides are in bytes.
 """
 
@@ -31,7 +31,7 @@ from pplc_cli.kernels.simd.vector import (
 
 @kernel
 def view_block(x, ldx, rows, c, bn, act, out, ldo):  # type: ignore[no-untyped-def]
-    """Write the view of a block."""
+    """Compute the view of a block."""
     part = padded(c) * 4
     if bn == 0:
         for r in range(rows):
@@ -47,7 +47,7 @@ def view_block(x, ldx, rows, c, bn, act, out, ldo):  # type: ignore[no-untyped-d
 
 @kernel
 def gradient_block(g, y, ld, rows, c, bn, out, ldo):  # type: ignore[no-untyped-def]
-    """From the gradient g behind a batch norm to the one before it: g * scale + (y - mean) * k2 + k3."""
+    """Take a gradient g back through batch norm: g * scale + (y - mean) * k2 + k3."""
     part = padded(c) * 4
     if bn == 0:
         for r in range(rows):
@@ -64,7 +64,7 @@ def gradient_block(g, y, ld, rows, c, bn, out, ldo):  # type: ignore[no-untyped-
 
 @kernel
 def finish_block(dx, x, rows, c, bn, act, sums):  # type: ignore[no-untyped-def]
-    """Turn the gradient of a view into that of its batch norm's output, in place, and add up what batch norm needs.
+    """Take the gradient of a view back through the activation, in place, and add to the sums that batch norm needs.
 
     ``sums``: this thread's two arrays of padded(c) float64, the sums of g and of g * (x - mean).
     """
@@ -90,7 +90,7 @@ def finish_block(dx, x, rows, c, bn, act, sums):  # type: ignore[no-untyped-def]
 
 @kernel
 def start_sums(op, thread):  # type: ignore[no-untyped-def]
-    """Address of this thread's sums for :func:`finish_block`, empty where the operation will need them."""
+    """The address of this thread's sums for :func:`finish_block`, which are cleared if the operation needs them."""
     sums = op.sums + thread * op.sums_size
     if op.finish and op.in_bn:
         clear(sums, padded(op.ci) * 16)
@@ -99,20 +99,20 @@ def start_sums(op, thread):  # type: ignore[no-untyped-def]
 
 @register_jitable
 def statistics_size(c):  # type: ignore[no-untyped-def]
-    """Bytes of a thread's statistics, a cache line apart from the next one's."""
+    """Bytes of a thread's statistics, with a cache line between those of two threads."""
     return padded(c) * 20 + 64
 
 
 @kernel
 def start_statistics(stats, c, count):  # type: ignore[no-untyped-def]
-    """Make a thread's statistics empty: float32 shift, float64 sums of (x - shift) and its square, int64 count."""
+    """Clear a thread's statistics: float32 shift, float64 sums of (x - shift) and its square, int64 count."""
     clear(stats, padded(c) * 20)
     put_i64(count, stats + padded(c) * 20)
 
 
 @kernel
 def add_statistics(x, rows, c, stats, first):  # type: ignore[no-untyped-def]
-    """Add a block to a thread's statistics; the shift is the thread's first row, which keeps the squares small."""
+    """Add a block to a thread's statistics. The shift is the thread's first row, so that the squares stay small."""
     part, ld = padded(c) * 4, c * 4
     for j in range(0, c, LANES):
         if first:
@@ -138,7 +138,7 @@ def add_bias(y, rows, c, bias):  # type: ignore[no-untyped-def]
 
 @kernel
 def half_block(x, ldx, rows, c, out):  # type: ignore[no-untyped-def]
-    """A block as bfloat16, in padded rows with zeros behind."""
+    """Convert a block to bfloat16, in rows padded with zeros."""
     for r in range(rows):
         for j in range(0, c, LANES):
             store_half(load(x + r * ldx + 4 * j, c - j), out + (r * padded(c) + j) * 2)

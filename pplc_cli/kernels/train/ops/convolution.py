@@ -1,7 +1,7 @@
-"""Dense convolutions (linear layers among them) as matrix products over blocks of pixels.
+"""Dense convolutions (and linear layers) as matrix products over blocks of pixels.
 
-A block's patches are gathered from the view of the input into scratch, multiplied, and the result is measured or passed
-on while it is still in the cache. K = kernel height x width x inputs, in this order.
+A block's patches are gathered from the view of the input into scratch and multiplied. What batch norm needs of the
+result is computed while the result is in the cache. K = kernel height x width x inputs, in this order.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from pplc_cli.kernels.train.ops.gemm import PANEL, product, product_half, produc
 
 @kernel
 def pack(op, thread, threads):  # type: ignore[no-untyped-def]
-    """Lay weights out as panels: rows k, panels of PANEL columns, zeros behind the last.
+    """Copy weights into panels: k rows, PANEL columns per panel, zeros behind the last column.
 
-    ``w``: source with element strides ``sw`` (columns), ``sh`` (rows within a tap), ``pw`` (taps); ``ci`` rows a tap,
-    ``kh`` taps, ``co`` columns. With ``add`` the columns are the taps' rows instead, and ``co`` the rows.
+    ``w``: source with element strides ``sw`` (columns), ``sh`` (rows within a tap), ``pw`` (taps); ``ci`` rows per tap,
+    ``kh`` taps, ``co`` columns. ``add``: transposed, so that the taps' rows become columns, and the columns rows.
     """
-    # bfloat16: rows 2 r and 2 r + 1 become row r, in pairs.
+    # In bfloat16, rows 2 r and 2 r + 1 become row r of pairs.
     depth, columns = (op.co, op.kh * op.ci) if op.add else (op.kh * op.ci, op.co)
     low, high = share((columns + PANEL - 1) // PANEL, 1, thread, threads)
     for panel in range(low, high):
@@ -59,12 +59,14 @@ def pack(op, thread, threads):  # type: ignore[no-untyped-def]
 
 @kernel
 def _pointwise(op):  # type: ignore[no-untyped-def]
-    return op.kh * op.kw * op.sh * op.sw == 1 and op.ph + op.pw == 0
+    """Whether the patches are the pixels themselves; padding at the bottom or right shows in the result's size."""
+    plain = op.kh * op.kw * op.sh * op.sw == 1 and op.ph + op.pw == 0
+    return plain and op.ho == op.h_in and op.wo == op.w_in
 
 
 @kernel
 def _gather(op, first, rows, out, ldo):  # type: ignore[no-untyped-def]
-    """Patches of ``rows`` output pixels from number ``first`` on."""
+    """Gather the patches of ``rows`` output pixels, from number ``first`` on."""
     pixel, run = op.ci * 4, op.kw * op.ci
     plain = op.in_bn == 0 and op.in_act == 0 and op.dilation == 1
     image, place = first // (op.ho * op.wo), first % (op.ho * op.wo)
@@ -100,7 +102,7 @@ def _gather(op, first, rows, out, ldo):  # type: ignore[no-untyped-def]
 
 @kernel
 def _patches(op, first, rows, out):  # type: ignore[no-untyped-def]
-    """Address and row stride of the block's matrix A (rows, K)."""
+    """The address and row stride of the block's matrix A (rows, K)."""
     if _pointwise(op):
         source = op.x + first * op.ci * 4
         if op.in_bn == 0 and op.in_act == 0:
@@ -115,7 +117,7 @@ def _patches(op, first, rows, out):  # type: ignore[no-untyped-def]
 
 @kernel
 def forward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
-    """y (n, ho, wo, co) from the view of x (n, h_in, w_in, ci), packed weights and perhaps a bias."""
+    """Compute y (n, ho, wo, co) from the view of x (n, h_in, w_in, ci), packed weights and an optional bias."""
     k = op.kh * op.kw * op.ci
     low, high = share(op.n * op.ho * op.wo, 8, thread, threads)
     stats, halves = op.stats + thread * op.stats_size, scratch + op.block * (padded(k) + PAD) * 4
@@ -125,7 +127,7 @@ def forward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
         rows = min(op.block, high - first)
         a, lda = _patches(op, first, rows, scratch)
         y = op.y + first * op.co * 4
-        # The next block's pixels; of patches, about where they begin.
+        # The next block's pixels; for patches, roughly where they begin.
         after, ahead = first + rows, min(op.block, high - first - rows)
         x = op.x + after * op.h_in * op.w_in // (op.ho * op.wo) * op.ci * 4
         next_y, size_x, size_y = op.y + after * op.co * 4, ahead * op.ci * 4, ahead * op.co * 4
@@ -169,7 +171,7 @@ def _scatter(op, image, place, rows, columns, ld):  # type: ignore[no-untyped-de
 
 @kernel
 def backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
-    """Gradients of the weights (this thread's share, to be reduced), of the bias, and of the input's view."""
+    """Compute the gradients of weights and bias (this thread's share, summed later), and of the input's view."""
     k, ldg = op.kh * op.kw * op.ci, padded(op.co) * 4
     pixels, pointwise = op.ho * op.wo, _pointwise(op)
     gradient = scratch + op.block * (padded(k) + PAD) * 4
@@ -233,7 +235,7 @@ def backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
 
 @kernel
 def reduce_weights(op, thread, threads):  # type: ignore[no-untyped-def]
-    """Add the threads' shares and write them in the layer's own layout; the strides are those of :func:`pack`.
+    """Sum the threads' shares, and write them in the layer's own layout; the strides are those of :func:`pack`.
 
     ``w``: shares (threads, kh * ci, padded(co)); ``y``: the gradient.
     """

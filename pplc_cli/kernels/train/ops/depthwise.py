@@ -1,6 +1,6 @@
-"""Depthwise convolutions, square kernels of 1, 3, 5 or 7, a row of pixels at a time.
+"""Depthwise convolutions with square kernels of 1, 3, 5 or 7, one row of pixels at a time.
 
-The rows in use lie in a ring in scratch, already seen through batch norm and activation, with the padding around them.
+The rows in use lie in a ring buffer in scratch, after batch norm and activation, with padding around them.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _grad3, _grad5, _grad7 = make_depthwise_gradient(3, 1), make_depthwise_gradient(
 _grad3s, _grad5s, _grad7s = make_depthwise_gradient(3, 2), make_depthwise_gradient(5, 2), make_depthwise_gradient(7, 2)
 
 
-# The two ladders below are alike; one that took the variants' arguments as a tuple made training of x0_25 8 % slower.
+# The two functions below branch alike. One that took the variants' arguments as a tuple made x0_25 train 8 % slower.
 
 
 @kernel
 def _convolve_row(size, stride, table, c, w, y, count, add, ahead, ahead_size):  # type: ignore[no-untyped-def]
-    """One output row of ``count`` pixels from the ``size`` rows of a table of addresses."""
+    """Compute one output row of ``count`` pixels from ``size`` rows, whose addresses are in a table."""
     ldw, pixel = padded(c) * 4, c * 4
     chunk = (ahead_size * LANES // c + 63) // 64 * 64
     for j in range(0, c, LANES):
@@ -64,7 +64,7 @@ def _convolve_row(size, stride, table, c, w, y, count, add, ahead, ahead_size): 
 
 @kernel
 def _weight_row(size, stride, table, c, x, dw, count, next_g, next_y, ahead):  # type: ignore[no-untyped-def]
-    """Add one input row's part to the gradient of the weights; the table has the gradient's rows."""
+    """Add one input row's part to the gradient of the weights; the table has the addresses of the gradient's rows."""
     ldw, pixel = padded(c) * 4, c * 4
     chunk = (ahead * LANES // c + 63) // 64 * 64
     for j in range(0, c, LANES):
@@ -94,7 +94,7 @@ def _weight_row(size, stride, table, c, x, dw, count, next_g, next_y, ahead):  #
 
 @kernel
 def pack(op, thread, threads):  # type: ignore[no-untyped-def]
-    """Weights (c, size, size) as (taps, padded(c)) at ``y``, and with each row of taps reversed at ``wt``."""
+    """Copy weights (c, size, size) to ``y`` as (taps, padded(c)), and to ``wt`` with each row of taps reversed."""
     if thread:
         return
     size, ld = op.kh, padded(op.ci) * 4
@@ -112,7 +112,7 @@ def pack(op, thread, threads):  # type: ignore[no-untyped-def]
 
 @kernel
 def forward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
-    """y (n, ho, wo, c) from the view of x (n, h_in, w_in, c)."""
+    """Compute y (n, ho, wo, c) from the view of x (n, h_in, w_in, c)."""
     size, stride, pixel = op.kh, op.sh, op.ci * 4
     row_bytes = (op.w_in + 2 * op.pw + size) * pixel
     table, blank, ring = scratch, scratch + 64, scratch + 64 + row_bytes
@@ -153,9 +153,9 @@ def forward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
 
 @kernel
 def backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
-    """Gradients of the weights (this thread's share, to be reduced) and of the input's view, by rows of the input."""
+    """Compute the gradients of the weights (this thread's share, summed later) and of the input's view, row by row."""
     size, stride, pixel = op.kh, op.sh, op.ci * 4
-    # The gradient's pixels stand ``stride`` apart, zeros between: the input's gradient is then a plain convolution.
+    # With stride - 1 zeros between the gradient's pixels, the input's gradient is a convolution of stride 1.
     margin = size - 1 - op.pw
     row_bytes = (op.w_in + 2 * op.pw + 2 * size) * pixel
     table, blank = scratch, scratch + 64
@@ -195,7 +195,7 @@ def backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
 
 @kernel
 def reduce_weights(op, thread, threads):  # type: ignore[no-untyped-def]
-    """Add the threads' shares at ``w`` and write them to ``y`` as (c, size, size)."""
+    """Sum the threads' shares at ``w``, and write them to ``y`` as (c, size, size)."""
     if thread:
         return
     taps, ld = op.kh * op.kh, padded(op.ci) * 4

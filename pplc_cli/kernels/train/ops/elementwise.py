@@ -1,4 +1,4 @@
-"""Everything that is no convolution: batch norm's coefficients, sums and products of views, pooling, layout."""
+"""Copies, sums and products of views, and changes of the memory layout."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _zero = np.float32(0)
 
 @kernel
 def copy(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
-    """y (n rows of ``co``) from the view of x (rows of ``ci``): ``kw`` channels from ``pw`` on, put at ``ph``."""
+    """Copy ``kw`` channels, from ``pw`` on, of the view of x (n rows of ``ci``) to ``ph`` in y (rows of ``co``)."""
     low, high = share(op.n, 8, thread, threads)
     for first in range(low, high, op.block):
         rows = min(op.block, high - first)
@@ -46,7 +46,7 @@ def copy(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
 
 @kernel
 def copy_backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
-    """The gradient of :func:`copy`'s input; channels that were not copied get none."""
+    """Compute the gradient of :func:`copy`'s input; channels that were not copied get zeros."""
     low, high = share(op.n, 8, thread, threads)
     sums = start_sums(op, thread)
     for first in range(low, high, op.block):
@@ -66,7 +66,7 @@ def copy_backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
 
 @kernel
 def scale(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
-    """y (n, h_in rows of ci) = view of x times the view of w (n, ci): squeeze-and-excite's last step, or dropout."""
+    """y (n, h_in, ci) = view of x times view of w (n, ci): the last step of squeeze-and-excitation, or dropout."""
     low, high = share(op.n, 1, thread, threads)
     row = padded(op.ci) * 4
     gate, values = scratch, scratch + row
@@ -84,7 +84,7 @@ def scale(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
 
 @kernel
 def scale_backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
-    """Gradients of :func:`scale`'s input and (``dw``, finished as well, sums at ``db``) of its factors."""
+    """Compute the gradients of :func:`scale`'s input, and of its factors (``dw``, finished, with sums at ``db``)."""
     low, high = share(op.n, 1, thread, threads)
     sums, gate_sums = start_sums(op, thread), op.db + thread * op.sums_size
     if op.wt and op.dw:
@@ -122,7 +122,7 @@ def scale_backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def
 
 @kernel
 def to_pixels(op, thread, threads):  # type: ignore[no-untyped-def]
-    """y (n, h_in, ci), a row a pixel, from x (n, ci, h_in), a plane a channel."""
+    """Transpose x (n, ci, h_in), one plane per channel, to y (n, h_in, ci), one row per pixel."""
     low, high = share(op.n * op.h_in, 16, thread, threads)
     first = low
     while first < high:
@@ -137,7 +137,7 @@ def to_pixels(op, thread, threads):  # type: ignore[no-untyped-def]
 
 @kernel
 def to_planes(op, thread, threads):  # type: ignore[no-untyped-def]
-    """y (n, ci, h_in) from x (n, h_in, ci)."""
+    """Transpose x (n, h_in, ci) to y (n, ci, h_in)."""
     low, high = share(op.n * op.ci, 1, thread, threads)
     for index in range(low, high):
         source = op.x + (index // op.ci * op.h_in * op.ci + index % op.ci) * 4

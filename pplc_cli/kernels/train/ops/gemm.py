@@ -1,7 +1,7 @@
-"""Matrix products of small blocks that lie in a core's cache.
+"""Matrix products of small blocks in a core's cache.
 
-While they compute, they fetch the memory that comes next (``next_a``, ``size_a`` bytes; ``next_b``, ``size_b``):
-a burst of reads between two products would find the core waiting.
+While they compute, they prefetch the memory of the next product (``next_a``, ``size_a`` bytes; ``next_b``, ``size_b``),
+so that the core need not wait for it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ PANEL = 2 * LANES
 
 @kernel
 def expect(address, size):  # type: ignore[no-untyped-def]
-    """Fetch memory that will be used soon."""
+    """Prefetch memory that will be used soon."""
     for i in range(0, size, 64):
         fetch_line(address + i)
 
 
 @kernel
 def _slice(size, m, n):  # type: ignore[no-untyped-def]
-    """Bytes to fetch with each tile, whole lines."""
+    """Bytes to prefetch with each tile, a multiple of the cache line."""
     tiles = max(1, m // TILE_ROWS) * ((n + PANEL - 1) // PANEL)
     return (size + tiles * 64 - 1) // (tiles * 64) * 64
 

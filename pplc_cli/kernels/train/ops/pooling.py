@@ -49,7 +49,7 @@ def mean(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
 
 @kernel
 def mean_backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
-    """The gradient of :func:`mean`'s input."""
+    """Compute the gradient of :func:`mean`'s input."""
     low, high = share(op.n, 1, thread, threads)
     sums = start_sums(op, thread)
     part = splat(np.float32(1.0 / op.h_in))
@@ -73,9 +73,9 @@ def mean_backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
 
 @kernel
 def pool(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
-    """y (n, ho, wo, ci): the largest (``wt`` 1) or the mean of each window of the view; padding does not count.
+    """y (n, ho, wo, ci): the maximum (``wt`` 1) or the mean of each window of the view; padding does not count.
 
-    For the largest, ``w`` takes the number of the pixel that won, int64 a value.
+    For the maximum, ``w`` gets the number of the pixel that has it, one int64 per value.
     """
     low, high = share(op.n * op.ho * op.wo, 8, thread, threads)
     row = padded(op.ci) * 4
@@ -113,7 +113,7 @@ def pool(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
 
 @kernel
 def pool_backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
-    """The gradient of :func:`pool`'s input."""
+    """Compute the gradient of :func:`pool`'s input."""
     low, high = share(op.n, 1, thread, threads)
     sums, pixels = start_sums(op, thread), op.h_in * op.w_in
     if not op.add:

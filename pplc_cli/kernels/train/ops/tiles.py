@@ -1,4 +1,4 @@
-"""Inner loops with as many vectors in registers as there are: matrix products and depthwise convolutions."""
+"""Inner loops that use all vector registers: matrix products and depthwise convolutions."""
 
 from __future__ import annotations
 

@@ -68,7 +68,9 @@ def _product(builder: Builder, node: Node, weight: Any, bias: Any, geometry: Geo
         transposed: Field = 0
         if view.wants_gradient:
             transposed = Buffer(outputs * _whole_panels(k) * 4)
-            builder.add(PackDense(builder.parameter(weight), transposed, layout, True, bfloat16))
+            # The gradients of patches are added up before they are stored, in float32.
+            reverse_bfloat16 = bfloat16 and geometry.pointwise
+            builder.add(PackDense(builder.parameter(weight), transposed, layout, True, reverse_bfloat16))
         gradients = builder.result_gradient(result), builder.input_gradient(view)
         builder.add(DenseBackward(geometry, source, bfloat16, *gradients, transposed, weight_shares, bias_shares))
         if weight_gradient:

@@ -92,6 +92,12 @@ class Geometry:
         """Numbers of a patch."""
         return self.kernel[0] * self.kernel[1] * self.inputs
 
+    @property
+    def pointwise(self) -> bool:
+        """Whether the patches are the pixels themselves."""
+        plain = self.kernel == (1, 1) and self.stride == (1, 1) and self.padding == (0, 0)
+        return plain and self.result == self.size
+
     def row(self) -> Row:
         (h_in, w_in), (ho, wo), (kh, kw) = self.size, self.result, self.kernel
         (sh, sw), (ph, pw) = self.stride, self.padding
