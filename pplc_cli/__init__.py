@@ -1,7 +1,6 @@
 """pplc: train, export and run light image classifiers on computers without a GPU.
 
-What the commands do is importable from here; each name is loaded when it is first used, so that
-``import pplc_cli`` itself stays light.
+The public names of the package. Each is loaded at its first use, so that ``import pplc_cli`` itself stays light.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _EXPORTS = {
 
 __all__ = ["__version__", *_EXPORTS]
 
-if TYPE_CHECKING:  # what type checkers and editors see
+if TYPE_CHECKING:  # for type checkers and editors
     from pplc_cli.base.errors import PplcError as PplcError
     from pplc_cli.config.load import load_config as load_config
     from pplc_cli.config.sections import Config as Config

@@ -1,1 +1,1 @@
-"""Foundations that know nothing of images or networks."""
+"""Helpers that do not depend on images or networks."""

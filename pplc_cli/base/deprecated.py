@@ -1,4 +1,4 @@
-"""Import paths of the last release, which keep working for one more with a DeprecationWarning."""
+"""Import paths of the previous release. They work for one more release, with a DeprecationWarning."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ MOVED = {"pplc_cli.accelerator": "pplc_cli.kernels"}
 
 
 class _MovedModule(types.ModuleType):
-    """Takes its names from the module's new place, which is imported when the first of them is used."""
+    """A stand-in for a renamed module; it imports the new module at the first use of a name."""
 
     def __init__(self, name: str, target: str) -> None:
         super().__init__(name, f"Moved to :mod:`{target}`.")
         self._target = target
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # the import system looks for some that plain modules need not have
+        if name.startswith("__"):  # the import system looks up optional attributes
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(self._target), name)
         message = f"{self.__name__} was renamed and will be removed in the next release: use {self._target}.{name}"

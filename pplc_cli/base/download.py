@@ -1,4 +1,4 @@
-"""Resumable downloads. A file gets its name only when it is complete."""
+"""Resumable downloads. A file gets its final name only when it is complete."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pplc_cli.base.progress import ProgressCallback
 
 TIMEOUT_SECONDS = 30
 ATTEMPTS = 3
-QUICK_SECONDS = 5  # to connect, where the caller has a fallback
+QUICK_SECONDS = 5  # time-out for the connection if the caller has a fallback
 # httpx raises plain errors for a proxy variable that it cannot use.
 _UNUSABLE = (httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError)
 
@@ -78,7 +78,7 @@ def _fetch_once(url: str, part: Path, progress: Optional[ProgressCallback], time
     headers = {"Range": f"bytes={start}-", "Accept-Encoding": "identity"} if start else {"Accept-Encoding": "identity"}
     with httpx.stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response:
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-            part.unlink()  # not the beginning of this file
+            part.unlink()  # it does not belong to this file
             raise _Incomplete("the server's file has changed")
         if response.status_code >= 400:
             raise DownloadError(f"{url}: the server answered {response.status_code} {response.reason_phrase}")

@@ -1,10 +1,10 @@
-"""The errors that users meet. The command line prints them as one message and exits with status 1."""
+"""Errors caused by input or environment. The command line prints their message and exits with status 1."""
 
 from __future__ import annotations
 
 
 class PplcError(Exception):
-    """The base class. Its text names what was expected, what came, and what to do."""
+    """The base class. The message names the expected value, the actual value, and a remedy."""
 
 
 class ConfigError(PplcError):

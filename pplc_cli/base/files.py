@@ -1,4 +1,4 @@
-"""Atomic files and folders: after a crash the old one or the new one is there, never half of it."""
+"""Paths from users, and atomic writes: after a crash, a file or folder is the old or the new one, never a mixture."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PathLike = Union[str, "os.PathLike[str]"]
 
 
 def user_path(text: PathLike) -> Path:
-    """Turn a path that a user typed into a Path; Windows separators work on every system.
+    """Convert a path from user input; Windows separators work on every system.
 
     Args:
         text: a path, absolute, relative to the current folder, or starting with ``~``.
@@ -36,7 +36,7 @@ def _expanded(text: str) -> Path:
 
 
 def quoted(text: str) -> str:
-    """Quote a path for a command that a message suggests."""
+    """Quote a path for a suggested command."""
     return f'"{text}"' if " " in text else text
 
 
@@ -45,12 +45,12 @@ def write_failure(path: Path, error: OSError) -> PplcError:
     reason = error.strerror or str(error)
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     advice = "free some space and try again" if full else "check the folder and its permissions"
-    return PplcError(f"cannot write {path}: {reason}; {advice}. What was there before is unchanged.")
+    return PplcError(f"cannot write {path}: {reason}; {advice}. The previous content is unchanged.")
 
 
 @contextlib.contextmanager
 def atomic_file(path: PathLike) -> Iterator[Path]:
-    """Yield a temporary name to write to. Success renames it to ``path``, failure removes it.
+    """Yield the path of a temporary file. Success renames the file to ``path``, failure removes it.
 
     Raises:
         PplcError: the file cannot be written (no space, no permission, ...).
@@ -84,7 +84,7 @@ def write_json(path: PathLike, value: Any) -> None:
 
 @contextlib.contextmanager
 def atomic_directory(path: PathLike) -> Iterator[Path]:
-    """Yield a temporary folder to fill. Success makes it replace the folder ``path`` as a whole.
+    """Yield a temporary folder. On success it replaces the folder ``path`` as a whole.
 
     Swapping two folders in one step is not portable, so the old one is first renamed to ``.old-NAME``.
     :func:`recover_directory` renames it back after a crash between the two renames.
@@ -172,5 +172,5 @@ def _sync(path: Path) -> None:
 
 
 def plain(text: str) -> str:
-    """Text that can be encoded as UTF-8: undecodable bytes of a file name become escapes."""
+    """Escape the undecodable bytes of a file name, so that the text can be encoded as UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

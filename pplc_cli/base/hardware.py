@@ -8,13 +8,13 @@ import platform
 from pathlib import Path
 from typing import Any, Optional, Union
 
-# Set in our training processes. Paddle's own variables may be left over from another job.
+# Set in the training processes of this package. Paddle's own variables may be left over from another job.
 WORKER = "PPLC_WORKER"
 PACKAGES = (
     "pplc", "paddlepaddle", "paddlex", "onnxruntime", "openvino", "llvmlite", "numba", "numpy", "opencv-contrib-python",
     "simplejpeg", "pillow", "torch",
 )  # fmt: skip
-_SETS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16", "asimd", "sve")
+_FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16", "asimd", "sve")
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
@@ -24,7 +24,7 @@ def facts() -> dict[str, Any]:
     versions = {name: version for name in PACKAGES if (version := _version(name))}
     return {
         "cpu": fields.get("model name") or platform.processor() or platform.machine(),
-        "instructions": [name for name in _SETS if name in flags],
+        "instructions": [name for name in _FEATURES if name in flags],
         "caches": caches(),
         "cores": physical_cores(),
         "logical_cpus": os.cpu_count(),
@@ -36,7 +36,7 @@ def facts() -> dict[str, Any]:
 
 @functools.cache
 def cpu_info() -> dict[str, str]:
-    """The fields of /proc/cpuinfo, of its last CPU; empty where there is no such file."""
+    """The fields of /proc/cpuinfo, for its last CPU; empty if there is no such file."""
     lines = _read("/proc/cpuinfo").splitlines()
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
@@ -48,7 +48,7 @@ def cpu_flags() -> set[str]:
 
 
 def caches() -> dict[str, int]:
-    """Sizes in bytes of the first CPU's caches, by name: L1d, L1i, L2, L3; empty where they are unknown."""
+    """Sizes in bytes of the first CPU's caches, by name: L1d, L1i, L2, L3; empty if they are unknown."""
     found = {}
     for folder in sorted(_CACHES.glob("index*")):
         level, kind, size = (_read(folder / name) for name in ("level", "type", "size"))
@@ -70,7 +70,7 @@ def _version(package: str) -> Optional[str]:
 
 
 def _read(path: Union[str, Path]) -> str:
-    """The text of a small system file; empty where it cannot be read."""
+    """The text of a small system file; empty if it cannot be read."""
     try:
         return Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
@@ -100,7 +100,7 @@ def local_processes() -> int:
 
 
 def available_memory() -> int:
-    """Bytes that this process can allocate without swapping; 2 GiB where that is unknown.
+    """Bytes that this process can allocate without swapping; 2 GiB if that is unknown.
 
     Several training processes on a machine share its memory equally.
     """

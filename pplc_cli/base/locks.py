@@ -1,4 +1,4 @@
-"""An advisory lock between processes, on every system: filelock's."""
+"""An advisory lock between processes, based on filelock, for every system."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Locked(PplcError):
 
 @contextlib.contextmanager
 def lock(file: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a lock until the block ends or the process dies; without locks on the file system, run unlocked.
+    """Hold a lock until the block ends or the process dies. On a file system without locks, the block runs unlocked.
 
     Args:
-        file: the lock file, which is made where it is missing; never a file with content.
-        wait: wait for another process that holds the lock.
+        file: the lock file, created if it is missing; not a file with content.
+        wait: wait while another process holds the lock.
 
     Raises:
         Locked: ``wait`` is false, and another process holds the lock.

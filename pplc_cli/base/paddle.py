@@ -1,4 +1,4 @@
-"""Import Paddle with the right settings, which it reads only when it loads."""
+"""Import Paddle with the right settings, which must be set before the import; tensors and batch norm."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QUIET = ("GLOG_minloglevel", "2")  # silences Paddle's log on stderr
 
 
 def load_paddle(threads: Optional[int] = None) -> Any:
-    """Import Paddle with settings for fast training on a CPU; environment variables of the user take precedence.
+    """Import Paddle with settings for fast training on a CPU; environment variables that the user set take precedence.
 
     Args:
         threads: threads of its kernels; None: :func:`physical_cores`.
@@ -31,7 +31,7 @@ def load_paddle(threads: Optional[int] = None) -> Any:
     kernels = _mkl_kernels(cpu_info().get("vendor_id", ""), cpu_flags())
     if kernels:
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", kernels)
-    # Paddle warns of more than one thread, of a compiler cache, and of its own batch norm.
+    # Paddle warns about more than one thread, a compiler cache, and its own batch norm.
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         import paddle

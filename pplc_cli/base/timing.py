@@ -1,4 +1,4 @@
-"""Time several things in turns, so that a slow moment of the machine hits all alike."""
+"""Time several functions in turns, so that a slow moment of the machine affects all alike."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 
 def time_runs(work: Callable[[], object], seconds: float, *, at_least: int = 1) -> list[float]:
-    """Seconds of each run: as many as begin within ``seconds``, and ``at_least`` so many."""
+    """Repeat a function for ``seconds``, at least ``at_least`` times, and return the seconds of each run."""
     times: list[float] = []
     ends = time.perf_counter() + seconds
     while len(times) < at_least or time.perf_counter() < ends:
@@ -20,14 +20,17 @@ def time_runs(work: Callable[[], object], seconds: float, *, at_least: int = 1) 
 def time_in_turns(
     work: Sequence[Callable[[], object]], *, rounds: int, seconds: float, at_least: int = 1, warmup: int = 2
 ) -> list[list[float]]:
-    """Seconds of each run of each function, run in turns: A B A B.
+    """Time functions in turns: A B A B.
 
     Args:
         work: the functions.
-        rounds: turns of each.
+        rounds: turns per function.
         seconds: length of a turn.
-        at_least: runs in a turn, however long they take.
-        warmup: runs of each before the first turn, not timed.
+        at_least: least number of runs per turn, however long they take.
+        warmup: untimed runs of each function before the first turn.
+
+    Returns:
+        For each function, the seconds of each run.
     """
     times: list[list[float]] = [[] for _ in work]
     for run in work:

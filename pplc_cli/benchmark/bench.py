@@ -113,7 +113,7 @@ def bench(
 ) -> BenchResult:
     """Measure every combination of model, engine, precision, number of threads and batch size.
 
-    Each case has a process of its own. Within each round and batch size the cases take turns, each after a warm-up,
+    Each case runs in a separate process. Within each round and batch size the cases take turns, each after a warm-up,
     so that a slow moment of the machine affects all alike.
 
     Args:

@@ -13,8 +13,16 @@ from typing import Any, Optional
 import numpy as np
 
 from pplc_cli.base.errors import ModelError, one_line
+from pplc_cli.base.files import user_path
+from pplc_cli.base.paddle import load_paddle
 from pplc_cli.base.timing import time_in_turns
-from pplc_cli.benchmark.macs import count
+from pplc_cli.benchmark.macs import count_params_and_macs
+from pplc_cli.benchmark.targets import find_network_target
+from pplc_cli.models.published import PUBLISHED
+from pplc_cli.models.static import save_graph
+from pplc_cli.predict.engines.paddle import PaddleEngine
+from pplc_cli.training.runs.checkpoint import load_info
+from pplc_cli.training.runs.run_folder import RunFolder
 
 ROUNDS = 5
 TURN_SECONDS = 0.3
@@ -67,12 +75,6 @@ def compare(
     Raises:
         ModelError: a target does not exist, or does not accept images of this size.
     """
-    from pplc_cli.base.files import user_path
-    from pplc_cli.base.paddle import load_paddle
-    from pplc_cli.benchmark.targets import find_network_target
-    from pplc_cli.models.static import save_graph
-    from pplc_cli.predict.engines.paddle import PaddleEngine
-
     paddle = load_paddle(threads)
     found: list[ComparedNetwork] = []
     engines: list[Any] = []
@@ -80,7 +82,7 @@ def compare(
         for number, text in enumerate(targets):
             name, network = find_network_target(text)
             try:
-                params, macs = count(network, size=size)
+                params, macs = count_params_and_macs(network, size=size)
                 saved = Path(folder) / str(number)
                 save_graph(paddle, network, size, saved)
             except (RuntimeError, ValueError, TypeError) as error:
@@ -106,11 +108,6 @@ def compare(
 
 
 def _accuracy(text: str, name: str) -> tuple[Optional[float], str]:
-    from pplc_cli.base.files import user_path
-    from pplc_cli.models.published import PUBLISHED
-    from pplc_cli.training.runs.checkpoint import load_info
-    from pplc_cli.training.runs.run_folder import RunFolder
-
     folder = user_path(text)
     if folder.is_dir():
         top1 = load_info(RunFolder(folder).best, "model").get("val_top1")

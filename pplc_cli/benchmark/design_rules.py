@@ -18,7 +18,7 @@ from pplc_cli.benchmark.profile import Profile
 SHARE = 0.03  # of the network's time: cheaper layers are not worth a change
 UNEVEN = 0.1  # extra memory access compared with a 1 x 1 convolution of equal channels and equal multiply-adds
 ELEMENT_WISE = 0.10  # of the network's time
-EARLY = 1 / 16  # of the image's side: 14 x 14 at 224; PP-LCNet uses large kernels and SE only from there on
+EARLY = 1 / 16  # of the image's side, 14 x 14 at 224: PP-LCNet has no large kernels and no SE above it
 DEPTH = 60  # convolutions
 SMALL_MS = 0.02  # about the cost of starting an operation
 SLOW = 0.25  # of the highest rate in the network
@@ -104,7 +104,7 @@ def _element_wise(profile: Profile) -> Iterator[Finding]:
             alone,
             costliest.name,
             f"{len([op for op in alone if op.milliseconds])} operations without weights ({', '.join(kinds)}) run on "
-            "their own; this one costs most",
+            "their own; this one takes the most time",
             "use fewer shortcuts, splits and concatenations, or use them at a lower resolution",
         )
 

@@ -5,8 +5,8 @@ The rules, named as in :class:`pplc_cli.models.published.Published`:
 - ``paddle``: PaddleClas's documentation, which counts like ``paddle.flops``. Parameters include the running statistics
   of batch norm. Multiply-adds are those of convolutions and linear layers, one for each bias of a convolution, two for
   each output value of batch norm, and the additions of pooling.
-- ``learnt``: trainable parameters; multiply-adds of convolutions and linear layers only.
-- ``weights``: as ``learnt``, without the parameters of batch norm.
+- ``trainable``: trainable parameters; multiply-adds of convolutions and linear layers only.
+- ``weights``: as ``trainable``, without the parameters of batch norm.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-RULES = ("paddle", "learnt", "weights")
+RULES = ("paddle", "trainable", "weights")
 
 
-def count(network: Any, rule: str = "learnt", size: tuple[int, int] = (224, 224)) -> tuple[int, int]:
+def count_params_and_macs(network: Any, rule: str = "trainable", size: tuple[int, int] = (224, 224)) -> tuple[int, int]:
     """Count the parameters of a network, and its multiply-adds for one image, in evaluation mode.
 
     Args:

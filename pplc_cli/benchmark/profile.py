@@ -19,8 +19,9 @@ import numpy as np
 
 from pplc_cli.base.errors import ModelError, one_line
 from pplc_cli.benchmark.operations import Operation, operations
+from pplc_cli.predict.engines.paddle import PaddleEngine
 
-RUNS = 20  # timed runs of the whole network, and as many runs with oneDNN's log of each operation
+RUNS = 20  # timed runs of the whole network, and the same number of runs with oneDNN's log
 _CONVOLUTION = re.compile(
     r"(?:g(\d+))?mb\d+_ic(\d+)oc(\d+)_ih(\d+)oh(\d+)kh(\d+)sh(\d+)\w*_iw(\d+)ow(\d+)kw(\d+)sw(\d+)", re.ASCII
 )
@@ -102,8 +103,6 @@ def profile(
     """
     import paddle
 
-    from pplc_cli.predict.engines.paddle import PaddleEngine
-
     with tempfile.TemporaryDirectory(prefix="pplc-") as folder:
         try:
             static, found = operations(network, size, batch)
@@ -129,7 +128,7 @@ def profile(
 
 @contextlib.contextmanager
 def _log_to(target: int) -> Iterator[None]:
-    """Write oneDNN's log, with one line and time per primitive, to the file descriptor ``target``, not to stdout."""
+    """Redirect oneDNN's log, which has one timed line per primitive, from stdout to the file descriptor ``target``."""
     import paddle
 
     names = ("libdnnl.so.3", "mkldnn.dll", "libdnnl.3.dylib")

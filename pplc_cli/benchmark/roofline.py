@@ -25,7 +25,7 @@ from pplc_cli.kernels.graph.simplify import simplify
 GEMM_SIDE = 1536  # three matrices of 9 MB each: arithmetic takes longer than memory
 RATE_SECONDS = 0.5
 
-# Computed on values in registers, or not at all.
+# Not counted: these can be fused into another operation.
 _FREE = {"activation", "scale", "flatten", "softmax", "slice", "shuffle", "batch_norm"}
 
 
@@ -68,9 +68,9 @@ class LowerBound:
 
     Attributes:
         model: as the user named it.
-        threads: of the peak rates.
+        threads: number of threads, as in the peak rates.
         batch: images per batch.
-        cost: of the network.
+        cost: cost of the network.
         compute: milliseconds for all multiply-adds, at the rate of a large matrix product.
         memory: milliseconds for weights and activations, at the rate of a large copy.
     """
@@ -89,7 +89,7 @@ def highest(rates: Sequence[PeakRates]) -> PeakRates:
 
 
 def measure_rates(threads: int) -> PeakRates:
-    """Measure in a new process, since NumPy's BLAS reads its number of threads when it loads."""
+    """Measure the peak rates in a new process, since NumPy's BLAS reads its number of threads at import."""
     names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
     environment = {**os.environ, **{name: str(threads) for name in names}}
     command = [sys.executable, "-m", __name__, str(threads)]

@@ -1,4 +1,4 @@
-"""From a command-line argument to what is measured: a network's name, a run, an exported folder, or a Python file."""
+"""Find the network that a command-line argument names: by its name, run, exported folder or Python file."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from pplc_cli.exporting.formats import ExportOptions, write_formats
 from pplc_cli.models.registry import build_network, find_network
 from pplc_cli.predict.exported_model import read_exported
 from pplc_cli.predict.inference_yml import build_inference_yml
+from pplc_cli.training.runs.checkpoint import load_network
 from pplc_cli.training.runs.run_folder import RunFolder, find_run
 
 CLASSES = 1000  # of a network given by its name
-_PACKAGES = {"paddle": ["paddle"], "onnx": ["onnx"], "openvino": ["onnx", "openvino"]}  # that write each format
+_PACKAGES = {"paddle": ["paddle"], "onnx": ["onnx"], "openvino": ["onnx", "openvino"]}  # needed to write each format
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,15 +52,13 @@ def find_network_target(text: str) -> tuple[str, Any]:
         A name to print, and the network.
 
     Raises:
-        ModelError: nothing fits the argument, or the file or its class fails; the message gives the line.
+        ModelError: the argument matches nothing, or the file or its class fails; the message gives the line.
     """
     file, _, name = text.rpartition(":") if ".py:" in text else (text, "", "")
     if file.endswith(".py"):
         return _from_file(user_path(file), name)
     folder = user_path(text)
     if folder.is_dir():
-        from pplc_cli.training.runs.checkpoint import load_network
-
         network, _ = load_network(RunFolder(folder).best)
         return folder.name, network
     try:
@@ -77,7 +76,7 @@ def find_exported_target(text: Optional[str], scratch: Path) -> ExportedTarget:
         scratch: a folder to create for the export of a network with random weights.
 
     Raises:
-        PplcError: nothing fits the argument, or the run is not exported.
+        PplcError: the argument matches nothing, or the run is not exported.
     """
     if text is None:
         run = find_run()

@@ -1,7 +1,7 @@
-"""One engine in a process of its own, so that the threads and settings of two engines never interfere.
+"""Run one engine in a separate process, so that the threads and settings of two engines never interfere.
 
-The parent holds a :class:`Worker`. The process writes one line of JSON when its engine is loaded, then one for each
-line of JSON on its standard input.
+The parent process uses a :class:`Worker`. The child process writes one line of JSON when its engine is loaded, then one
+line for each line of JSON on its standard input.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ import numpy as np
 from pplc_cli.base.errors import PplcError, PredictError, one_line
 from pplc_cli.base.timing import time_runs
 from pplc_cli.data.synthetic import random_images
+from pplc_cli.predict.engines.open import open_engine
 
 WARM_SECONDS = 0.2  # before each round: fills caches, and lets idle threads of other processes go to sleep
 LEAST_RUNS = 2
-EXIT_SECONDS = 10.0  # before a process that does not end is killed
+EXIT_SECONDS = 10.0  # then a process that has not ended is killed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,8 +140,6 @@ def main() -> None:
     case = json.loads(sys.argv[1])
     size = tuple(case["size"])
     try:
-        from pplc_cli.predict.engines.open import open_engine
-
         engine = open_engine(Path(case["folder"]), case["engine"], precision=case["precision"], threads=case["threads"])
         send(scores=engine.run(random_images(1, size))[0].tolist())
         for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""Checks that span several keys."""
+"""Checks beyond the type and the limits of a single key: transforms, network, combinations, paths."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pplc_cli.config.sections import Config
 
 
 def check_transforms_of(sections: Mapping[str, Any], faults: list[str]) -> None:
+    """Append the faults of the transforms in raw sections, also if other sections are not valid."""
     from pplc_cli.data.transforms.pipeline import check_transforms  # loads OpenCV, which the command needs anyway
 
     for section in ("train", "eval"):
@@ -23,6 +24,7 @@ def check_transforms_of(sections: Mapping[str, Any], faults: list[str]) -> None:
 
 
 def check_network(sections: Mapping[str, Any], faults: list[str]) -> None:
+    """Append a fault if no network has the name in the raw section ``model``."""
     from pplc_cli.models.registry import find_network
 
     part = sections.get("model")
@@ -35,7 +37,7 @@ def check_network(sections: Mapping[str, Any], faults: list[str]) -> None:
 
 
 def check_combinations(config: Config, faults: list[str]) -> None:
-    """Faults of keys that are valid alone and wrong together."""
+    """Append the faults of keys that are valid alone but not together."""
     train, split = config.train, config.split
     for name, value in (("data.dir", config.data.dir), ("output", config.output)):
         if not value.strip():
@@ -88,6 +90,7 @@ def _check_distillation(config: Config, faults: list[str]) -> None:
 
 
 def check_paths(config: Config, must_exist: Sequence[str], faults: list[str]) -> None:
+    """Append the missing files and folders of the keys ``must_exist``; see :func:`pplc_cli.config.load.load_config`."""
     if "data.dir" in must_exist and not os.path.isdir(user_path(config.data.dir)):  # noqa: PTH112 - never raises
         faults.append(
             f"data.dir: no such folder {config.data.dir!r} (looked for {user_path(config.data.dir).absolute()})"

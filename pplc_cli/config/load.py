@@ -1,21 +1,19 @@
-"""From a YAML file and overrides to a checked configuration."""
+"""Load a configuration from a YAML file and overrides, and check it."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional, Union, get_type_hints
 
 import yaml
 
 from pplc_cli.base.errors import ConfigError, PplcError
 from pplc_cli.base.schema import read
 from pplc_cli.config.checks import check_combinations, check_network, check_paths, check_transforms_of
-from pplc_cli.config.sections import Config, DistillConfig, EvalConfig, ExportConfig, PredictConfig, TrainConfig
+from pplc_cli.config.sections import Config
 from pplc_cli.config.yaml_file import parse_yaml, read_yaml
-from pplc_cli.data.settings import DataConfig, SplitConfig
-from pplc_cli.models.options import ModelConfig
 
 
 def load_config(
@@ -46,7 +44,7 @@ def check_config(
     source: str = "config",
     must_exist: Sequence[str] = (),
 ) -> Config:
-    """Check plain data like the content of a file in :func:`load_config`."""
+    """Check plain data in the same way as :func:`load_config` checks the content of a file."""
     faults: list[str] = []
     raw = _apply(raw, overrides or {}, faults)
     if isinstance(raw, dict) and "output" not in raw:
@@ -95,9 +93,9 @@ def _apply(raw: Any, overrides: Mapping[str, Any], faults: list[str]) -> Any:
             child = node.get(parent)
             child = {} if child is None else child
             if not isinstance(child, Mapping):
-                faults.append(f"{dotted}: {parent} holds a value, not keys")
+                faults.append(f"{dotted}: {parent} has a value, not keys")
                 break
-            node[parent] = dict(child)  # a copy: the caller's mapping stays as it is
+            node[parent] = dict(child)  # a copy: the caller's mapping must not change
             node = node[parent]
         else:
             node[last] = value
@@ -116,8 +114,6 @@ def _hint_elsewhere(fault: str) -> str:
     if not separator or "did you mean" in fault:
         return fault
     leaf = key.rpartition(".")[2]
-    sections = {"data": DataConfig, "split": SplitConfig, "model": ModelConfig, "train": TrainConfig,
-                "distill": DistillConfig, "eval": EvalConfig, "export": ExportConfig,
-                "predict": PredictConfig}  # fmt: skip
+    sections = {name: hint for name, hint in get_type_hints(Config).items() if dataclasses.is_dataclass(hint)}
     homes = [f"{name}.{leaf}" for name, cls in sections.items() if leaf in {f.name for f in dataclasses.fields(cls)}]
     return f"{key}: unknown key; did you mean {' or '.join(homes)}?" if homes else fault

@@ -60,7 +60,7 @@ def parse_yaml(text: str) -> Any:
     while waiting:
         count += 1
         if count > MAX_VALUES:  # also where an alias contains itself
-            raise ValueError(f"it holds more than {MAX_VALUES} values, or an alias that contains itself")
+            raise ValueError(f"it contains more than {MAX_VALUES} values, or an alias that contains itself")
         item = waiting.pop()
         if isinstance(item, (Mapping, list, tuple)):
             waiting.extend(item.values() if isinstance(item, Mapping) else item)

@@ -1,1 +1,1 @@
-"""From files to batches: decoding, lists, splitting, transforms, loading."""
+"""Data sets: decoding, lists, splitting, transforms, loading."""

@@ -31,7 +31,7 @@ try:
 except ImportError:  # no wheel for this machine; Pillow gives the same pixels, slower
     simplejpeg = None
 
-FORMATS = sorted(set(SUFFIXES.values()))
+PIL_FORMATS = sorted(set(SUFFIXES.values()))
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit: 2/3 GB as 8-bit RGB
 MAX_ELONGATION = 200  # a 1 x 5000 image, resized to a short side of 256, would need 1 GB
@@ -81,7 +81,7 @@ def jpeg_size(data: bytes) -> Optional[tuple[int, int]]:
 
 
 def inspect_image(data: bytes) -> tuple[np.ndarray, str, list[str]]:
-    """Decode as :func:`decode_image` does; also return the format's name and remarks on odd properties."""
+    """Decode as :func:`decode_image` does; also return the format's name and remarks on unusual properties."""
     image = _open(data)
     width, height = image.size
     pixels = _decode(image, data)
@@ -96,7 +96,7 @@ def inspect_image(data: bytes) -> tuple[np.ndarray, str, list[str]]:
 def _open(data: bytes) -> Image.Image:
     """Read the header and refuse sizes beyond the limits."""
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=PIL_FORMATS)
     except Image.DecompressionBombError:
         raise ImageError(f"is too large; the limit is {MAX_PIXELS // 1_000_000} million pixels") from None
     except Exception:
@@ -110,7 +110,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _kind(image: Image.Image) -> str:
-    return "JPEG" if image.format == "MPO" else image.format or ""  # many phones' JPEGs hold a second image
+    return "JPEG" if image.format == "MPO" else image.format or ""  # JPEGs of many phones contain a second image
 
 
 def _decode(image: Image.Image, data: bytes, reduction: int = 1) -> np.ndarray:
@@ -136,9 +136,9 @@ def _decode(image: Image.Image, data: bytes, reduction: int = 1) -> np.ndarray:
 
 
 def _decode_plain_jpeg(data: bytes) -> Optional[np.ndarray]:
-    """Decode a JPEG whose header needs no look by Pillow; return None for all others.
+    """Decode a JPEG without Pillow if its header contains no metadata; return None for all other files.
 
-    Pillow takes 25 microseconds per header, during which no other Python thread runs.
+    Pillow holds the GIL for 25 microseconds per header.
     """
     if simplejpeg is None or not _is_plain_jpeg(data):
         return None
@@ -172,7 +172,7 @@ _PLAIN_MARKERS = {0xE0, 0xDB, 0xC4, 0xDD, 0xFE}  # JFIF, tables, restarts, a com
 
 
 def _decode_jpeg(image: Image.Image, data: bytes, reduction: int) -> Optional[np.ndarray]:
-    """Decode a complete, usual JPEG without rotating it; None: Pillow has to decode or refuse it."""
+    """Decode a complete, usual JPEG without rotating it; None: Pillow must decode or refuse it."""
     width, height = image.size
     if simplejpeg is None or image.mode not in ("RGB", "L") or (reduction > 1 and min(width, height) < _MIN_REDUCED):
         return None
@@ -190,7 +190,7 @@ _MIN_REDUCED = 64
 
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Hide what libtiff prints about a damaged file; Pillow still raises the error."""
+    """Hide the messages of libtiff about a damaged file; Pillow still raises the error."""
     with _STDERR:
         try:
             kept = os.dup(2)
@@ -294,4 +294,4 @@ def _why_not_opened(data: bytes) -> str:
         codecs.getincrementaldecoder("utf-8")().decode(data[:512])  # the last character may be cut
         return "is not an image but text"
     except UnicodeDecodeError:
-        return f"is not an image in a supported format ({', '.join(FORMATS)})"
+        return f"is not an image in a supported format ({', '.join(PIL_FORMATS)})"

@@ -1,4 +1,4 @@
-"""Decoded images within a memory budget."""
+"""Memory of the loader: decoded images within a budget, and reusable arrays for batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pplc_cli.data.lists import Sample
 
 
 class ImageCache:
-    """Decoded images in memory, up to a budget, first come first kept; several loaders may share it.
+    """Decoded images in memory. The first images that fit into the budget stay; several loaders may share the cache.
 
     Attributes:
         budget: limit in bytes.
@@ -37,8 +37,8 @@ class ImageCache:
 
         Args:
             sample: the image.
-            reduction: maps a JPEG's height and width to the factor by which it is decoded smaller; None: in full. The
-                result does not depend on what the cache holds.
+            reduction: maps a JPEG's height and width to the factor by which the decoder shrinks it; None: full size.
+                The result does not depend on the content of the cache.
 
         Raises:
             DataError: the file cannot be read any more; the message names it.
@@ -66,7 +66,7 @@ class ImageCache:
 
 
 class Buffers:
-    """Arrays whose memory is reused once nothing refers to them: new pages cost more than filling them."""
+    """Arrays whose memory is reused when nothing refers to them: allocating pages takes longer than filling them."""
 
     def __init__(self) -> None:
         self._free: list[np.ndarray] = []
@@ -77,7 +77,7 @@ class Buffers:
         memory = self._free.pop() if self._free else None
         if memory is None or len(memory) < count:
             memory = np.empty(count, np.float32)
-        # Views keep the array of frombuffer alive, so its finalizer runs after the last view is gone.
+        # Views keep the array of frombuffer alive, so its finalizer runs when the last view is deleted.
         array = np.frombuffer(memory.data, np.float32, count)
         weakref.finalize(array, self._free.append, memory).atexit = False
         return array.reshape(shape)

@@ -1,10 +1,12 @@
-"""Recognise image files by name, walk folders, and read files."""
+"""Recognise image files by name, walk folders, read files, and find copies."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Union
 
@@ -87,3 +89,23 @@ def read_bytes(path: Union[str, Path]) -> bytes:
     if not data:
         raise ImageError("is empty (0 bytes)")
     return data
+
+
+def find_copies(files: Iterable[Path], others: Iterable[Path]) -> set[Path]:
+    """Return the files whose bytes equal those of one of the others; unreadable files never match."""
+    by_size: dict[int, list[Path]] = {}
+    for other in others:
+        with contextlib.suppress(OSError):
+            by_size.setdefault(other.stat().st_size, []).append(other)
+    digests: dict[int, set[bytes]] = {}
+    found = set()
+    for file in files:
+        with contextlib.suppress(OSError):
+            size = file.stat().st_size
+            if size not in by_size:  # few files share a size, so few are read
+                continue
+            if size not in digests:
+                digests[size] = {hashlib.sha256(path.read_bytes()).digest() for path in by_size[size]}
+            if hashlib.sha256(file.read_bytes()).digest() in digests[size]:
+                found.add(file)
+    return found

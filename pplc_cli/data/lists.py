@@ -1,10 +1,9 @@
-"""Read and write the lists of PaddleX 2.x and 3.x: the label of each image in each part of the data set."""
+"""Images with their labels: from the lists of PaddleX 2.x and 3.x, which are also written here, or from folders."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -39,14 +38,14 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class ListFormat:
-    """The file names of one generation of PaddleX, and whether its label file numbers the names."""
+    """The file names of PaddleX 2.x or 3.x, and whether the label file numbers the class names."""
 
     labels: str
     parts: dict[str, str]
     numbered: bool
 
 
-FORMATS = {
+LIST_FORMATS = {
     "paddlex2": ListFormat(
         "labels.txt",
         {"train": "train_list.txt", "val": "val_list.txt", "test": "test_list.txt"},
@@ -65,7 +64,7 @@ def write_lists(folder: Path, labels: Sequence[str], parts: dict[str, list[tuple
         parts: maps train, val and test to pairs (relative path, class id).
         format_name: ``paddlex2`` or ``paddlex3``.
     """
-    chosen = FORMATS[format_name]
+    chosen = LIST_FORMATS[format_name]
     names = [f"{i} {name}" if chosen.numbered else name for i, name in enumerate(labels)]
     texts = {chosen.labels: "".join(f"{name}\n" for name in names)}
     for part, rows in parts.items():
@@ -78,7 +77,7 @@ def write_lists(folder: Path, labels: Sequence[str], parts: dict[str, list[tuple
 
 def existing_lists(folder: Path) -> list[Path]:
     """The list and label files of either format that exist in a folder."""
-    names = [name for chosen in FORMATS.values() for name in (chosen.labels, *chosen.parts.values())]
+    names = [name for chosen in LIST_FORMATS.values() for name in (chosen.labels, *chosen.parts.values())]
     return [folder / name for name in names if (folder / name).exists()]
 
 
@@ -88,7 +87,7 @@ def read_labels(data: DataConfig) -> list[str]:
     Raises:
         DataError: the label file is missing, empty, or has duplicate names.
     """
-    path = user_path(data.labels) if data.labels else _find(data, [f.labels for f in FORMATS.values()])
+    path = user_path(data.labels) if data.labels else _find(data, [f.labels for f in LIST_FORMATS.values()])
     if path is None:
         raise DataError(f"{data.dir}: no labels.txt or label.txt; run: pplc split --dataset {quoted(data.dir)}")
     names = [line.strip() for line in _read_text(path).splitlines() if line.strip()]
@@ -97,7 +96,7 @@ def read_labels(data: DataConfig) -> list[str]:
     numbers = [name.split(None, 1) for name in names]
     if [pair[0] for pair in numbers] == [str(i) for i in range(len(names))] and all(len(p) == 2 for p in numbers):
         # PaddleClas and PaddleX 3 write "0 cat"; in labels.txt this may also be the name of a class folder.
-        in_full = path.name == FORMATS["paddlex2"].labels and all((path.parent / name).is_dir() for name in names)
+        in_full = path.name == LIST_FORMATS["paddlex2"].labels and all((path.parent / name).is_dir() for name in names)
         names = names if in_full else [pair[1] for pair in numbers]
     if len(set(names)) != len(names):
         doubled = sorted({name for name in names if names.count(name) > 1})
@@ -117,7 +116,7 @@ def read_part(data: DataConfig, part: str, labels: Sequence[str]) -> Optional[li
         DataError: a line is not ``path id``, an id has no class, or the list is empty.
     """
     explicit = getattr(data, f"{part}_list")
-    path = user_path(explicit) if explicit else _find(data, [f.parts[part] for f in FORMATS.values()])
+    path = user_path(explicit) if explicit else _find(data, [f.parts[part] for f in LIST_FORMATS.values()])
     if path is None:
         return None
     samples = _parse(path, user_path(data.dir), labels)
@@ -129,7 +128,8 @@ def read_part(data: DataConfig, part: str, labels: Sequence[str]) -> Optional[li
 def read_extra(path: Path, labels: Sequence[str]) -> list[Sample]:
     """Read the images of ``data.extra_list``, whose paths are relative to the list itself.
 
-    Its ids are those of the model that wrote it; the report beside it, if there is one, has the class names.
+    The class ids are those of the model that wrote the list. Its report, a JSON file beside the list, has the class
+    names; without a report, the ids are those of ``labels``.
 
     Raises:
         DataError: as in :func:`read_part`, or the list has a class that the data set lacks.
@@ -187,27 +187,7 @@ def require_part(data: DataConfig, part: str, labels: Sequence[str]) -> list[Sam
     return samples
 
 
-def find_copies(files: Iterable[Path], others: Iterable[Path]) -> set[Path]:
-    """Return the files whose bytes equal those of one of the others; unreadable files never match."""
-    by_size: dict[int, list[Path]] = {}
-    for other in others:
-        with contextlib.suppress(OSError):
-            by_size.setdefault(other.stat().st_size, []).append(other)
-    digests: dict[int, set[bytes]] = {}
-    found = set()
-    for file in files:
-        with contextlib.suppress(OSError):
-            size = file.stat().st_size
-            if size not in by_size:  # few files share a size, so few are read
-                continue
-            if size not in digests:
-                digests[size] = {hashlib.sha256(path.read_bytes()).digest() for path in by_size[size]}
-            if hashlib.sha256(file.read_bytes()).digest() in digests[size]:
-                found.add(file)
-    return found
-
-
-def unlabelled(folder: Path) -> list[Sample]:
+def list_unlabelled(folder: Path) -> list[Sample]:
     """List all images below a folder, with label -1.
 
     Raises:
@@ -220,7 +200,7 @@ def unlabelled(folder: Path) -> list[Sample]:
 
 
 def read_class_folders(folder: Path, labels: Sequence[str]) -> list[Sample]:
-    """List the images of a folder with one subfolder per class; names, not positions, give the labels.
+    """List the images of a folder with one subfolder per class; labels are matched by name, not by position.
 
     Raises:
         DataError: a subfolder is not a class of the model, or there are no images.

@@ -84,9 +84,9 @@ class Loader:
 
     Attributes:
         pipeline: the transforms; may be replaced between epochs.
-        reduction: the factor by which JPEGs are decoded smaller, by their size. It stays that of the first pipeline, so
-            that cached images also serve later pipelines with smaller outputs.
-        views: the number of augmented versions of each image, used in turn; 0: every epoch has a new one.
+        reduction: maps a JPEG's height and width to the factor by which the decoder shrinks it. It stays that of the
+            first pipeline, so that cached images also serve later pipelines with smaller outputs.
+        views: number of augmented versions of each image, used in turn; 0: a new version in every epoch.
         unusable: error messages of unlabelled images that cannot be read; black images replace them.
         wait: seconds that the consumer of the last epoch waited for batches.
         buffers: reusable memory of the batches.
@@ -176,7 +176,7 @@ class Loader:
                 parts = [range(i, min(i + step, count)) for i in range(0, count, step)]
                 images = self.buffers.take((count, 3, *self.pipeline.size))
                 batch = _PendingBatch(share, images, len(parts))
-                pending.append([pool.submit(self._make, batch, part, epoch) for part in parts])
+                pending.append([pool.submit(self._fill_part, batch, part, epoch) for part in parts])
 
             try:
                 for _ in range(PREFETCH_BATCHES):
@@ -193,8 +193,8 @@ class Loader:
                     for task in tasks:
                         task.cancel()
 
-    def _make(self, batch: _PendingBatch, part: range, epoch: int) -> Optional[Batch]:
-        """Fill in some images; return the batch if they were its last."""
+    def _fill_part(self, batch: _PendingBatch, part: range, epoch: int) -> Optional[Batch]:
+        """Load a part of a batch; return the batch if this was its last part."""
         for slot in part:
             index = int(batch.share.indices[slot])
             sample = self.samples[index]
@@ -210,17 +210,16 @@ class Loader:
                 self.pipeline(image, np.random.default_rng([self.seed, epoch, index]), batch.images[slot])
             except ImageError as error:
                 raise DataError(f"{sample.path} {error}") from None
-        return self._batch(batch.images, batch.share, epoch) if batch.task_done() else None
+        return self._build_batch(batch.images, batch.share, epoch) if batch.task_done() else None
 
-    def _batch(self, images: np.ndarray, share: Share, epoch: int) -> Batch:
+    def _build_batch(self, images: np.ndarray, share: Share, epoch: int) -> Batch:
         labels = np.array([self.samples[i].label for i in share.indices], np.int64)
         targets = np.zeros((len(labels), self.classes), np.float32)
         targets[np.arange(len(labels)), labels] = 1
         targets = targets * np.float32(1 - self.label_smoothing) + np.float32(self.label_smoothing / self.classes)
         targets[labels < 0] = 0
-        rng = np.random.default_rng(
-            [self.seed, epoch, len(self.samples) + share.start]
-        )  # no sample uses this third seed
+        # No sample uses this third seed.
+        rng = np.random.default_rng([self.seed, epoch, len(self.samples) + share.start])
         mixing = None
         if self.pipeline.batch:
             mixing = np.eye(len(labels), dtype=np.float32)

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Optional
 
 from pplc_cli.base.errors import DataError, ImageError
-from pplc_cli.base.files import PathLike, user_path
+from pplc_cli.base.files import PathLike, plain, user_path
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.data.decode import inspect_image
 from pplc_cli.data.image_files import SUFFIXES, is_image_name, list_files, read_bytes
-from pplc_cli.data.lists import FORMATS, class_folders, existing_lists, write_lists
+from pplc_cli.data.lists import LIST_FORMATS, class_folders, existing_lists, write_lists
 from pplc_cli.data.settings import SplitConfig
 
 PARTS = ("train", "val", "test")
-_UNSUPPORTED = {".heic", ".heif", ".avif"}  # image formats of phones that Pillow alone does not decode
+_UNSUPPORTED = {".heic", ".heif", ".avif"}  # image formats of phones; they are not supported
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class SplitReport:
         labels: class names in the order of their ids.
         counts: maps each part to its number of images per class.
         left_out: maps the relative path of each unused file to the reason.
-        notes: maps the relative path of an odd but used image to a remark.
+        notes: maps the relative path of an unusual but usable image to a remark.
         duplicates: the number of files that are copies of another file.
         conflicts: pairs of files with equal content in different classes.
         files: the files written.
@@ -81,43 +81,25 @@ def split_dataset(
     root = user_path(folder)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; expected a folder with one subfolder of images per class")
-    there = existing_lists(root)
-    if there and not force:
-        raise DataError(f"{root} has lists already ({', '.join(p.name for p in there)}); replace them with --force")
+    old = existing_lists(root)
+    if old and not force:
+        raise DataError(f"{root} has lists already ({', '.join(p.name for p in old)}); replace them with --force")
     try:
         group = re.compile(config.group) if config.group else None
     except (re.error, OverflowError, RecursionError) as error:
         raise DataError(f"--group {config.group!r} is not a valid regular expression: {error}") from None
-    classes = class_folders(root)
-    if not classes:
-        raise DataError(f"{root}: has no subfolders; put each class in its own folder")
-    if len(classes) < 2:
-        raise DataError(f"{root}: has only one class folder, {classes[0].name!r}; expected at least two")
+    classes = _find_classes(root)
     labels = [path.name for path in classes]
-    for label in labels:
-        if not _writable_name(label):
-            raise DataError(f"{root}: the class name {label!r} cannot be written to a list; rename the folder")
 
     images, left_out, notes = _check_images(root, classes, progress)
-    used = {image.label for image in images}
-    for index, label in enumerate(labels):
-        if index not in used:
-            found = [f"{name} {reason}" for name, reason in left_out.items() if name.startswith(f"{label}/")]
-            why = f": {found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else "") if found else ""
-            raise DataError(f"{root / label}: the class has no usable image{why}; add images or remove the folder")
+    _require_images(root, labels, images, left_out)
+    parts = assign_parts(group_images(images, group), labels, config)
 
-    components = group_images(images, group)
-    parts = assign_parts(components, labels, config)
     rows = {part: sorted((image.name, image.label) for image in members) for part, members in parts.items()}
     write_lists(root, labels, rows, config.format)
-    chosen = FORMATS[config.format]
+    chosen = LIST_FORMATS[config.format]
     written = {chosen.labels, *(chosen.parts[part] for part, members in rows.items() if members)}
-    for path in there:  # remove the lists of the other format, and an old test list
-        if path.name not in written:
-            try:
-                path.unlink()
-            except OSError as error:
-                raise DataError(f"{path}: the old list cannot be removed: {error.strerror or error}") from None
+    _remove([path for path in old if path.name not in written])  # lists of the other format, and an old test list
     by_digest: dict[str, list[CheckedImage]] = defaultdict(list)
     for image in images:
         by_digest[image.digest].append(image)
@@ -135,6 +117,37 @@ def split_dataset(
         ],
         files=existing_lists(root),
     )
+
+
+def _find_classes(root: Path) -> list[Path]:
+    """The class folders: at least two, with names that a list can contain."""
+    classes = class_folders(root)
+    if not classes:
+        raise DataError(f"{root}: has no subfolders; put each class in its own folder")
+    if len(classes) < 2:
+        raise DataError(f"{root}: has only one class folder, {classes[0].name!r}; expected at least two")
+    for path in classes:
+        if not _writable_name(path.name):
+            raise DataError(f"{root}: the class name {path.name!r} cannot be written to a list; rename the folder")
+    return classes
+
+
+def _require_images(root: Path, labels: list[str], images: list[CheckedImage], left_out: dict[str, str]) -> None:
+    """Raise an error if a class has no usable image."""
+    used = {image.label for image in images}
+    for index, label in enumerate(labels):
+        if index not in used:
+            found = [f"{name} {reason}" for name, reason in left_out.items() if name.startswith(f"{label}/")]
+            why = f": {found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else "") if found else ""
+            raise DataError(f"{root / label}: the class has no usable image{why}; add images or remove the folder")
+
+
+def _remove(lists: list[Path]) -> None:
+    for path in lists:
+        try:
+            path.unlink()
+        except OSError as error:
+            raise DataError(f"{path}: the old list cannot be removed: {error.strerror or error}") from None
 
 
 def _check_images(
@@ -165,7 +178,7 @@ def _check_images(
 
     with ThreadPoolExecutor(physical_cores()) as pool:
         for done, (name, label, digest, remarks) in enumerate(pool.map(check, files), 1):
-            shown = name.encode("utf-8", "backslashreplace").decode("utf-8")
+            shown = plain(name)
             if digest:
                 images.append(CheckedImage(name, label, digest))
                 if remarks:
@@ -178,7 +191,7 @@ def _check_images(
 
 
 def _why_not_by_name(path: Path, data: bytes) -> str:
-    """Why a file is left out whose suffix is not an image's; a wrong suffix on a usable image is reported."""
+    """The reason to leave out a file without the suffix of an image format."""
     suffix = path.suffix
     try:
         kind = inspect_image(data)[1]
@@ -198,7 +211,7 @@ def _writable_name(name: str) -> bool:
 
 
 def group_images(images: list[CheckedImage], group: Optional[re.Pattern[str]]) -> list[list[CheckedImage]]:
-    """Group images with equal content or equal group text (the first bracketed part, else the whole match)."""
+    """Group images with equal content or equal group text (the first group of the pattern, or the whole match)."""
     parent = list(range(len(images)))
 
     def root_of(index: int) -> int:
@@ -269,15 +282,15 @@ def assign_parts(
         for part, words in (("train", "training"), ("val", "validation")):
             if not any(p.label == index for p in parts[part]):
                 groups = sum(any(p.label == index for p in c) for c in components)
-                images = f"{total[index]} image{'' if total[index] == 1 else 's'}"
-                kept = (
-                    f" in {groups} group{'' if groups == 1 else 's'} that stay together"
-                    if groups < total[index]
-                    else ""
-                )
                 raise DataError(
-                    f"class {label!r} would get no {words} image: it has {images}{kept}, and the shares are "
-                    f"val {config.val:g} and test {config.test:g}; add images or change --val and --test. "
+                    f"class {label!r} would get no {words} image: it has {_described(total[index], groups)}, and the "
+                    f"shares are val {config.val:g} and test {config.test:g}; add images or change --val and --test. "
                     "Nothing was written."
                 )
     return parts
+
+
+def _described(images: int, groups: int) -> str:
+    """The number of images and, if some stay together, of groups, as in "5 images in 2 groups that stay together"."""
+    text = f"{images} image{'' if images == 1 else 's'}"
+    return f"{text} in {groups} group{'' if groups == 1 else 's'} that stay together" if groups < images else text

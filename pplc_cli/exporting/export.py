@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
+import numpy as np
 import yaml
 
 from pplc_cli.base.errors import ExportError, one_line
@@ -14,7 +15,7 @@ from pplc_cli.base.schema import did_you_mean
 from pplc_cli.config.sections import Config
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.exporting.formats import ENGINE_OF, FORMATS, ExportOptions, write_formats
-from pplc_cli.exporting.precisions import LOWER_PRECISIONS, lower_precisions
+from pplc_cli.exporting.precisions import LOWER_PRECISIONS, add_lower_precisions
 from pplc_cli.exporting.result import Accuracy, ExportResult
 from pplc_cli.exporting.verify import compare_engines, load_check_images
 from pplc_cli.models.registry import find_network
@@ -45,10 +46,11 @@ def export(
             a lower precision may lose.
         output: the folder to write; default ``inference_model`` in the run.
         formats: some of paddle, onnx, openvino.
-        precisions: ``int8`` adds files; for ``bfloat16`` engines convert float32 themselves. Both are measured.
+        precisions: lower precisions to measure: ``int8`` adds files; for ``bfloat16``, engines convert the float32
+            weights themselves.
         batch: fixed batch size; None: variable.
-        size: height and width, in place of the evaluation's; ``any``: the network accepts every size, and the
-            preprocessing stays that of the evaluation.
+        size: height and width; None: those of the evaluation; ``any``: the network accepts every size, and the
+            preprocessing is that of the evaluation.
         simplify: fold batch norm and scales into the weights.
 
     Raises:
@@ -58,26 +60,19 @@ def export(
     """
     formats = _known(formats, FORMATS, "format")
     precisions = _known(precisions, LOWER_PRECISIONS, "precision")
-    paddle = load_paddle(config.train.threads)
+    load_paddle(config.train.threads)
     network, info = load_network(run.best)
     spec, labels = find_network(info["network"]), info["labels"]
     transforms = at_size(config.eval.transforms, size) if isinstance(size, tuple) else config.eval.transforms
     pipeline = Pipeline(transforms, training=False)
     options = ExportOptions(None if size == ANY else pipeline.size, batch, simplify)
     images = load_check_images(config, labels, pipeline)
-    try:
-        with paddle.no_grad():
-            expected = paddle.nn.functional.softmax(network(paddle.to_tensor(images)), axis=1).numpy()
-    except (RuntimeError, ValueError) as error:
-        height, width = pipeline.size
-        raise ExportError(
-            f"{spec.name} does not accept images of {height} x {width}: {one_line(error, stack=True)}"
-        ) from error
+    expected = _probabilities(network, images, spec.name)
     name = config.export.model_name or spec.paddlex or spec.name
     description = build_inference_yml(name, labels, transforms, pipeline.size, batch)
     folder = user_path(output) if output else run.exported
     if folder.exists() and any(folder.iterdir()) and not (folder / "inference.yml").exists():
-        raise ExportError(f"{folder} holds other files; name an empty or new folder")
+        raise ExportError(f"{folder} contains other files; choose an empty or new folder")
 
     with atomic_directory(folder) as temporary:
         graph = write_formats(network, options, formats, temporary, graph="int8" in precisions)
@@ -86,7 +81,7 @@ def export(
         accuracies: tuple[Accuracy, ...] = ()
         measured = ""
         if precisions:
-            accuracies, measured = lower_precisions(
+            accuracies, measured = add_lower_precisions(
                 temporary, config, precisions, graph, labels, pipeline, reference=ENGINE_OF[formats[0]], batch=batch
             )
         result = ExportResult(
@@ -95,6 +90,19 @@ def export(
         )  # fmt: skip
         write_json(temporary / SIDECAR, result.sidecar(spec.name, info["sha256"]["model"], options))
     return result
+
+
+def _probabilities(network: Any, images: np.ndarray, name: str) -> np.ndarray:
+    """The probabilities of the trained network, float32 (N, classes), for images (N, 3, H, W)."""
+    paddle = load_paddle()
+    try:
+        with paddle.no_grad():
+            return paddle.nn.functional.softmax(network(paddle.to_tensor(images)), axis=1).numpy()
+    except (RuntimeError, ValueError) as error:
+        height, width = images.shape[2:]
+        raise ExportError(
+            f"{name} does not accept images of {height} x {width}: {one_line(error, stack=True)}"
+        ) from error
 
 
 def _known(names: Sequence[str], known: Sequence[str], what: str) -> tuple[str, ...]:

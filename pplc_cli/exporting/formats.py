@@ -15,7 +15,7 @@ from pplc_cli.kernels.graph.paddle_reader import read_paddle
 from pplc_cli.kernels.graph.simplify import simplify
 from pplc_cli.models.static import PADDLE_FILES, save_graph, save_layer
 
-ENGINE_OF = {"paddle": "paddle", "onnx": "onnxruntime", "openvino": "openvino"}  # that checks each format
+ENGINE_OF = {"paddle": "paddle", "onnx": "onnxruntime", "openvino": "openvino"}  # the engine that checks each format
 FORMATS = tuple(ENGINE_OF)
 
 

@@ -61,10 +61,8 @@ def _activation(x: Any, function: str) -> Any:
     return getattr(functional, function)(x)
 
 
-def _pool(
-    x: Any, largest: bool, kernel: Any, stride: Any, padding: Any, ceil: bool, count_padding: bool
-) -> Any:  # Paddle pads both sides equally
-    window = [list(kernel), list(stride), list(padding[:2])]
+def _pool(x: Any, largest: bool, kernel: Any, stride: Any, padding: Any, ceil: bool, count_padding: bool) -> Any:
+    window = [list(kernel), list(stride), list(padding[:2])]  # Paddle pads both sides equally
     if largest:
         return functional.max_pool2d(x, *window, ceil_mode=ceil)
     return functional.avg_pool2d(x, *window, ceil_mode=ceil, exclusive=not count_padding)

@@ -1,4 +1,4 @@
-"""Write int8, and measure the accuracy of int8 and bfloat16."""
+"""Add int8 to an exported folder, and measure the accuracy of int8 and bfloat16."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CALIBRATION_BATCH = 8
 _ENGINES = ("paddle", "pplc", "onnxruntime", "openvino")  # that support a lower precision
 
 
-def lower_precisions(
+def add_lower_precisions(
     folder: Path,
     config: Config,
     precisions: Sequence[str],
@@ -84,10 +84,10 @@ def lower_precisions(
 
 
 def choose_images(data: DataConfig, labels: Sequence[str], calibrate: int) -> tuple[list[Sample], list[Sample], str]:
-    """Choose images for calibration, and others for measuring.
+    """Choose images for calibration, and other images for measuring the accuracy.
 
-    The test list, or else the validation list, measures. Calibration takes training images, spread over their list: no
-    image is used for both.
+    The accuracy is measured on the test list, or on the validation list if there is no test list. Calibration uses
+    images spread over the training list. No image is used for both.
 
     Returns:
         Calibration samples, samples to measure, and the name of the list of the latter.
@@ -113,7 +113,7 @@ def _read(data: DataConfig, part: str, labels: Sequence[str]) -> list[Sample]:
 
 
 def _measure_top1(engines: Sequence[Engine], loader: Loader) -> list[float]:
-    """Top-1 of several engines on the same images, each decoded once."""
+    """Top-1 of several engines on the same images; each image is decoded once."""
     correct = [0] * len(engines)
     for batch in loader.epoch():
         for number, engine in enumerate(engines):

@@ -27,8 +27,8 @@ def quantize(graph: Graph, batches: Iterable[np.ndarray], target: Path, *, batch
     """Write an int8 network as ONNX in QDQ form, which ONNX Runtime and OpenVINO run.
 
     Pointwise convolutions and the classifier are quantized: weights per channel, activations per tensor. A tensor's
-    range is the mean over batches of its minimum and maximum, which one outlier changes little; on photographs this
-    halves the error of the overall minimum and maximum. Three kinds of layers stay float32: the first convolution,
+    range is the mean of the batches' minima and maxima, which one outlier changes little; on photographs its error is
+    half that of the overall minimum and maximum. Three kinds of layers stay float32: the first convolution,
     since its error affects all layers; depthwise convolutions, which are no faster in int8; and
     squeeze-and-excitation, whose errors scale whole channels and whose cost is negligible.
 

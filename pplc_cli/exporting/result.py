@@ -1,4 +1,4 @@
-"""The result of an export, and the record of it that ``pplc.json`` keeps."""
+"""The result of an export, and its record in ``pplc.json``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ExportResult:
         model_name: name to pass to ``paddlex.create_model``.
         differences: for each engine, the largest difference in probability from the trained network.
         images: number of images compared.
-        in_paddlex: whether PaddleX knows the name; PaddleX checks nothing else, but refuses unknown names.
+        in_paddlex: whether PaddleX accepts the name; it refuses unknown names and checks nothing else.
         formats: some of paddle, onnx, openvino.
         accuracies: top-1 of the lower precisions, if any were requested.
         measured: the images of ``accuracies``, as in "the 47 images of the test list".

@@ -16,10 +16,11 @@ from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.exporting.formats import ENGINE_OF
 from pplc_cli.predict.engines.base import Engine
 from pplc_cli.predict.engines.open import open_engine
+from pplc_cli.predict.engines.paddle import PaddleEngine
 
 
 def load_check_images(config: Config, labels: Sequence[str], pipeline: Pipeline) -> np.ndarray:
-    """Preprocess images spread over the validation list; random noise if no list can be read any more.
+    """Preprocess images spread over the validation list, or random noise if no list can be read.
 
     Returns:
         float32 (N, 3, H, W).
@@ -48,7 +49,7 @@ def load_check_images(config: Config, labels: Sequence[str], pipeline: Pipeline)
 def compare_engines(
     folder: Path, config: Config, formats: Sequence[str], images: np.ndarray, expected: np.ndarray
 ) -> dict[str, float]:
-    """Run every engine of the written formats as ``pplc predict`` will run it.
+    """Compare every engine of the written formats, with the settings of ``pplc predict``, with the trained network.
 
     Args:
         folder: the exported folder.
@@ -87,8 +88,6 @@ def open_as_predict(folder: Path, settings: PredictConfig, name: str, precision:
         PredictError: the engine is not installed, or cannot run the model in this precision.
     """
     if name == "paddle" and precision == "float32":
-        from pplc_cli.predict.engines.paddle import PaddleEngine
-
         return PaddleEngine(folder, mkldnn=settings.mkldnn, threads=settings.threads)
     return open_engine(folder, name, precision=precision, threads=settings.threads)
 

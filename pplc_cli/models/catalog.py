@@ -24,7 +24,7 @@ class CatalogEntry:
     Attributes:
         name: value for ``model.name``.
         params: parameters, counted as the source of the published figures does (see :mod:`pplc_cli.benchmark.macs`).
-        macs: multiply-adds per image, counted likewise.
+        macs: multiply-adds per image, counted by the same rule.
         memory: bytes that its operations read and write for one image of 224 x 224, float32.
         top1: published accuracy on ImageNet in percent; None if nothing is published.
         source: source of the published figures.

@@ -34,7 +34,7 @@ class ModelOptions:
     dilated_stem: Optional[bool] = option(None, help="Whether the first convolution is dilated; null: false.")
 
 
-AS_KNOWN = ModelOptions()
+PUBLISHED_DESIGN = ModelOptions()
 
 
 @dataclasses.dataclass(frozen=True)

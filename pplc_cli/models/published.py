@@ -1,4 +1,4 @@
-"""Published figures of the networks, as printed in their sources: for tests and for the table of networks."""
+"""Published figures of the networks, as printed in their sources, for the tests and ``pplc models``."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ PUBLISHED = {
     "PPLCNetV2_small": Published(None, None, 73.97, _PADDLEX),
     "PPLCNetV2_base": Published("6.6", "604 M", 77.04, _LCNET_V2),
     "PPLCNetV2_large": Published(None, None, 78.51, _PADDLEX),
-    "SqueezeNext_1_0_23": Published("0.717280", "278.0 M", 59.05, _SQUEEZENEXT, "learnt"),
-    "SqueezeNext_1_0_23v5": Published("0.930016", "224.9 M", 59.24, _SQUEEZENEXT, "learnt"),
-    "SqueezeNext_1_5_23": Published(None, None, 63.52, _SQUEEZENEXT_TOP1, "learnt"),
-    "SqueezeNext_1_5_23v5": Published(None, None, None, "nothing published", "learnt"),
-    "SqueezeNext_2_0_23": Published("2.361728", "742.1 M", 67.18, _SQUEEZENEXT, "learnt"),
-    "SqueezeNext_2_0_23v5": Published("3.222912", "702.6 M", 67.44, _SQUEEZENEXT, "learnt"),
+    "SqueezeNext_1_0_23": Published("0.717280", "278.0 M", 59.05, _SQUEEZENEXT, "trainable"),
+    "SqueezeNext_1_0_23v5": Published("0.930016", "224.9 M", 59.24, _SQUEEZENEXT, "trainable"),
+    "SqueezeNext_1_5_23": Published(None, None, 63.52, _SQUEEZENEXT_TOP1, "trainable"),
+    "SqueezeNext_1_5_23v5": Published(None, None, None, "nothing published", "trainable"),
+    "SqueezeNext_2_0_23": Published("2.361728", "742.1 M", 67.18, _SQUEEZENEXT, "trainable"),
+    "SqueezeNext_2_0_23v5": Published("3.222912", "702.6 M", 67.44, _SQUEEZENEXT, "trainable"),
     "FasterNet_T0": Published("3.9", "0.34 G", 71.9, _FASTERNET, "weights"),
     "FasterNet_T1": Published("7.6", "0.85 G", 76.2, _FASTERNET, "weights"),
     "FasterNet_T2": Published("15.0", "1.90 G", 78.9, _FASTERNET, "weights"),

@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from pplc_cli.base.errors import ModelError
 from pplc_cli.base.schema import did_you_mean
-from pplc_cli.models.options import AS_KNOWN, ModelOptions
+from pplc_cli.models.options import PUBLISHED_DESIGN, ModelOptions
 from pplc_cli.models.published import PUBLISHED, Published
 
 _CLAS = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph"
@@ -21,11 +21,11 @@ class NetworkSpec:
     """A network of the zoo.
 
     Attributes:
-        name: its name in PaddleClas; names of networks that PaddleClas lacks follow the same pattern.
+        name: its name in PaddleClas; networks that PaddleClas lacks are named by the same pattern.
         family: the module that builds it.
         paddlex: its name in PaddleX 3 and in exports; None if PaddleX lacks the network.
         weights: maps ``imagenet`` and ``imagenet_ssld`` to the official address.
-        classifier: the layer that depends on the number of classes.
+        classifier: name of the layer that depends on the number of classes.
         pretrained: the weights that the name itself implies (PPLCNet_ssld of PaddleX 2).
         normalization: mean and standard deviation with which the images of its published weights were normalised.
     """
@@ -122,7 +122,7 @@ def find_network(name: str) -> NetworkSpec:
 
 
 def build_network(
-    name: str, num_classes: int, *, dropout: Optional[float] = None, options: ModelOptions = AS_KNOWN
+    name: str, num_classes: int, *, dropout: Optional[float] = None, options: ModelOptions = PUBLISHED_DESIGN
 ) -> Any:
     """Build a ``paddle.nn.Layer`` with random weights: images (N, 3, H, W) to logits (N, num_classes).
 
@@ -136,7 +136,7 @@ def build_network(
         ModelError: the name is unknown, or the network does not support options.
     """
     spec = find_network(name)
-    if spec.family != "pplcnet" and options != AS_KNOWN:
+    if spec.family != "pplcnet" and options != PUBLISHED_DESIGN:
         raise ModelError(f"model.options is supported by PP-LCNet only, not by {spec.name}")
     family = importlib.import_module(f"pplc_cli.models.families.{spec.family}")
     return family.build(spec.name, num_classes, dropout, options=options)

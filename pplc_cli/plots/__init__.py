@@ -1,1 +1,1 @@
-"""Everything that is drawn. Matplotlib, OpenCV and Pillow load on first use."""
+"""Plots, and text drawn into images."""

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from pplc_cli.plots.fonts import printable
 from pplc_cli.plots.text import PALE, fonts_by_line, trimmed
 
-_LABELLED_WIDTH = 96  # pixels; a label on fewer could not be read
+_LABELLED_WIDTH = 96  # pixels; a label on a narrower image would be illegible
 
 
 def annotate(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
@@ -19,7 +19,7 @@ def annotate(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
 
     Args:
         image: uint8 RGB, shape (height, width, 3).
-        lines: the text, the best label first.
+        lines: the text, the best label first; none: the copy is unchanged.
 
     Returns:
         uint8 RGB of the same shape. An image that is too small for text becomes larger: a narrow one is scaled up to a
@@ -59,13 +59,13 @@ def annotate(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
     return np.array(canvas)
 
 
-def _wide_enough(picture: Image.Image) -> Image.Image:
+def _wide_enough(image: Image.Image) -> Image.Image:
     """Scale the image up, and pad it if needed, until it is wide enough for a label."""
-    if picture.width >= _LABELLED_WIDTH:
-        return picture.copy()
+    if image.width >= _LABELLED_WIDTH:
+        return image.copy()
     # Scaling a narrow tower to this width would give thousands of rows, so it is padded.
-    scale = max(1.0, min(_LABELLED_WIDTH / picture.width, 4 * _LABELLED_WIDTH / picture.height))
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    scale = max(1.0, min(_LABELLED_WIDTH / image.width, 4 * _LABELLED_WIDTH / image.height))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     canvas = Image.new("RGB", (max(_LABELLED_WIDTH, size[0]), size[1]), PALE)
-    canvas.paste(picture.resize(size, Image.Resampling.BICUBIC), (0, 0))
+    canvas.paste(image.resize(size, Image.Resampling.BICUBIC), (0, 0))
     return canvas

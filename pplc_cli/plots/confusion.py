@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pplc_cli.base.files import PathLike
 from pplc_cli.plots.figure import save_figure
 from pplc_cli.plots.fonts import best_font_file, printable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MOST_WRITTEN = 30  # with more classes, counts would be illegible
 
 
 def row_shares(matrix: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
@@ -31,17 +36,14 @@ def draw_confusion(path: PathLike, matrix: Sequence[Sequence[int]] | np.ndarray,
     """
     from matplotlib import colors
     from matplotlib.figure import Figure
-    from matplotlib.font_manager import FontProperties
     from matplotlib.ticker import PercentFormatter
 
     counts = np.asarray(matrix, dtype=np.int64)
     shares = row_shares(counts)
     classes = len(counts)
-    written = classes <= 30
+    written = classes <= _MOST_WRITTEN
     side = min(max(3.2, classes * (0.5 if written else 0.085)), 17.0)  # inches
     cell = side * 72 / classes  # points
-    every = math.ceil(5.5 / cell) if cell < 5.5 else 1  # smaller letters would be illegible
-    size = min(10.0, 0.8 * cell * every)
     # The panel fills the figure. Names, titles and the colour bar lie outside; saving makes room for them.
     figure = Figure(figsize=(side, side), dpi=140 if written else 170)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -50,40 +52,9 @@ def draw_confusion(path: PathLike, matrix: Sequence[Sequence[int]] | np.ndarray,
     # With hundreds of classes a cell is a pixel, so small shares are drawn darker to be seen.
     norm = colors.Normalize(0, 1) if written else colors.PowerNorm(0.5, 0, 1)
     drawn = axes.imshow(np.ma.masked_invalid(shares), cmap=colour_map, norm=norm, interpolation="nearest")
-    font = FontProperties(fname=str(best_font_file("".join(labels) + "…")), size=size)
-    names = [shortened(printable(label), 32) for label in labels]
-    ticks = list(range(0, classes, every))
-    longest = max((display_width(name) for name in names), default=0)
-    axes.set_yticks(ticks)
-    axes.set_xticks(ticks)
-    tilt: dict[str, Any] = {}
-    if longest * size * 0.62 > cell * every * 0.9:
-        slanted = classes <= 30
-        tilt = {"rotation": 45 if slanted else 90, "ha": "right" if slanted else "center", "rotation_mode": "anchor"}
-        if not slanted:
-            tilt = {"rotation": 90}
-    # A class may be named "$5 and $10", which is not a formula.
-    axes.set_yticklabels([names[tick] for tick in ticks], fontproperties=font, parse_math=False)
-    axes.set_xticklabels([names[tick] for tick in ticks], fontproperties=font, parse_math=False, **tilt)
-    axes.tick_params(length=2, pad=2)
+    _write_names(axes, labels, cell)
     if written:
-        digits = len(str(int(counts.max(initial=0))))
-        for row, column in np.ndindex(*counts.shape):
-            count = int(counts[row, column])
-            axes.text(
-                column,
-                row,
-                str(count),
-                ha="center",
-                va="center",
-                fontsize=min(11.0, cell * 0.4, cell * 1.3 / digits),
-                # Zeros are paler than the numbers that matter.
-                color="white" if shares[row, column] > 0.55 else ("#1b1f23" if count else "#b4b9bf"),
-            )
-        axes.set_xticks(np.arange(classes + 1) - 0.5, minor=True)
-        axes.set_yticks(np.arange(classes + 1) - 0.5, minor=True)
-        axes.grid(which="minor", color="#e1e4e8", linewidth=0.6)
-        axes.tick_params(which="minor", length=0)
+        _write_counts(axes, counts, shares, cell)
     heading = 11 if side < 8 else 16
     total = int(counts.sum())
     if total:
@@ -98,6 +69,49 @@ def draw_confusion(path: PathLike, matrix: Sequence[Sequence[int]] | np.ndarray,
     bar.set_label("share of the true class", fontsize=heading - 1)
     bar.outline.set_visible(False)
     save_figure(figure, path, bbox_inches="tight", pad_inches=0.2)
+
+
+def _write_names(axes: Axes, labels: Sequence[str], cell: float) -> None:
+    """Write the class names beside rows and columns of ``cell`` points; leave out some if they would overlap."""
+    from matplotlib.font_manager import FontProperties
+
+    every = math.ceil(5.5 / cell) if cell < 5.5 else 1  # smaller letters would be illegible
+    size = min(10.0, 0.8 * cell * every)
+    font = FontProperties(fname=str(best_font_file("".join(labels) + "…")), size=size)
+    names = [shortened(printable(label), 32) for label in labels]
+    ticks = list(range(0, len(labels), every))
+    longest = max((display_width(name) for name in names), default=0)
+    tilt: dict[str, Any] = {}
+    if longest * size * 0.62 > cell * every * 0.9:
+        slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        tilt = slanted if len(labels) <= _MOST_WRITTEN else {"rotation": 90}
+    axes.set_yticks(ticks)
+    axes.set_xticks(ticks)
+    # A class may be named "$5 and $10", which is not a formula.
+    axes.set_yticklabels([names[tick] for tick in ticks], fontproperties=font, parse_math=False)
+    axes.set_xticklabels([names[tick] for tick in ticks], fontproperties=font, parse_math=False, **tilt)
+    axes.tick_params(length=2, pad=2)
+
+
+def _write_counts(axes: Axes, counts: np.ndarray, shares: np.ndarray, cell: float) -> None:
+    """Write the counts into their cells of ``cell`` points, and draw a grid between the cells."""
+    digits = len(str(int(counts.max(initial=0))))
+    for row, column in np.ndindex(*counts.shape):
+        count = int(counts[row, column])
+        axes.text(
+            column,
+            row,
+            str(count),
+            ha="center",
+            va="center",
+            fontsize=min(11.0, cell * 0.4, cell * 1.3 / digits),
+            # Zeros are paler than the numbers that matter.
+            color="white" if shares[row, column] > 0.55 else ("#1b1f23" if count else "#b4b9bf"),
+        )
+    axes.set_xticks(np.arange(len(counts) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(counts) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="#e1e4e8", linewidth=0.6)
+    axes.tick_params(which="minor", length=0)
 
 
 def display_width(text: str) -> int:

@@ -24,7 +24,7 @@ def contact_sheet(
 
     Args:
         path: the image to write; its suffix chooses the format.
-        tiles: (image, caption lines) each; images are uint8 RGB of shape (height, width, 3).
+        tiles: pairs (image, caption lines); images are uint8 RGB of shape (height, width, 3).
         columns: largest number of tiles in a row.
         side: width and height of a tile in pixels.
         title: a line above all tiles.
@@ -76,10 +76,10 @@ def contact_sheet(
 
 def _letterboxed(image: np.ndarray, side: int) -> Image.Image:
     """Scale the whole image into a square, with pale bars beside it."""
-    picture = Image.fromarray(image)
-    scale = side / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    picture = picture.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
+    original = Image.fromarray(image)
+    scale = side / max(original.size)
+    size = (max(1, round(original.width * scale)), max(1, round(original.height * scale)))
+    scaled = original.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
     tile = Image.new("RGB", (side, side), PALE)
-    tile.paste(picture, ((side - size[0]) // 2, (side - size[1]) // 2))
+    tile.paste(scaled, ((side - size[0]) // 2, (side - size[1]) // 2))
     return tile

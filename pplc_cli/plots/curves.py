@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pplc_cli.base.files import PathLike
 from pplc_cli.plots.figure import save_figure
 
-# Colours of Okabe and Ito, which colour-blind readers and grey prints keep apart.
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Colours of Okabe and Ito, distinct for colour-blind readers and in grey prints.
 _TRAIN, _VAL, _RATE = "#E69F00", "#0072B2", "#009E73"
 
 
@@ -35,23 +38,7 @@ def draw_curves(path: PathLike, epochs: Sequence[Mapping[str, Any]]) -> None:
             values = _column(epochs, f"{part}_{key}") * factor
             if np.isfinite(values).any():
                 axes.plot(numbers, values, color=colour, linestyle=style, linewidth=1.8, label=part, **marker)
-    best = _column(epochs, "val_top1") * 100
-    if np.isfinite(best).any():
-        # Among equal epochs, the one whose weights were kept.
-        kept = [i for i, record in enumerate(epochs) if record.get("best")]
-        index = kept[-1] if kept else int(np.nanargmax(best))
-        top1.plot(
-            numbers[index],
-            best[index],
-            linestyle="none",
-            marker="*",
-            markersize=15,
-            color=_VAL,
-            markeredgecolor="white",
-            zorder=5,
-            clip_on=False,
-            label=f"best val: {best[index]:.2f} % (epoch {numbers[index]})",
-        )
+    _mark_best(top1, epochs)
     rates = _column(epochs, "learning_rate")
     rate.plot(numbers, rates, color=_RATE, linewidth=1.8, drawstyle="steps-mid", label="learning rate", **marker)
     if np.nanmax(rates, initial=0) > 0:
@@ -68,7 +55,7 @@ def draw_curves(path: PathLike, epochs: Sequence[Mapping[str, Any]]) -> None:
             axes.set_xlim(numbers[0] - 1, numbers[0] + 1)
             axes.set_xticks(numbers)
         elif numbers:
-            # At most half an epoch: there is no epoch 0 for a tick.
+            # At most half an epoch, so that no tick marks an epoch 0.
             space = min(0.5, 0.04 * (numbers[-1] - numbers[0]))
             axes.set_xlim(numbers[0] - space, numbers[-1] + space)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
@@ -76,6 +63,28 @@ def draw_curves(path: PathLike, epochs: Sequence[Mapping[str, Any]]) -> None:
             # Below the panel, where no curve can run through it.
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False, fontsize=9)
     save_figure(figure, path)
+
+
+def _mark_best(axes: Axes, epochs: Sequence[Mapping[str, Any]]) -> None:
+    """Mark the best epoch with a star, if any epoch was validated."""
+    best = _column(epochs, "val_top1") * 100
+    if np.isfinite(best).any():
+        # Several epochs may be equally good; the star marks the one whose weights were kept.
+        kept = [i for i, record in enumerate(epochs) if record.get("best")]
+        index = kept[-1] if kept else int(np.nanargmax(best))
+        number = int(epochs[index]["epoch"])
+        axes.plot(
+            number,
+            best[index],
+            linestyle="none",
+            marker="*",
+            markersize=15,
+            color=_VAL,
+            markeredgecolor="white",
+            zorder=5,
+            clip_on=False,
+            label=f"best val: {best[index]:.2f} % (epoch {number})",
+        )
 
 
 def _column(records: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:

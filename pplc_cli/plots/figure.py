@@ -17,6 +17,6 @@ def save_figure(figure: Figure, path: PathLike, **options: Any) -> None:
 
     FigureCanvasAgg(figure)
     with atomic_file(path) as temporary, warnings.catch_warnings():
-        # fonts.missing_glyph_hint names missing characters to the user, once and with advice.
+        # fonts.missing_glyph_hint reports missing characters once, with advice.
         warnings.filterwarnings("ignore", message=".*[Gg]lyph.*")
         figure.savefig(temporary, facecolor="white", **options)

@@ -1,4 +1,4 @@
-"""Find a font on this machine that has the characters of a text, also Chinese, Japanese and Korean ones."""
+"""Find a font on this machine for the characters of a text, including Chinese, Japanese and Korean ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CJK_FILES = (
 
 
 def font_file(text: str) -> Optional[Path]:
-    """The first font file with glyphs for every character of ``text``; None where no font has them all.
+    """The first font file with glyphs for every character of ``text``; None if no font has them all.
 
     Searched in this order: the environment variable ``PPLC_FONT``, DejaVu Sans, the system's CJK fonts, the package
     mplfonts.
@@ -132,12 +132,12 @@ def _covered(file: Path) -> frozenset[int]:
     from fontTools.ttLib import TTFont
 
     try:
-        # Pillow and matplotlib, too, take the first font of a collection.
+        # Like Pillow and Matplotlib, take the first font of a collection.
         with file.open("rb") as stream, TTFont(stream, fontNumber=0, lazy=True) as font:
             covered = frozenset(font.getBestCmap() or ())
-        _open(file, 12)  # fontTools reads fonts that Pillow does not
+        _open(file, 12)  # raises for fonts that fontTools reads but Pillow does not
         return covered
-    except Exception:  # fontTools raises many kinds on a damaged file; another font is taken instead
+    except Exception:  # fontTools raises many kinds on a damaged file; another font is used instead
         return frozenset()
 
 

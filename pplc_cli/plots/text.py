@@ -1,4 +1,4 @@
-"""Text drawn into images with Pillow."""
+"""Fonts and shortening for text that Pillow draws."""
 
 from __future__ import annotations
 

@@ -13,15 +13,15 @@ import numpy as np
 
 from pplc_cli.base.errors import DataError
 from pplc_cli.base.files import user_path
+from pplc_cli.data.image_files import find_copies
 from pplc_cli.data.lists import (
     Sample,
     count_by_class,
-    find_copies,
+    list_unlabelled,
     read_extra,
     read_labels,
     read_part,
     require_part,
-    unlabelled,
 )
 from pplc_cli.data.settings import DataConfig
 
@@ -85,7 +85,7 @@ def read_samples(data: DataConfig, note: Callable[[str], None]) -> Samples:
     if data.extra_list is not None:
         more += read_extra(user_path(data.extra_list), labels)
     if data.unlabelled is not None:
-        more += unlabelled(user_path(data.unlabelled))
+        more += list_unlabelled(user_path(data.unlabelled))
     if more:
         # Validation and test images must not be trained on, and training images count once.
         listed = [*train, *val, *(read_part(data, "test", labels) or [])]

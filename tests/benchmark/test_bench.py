@@ -14,7 +14,7 @@ from pplc_cli import read_image
 from pplc_cli.base.errors import PredictError
 from pplc_cli.base.hardware import facts
 from pplc_cli.base.paddle import load_paddle
-from pplc_cli.benchmark.macs import count
+from pplc_cli.benchmark.macs import count_params_and_macs
 from pplc_cli.benchmark.roofline import (
     NetworkCost,
     PeakRates,
@@ -49,7 +49,7 @@ def test_costs_of_the_exported_graph_are_those_of_the_layers(paddle, tmp_path: P
     save_graph(paddle, network, (size, size), tmp_path)
     found = exported_cost(tmp_path, (size, size))
     assert found is not None
-    params, macs = count(network, "learnt", (size, size))
+    params, macs = count_params_and_macs(network, "trainable", (size, size))
     assert found.macs == macs
     # Batch norm is folded into the convolutions: its scale is gone, its shift is their bias.
     assert 0.9 * 4 * params <= found.weights <= 4 * params

@@ -221,7 +221,7 @@ def test_faults_of_options_do_not_blame_the_file(tmp_path: Path) -> None:
         ("train.epoch", 5, "train.epoch: unknown key; did you mean train.epochs?"),
         ("train.epochs", "five", "train.epochs: expected an integer of at least 1, got 'five'"),
         ("train.epochs", None, "train.epochs: expected an integer of at least 1, got nothing"),
-        ("train.epochs.x", 5, "train.epochs.x: epochs holds a value, not keys"),
+        ("train.epochs.x", 5, "train.epochs.x: epochs has a value, not keys"),
         ("trian.epochs", 5, "trian: unknown key; did you mean train?"),
         ("train", 5, "train: expected a mapping"),
     ],

@@ -12,7 +12,7 @@ import pytest
 from helpers.paddlex import assert_paddlex_agrees
 from pplc_cli.base.errors import ModelError
 from pplc_cli.base.paddle import load_paddle
-from pplc_cli.benchmark.macs import as_printed, count
+from pplc_cli.benchmark.macs import as_printed, count_params_and_macs
 from pplc_cli.config.load import check_config
 from pplc_cli.data.decode import read_image
 from pplc_cli.data.split import split_dataset
@@ -49,7 +49,7 @@ def test_every_network_has_its_published_figures():
 @pytest.mark.parametrize("name", [name for name in COUNTED if PUBLISHED[name].params])
 def test_counts_are_the_published_ones(name):
     published = PUBLISHED[name]
-    params, macs = count(build_network(name, 1000), published.rule, authors_size(name))
+    params, macs = count_params_and_macs(build_network(name, 1000), published.rule, authors_size(name))
     expected = ODD.get(name, (published.params, published.macs))
     assert (as_printed(params, published.params), as_printed(macs, published.macs)) == expected
 
@@ -61,7 +61,7 @@ def test_the_counting_rule_matches_paddle(name):
     network.eval()
     with contextlib.redirect_stdout(io.StringIO()):
         expected = paddle.flops(network, [1, 3, 224, 224])
-    assert count(network, "paddle")[1] == expected
+    assert count_params_and_macs(network, "paddle")[1] == expected
 
 
 @pytest.mark.parametrize("name", ["PPLCNetV2_small", "PPLCNetV2_base", "PPLCNetV2_large"])

@@ -146,7 +146,7 @@ _VALUES = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)  #
 
 
 def _by_value(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Apply a change that depends on a channel's value alone: computed once per value instead of once per pixel."""
+    """Apply a change that depends only on a channel's value; compute it once per value, not once per pixel."""
     return cv2.LUT(contiguous(image), change(_VALUES).reshape(1, 256, 3))
 
 
@@ -191,7 +191,7 @@ def _equalize(image: np.ndarray, level: float) -> np.ndarray:
 def autocontrast(image: np.ndarray, level: float) -> np.ndarray:
     """Stretch each channel to 0..255; ``level`` is ignored."""
     del level
-    channels = cv2.split(contiguous(image))  # over the first two axes NumPy is a hundred times slower
+    channels = cv2.split(contiguous(image))  # NumPy takes a hundred times as long over the first two axes
     low, high = (np.asarray([f(c) for c in channels], np.float32) for f in (np.min, np.max))
     plain = low == high  # a channel with a single value stays unchanged
     low, high = np.where(plain, 0, low), np.where(plain, 255, high)

@@ -42,12 +42,12 @@ class Transform:
         return size
 
     def shrink_limit(self, size: Size) -> float:
-        """The factor by which an image of this size may be shrunk in advance without any random draw enlarging it."""
+        """The largest factor by which an image of this size can be shrunk in advance and still need no enlarging."""
         return 1.0
 
 
 def contiguous(image: np.ndarray) -> np.ndarray:
-    """Return the image C-contiguous. For a mirrored view, OpenCV is ten times faster than NumPy."""
+    """Return a C-contiguous image. For a mirrored view, OpenCV is ten times as fast as NumPy."""
     return cv2.flip(image[:, ::-1], 1) if image.strides[1] < 0 else np.ascontiguousarray(image)
 
 

@@ -1,4 +1,4 @@
-"""A list of transforms: checked, compiled to a pipeline, and the batch transforms mixup and CutMix."""
+"""Check a list of transforms and run it; the batch transforms mixup and CutMix."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class BatchTransform:
     """A transform of a whole training batch; it comes last in the list of transforms."""
 
     def __call__(self, images: np.ndarray, targets: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
-        """Mix images, float32 (N, 3, H, W), and the rows of targets, float32 (N, any), in the same shares."""
+        """Mix images, float32 (N, 3, H, W), and the rows of targets, float32 (N, any), with the same weights."""
         raise NotImplementedError
 
 
@@ -149,7 +149,7 @@ def is_random(transform: Any) -> bool:
 
 
 def _check_arguments(transform: Any, key: str, faults: list[str]) -> None:
-    """Add the faults that no single field's option can express."""
+    """Append the faults that the limits of single fields cannot express."""
     for name in ("target_size", "crop_size"):
         value = getattr(transform, name, None)
         if isinstance(value, list) and len(value) != 2:

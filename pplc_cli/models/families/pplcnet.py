@@ -12,7 +12,7 @@ import paddle
 from paddle import nn
 
 from pplc_cli.models.families.layers import ConvBNAct, SqueezeExcite, StagedNetwork, make_divisible
-from pplc_cli.models.options import AS_KNOWN, ModelOptions
+from pplc_cli.models.options import PUBLISHED_DESIGN, ModelOptions
 
 
 class Row(NamedTuple):
@@ -70,7 +70,11 @@ class PPLCNet(StagedNetwork):
     """The network of :data:`STAGES`, scaled by a width, with the design options of the paper's ablations."""
 
     def __init__(
-        self, width: float = 1.0, num_classes: int = 1000, dropout: float = 0.2, options: ModelOptions = AS_KNOWN
+        self,
+        width: float = 1.0,
+        num_classes: int = 1000,
+        dropout: float = 0.2,
+        options: ModelOptions = PUBLISHED_DESIGN,
     ) -> None:
         super().__init__()
         act = ACTIVATIONS[options.activation or "hardswish"]

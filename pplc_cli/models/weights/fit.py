@@ -1,4 +1,4 @@
-"""Copy arrays into a network and report which are missing or have another shape."""
+"""Copy weights into a network, and report missing keys and wrong shapes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pplc_cli.base.errors import ModelError
 
 
 def fit_weights(network: Any, weights: dict[str, np.ndarray], where: str, classifier: str = "fc") -> list[str]:
-    """Copy weights into a network; only the classifier may differ, by its number of classes.
+    """Copy weights into a network. Only the classifier may differ, in its number of classes.
 
     Args:
         network: a layer.

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from pplc_cli.base.errors import ModelError
 from pplc_cli.base.files import PathLike, atomic_file, user_path
 from pplc_cli.base.paddle import load_paddle
-from pplc_cli.models.options import AS_KNOWN, ModelOptions
+from pplc_cli.models.options import PUBLISHED_DESIGN, ModelOptions
 from pplc_cli.models.registry import NetworkSpec, build_network, find_network, network_names
 from pplc_cli.models.weights.fit import find_faults, shortened
 from pplc_cli.models.weights.manifest import IMPORTED, Cache, Entry
@@ -126,7 +126,7 @@ def _identify(
         candidates = [spec for spec in map(find_network, network_names()) if spec.family == family]
     nearest: tuple[int, str, list[str]] = (len(arrays) + 10000, "", [])
     for candidate in candidates:
-        options = _infer_options(arrays, activation) if candidate.family == "pplcnet" else AS_KNOWN
+        options = _infer_options(arrays, activation) if candidate.family == "pplcnet" else PUBLISHED_DESIGN
         state = _build_without_values(candidate, arrays, options).state_dict()
         shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
         faults, others = find_faults(shapes, arrays, candidate.classifier)

@@ -14,10 +14,10 @@ from pplc_cli.models.weights.official import official_file
 
 @dataclasses.dataclass(frozen=True)
 class CachedWeights:
-    """An official or imported weights file, in the cache or not.
+    """An official or imported weights file, whether or not it is in the cache.
 
     Attributes:
-        network, source: its contents.
+        network, source: the network, and the kind of weights.
         file: its path within the cache.
         url: the official address, or the file it was imported from.
         size: bytes; None if it is not in the cache.

@@ -124,14 +124,14 @@ def _entry(raw: dict[str, Any]) -> Entry:
     entry = Entry(**raw)
     texts = (entry.sha256, entry.network, entry.source, entry.date)
     if not all(isinstance(text, str) for text in texts) or not re.fullmatch("[0-9a-f]{64}", entry.sha256):
-        raise ValueError("an entry without a SHA-256")
+        raise ValueError("an entry has no valid SHA-256")
     if not isinstance(entry.size, int) or not isinstance(entry.url, (str, type(None))):
-        raise ValueError("an entry without a size")
+        raise ValueError("an entry has no valid size")
     return entry
 
 
-def check_digest(path: Path, entry: Entry, called: str) -> None:
-    """Compare a file's SHA-256 with its record; ``called`` names the file in the error.
+def check_digest(path: Path, entry: Entry, display_name: str) -> None:
+    """Compare a file's SHA-256 with its record; ``display_name`` names the file in the error.
 
     Raises:
         ModelError: they differ; the message has the first 12 digits of both hashes.
@@ -139,7 +139,7 @@ def check_digest(path: Path, entry: Entry, called: str) -> None:
     found = sha256_of(path)
     if found != entry.sha256:
         raise ModelError(
-            f"{called} differs from the file recorded on {entry.date[:10]}: SHA-256 {found[:12]}... "
+            f"{display_name} differs from the file recorded on {entry.date[:10]}: SHA-256 {found[:12]}... "
             f"({path.stat().st_size} bytes), recorded {entry.sha256[:12]}... ({entry.size} bytes); {entry.remedy}"
         )
 

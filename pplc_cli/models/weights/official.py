@@ -54,13 +54,13 @@ def fetch_official(
     progress: Optional[ProgressCallback] = None,
     note: Optional[Note] = None,
 ) -> Path:
-    """Return the cached file of official weights: downloaded once, recorded at first use, checked at each later one.
+    """Return the cached file of official weights: downloaded once, recorded at its first use, checked at later uses.
 
     Args:
         spec: the network.
         source: ``imagenet`` or ``imagenet_ssld``.
         force: download again even if the file exists, and replace its record.
-        quick: give up soon, because the caller has other weights.
+        quick: fail soon, because the caller has other weights.
         progress: called with the bytes downloaded and the total while downloading.
         note: called with messages that need no action.
 
@@ -68,7 +68,7 @@ def fetch_official(
         ModelError: there are no such weights, or the file is damaged or differs from its record.
         DownloadError: the file is missing and cannot be downloaded.
     """
-    name, url = official_file(spec, source)
+    name, _ = official_file(spec, source)
     cache, note = Cache(), note or (lambda text: None)
     path = cache.folder / name
     if not path.is_file() or force:
@@ -81,7 +81,7 @@ def fetch_official(
             path.parent.mkdir(parents=True, exist_ok=True)
             with lock(path.with_name(f".{name}.lock")):  # another process may be downloading it
                 if not path.is_file() or force:
-                    _fetch(cache, spec, source, url, path, force, quick, progress, note)
+                    _fetch(cache, spec, source, force=force, quick=quick, progress=progress, note=note)
                     return path
         except OSError as error:
             raise write_failure(path, error) from error
@@ -95,16 +95,17 @@ def _fetch(
     cache: Cache,
     spec: NetworkSpec,
     source: str,
-    url: str,
-    path: Path,
+    *,
     force: bool,
     quick: bool,
     progress: Optional[ProgressCallback],
     note: Note,
 ) -> None:
     """Download from the mirrors in turn or, without mirrors, from the official address."""
-    from pplc_cli.base.download import fetch
+    from pplc_cli.base.download import fetch  # loads httpx
 
+    name, url = official_file(spec, source)
+    path = cache.folder / name
     entry = cache.entries().get(path.name)
 
     def check(part: Path) -> None:

@@ -14,8 +14,8 @@ import numpy as np
 from pplc_cli.base.errors import ModelError
 from pplc_cli.models.weights.fit import shortened
 
-_PASSING = {"Identity", "Reshape", "Flatten", "Squeeze", "GlobalAveragePool", "Softmax"}  # pass a value on
-_SHAPES = {"Shape", "Slice", "Concat", "Constant"}  # Paddle2ONNX expresses flatten by these
+_PASS_THROUGH = {"Identity", "Reshape", "Flatten", "Squeeze", "GlobalAveragePool", "Softmax"}  # keep a factor
+_SHAPES = {"Shape", "Slice", "Concat", "Constant"}  # Paddle2ONNX builds flatten from these
 _ACTIVATIONS = {"HardSwish": None, "Relu": "relu"}  # to model.options.activation
 
 
@@ -69,7 +69,7 @@ class OnnxGraph:
                 self.arrays[f"{name.removesuffix('conv')}bn.{leaf}"] = array
 
     def check(self, network: Any) -> None:
-        """Compare what shapes do not show: strides, padding, dilation, groups, epsilon, the gate of squeeze-and-excite.
+        """Compare attributes that shapes do not determine: strides, padding, dilation, groups, epsilon, the SE gate.
 
         Raises:
             ModelError: the file's network computes something else; the message names the layers.
@@ -215,7 +215,7 @@ def _walk(graph: Any, where: str) -> tuple[list[_Layer], float]:
             source.act, source.act_attributes = kind, attributes
         elif kind == "Mul" and known and known[0].size == 1:
             scales[out] = float(known[0].reshape(())) * scales.get(inputs[0], 1.0)
-        elif kind in _PASSING or kind in _SHAPES or (kind == "Mul" and not known):
+        elif kind in _PASS_THROUGH or kind in _SHAPES or (kind == "Mul" and not known):
             if inputs and inputs[0] in scales:
                 scales[out] = scales[inputs[0]]
             if inputs and inputs[0] in made and kind == "Identity":

@@ -57,9 +57,9 @@ def load_pretrained(
         check_recorded(path)
     weights = read_weights(path)
     if path.suffix in TORCH_SUFFIXES and spec.family == "efficientnet_lite":
-        from pplc_cli.models.weights.torch_names import from_torch  # loads Paddle
+        from pplc_cli.models.weights.efficientnet_torch import convert_names  # loads Paddle
 
-        weights = from_torch(weights)
+        weights = convert_names(weights)
     return str(path), fit_weights(network, weights, str(path), spec.classifier)
 
 

@@ -20,12 +20,12 @@ from pplc_cli.models.weights.torch_file import read_torch
 TORCH_SUFFIXES = (".pth", ".pt")
 
 
-def read_weights(path: Path, called: Optional[str] = None) -> dict[str, np.ndarray]:
+def read_weights(path: Path, display_name: Optional[str] = None) -> dict[str, np.ndarray]:
     """Read the arrays of a .pdparams, .safetensors, .pth or .pt file, or of the model.safetensors in a folder.
 
     Args:
         path: the file or folder.
-        called: the file's name in errors; None: its path.
+        display_name: the file's name in errors; None: its path.
 
     Raises:
         ModelError: the file is missing, damaged, or would run code.
@@ -34,7 +34,7 @@ def read_weights(path: Path, called: Optional[str] = None) -> dict[str, np.ndarr
         path = path / "model.safetensors"
     if not path.is_file():
         raise ModelError(f"{path}: no such weights file")
-    where = called or str(path)
+    where = display_name or str(path)
     if path.suffix == ".safetensors":
         try:
             arrays = load_file(path)

@@ -20,8 +20,8 @@ from pplc_cli.base.files import PathLike, plain, user_path, write_json, write_te
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.data.decode import decode_image
-from pplc_cli.data.image_files import is_image_name, list_files, read_bytes
-from pplc_cli.data.lists import find_copies, read_labels, read_part
+from pplc_cli.data.image_files import find_copies, is_image_name, list_files, read_bytes
+from pplc_cli.data.lists import read_labels, read_part
 from pplc_cli.training.distill.teacher import Teacher, open_teacher
 
 BATCH = 16  # images, each in several views

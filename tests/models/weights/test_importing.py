@@ -185,8 +185,7 @@ def test_import_into_the_cache_and_training(pplc, cache, tmp_path, class_folders
     path = cache / "imported" / "lcnet.safetensors"
     assert first == f"{path} written: PPLCNet_x0_25 for 2 classes, 147 arrays"
     assert second == (
-        f"Next: pplc train --dataset NAME --model PPLCNet_x0_25 --pretrained {path} "
-        "-o model.options.last_conv_bias=true"
+        f"pplc train --dataset NAME --model PPLCNet_x0_25 --pretrained {path} -o model.options.last_conv_bias=true"
     )
     entry = json.loads((cache / "manifest.json").read_text(encoding="utf-8"))["files"]["imported/lcnet.safetensors"]
     assert (entry["network"], entry["source"], entry["url"]) == (
@@ -197,7 +196,7 @@ def test_import_into_the_cache_and_training(pplc, cache, tmp_path, class_folders
 
     folder = class_folders((8, 8))
     pplc("split", "--dataset", str(folder))
-    words = shlex.split(second)[5:]
+    words = shlex.split(second)[4:]
     done = pplc("train", *recipe(folder, epochs=1), "--output", "run", *words)
     assert f"starting from {path}" in done.stderr
     info = json.loads((tmp_path / "run" / "best_model" / "model.json").read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ from pplc_cli.base.errors import CheckpointError, ConfigError, TrainError
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.config.load import check_config, load_config
 from pplc_cli.data.decode import read_image
-from pplc_cli.data.lists import read_labels, require_part, unlabelled
+from pplc_cli.data.lists import list_unlabelled, read_labels, require_part
 from pplc_cli.data.loader import Batch, Loader
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.training.distill.teacher import open_teacher
@@ -146,7 +146,7 @@ def loader_of(config, seed=0):
 def unlabelled_of(config):
     from pathlib import Path
 
-    return unlabelled(Path(config.data.unlabelled))
+    return list_unlabelled(Path(config.data.unlabelled))
 
 
 def test_the_teacher_predicts_once_and_sees_the_images_of_the_student(configured, trained, tmp_path):
@@ -246,7 +246,7 @@ def test_unlabelled_images_alone_are_enough(configured, trained, loose, tmp_path
     assert {record["train_top1"] for record in log if record["event"] == "epoch"} == {0.0}
     pipeline, rng = Pipeline(FIXED, training=False), np.random.default_rng(0)
     student, teacher = (open_teacher(str(folder)) for folder in (run.folder, trained.run))
-    samples = unlabelled(trained.data)
+    samples = list_unlabelled(trained.data)
     images = np.stack([pipeline(read_image(sample.path), rng) for sample in samples])
     predicted = [each.predict(images, each.normalize)[0].argmax(axis=1) for each in (student, teacher)]
     assert (predicted[0] == predicted[1]).mean() > 0.9  # of two classes, half by chance

