@@ -21,7 +21,7 @@ from pplc_cli.base.files import user_path
 from pplc_cli.config.sections import PredictConfig
 from pplc_cli.predict.inputs.expand import expand, find
 from pplc_cli.predict.inputs.source import ADDRESSES
-from pplc_cli.predict.outputs.layout import OutputSchema
+from pplc_cli.predict.outputs.base import OutputSchema
 from pplc_cli.predict.outputs.open import SUFFIXES
 from pplc_cli.predict.outputs.parquet import arrow_schema, arrow_table
 from pplc_cli.predict.predictor import load_predictor

@@ -92,23 +92,23 @@ def predict(
         note(predictor.note)
     from pplc_cli.cli.console import predictions
     from pplc_cli.predict.inputs.expand import expand
-    from pplc_cli.predict.outputs.layout import OutputSchema
+    from pplc_cli.predict.outputs.base import OutputSchema
 
     sources = expand(inputs, every=every)
-    layout = OutputSchema.of(predictor, settings.top_k)
+    schema = OutputSchema.of(predictor, settings.top_k)
     drawer = predictions.Drawer(predictor, save, show)
     if output is None:
-        results = predictor.predict(sources, top_k=layout.top_k, keep_images=drawer.wanted)
+        results = predictor.predict(sources, top_k=schema.top_k, keep_images=drawer.wanted)
         style = style or ("json" if embeddings else "text")
-        failed = predictions.print_predictions(results, predictor, style, layout, drawer)
+        failed = predictions.print_predictions(results, predictor, style, schema, drawer)
     else:
         from pplc_cli.predict.inputs.count import count
         from pplc_cli.predict.outputs.resumable import ResumableOutput, peeked
 
         sources = peeked(sources)  # fails on a wrong INPUT before an existing file is replaced
-        recording = ResumableOutput(output, predictor, layout, resume=resume, force=force)
+        recording = ResumableOutput(output, predictor, schema, resume=resume, force=force)
         results = predictor.predict(
-            recording.remaining(sources), top_k=layout.top_k, keep_images=drawer.wanted, many=True
+            recording.remaining(sources), top_k=schema.top_k, keep_images=drawer.wanted, many=True
         )
         try:
             failed = predictions.record_predictions(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Optional
 
 from pplc_cli.cli.command import is_quiet, note
-from pplc_cli.predict.outputs.layout import OutputSchema
+from pplc_cli.predict.outputs.base import OutputSchema
 from pplc_cli.predict.outputs.lines import csv_line, json_line
 from pplc_cli.predict.outputs.resumable import ResumableOutput
 from pplc_cli.predict.prediction import Prediction
@@ -55,7 +55,7 @@ class Drawer:
 
 
 def print_predictions(
-    predictions: Iterable[Prediction], predictor: Predictor, style: str, layout: OutputSchema, drawer: Drawer
+    predictions: Iterable[Prediction], predictor: Predictor, style: str, schema: OutputSchema, drawer: Drawer
 ) -> int:
     """Print predictions as they come, then the time that they took.
 
@@ -64,7 +64,7 @@ def print_predictions(
     """
     began = time.perf_counter()
     if style == "csv":
-        sys.stdout.write(csv_line(layout.columns))
+        sys.stdout.write(csv_line(schema.columns))
     count = failed = 0
     for prediction in predictions:
         count += 1
@@ -72,7 +72,7 @@ def print_predictions(
         if style == "json":
             print(json_line(prediction), flush=True)
         elif style == "csv":
-            sys.stdout.write(csv_line(layout.row(prediction)))
+            sys.stdout.write(csv_line(schema.row(prediction)))
         elif prediction.error is None:
             print(
                 f"{prediction.path}: " + ", ".join(f"{label} {score:.4f}" for label, score in prediction.top),

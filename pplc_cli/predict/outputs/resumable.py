@@ -18,7 +18,7 @@ from pplc_cli.base.errors import PplcError, PredictError
 from pplc_cli.base.files import PathLike, plain, user_path, write_json
 from pplc_cli.predict.exported_model import hash_model
 from pplc_cli.predict.inputs.source import Source
-from pplc_cli.predict.outputs.layout import Output, OutputSchema
+from pplc_cli.predict.outputs.base import Output, OutputSchema
 from pplc_cli.predict.outputs.open import open_output
 from pplc_cli.predict.prediction import Prediction
 from pplc_cli.predict.predictor import Predictor
