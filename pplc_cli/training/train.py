@@ -18,9 +18,10 @@ from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.data.transforms.progressive import scaled, side_at
 from pplc_cli.training.evaluation.evaluate import run_network
 from pplc_cli.training.evaluation.metrics import Scores
-from pplc_cli.training.progress import Interrupts, Reporter, RunLog
+from pplc_cli.training.progress import Interrupts, Reporter
 from pplc_cli.training.runs.resume import agree_on_start, check_start, clear_folder
 from pplc_cli.training.runs.run_folder import RunFolder
+from pplc_cli.training.runs.run_log import RunLog
 from pplc_cli.training.samples import Samples, read_samples
 from pplc_cli.training.world import World, init_world
 
