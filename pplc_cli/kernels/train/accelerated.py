@@ -12,11 +12,11 @@ from paddle.jit.dy2static.convert_call_func import convert_call
 
 from pplc_cli.kernels.simd.team import ThreadTeam
 from pplc_cli.kernels.train.batch import BatchRun
+from pplc_cli.kernels.train.builder import PlanOptions
 from pplc_cli.kernels.train.plan import Plan
 from pplc_cli.kernels.train.program import make_team
 from pplc_cli.kernels.train.trace import has_hooks, opaque_layers, trace
 from pplc_cli.kernels.train.traced_graph import Untraceable
-from pplc_cli.kernels.train.views import PlanOptions
 
 _logger = logging.getLogger(__name__)
 

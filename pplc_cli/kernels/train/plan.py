@@ -12,10 +12,11 @@ from collections.abc import Callable
 
 from pplc_cli.kernels.simd.arena import Buffer, Slot, place
 from pplc_cli.kernels.simd.steps import Step
+from pplc_cli.kernels.train.builder import Builder, PlanOptions, paddle_shape
 from pplc_cli.kernels.train.planners import batch_norm, convolution, elementwise, paddle_layer, pooling
 from pplc_cli.kernels.train.steps.elementwise import Copy
 from pplc_cli.kernels.train.traced_graph import Node, TracedGraph, Untraceable
-from pplc_cli.kernels.train.views import Builder, PlanOptions, View, paddle_shape
+from pplc_cli.kernels.train.views import View
 
 
 class Plan(Builder):

@@ -6,6 +6,7 @@ from typing import Any
 
 from pplc_cli.kernels.simd.arena import Buffer, Field
 from pplc_cli.kernels.simd.rows import padded
+from pplc_cli.kernels.train.builder import Builder
 from pplc_cli.kernels.train.ops.gemm import PANEL
 from pplc_cli.kernels.train.steps.convolution import (
     Dense,
@@ -19,7 +20,7 @@ from pplc_cli.kernels.train.steps.convolution import (
 )
 from pplc_cli.kernels.train.steps.parts import Geometry, Statistics, WeightLayout
 from pplc_cli.kernels.train.traced_graph import Node
-from pplc_cli.kernels.train.views import Builder, View
+from pplc_cli.kernels.train.views import View
 
 
 def dense(builder: Builder, node: Node) -> View:

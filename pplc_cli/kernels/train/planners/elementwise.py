@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pplc_cli.kernels.simd.arena import Slot
+from pplc_cli.kernels.train.builder import Builder
 from pplc_cli.kernels.train.steps.elementwise import Scale, ScaleBackward
 from pplc_cli.kernels.train.steps.parts import Channels
 from pplc_cli.kernels.train.traced_graph import Node
-from pplc_cli.kernels.train.views import Builder, View
+from pplc_cli.kernels.train.views import View
 
 
 def activation(builder: Builder, node: Node) -> View:

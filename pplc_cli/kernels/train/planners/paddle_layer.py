@@ -6,8 +6,9 @@ from typing import Any
 
 from pplc_cli.kernels.simd.arena import Slot
 from pplc_cli.kernels.simd.steps import PythonStep
+from pplc_cli.kernels.train.builder import Builder, paddle_shape
 from pplc_cli.kernels.train.traced_graph import Node
-from pplc_cli.kernels.train.views import Builder, View, paddle_shape
+from pplc_cli.kernels.train.views import View
 
 
 def opaque(builder: Builder, node: Node) -> View:
