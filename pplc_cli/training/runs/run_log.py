@@ -73,7 +73,7 @@ class RunLog:
             )
 
     def epoch(self, record: dict[str, Any], state: TrainState) -> None:
-        """Log an epoch, save its checkpoint and report it, in this order; resuming drops later lines than the checkpoint."""
+        """Log an epoch, save its checkpoint and report it, in this order; resuming drops lines after the checkpoint."""
         if self._writes:
             self._write(record, sync=True)
             state.save(self._run.last, self._info, self._origin)
