@@ -35,7 +35,7 @@ class PlanOptions:
 
 
 class Builder:
-    """Collects steps, and keeps track of which readers still owe a view a part of its gradient.
+    """Collects steps, and keeps track of the readers that have not added their part of a view's gradient yet.
 
     Attributes:
         views: the results of the nodes planned so far, by number.
@@ -63,7 +63,7 @@ class Builder:
         self._steps.append(step)
 
     def on_backward(self, plan: Callable[[], None]) -> None:
-        """Call ``plan`` when the backward pass is planned, after those of all later nodes."""
+        """Call ``plan`` when the backward pass is planned, after the calls of all later nodes."""
         self._backward_planners.append(plan)
 
     def plan_backward(self, output: View) -> None:
@@ -71,7 +71,7 @@ class Builder:
         self._steps = self.backward
         incoming = Buffer(output.size)
         self.from_planes(Slot("output gradient"), incoming, output.shape)
-        # There is no batch norm to take it back through: the result is not read, any address will do.
+        # There is no batch norm here, so the result is not read; any address is valid.
         gradient = ResultGradient(incoming, incoming)
         self.add(CopyBackward(output.channels, output.source, gradient, self.input_gradient(output)))
         self.finish_gradient(output)
@@ -91,7 +91,7 @@ class Builder:
         return 0 if tensor is None else Slot(("tensor", id(tensor), tensor))
 
     def parameter_gradient(self, tensor: Any) -> Field:
-        """Where the gradient of a parameter goes, 0 if none is wanted; to be called once for each use of its layer."""
+        """The address for a parameter's gradient, 0 if none is computed; call it once for each use of the layer."""
         if not self.trains(tensor):
             return 0
         slot = Slot(("gradient", id(tensor)))
@@ -105,7 +105,10 @@ class Builder:
     # -- views -------------------------------------------------------------------------------------------------------
 
     def read(self, node: Node, index: int = 0) -> View:
-        """A node's input, with one more reader; a reader that the output does not depend on gives no gradient."""
+        """Read a node's input.
+
+        The node counts as a reader only if the network's output depends on it; other nodes have no gradient.
+        """
         view = self.views[node.inputs[index]]
         view.readers += node.needed
         return view

@@ -1,4 +1,4 @@
-"""Turns a traced graph into programs: which operation reads and writes what, and where in memory it lies.
+"""Turns a traced graph into programs: the operations, the values that they read and write, and their addresses.
 
 The results of convolutions and the like are stored; batch norm and activation exist only as *views* of them (see
 :mod:`ops.blocks`). Each reader of a view adds its part to the view's gradient. The last reader also takes the gradient
@@ -26,7 +26,7 @@ class Plan(Builder):
         graph: the traced network.
         options: how to compute.
         training: whether a backward pass will follow.
-        input_gradient: whether the network's input wants a gradient.
+        input_gradient: whether the gradient of the network's input is computed.
 
     Attributes:
         scratch: bytes of scratch memory that each thread needs.

@@ -1,7 +1,7 @@
 """Write predictions to a file that a later call can continue.
 
-Beside ``FILE``, ``FILE.state.json`` records the model and the options. The predictions in the file tell how far it is:
-the same arguments give the same images in the same order, and each prediction's path is compared as it is skipped.
+Beside ``FILE``, ``FILE.state.json`` records the model and the options. A resumed call skips the images that the file
+already holds: the same arguments give the same images in the same order, and the path of each is compared.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class RunSignature:
 
 
 def peeked(sources: Iterator[Source]) -> Iterator[Source]:
-    """The same sources with the first one already read: a wrong first argument raises before a file is touched."""
+    """Read the first source in advance, so that a wrong first argument raises before a file is replaced."""
     return chain(list(islice(sources, 1)), sources)
 
 
@@ -58,7 +58,7 @@ class ResumableOutput:
     Attributes:
         path: the file.
         done: predictions that it held before this run.
-        failed: how many of these were errors.
+        failed: number of these that were errors.
     """
 
     def __init__(

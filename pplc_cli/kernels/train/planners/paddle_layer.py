@@ -16,7 +16,7 @@ def opaque(builder: Builder, node: Node) -> View:
     trained = any(builder.trains(parameter) for parameter in node.layer.parameters())
     result = builder.result(node, [view], trained)
     stored = builder.stored(view, node)
-    stored.readers = 1  # Paddle alone
+    stored.readers = 1  # only Paddle
     number = len(builder.views)
     shape = paddle_shape(view.shape, node.options["flat_input"])
     builder.to_planes(stored.data, view.shape, Slot(("planes", number, shape)))
