@@ -40,24 +40,24 @@ class Command(_WithVerbosity):
 
 
 class Group(_WithVerbosity, click.Group):
-    """A group with --quiet and --verbose; so are its commands, if they are declared with its ``command``."""
+    """A group with --quiet and --verbose; commands declared with its ``command`` have them too."""
 
     command_class = Command
 
 
 def is_quiet() -> bool:
-    """Whether the running command has --quiet; False outside a command. To be called from its main thread."""
+    """Whether the running command has --quiet; False outside a command. Call it from the main thread."""
     return _verbosity() == "quiet"
 
 
 def is_verbose() -> bool:
-    """Whether the running command has --verbose; False outside a command. To be called from its main thread."""
+    """Whether the running command has --verbose; False outside a command. Call it from the main thread."""
     return _verbosity() == "verbose"
 
 
-def note(text: str) -> None:
-    """Print a note to standard error, except with --quiet."""
-    if not is_quiet():
+def note(text: Optional[str]) -> None:
+    """Print a note, if there is one, to standard error, except with --quiet."""
+    if text and not is_quiet():
         click.echo(text, err=True)
 
 

@@ -77,7 +77,7 @@ def find_latest_run() -> RunFolder:
 def find_trained(
     run: Optional[str], config: Optional[str], dataset: Optional[str], overrides: Mapping[str, Any]
 ) -> tuple[RunFolder, Config]:
-    """Find the run of a command and its configuration: the named run, else that of the configuration, else the latest.
+    """Find the run of a command and its configuration: the named run, else the configuration's, else the latest.
 
     Raises:
         PplcError: there is no such run, the configuration is not valid, or a run and a configuration are both named.
@@ -101,7 +101,7 @@ def find_exported(
     dataset: Optional[str],
     overrides: Mapping[str, Any],
 ) -> tuple[Path, PredictConfig]:
-    """Find the exported folder, by its path or of a run, and the settings to run it with.
+    """Find the exported folder, by its path or in a run, and the settings to run it with.
 
     Raises:
         PplcError: there is none, or the run's best weights are newer.

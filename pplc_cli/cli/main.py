@@ -36,7 +36,7 @@ _FUNCTIONS = {"eval": "evaluate"}  # commands whose function has another name
 
 
 class _Pplc(Group):
-    """Loads commands on first use, and turns errors that the user can mend into one message and an exit status."""
+    """Loads commands on first use, and turns the user's errors into one message and an exit status."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 
-def common(command: Callable[..., Any]) -> Callable[..., Any]:
+def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that choose a configuration."""
     for option in (
         click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE",

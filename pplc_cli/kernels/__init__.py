@@ -4,7 +4,7 @@ A network that is accelerated keeps its Paddle layers and their parameters; only
 traced (:mod:`train.trace`) and turned into programs (:mod:`train.plan`), whose operations a team of threads runs
 without Python in between (:mod:`train.program`). Layers without a kernel are left to Paddle.
 
-:mod:`infer` does the same for exported networks (:mod:`graph`), forward only. :mod:`simd` is what both share.
+:mod:`infer` does the same for exported networks (:mod:`graph`), forward only. Both are built on :mod:`simd`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def accelerate(
 ) -> Optional[str]:
     """Run a network's forward and backward pass through fast CPU kernels.
 
-    Parameters, buffers and their names stay; the network can be trained, evaluated, saved and exported as before.
+    Parameters, buffers and their names do not change; the network trains, evaluates, saves and exports as before.
     Paddle still runs layers that have no kernel, and inputs other than float32 CPU tensors of shape (N, C, H, W) or
     (N, C). The result for one seed, batch and number of threads is always the same, to the bit.
 

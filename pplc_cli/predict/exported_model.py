@@ -1,4 +1,4 @@
-"""Read an exported folder's labels and preprocessing from PaddleX's ``inference.yml``."""
+"""Read an exported folder: labels and preprocessing (``inference.yml`` of PaddleX), other facts (``pplc.json``)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pplc_cli.base.files import PathLike, recover_directory, user_path
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.predict.inference_yml import to_transforms
 
-SIDECAR = "pplc.json"  # the facts of pplc export that have no place in inference.yml
+SIDECAR = "pplc.json"  # facts that inference.yml has no keys for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ def read_exported(folder: PathLike) -> ExportedModel:
 
 
 def read_sidecar(folder: Path) -> dict[str, Any]:
-    """The facts that ``pplc export`` recorded of a folder; empty for PaddleX's folders and damaged files."""
+    """The facts that ``pplc export`` recorded about a folder; empty for PaddleX's folders and damaged files."""
     try:
         return dict(json.loads((folder / SIDECAR).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

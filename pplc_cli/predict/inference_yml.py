@@ -100,7 +100,7 @@ def at_size(transforms: Sequence[Any], size: Size) -> list[Any]:
 
 
 def to_transforms(step: dict[str, Any]) -> list[Any]:
-    """Translate a step of PaddleX's preprocessing; a step that pplc does anyway gives no transform."""
+    """Translate a step of PaddleX's preprocessing; the list is empty for a step that pplc always performs."""
     (name, arguments), *_ = step.items()
     arguments = arguments or {}
     if name == "ResizeImage":

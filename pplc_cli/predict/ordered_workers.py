@@ -19,8 +19,8 @@ _POLL = 1.0  # seconds; on Windows Ctrl-C interrupts no wait without a timeout
 class TaskQueue(Generic[Task, Result]):
     """Hands numbered tasks to workers and sorts their results by number.
 
-    Workers never wait for one another: each takes tasks until its batch is full. It runs a batch that is not full only
-    when no task is left and no more can be added before a result is read.
+    Workers never wait for each other: each takes tasks until its batch is full. A worker runs a partial batch only when
+    no task is left and none can be added before a result is read.
     """
 
     def __init__(self, window: int, size_of: Callable[[Task], int]) -> None:
@@ -176,7 +176,7 @@ class OrderedWorkers(Generic[Task, Result]):
                     task = next(source)
                 except StopIteration:
                     break
-                except Exception as error:  # the tasks before it get their results first
+                except Exception as error:  # raised after the results of the tasks before it
                     failure = error
                     break
                 queue.add(task)

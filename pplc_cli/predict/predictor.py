@@ -42,7 +42,7 @@ class Predictor:
         batch_size: images per batch.
         workers: threads for many images.
         features: whether predictions are embeddings instead of labels.
-        note: why ``auto`` chose this engine, in a sentence.
+        note: a sentence with the reason for ``auto``'s choice, or None.
         time: how the time of all predictions so far was spent.
     """
 
@@ -199,14 +199,14 @@ class Predictor:
         return _Prepared(name, pixels if request.keep_images else None, time.perf_counter() - began)
 
     def _run(self, engine: Engine, batch: Any, ready: Sequence[_Prepared], request: _Request) -> list[Prediction]:
-        """Predict the prepared images, which are the first of a batch."""
+        """Predict the prepared images, which are the first rows of a batch."""
         began = time.perf_counter()
         rows = self.input.run(engine, batch, len(ready))
         ran = time.perf_counter()
         if self.features:
             predictions = [Prediction(p.name, embedding=row, image=p.image) for p, row in zip(ready, rows)]
         else:
-            # The sort is stable, so that for equal scores the first label is first, whatever top_k is.
+            # The stable sort puts the first of equal scores first, like argmax.
             several = request.top_k > 1
             best = np.argsort(-rows, axis=1, kind="stable")[:, : request.top_k] if several else rows.argmax(1)[:, None]
             predictions = [

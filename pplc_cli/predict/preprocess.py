@@ -36,7 +36,7 @@ class EngineInput(Protocol[Batch]):
 
 
 def input_for(engine: Engine, pipeline: Pipeline) -> EngineInput[Any]:
-    """The cheapest form that an engine takes; between FloatInput and Uint8Input the outputs are bit-equal."""
+    """Choose the cheapest form that an engine takes; FloatInput and Uint8Input give bit-equal outputs."""
     if isinstance(engine, ImageEngine):
         return ImageInput()
     if isinstance(engine, PixelEngine) and isinstance(pipeline.sample[-1], Normalize):

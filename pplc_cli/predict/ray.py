@@ -21,7 +21,7 @@ from pplc_cli.base.files import user_path
 from pplc_cli.config.sections import PredictConfig
 from pplc_cli.predict.inputs.expand import expand, find
 from pplc_cli.predict.inputs.source import ADDRESSES
-from pplc_cli.predict.outputs.layout import OutputSchema
+from pplc_cli.predict.outputs.base import OutputSchema
 from pplc_cli.predict.outputs.open import SUFFIXES
 from pplc_cli.predict.outputs.parquet import arrow_schema, arrow_table
 from pplc_cli.predict.predictor import load_predictor
@@ -88,31 +88,43 @@ def predict_on_ray(
     files = [{"item": _absolute(source.name)} for source in find(arguments) if source.data is None]
     if not files:
         raise PredictError("--on cannot predict an image from standard input; leave out --on")
-    constructor = {"folder": str(folder.absolute()), "embeddings": embeddings, "every": every}
-    constructor["settings"] = dataclasses.replace(settings, threads=1, workers=1)
+    actor = {"folder": str(folder.absolute()), "embeddings": embeddings, "every": every}
+    actor["settings"] = dataclasses.replace(settings, threads=1, workers=1)
     try:
         address = None if cluster == "ray" else cluster
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
         logging.disable(logging.WARNING)  # Ray Data logs every step, and resets its own levels each time
-        ray.data.DataContext.get_current().enable_progress_bars = sys.stderr.isatty()
-        cores = int(ray.cluster_resources().get("CPU", 1))
-        blocks = min(len(files), max(cores, len(files) // FILES))
-        predictions = ray.data.from_items(files, override_num_blocks=blocks).map_batches(
-            PredictActor,
-            batch_size=FILES,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=cores),
-            num_cpus=1,
-            fn_constructor_kwargs=constructor,
-        )
-        kind = {".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}[target.suffix.lower()]
-        getattr(predictions, f"write_{kind}")(str(target), ray_remote_args=FREE)
-        written = getattr(ray.data, f"read_{kind}")(str(target))
-        return int(sum(int(batch["error"].notna().sum()) for batch in written.iter_batches(batch_format="pandas")))
+        return _write(ray, files, actor, target)
     except (ray.exceptions.RayError, ConnectionError) as error:
         raise PredictError(f"--on {cluster}: {one_line(error, stack=True)}") from None
     finally:
         logging.disable(logging.NOTSET)
         ray.shutdown()
+
+
+def _write(ray: Any, files: list[dict[str, str]], actor: dict[str, Any], target: Path) -> int:
+    """Predict files with one actor per core, and write the target; returns the number of images with an error.
+
+    Args:
+        ray: the package, connected to a cluster.
+        files: rows with a file name each.
+        actor: arguments of :class:`PredictActor`.
+        target: the folder to write.
+    """
+    ray.data.DataContext.get_current().enable_progress_bars = sys.stderr.isatty()
+    cores = int(ray.cluster_resources().get("CPU", 1))
+    blocks = min(len(files), max(cores, len(files) // FILES))
+    predictions = ray.data.from_items(files, override_num_blocks=blocks).map_batches(
+        PredictActor,
+        batch_size=FILES,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=cores),
+        num_cpus=1,
+        fn_constructor_kwargs=actor,
+    )
+    kind = {".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}[target.suffix.lower()]
+    getattr(predictions, f"write_{kind}")(str(target), ray_remote_args=FREE)
+    written = getattr(ray.data, f"read_{kind}")(str(target))
+    return int(sum(int(batch["error"].notna().sum()) for batch in written.iter_batches(batch_format="pandas")))
 
 
 def _clear(target: Path, force: bool) -> None:

@@ -1,1 +1,1 @@
-"""Training: a configuration becomes a run."""
+"""Train, evaluate and distill networks."""

@@ -1,4 +1,4 @@
-"""What training minimizes: the supervised objective, and the losses that it shares with distillation.
+"""The supervised training objective, and the loss functions that it shares with distillation.
 
 The losses use Paddle's softmax with cross-entropy: on a CPU its ``log_softmax`` takes 60 times as long (128 x 1000:
 13 ms).
@@ -23,7 +23,7 @@ class Objective(Protocol):
     """Computes the loss of a batch.
 
     Attributes:
-        layers: all layers that train: the whole network and the objective's own layers.
+        layers: all layers with trained parameters: the whole network and the objective's own layers.
         front: a part of the network that the objective calls by itself, or None.
         projection: the objective's own layer, or None.
     """
@@ -66,7 +66,7 @@ class Supervised:
         if self._class_weights is None:
             return logits, losses.mean() * batch.loss_weight if batch.loss_weight != 1 else losses.mean()
         weights = batch.targets @ self._class_weights
-        # An image counts by its share of the whole batch's weight, whichever process computes it.
+        # Divide by the weight of the whole batch, not only of this process's share.
         whole = self._world.all_reduce(np.array([weights.sum(dtype=np.float64)]))[0]
         return logits, (losses * paddle.to_tensor(weights)).sum() / float(whole)
 

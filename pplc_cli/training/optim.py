@@ -40,7 +40,7 @@ def build_optimizer(network: nn.Layer, config: TrainConfig, factors: Optional[Ma
     Args:
         network: all layers that train.
         config: the recipe.
-        factors: of the learning rate, by parameter name; 1 for all others.
+        factors: factors of the learning rate by parameter name; 1 for all others.
     """
     factors = factors or {}
     norms = {id(p) for layer in network.sublayers() if isinstance(layer, nn.BatchNorm2D) for p in layer.parameters()}
@@ -128,7 +128,7 @@ class MovingAverage:
         """Include the weights after a 0-based step."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for key, value in network.state_dict().items():
-            # In this form, weights that do not change, as in frozen stages, keep their bits.
+            # Written like this, weights that do not change (frozen stages) keep their bits.
             self.values[key] = value + decay * (self.values[key] - value)
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The labelled images of a run, read from the data set's lists before Paddle loads."""
+"""The training and validation images of a run, read from the data set's lists before Paddle loads."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Samples:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """A hash of classes and lists: a run is resumed only with the data that it started with."""
+        """A hash of classes and lists; a run can only be resumed with the same one."""
         lists = [[(sample.name, sample.label) for sample in samples] for samples in (self.train, self.val)]
         text = json.dumps([self.labels, lists])
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
@@ -72,7 +72,7 @@ def read_samples(data: DataConfig, note: Callable[[str], None]) -> Samples:
 
     Args:
         data: the data set; ``extra_list`` and ``unlabelled`` add training images.
-        note: called with the number of added images that the data set's own lists hold; these are skipped.
+        note: called with the number of added images that are skipped, because they are on the data set's own lists.
 
     Raises:
         DataError: a list is missing or wrong.
@@ -87,7 +87,7 @@ def read_samples(data: DataConfig, note: Callable[[str], None]) -> Samples:
     if data.unlabelled is not None:
         more += list_unlabelled(user_path(data.unlabelled))
     if more:
-        # Validation and test images must not be trained on, and training images count once.
+        # Do not train on validation and test images, nor twice on training images.
         listed = [*train, *val, *(read_part(data, "test", labels) or [])]
         copies = find_copies((sample.path for sample in more), (sample.path for sample in listed))
         new = [sample for sample in more if sample.path not in copies]

@@ -23,7 +23,7 @@ from pplc_cli.training.progress import Reporter
 from pplc_cli.training.runs.run_folder import RunFolder
 from pplc_cli.training.samples import Samples
 from pplc_cli.training.transfer.frozen import HEAD, FeatureLoader, FrozenPart, feature_bytes, head_features
-from pplc_cli.training.transfer.policy import TransferPlan, choose, layerwise_lr_scales, scale_bn_momentum
+from pplc_cli.training.transfer.policy import TransferPlan, choose_kind, layerwise_lr_scales, scale_bn_momentum
 from pplc_cli.training.transfer.probe import Probe
 from pplc_cli.training.world import World
 
@@ -32,12 +32,12 @@ Note = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Loaders:
-    """Where batches come from.
+    """The loaders of a run.
 
     Attributes:
         train: of the training images, or of their features after the frozen stages.
-        val: the same of this process's share of the validation images.
-        images: of the training images in any case.
+        val: the same for this process's share of the validation images.
+        images: of the training images, also if ``train`` loads features.
     """
 
     train: Union[Loader, FeatureLoader]
@@ -83,7 +83,7 @@ def _load_pretrained(network: Any, config: Config, classes: int, reporter: Repor
 def choose_transfer(
     config: Config, network: Any, samples: Samples, budget: int, world: World, note: Note
 ) -> TransferPlan:
-    """Decide how pretrained weights are fitted to the images, and freeze what does not train.
+    """Choose which parts of a pretrained network train, and freeze the others.
 
     Args:
         config: of the run.
@@ -103,7 +103,7 @@ def choose_transfer(
         raise TrainError(f"train.{key} needs pretrained weights, and {spec.name} starts from random ones")
     kind = train.transfer
     if kind == "auto":
-        # With a teacher, there is enough to train all layers.
+        # A teacher's predictions suffice to train all layers.
         kind = "full" if config.distill.teacher else _auto(config, network, samples, pretrained, budget, world, note)
     size = Pipeline(train.transforms, training=True).size
     last = HEAD if kind == "head" else train.freeze
@@ -123,7 +123,7 @@ def choose_transfer(
 def _auto(
     config: Config, network: Any, samples: Samples, pretrained: bool, budget: int, world: World, note: Note
 ) -> str:
-    """The kind of transfer, as the first process decides it: the others may have less memory."""
+    """Choose the kind of transfer in the first process, for all: others may have less memory."""
     known = pretrained and hasattr(network, "named_stages")
     needed = 0
     if known:
@@ -137,7 +137,7 @@ def _auto(
         needed = feature_bytes(shapes[0], config.train.freeze_views * len(samples.train))
         needed += feature_bytes(shapes[1], len(samples.val[world.rank :: world.size]))
     kind, why = world.broadcast_object(
-        choose(
+        choose_kind(
             len(samples.train),
             len(samples.labels),
             known,
@@ -221,7 +221,7 @@ def build_objective(
 
 
 def accelerate_all(config: TrainConfig, plan: TransferPlan, objective: Objective, world: World, note: Note) -> None:
-    """Let all parts of the network run through the fast kernels, if the recipe and the CPU allow it."""
+    """Run all parts of the network with the fast kernels, if the recipe and the CPU allow it."""
     synced = world.size > 1 and config.sync_batch_norm
     wanted = config.accelerate and paddle.get_device() == "cpu"
     reason = unsupported() if wanted else None
@@ -235,7 +235,7 @@ def accelerate_all(config: TrainConfig, plan: TransferPlan, objective: Objective
         note("compiling the training kernels for this CPU, once; it takes about 20 seconds")
     bfloat16 = config.precision == "bfloat16"
     if bfloat16 and not has_bfloat16():
-        note("this CPU does not multiply bfloat16; training in float32")
+        note("this CPU has no bfloat16 instructions; training in float32")
     accelerate(plan.trainable, config.threads, world.all_reduce if synced else None, bfloat16)
     for front in (plan.frozen and plan.frozen.front, objective.front):
         if front is not None:
@@ -253,7 +253,7 @@ def fit_probe(
         plan: its transfer.
         samples: of the run.
         loader: of the training images.
-        world: the processes, all of which have these images; the first one's classifier goes to all.
+        world: the processes; all get the first one's classifier.
         note: called with the reason if no probe is possible.
 
     Returns:

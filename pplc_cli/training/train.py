@@ -1,4 +1,4 @@
-"""Training: a configuration becomes a run's folder."""
+"""Train the network of a configuration, and write the run's folder."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.data.transforms.progressive import scaled, side_at
 from pplc_cli.training.evaluation.evaluate import run_network
 from pplc_cli.training.evaluation.metrics import Scores
-from pplc_cli.training.progress import Interrupts, Reporter, RunLog
+from pplc_cli.training.progress import Interrupts, Reporter
 from pplc_cli.training.runs.resume import agree_on_start, check_start, clear_folder
 from pplc_cli.training.runs.run_folder import RunFolder
+from pplc_cli.training.runs.run_log import RunLog
 from pplc_cli.training.samples import Samples, read_samples
 from pplc_cli.training.world import World, init_world
 
 if TYPE_CHECKING:
-    from pplc_cli.training.objective import Objective
     from pplc_cli.training.runs.state import TrainState
     from pplc_cli.training.transfer.frozen import FeatureLoader
 
@@ -52,9 +52,8 @@ def train(
 ) -> TrainResult:
     """Train the network of a configuration.
 
-    Everything random follows from ``train.seed`` and the number of the epoch. A run that is stopped at any moment and
-    resumed therefore ends with the same weights, to the bit, as one that never stopped (on the same machine, with the
-    same number of threads).
+    Random numbers depend only on ``train.seed`` and the epoch. On the same machine and with the same number of threads,
+    a run that is stopped and resumed therefore ends with bit-identical weights to one that never stopped.
 
     Args:
         config: what to train, and how.
@@ -65,8 +64,7 @@ def train(
     Raises:
         PplcError: for anything a user can mend; the last good checkpoint is intact.
     """
-    began = time.perf_counter()
-    reporter = reporter or Reporter()
+    began, reporter = time.perf_counter(), reporter or Reporter()
     run = RunFolder(user_path(config.output))
     samples = read_samples(config.data, reporter.note)
     start = check_start(run, config, samples, resume=resume, force=force, note=reporter.note)
@@ -93,20 +91,19 @@ def train(
         state = TrainState.new(network, plan, objective, optimizer, config.train)
     log = RunLog(run, config, samples, reporter, writes=world.rank == 0)
     if world.rank == 0:
-        clear_folder(run, config, start)  # nothing is wrong with the new run: the old one may go
+        clear_folder(run, config, start)  # nothing is wrong with the new run: an old one can be removed
 
     with log, Interrupts() as interrupts:
         if probed:
-            log.probe(
-                {"event": "probe", "epoch": 0, **validate(0, state, loaders.val, samples, world, log, interrupts)}
-            )
+            scores = validate(0, state, loaders.val, samples, world, log, interrupts)
+            log.probe({"event": "probe", "epoch": 0, **scores})
         while not state.finished(config.train):
             epoch, epoch_began = state.epoch + 1, time.perf_counter()
             record = {"event": "epoch", "epoch": epoch, "epochs": config.train.epochs}
-            record |= train_epoch(epoch, state, loaders.train, objective, config.train, world, log, interrupts)
+            record |= train_epoch(epoch, state, loaders.train, config.train, world, log, interrupts)
             record |= validate(epoch, state, loaders.val, samples, world, log, interrupts)
             record["seconds"] = round(time.perf_counter() - epoch_began, 3)
-            log.epoch(record, state)  # last of all: a kill before this line costs this epoch only
+            log.epoch(record, state)  # last, so that a kill before it costs only this epoch
     assert state.best is not None
     return TrainResult(run, state.epoch, state.best, time.perf_counter() - began)
 
@@ -115,38 +112,19 @@ def train_epoch(
     epoch: int,
     state: TrainState,
     loader: Union[Loader, FeatureLoader],
-    objective: Objective,
     config: TrainConfig,
     world: World,
     log: RunLog,
     interrupts: Interrupts,
 ) -> dict[str, Any]:
     """Train for one epoch; returns the epoch's training figures."""
-    from pplc_cli.training.optim import clip_gradients, learning_rate
-
     seed_dropout(config.seed, epoch, world)
     set_image_size(loader, config, epoch)
     state.train_mode()
     figures, steps, rate = EpochFigures(), len(loader), 0.0
     for index, batch in enumerate(loader.epoch(epoch)):
-        step = (epoch - 1) * steps + index
-        rate = learning_rate(config, step, steps)
-        state.optimizer.set_lr(rate)
-        logits, loss = objective(state.plan.trainable, batch, epoch)
-        hits = float((logits.numpy().argmax(1) == batch.labels).mean())
-        whole_loss, hits = world.all_reduce(np.array([float(loss), hits * batch.loss_weight]))
-        if not math.isfinite(whole_loss):
-            raise diverged(whole_loss, epoch, f"step {index + 1} of {steps}, learning rate {rate:g}")
-        loss.backward()
-        if world.size > 1:
-            world.all_reduce_gradients(state.network.parameters())
-        if config.clip_grad_norm:
-            clip_gradients(objective.layers, config.clip_grad_norm)
-        state.optimizer.step()
-        state.optimizer.clear_grad()
-        if state.average is not None:
-            state.average.update(state.network, step)
-        figures.add(batch, whole_loss, hits)
+        loss, hits, rate = train_step(batch, epoch, index, steps, state, config, world)
+        figures.add(batch, loss, hits)
         interrupts.check()
         speed = figures.images_per_second
         images_left = (config.epochs - epoch) * len(loader.samples) + (steps - index - 1) * config.batch_size
@@ -174,6 +152,48 @@ def train_epoch(
     if world.size > 1:
         state.share_statistics(world)
     return record
+
+
+def train_step(
+    batch: Batch, epoch: int, index: int, steps: int, state: TrainState, config: TrainConfig, world: World
+) -> tuple[float, float, float]:
+    """Train on one batch.
+
+    Args:
+        batch: this process's share of the batch.
+        epoch: 1-based.
+        index: number of the batch in the epoch, 0-based.
+        steps: batches per epoch.
+        state: of the run.
+        config: the recipe.
+        world: the processes.
+
+    Returns:
+        The mean loss and the share of right predictions, both over all processes, and the learning rate.
+
+    Raises:
+        TrainError: the loss is not finite.
+    """
+    from pplc_cli.training.optim import clip_gradients, learning_rate
+
+    step = (epoch - 1) * steps + index
+    rate = learning_rate(config, step, steps)
+    state.optimizer.set_lr(rate)
+    logits, loss = state.objective(state.plan.trainable, batch, epoch)
+    hits = float((logits.numpy().argmax(1) == batch.labels).mean())
+    whole_loss, hits = world.all_reduce(np.array([float(loss), hits * batch.loss_weight]))
+    if not math.isfinite(whole_loss):
+        raise diverged(whole_loss, epoch, f"step {index + 1} of {steps}, learning rate {rate:g}")
+    loss.backward()
+    if world.size > 1:
+        world.all_reduce_gradients(state.network.parameters())
+    if config.clip_grad_norm:
+        clip_gradients(state.objective.layers, config.clip_grad_norm)
+    state.optimizer.step()
+    state.optimizer.clear_grad()
+    if state.average is not None:
+        state.average.update(state.network, step)
+    return whole_loss, hits, rate
 
 
 class EpochFigures:
@@ -215,7 +235,7 @@ def validate(
     log: RunLog,
     interrupts: Interrupts,
 ) -> dict[str, Any]:
-    """Measure the network on the validation list, and save it if it is the best so far; returns the scores."""
+    """Evaluate the network on the validation list, and save it if it is the best so far; returns the scores."""
     state.network.eval()
     with state.averaged():
         scores = gather(run_network(state.plan.trainable, loader, interrupts.check), samples, world)
@@ -254,7 +274,7 @@ def set_image_size(loader: Union[Loader, FeatureLoader], config: TrainConfig, ep
 
 
 def diverged(loss: float, epoch: int, where: str) -> TrainError:
-    """The error of a loss that is no finite number."""
+    """The error for a loss that is not finite."""
     advice = (
         f"try a smaller train.learning_rate. The checkpoint of epoch {epoch - 1} is intact."
         if epoch > 1

@@ -1,4 +1,4 @@
-"""Communication between the processes, on one machine or several, that train one network.
+"""The processes, on one machine or several, that train one network: their devices and their communication.
 
 Paddle's launcher starts them (see :mod:`pplc_cli.training.launch.launcher`) and numbers them in environment variables.
 CPUs communicate over gloo, GPUs over NCCL.
@@ -20,8 +20,8 @@ from pplc_cli.base.paddle import load_paddle
 from pplc_cli.config.sections import TrainConfig
 
 
-class LostContact(TrainError):
-    """Another process has ended; the reason is in its own error."""
+class ConnectionLost(TrainError):
+    """The connection to another process is lost; that process reports the reason."""
 
 
 class World:
@@ -74,7 +74,7 @@ class _Group(World):
         return json.loads(tensor.numpy().astype(np.uint8).tobytes())
 
     def broadcast(self, tensors: Iterable[Any]) -> None:
-        with _in_contact():
+        with _connection_errors():
             for tensor in tensors:
                 self._distributed.broadcast(tensor, 0)
 
@@ -97,16 +97,16 @@ class _Group(World):
 
     def _add(self, tensor: Any) -> None:
         """Replace a tensor by its sum over all processes."""
-        with _in_contact():
+        with _connection_errors():
             self._distributed.all_reduce(tensor)
 
 
 @contextlib.contextmanager
-def _in_contact() -> Iterator[None]:
+def _connection_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # gloo and NCCL raise errors of their own
-        raise LostContact(
+        raise ConnectionLost(
             f"the connection to another training process is lost: {one_line(error, stack=True)}"
         ) from None
 
@@ -117,7 +117,7 @@ def is_worker() -> bool:
 
 
 def is_main_process() -> bool:
-    """Whether this process is number 0; known before it is connected to the others."""
+    """Whether this process is number 0; works before it connects to the others."""
     return not is_worker() or os.environ.get("PADDLE_TRAINER_ID") == "0"
 
 

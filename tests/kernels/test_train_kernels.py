@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from helpers.accelerated import Passed, assert_close, compare, kinds, nn, paddle, passed_through, run, twins
 from pplc_cli import kernels as accelerator
+from pplc_cli.kernels.train.builder import PlanOptions
 from pplc_cli.kernels.train.plan import Plan
 from pplc_cli.kernels.train.traced_graph import TracedGraph, Untraceable
-from pplc_cli.kernels.train.views import PlanOptions
 
 pytestmark = pytest.mark.skipif(accelerator.unsupported() is not None, reason=str(accelerator.unsupported()))
 

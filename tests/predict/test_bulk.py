@@ -23,8 +23,8 @@ from pplc_cli.base.errors import PplcError
 from pplc_cli.predict.inputs.count import count
 from pplc_cli.predict.inputs.expand import expand
 from pplc_cli.predict.inputs.source import Source
-from pplc_cli.predict.outputs import layout
-from pplc_cli.predict.outputs.layout import OutputSchema
+from pplc_cli.predict.outputs import base
+from pplc_cli.predict.outputs.base import OutputSchema
 from pplc_cli.predict.outputs.resumable import ResumableOutput
 from pplc_cli.predict.prediction import Prediction
 from pplc_cli.predict.predictor import Predictor
@@ -191,7 +191,7 @@ def test_a_lock_on_a_removed_file_is_no_lock(predictor, tmp_path, monkeypatch):
     def lock(file, *, wait):
         yield
 
-    monkeypatch.setattr(layout, "lock", lock)
+    monkeypatch.setattr(base, "lock", lock)
     with pytest.raises(PplcError, match="another process is writing it"):
         ResumableOutput(tmp_path / "out.jsonl", predictor, OutputSchema())
 

@@ -213,7 +213,7 @@ def test_damaged_videos_have_errors(tmp_path):
     *_, cut = sources = list(expand([str(path), str(tmp_path / "none.mp4"), str(tmp_path / "gone.mkv")]))
     assert "no such file" in cut.error
     (none,) = (s for s in sources if s.name == str(tmp_path / "none.mp4"))
-    assert "is broken or no video" in none.error
+    assert "is damaged or not a video" in none.error
 
 
 def test_standard_input_may_be_a_list_or_an_image(pplc, untrained, folder):

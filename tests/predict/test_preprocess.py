@@ -17,7 +17,7 @@ from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.kernels.graph.paddle_reader import read_paddle
 from pplc_cli.kernels.graph.simplify import simplify
 from pplc_cli.kernels.infer.int8_ranges import measure_activation_ranges
-from pplc_cli.kernels.infer.resize import crop_of_resized, like_opencv
+from pplc_cli.kernels.infer.resize import crop_of_resized, matches_opencv
 from pplc_cli.predict.engines.pplc import PplcEngine
 from pplc_cli.predict.predictor import Predictor
 from pplc_cli.predict.preprocess import FloatInput, ImageInput, Uint8Input, input_for
@@ -26,7 +26,7 @@ sides = st.one_of(st.integers(1, 24), st.integers(1, 400))
 
 
 def test_the_installed_opencv_resizes_like_this():
-    assert like_opencv()
+    assert matches_opencv()
 
 
 @given(rows=sides, columns=sides, height=sides, width=sides, seed=st.integers(0, 2**32 - 1), mirrored=st.booleans())

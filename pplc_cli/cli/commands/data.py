@@ -7,7 +7,7 @@ from typing import Optional
 import click
 
 from pplc_cli.cli.command import Command, hint
-from pplc_cli.cli.options import common, overrides_of
+from pplc_cli.cli.options import config_options, overrides_of
 
 
 @click.command(cls=Command)
@@ -32,7 +32,7 @@ def init(folder: str, output: Optional[str], force: bool) -> None:
 
 
 @click.command(cls=Command)
-@common
+@config_options
 @click.option("--val", type=float, help="Share of each class for the validation list.  [default: 0.2]")
 @click.option("--test", type=float, help="Share of each class for the test list.  [default: 0.1]")
 @click.option("--seed", type=int, help="Random seed; the same seed repeats the split.  [default: 0]")
@@ -81,7 +81,7 @@ def split(
 
 @click.command(cls=Command)
 @click.argument("config_argument", metavar="[CONFIG]", required=False)
-@common
+@config_options
 @click.option("--output", metavar="FILE", help="The PNG file to write.  [default: preview.png in the run's folder]")
 @click.option(
     "--images", type=click.IntRange(1, 50), default=6, show_default=True, help="Number of images, one row each."

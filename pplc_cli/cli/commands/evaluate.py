@@ -7,11 +7,11 @@ from typing import Optional
 import click
 
 from pplc_cli.cli.command import Command
-from pplc_cli.cli.options import common, overrides_of, run_option
+from pplc_cli.cli.options import config_options, overrides_of, run_option
 
 
 @click.command(name="eval", cls=Command)
-@common
+@config_options
 @run_option
 @click.option("--split", "part", metavar="NAME", help="The list: train, val or test.  [default: test, else val]")
 @click.option(

@@ -8,7 +8,7 @@ from typing import Optional, Union
 import click
 
 from pplc_cli.cli.command import Command, note
-from pplc_cli.cli.options import common, overrides_of, run_option
+from pplc_cli.cli.options import config_options, overrides_of, run_option
 
 
 class _Size(click.ParamType):
@@ -27,7 +27,7 @@ class _Size(click.ParamType):
 
 
 @click.command(cls=Command)
-@common
+@config_options
 @run_option
 @click.option("--output", metavar="FOLDER", help="The folder to write.  [default: inference_model in the run]")
 @click.option(
@@ -86,13 +86,12 @@ def export(
     from pplc_cli.cli.console.results import print_exported
     from pplc_cli.cli.locate import find_trained
     from pplc_cli.exporting.export import export as write
-    from pplc_cli.predict.engines.pplc import to_be_compiled
+    from pplc_cli.predict.engines.pplc import compilation_note
 
     trained, config = find_trained(
         run, config_option, dataset, overrides_of(overrides, export__max_accuracy_loss=max_loss)
     )
-    if text := to_be_compiled():
-        note(text)
+    note(compilation_note())
     result = write(
         trained,
         config,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import Any, Optional
 
 import click
 
-from pplc_cli.cli.command import Command, Interrupted, note
-from pplc_cli.cli.options import common, overrides_of, run_option
+from pplc_cli.cli.command import Command, note
+from pplc_cli.cli.options import config_options, overrides_of, run_option
 
 
 @click.command(cls=Command)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@common
+@config_options
 @run_option
 @click.option(
     "--model", metavar="FOLDER", help="An exported folder, made by pplc or PaddleX 3.  [default: that of --run]"
@@ -74,12 +75,11 @@ def predict(
     An INPUT is a file, a folder, a glob, a list, a tar archive, a video, a URL, or - for standard input. The exit
     status is 1 if an image could not be used; the others are still classified.
     """
-    _check(embeddings, output, resume, force, style, save, show, cluster)
+    _check(click.get_current_context().params)
     values = overrides_of(overrides, **{f"predict__{name}": value for name, value in flags.items()})
-    from pplc_cli.cli.locate import find_predictor
+    from pplc_cli.cli.locate import find_exported, find_predictor
 
     if cluster is not None:
-        from pplc_cli.cli.locate import find_exported
         from pplc_cli.predict.ray import predict_on_ray
 
         folder, settings = find_exported(model, run, config_option, dataset, values)
@@ -87,63 +87,51 @@ def predict(
                                 force=force)  # fmt: skip
         sys.exit(1 if failed else 0)
     if values.get("predict.engine") in ("pplc", "auto"):
-        from pplc_cli.predict.engines.pplc import to_be_compiled
+        from pplc_cli.predict.engines.pplc import compilation_note
 
-        if text := to_be_compiled():
-            note(text)
+        note(compilation_note())
     predictor, settings = find_predictor(model, run, config_option, dataset, values, features=embeddings)
-    if predictor.note:
-        note(predictor.note)
+    note(predictor.note)
     from pplc_cli.cli.console import predictions
     from pplc_cli.predict.inputs.expand import expand
-    from pplc_cli.predict.outputs.layout import OutputSchema
+    from pplc_cli.predict.outputs.base import OutputSchema
 
     sources = expand(inputs, every=every)
-    layout = OutputSchema.of(predictor, settings.top_k)
+    schema = OutputSchema.of(predictor, settings.top_k)
     drawer = predictions.Drawer(predictor, save, show)
     if output is None:
-        results = predictor.predict(sources, top_k=layout.top_k, keep_images=drawer.wanted)
+        results = predictor.predict(sources, top_k=schema.top_k, keep_images=drawer.wanted)
         style = style or ("json" if embeddings else "text")
-        failed = predictions.print_predictions(results, predictor, style, layout, drawer)
+        failed = predictions.print_predictions(results, predictor, style, schema, drawer)
     else:
         from pplc_cli.predict.inputs.count import count
         from pplc_cli.predict.outputs.resumable import ResumableOutput, peeked
 
         sources = peeked(sources)  # fails on a wrong INPUT before an existing file is replaced
-        recording = ResumableOutput(output, predictor, layout, resume=resume, force=force)
+        recording = ResumableOutput(output, predictor, schema, resume=resume, force=force)
         results = predictor.predict(
-            recording.remaining(sources), top_k=layout.top_k, keep_images=drawer.wanted, many=True
+            recording.remaining(sources), top_k=schema.top_k, keep_images=drawer.wanted, many=True
         )
-        try:
-            failed = predictions.record_predictions(
-                results, recording, predictor, drawer, lambda stop: count(inputs, stop)
-            )
-        except KeyboardInterrupt:
-            raise Interrupted(
-                "Repeat the command with --resume to continue after the last complete prediction."
-            ) from None
+        total = functools.partial(count, inputs)
+        failed = predictions.record_predictions(results, recording, predictor, drawer, total)
     if failed:
         sys.exit(1)
 
 
-def _check(
-    embeddings: bool,
-    output: Optional[str],
-    resume: bool,
-    force: bool,
-    style: Optional[str],
-    save: Optional[str],
-    show: bool,
-    cluster: Optional[str],
-) -> None:
-    """Refuse options that contradict each other."""
-    if output is not None and style is not None:
+def _check(given: dict[str, Any]) -> None:
+    """Raise for options that contradict each other.
+
+    Args:
+        given: the parameters of :func:`predict`.
+    """
+    style, to_file, draws = given["style"], given["output"] is not None, given["save"] or given["show"]
+    if to_file and style is not None:
         raise click.UsageError(f"--output chooses the format by its suffix; leave out --{style}")
-    if output is None and (resume or force):
+    if not to_file and (given["resume"] or given["force"]):
         raise click.UsageError("--resume and --force need --output")
-    if resume and force:
+    if given["resume"] and given["force"]:
         raise click.UsageError("--resume continues the file, --force replaces it; give one of them")
-    if embeddings and (save or show or style == "csv"):
+    if given["embeddings"] and (draws or style == "csv"):
         raise click.UsageError("--embeddings cannot be combined with --save, --show or --csv")
-    if cluster is not None and (output is None or resume or save or show):
+    if given["cluster"] is not None and (not to_file or given["resume"] or draws):
         raise click.UsageError("--on needs --output, and cannot be combined with --resume, --save or --show")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional
 import click
 
 from pplc_cli.cli.command import Command, Interrupted, note
-from pplc_cli.cli.options import common, overrides_of
+from pplc_cli.cli.options import config_options, overrides_of
 
 if TYPE_CHECKING:
     from pplc_cli.config.sections import Config
@@ -48,7 +48,7 @@ def _recipe(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command(cls=Command)
 @click.argument("config_argument", metavar="[CONFIG]", required=False)
-@common
+@config_options
 @_recipe
 @click.option(
     "--device", metavar="NAME", help="cpu, auto, gpu:0, or gpu:0,1 for one process on each GPU.  [default: cpu]"
@@ -96,7 +96,7 @@ def train(
 
 @click.command(cls=Command)
 @click.argument("config_argument", metavar="[CONFIG]", required=False)
-@common
+@config_options
 @click.option(
     "--teacher", metavar="MODEL", help="The teacher: a run, an exported folder, an ONNX file, or a network's name."
 )

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Optional
 
-from pplc_cli.cli.command import is_quiet, note
-from pplc_cli.predict.outputs.layout import OutputSchema
+from pplc_cli.cli.command import Interrupted, is_quiet, note
+from pplc_cli.predict.outputs.base import OutputSchema
 from pplc_cli.predict.outputs.lines import csv_line, json_line
 from pplc_cli.predict.outputs.resumable import ResumableOutput
 from pplc_cli.predict.prediction import Prediction
@@ -55,7 +55,7 @@ class Drawer:
 
 
 def print_predictions(
-    predictions: Iterable[Prediction], predictor: Predictor, style: str, layout: OutputSchema, drawer: Drawer
+    predictions: Iterable[Prediction], predictor: Predictor, style: str, schema: OutputSchema, drawer: Drawer
 ) -> int:
     """Print predictions as they come, then the time that they took.
 
@@ -64,7 +64,7 @@ def print_predictions(
     """
     began = time.perf_counter()
     if style == "csv":
-        sys.stdout.write(csv_line(layout.columns))
+        sys.stdout.write(csv_line(schema.columns))
     count = failed = 0
     for prediction in predictions:
         count += 1
@@ -72,7 +72,7 @@ def print_predictions(
         if style == "json":
             print(json_line(prediction), flush=True)
         elif style == "csv":
-            sys.stdout.write(csv_line(layout.row(prediction)))
+            sys.stdout.write(csv_line(schema.row(prediction)))
         elif prediction.error is None:
             print(
                 f"{prediction.path}: " + ", ".join(f"{label} {score:.4f}" for label, score in prediction.top),
@@ -103,21 +103,27 @@ def record_predictions(
         recording: the file.
         predictor: makes the predictions.
         drawer: saves and shows images with their labels.
-        total: counts all images in a thread of its own, for the time left; None if unknown. The event stops it early.
+        total: counts all images, or returns None; runs in its own thread until the event is set.
 
     Returns:
         The number of images that could not be used, those of earlier calls included.
+
+    Raises:
+        Interrupted: Ctrl-C came.
     """
     began = time.perf_counter()
     count, failed = 0, recording.failed
-    with Progress(recording.done, recording.failed, total) as progress:
-        for prediction in recording.record(predictions):
-            count += 1
-            if prediction.error is not None:
-                failed += 1
-                progress.failure(f"{prediction.path}: {prediction.error}")
-            progress.step()
-            drawer.draw(prediction)
+    try:
+        with Progress(recording.done, recording.failed, total) as progress:
+            for prediction in recording.record(predictions):
+                count += 1
+                if prediction.error is not None:
+                    failed += 1
+                    progress.failure(f"{prediction.path}: {prediction.error}")
+                progress.step()
+                drawer.draw(prediction)
+    except KeyboardInterrupt:
+        raise Interrupted("Repeat the command with --resume to continue after the last complete prediction.") from None
     before = f" ({recording.done:,} of them before)" if recording.done else ""
     seconds = time.perf_counter() - began
     print(f"{recording.path}: {summary(count, failed, seconds, predictor, before)}", file=sys.stderr)

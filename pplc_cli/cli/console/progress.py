@@ -30,7 +30,7 @@ def counter(what: str) -> Iterator[ProgressCallback]:
 
 
 class TrainProgress(Reporter):
-    """Prints notes and one line per epoch; on a terminal, also a line that follows the steps. Silent with --quiet."""
+    """Prints notes and one line per epoch; on a terminal, also a live line for the steps. Silent with --quiet."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False, quiet=is_quiet())

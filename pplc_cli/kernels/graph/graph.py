@@ -15,7 +15,7 @@ ACTIVATIONS = (
     "sigmoid",
     "swish",
     "gelu",
-)  # no arguments, as Paddle has them
+)  # with Paddle's default arguments
 
 
 @dataclasses.dataclass
@@ -23,7 +23,7 @@ class Node:
     """One operation.
 
     Attributes:
-        kind: what it does, and which ``options`` it has:
+        kind: the operation; its weights and options:
 
             - ``conv``: ``weight`` (outputs, inputs / groups, kh, kw), perhaps ``bias`` (outputs,); ``stride`` (h, w),
               ``padding`` (top, left, bottom, right), ``dilation`` (h, w), ``groups``
@@ -41,7 +41,7 @@ class Node:
             - ``linear``: ``weight`` (inputs, outputs) and perhaps ``bias``
             - ``softmax``: over the last axis
         inputs: values that it reads.
-        output: the value that it makes.
+        output: the value that it computes.
         name: of the layer, where the file has one.
         weights: arrays by the names above, float32.
         options: plain data by the names above.

@@ -10,7 +10,7 @@ import numpy as np
 from pplc_cli.base.errors import PplcError
 from pplc_cli.kernels.graph.graph import Graph, Node
 
-OPSET, IR_VERSION = 17, 8  # of January 2022; ONNX Runtime 1.17 and OpenVINO 2024 read more
+OPSET, IR_VERSION = 17, 8  # of January 2022; ONNX Runtime 1.17 and OpenVINO 2024 also read later ones
 INPUT, OUTPUT = "x", "output"
 
 

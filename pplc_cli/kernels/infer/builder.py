@@ -1,4 +1,4 @@
-"""Where the values of a plan lie, and which nodes run inside the operations of others."""
+"""Collects the steps of a plan, places its values, and lets nodes run inside the operations of others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Builder:
     Attributes:
         shapes: of all values.
         body, tail: the steps.
-        images: how many images a step that is added now works on.
+        images: the number of images that the next step works on.
     """
 
     def __init__(self, graph: Graph, size: tuple[int, int], n: int, options: PlanOptions, weights: Weights) -> None:
@@ -63,7 +63,7 @@ class Builder:
         """Where a value lies.
 
         Raises:
-            Unsupported: it is the images, which only the first convolution can read.
+            Unsupported: it is the network's input, which only convolutions can read.
         """
         value = self._values[name]
         if isinstance(value.buffer, Slot):
@@ -122,7 +122,7 @@ class Builder:
         """Absorb the addition and the activation behind a node, if there are any.
 
         Returns:
-            The name of the result, and what the operation does to it.
+            The name of the result, and the epilogue.
         """
         name, addend, stride = node.output, None, 0
         addition = self.only_reader(name, "add")

@@ -48,7 +48,7 @@ def measure_activation_ranges(graph: Graph, images: Iterable[np.ndarray]) -> dic
 
 
 def write_activation_ranges(folder: Path, activation_ranges: Mapping[str, ActivationRange]) -> None:
-    """Write them to an exported folder."""
+    """Write ranges to an exported folder."""
     write_json(folder / FILE, {"spans": {name: list(ends) for name, ends in activation_ranges.items()}})
 
 

@@ -126,7 +126,7 @@ class _Bound:
             self._outputs += [(index, name) for name, value in record.items() if isinstance(value, Slot)]
 
     def at(self, images: int, result: int, image_bytes: int, normalization: int = 0) -> np.ndarray:
-        """The rows for images of ``image_bytes`` each at one address, and their result at another.
+        """Set the addresses of the images, ``image_bytes`` each, and of the result; returns the rows.
 
         ``normalization``: the address of factors and offsets for images of bytes; 0: the images are float32 planes.
         """

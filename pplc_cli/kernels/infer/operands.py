@@ -1,4 +1,4 @@
-"""Options of a plan, and where its values lie."""
+"""Options of a plan, and the addresses of its values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pplc_cli.kernels.simd.rows import padded
 
 
 class Unsupported(Exception):
-    """The kernels do not support a node; the text says which."""
+    """The kernels do not support a node; the message names it."""
 
 
 @dataclasses.dataclass(frozen=True)

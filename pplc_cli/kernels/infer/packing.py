@@ -25,7 +25,7 @@ class Weights:
         self._lock = threading.Lock()
 
     def addresses(self, node: Node, name: str, make: Callable[[], tuple[np.ndarray, ...]]) -> list[int]:
-        """The addresses of the arrays that ``make`` returns, which are kept; ``name`` tells a node's arrays apart."""
+        """The addresses of the arrays that ``make`` returns, which are kept by node and ``name``."""
         with self._lock:
             key = node.output, name
             if key not in self._arrays:

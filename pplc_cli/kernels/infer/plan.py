@@ -152,7 +152,7 @@ class Plan(Builder):
         packed_taps, shifts = self.weights.addresses(node, "taps", lambda: (taps(weight), shift(bias, channels)))
         split = threads > 1 and height < 8 * threads and padded(channels) // LANES >= 2 * threads
         pointwise, behind = None, self.only_reader(name, "conv")
-        # Narrow results are stored as they leave the registers, when costly activations have not been applied yet.
+        # Narrow results are stored from the registers, before costly activations are applied.
         fits = act in CHEAP or self.options.precision == "float32"
         fused = self.options.fused and fits and not split
         if fused and behind is not None and _is_pointwise(behind) and behind.options["groups"] == 1:

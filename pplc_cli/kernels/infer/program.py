@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pplc_cli.kernels.infer.ops import convolution, elementwise, pooling
-from pplc_cli.kernels.simd.team import ThreadTeam, barrier, compiled, digest, is_compiled, nothing
+from pplc_cli.kernels.simd.team import ThreadTeam, barrier, compiled, digest, empty_program, is_compiled
 
 # The columns of an operation's row, each int64: addresses, sizes and switches. See :mod:`steps` for their meanings.
 FIELDS = """
@@ -36,7 +36,7 @@ class Code(enum.IntEnum):
 
 def _compiled(sources: str) -> Any:
     def work(ops, thread, threads, scratch, arrivals):  # type: ignore[no-untyped-def]
-        """Run one thread's part of a program: of every operation, each followed by a barrier."""
+        """Run one thread's part of every operation of a program; a barrier follows each operation."""
         len(sources)  # makes the digest part of Numba's cache key
         for i in range(len(ops)):
             op = ops[i]
@@ -69,7 +69,7 @@ _work = _compiled(digest(Path(__file__).parent))
 
 def is_ready() -> bool:
     """Whether the kernels for this CPU are in memory or in Numba's cache on disk."""
-    return is_compiled(_work, *nothing(OPERATION))
+    return is_compiled(_work, *empty_program(OPERATION))
 
 
 def team(threads: int) -> ThreadTeam:

@@ -169,7 +169,7 @@ _crop_of_resized = _compiled(digest(Path(__file__).parent))
 
 
 def crop_of_resized(image: np.ndarray, whole: tuple[int, int], first: tuple[int, int], out: np.ndarray) -> None:
-    """Write a crop of an image that is resized like by ``cv2.INTER_LINEAR``.
+    """Resize an image like ``cv2.resize`` with INTER_LINEAR, and write a crop of the result.
 
     Args:
         image: uint8 (H, W, 3).
@@ -182,7 +182,7 @@ def crop_of_resized(image: np.ndarray, whole: tuple[int, int], first: tuple[int,
     twice = (rows, columns) == (2 * height, 2 * width)  # OpenCV then averages four pixels
     if (rows, columns) == whole:
         out[...] = image[top : top + out.shape[0], left : left + out.shape[1]]
-    elif twice or columns < _LEAST or not image.flags.c_contiguous or not like_opencv():
+    elif twice or columns < _LEAST or not image.flags.c_contiguous or not matches_opencv():
         resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
         out[...] = resized[top : top + out.shape[0], left : left + out.shape[1]]
     else:
@@ -203,7 +203,7 @@ def is_ready() -> bool:
 
 
 @functools.cache
-def like_opencv() -> bool:
+def matches_opencv() -> bool:
     """Whether the installed OpenCV computes the same bytes; later versions, or those for other CPUs, may not."""
     rng = np.random.default_rng(0)
     for size, whole in (((37, 29), (17, 24)), ((13, 18), (31, 41))):

@@ -35,7 +35,7 @@ class Geometry:
 
     @property
     def k(self) -> int:
-        """Numbers of a patch."""
+        """How many numbers a patch has."""
         return self.kernel[0] * self.kernel[1] * self.inputs
 
     @property
@@ -71,7 +71,7 @@ class Factors:
 
 @dataclass(eq=False)
 class Epilogue:
-    """What an operation does to its result before it stores it: first add a value, then apply an activation."""
+    """The last part of an operation, before it stores its result: add a value, then apply an activation."""
 
     act: int = 0
     addend: Field = 0

@@ -19,7 +19,7 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Slot:
-    """An address that is known only when the program runs, for example that of a Paddle tensor; by name."""
+    """The name of an address that is known only when the program runs, for example a Paddle tensor's."""
 
     name: Any
 

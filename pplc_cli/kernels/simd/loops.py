@@ -6,12 +6,7 @@ from typing import Any, Optional
 
 from llvmlite import ir
 
-from pplc_cli.kernels.simd.llvm import (
-    LANES,
-    i64,
-    pointer,
-    vec,
-)
+from pplc_cli.kernels.simd.llvm import LANES, i64, pointer, vec
 
 
 def rows_of(builder: Any, table: Any, offset: Any, size: int) -> list:

@@ -6,11 +6,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from pplc_cli.kernels.simd.llvm import LANES
-from pplc_cli.kernels.simd.vector import (
-    kernel,
-    splat,
-    store,
-)
+from pplc_cli.kernels.simd.vector import kernel, splat, store
 
 PAD = 16  # rows of coefficients and scratch rows are padded with zeros to a multiple of this
 _zero = np.float32(0)

@@ -15,8 +15,8 @@ Row = dict[str, Field]
 class Step:
     """An operation. Subclasses are dataclasses, one per code, whose fields are named after their meaning.
 
-    All kernels read rows of the same columns, so a column means something else for each code. Only :meth:`row` maps
-    one to the other. The dataclasses are not frozen, since that would make planning slower by a tenth.
+    All kernels read rows of the same columns, whose meaning depends on the code. Only :meth:`row` maps fields to
+    columns. The dataclasses are not frozen, since that would make planning slower by a tenth.
     """
 
     code: ClassVar[int]

@@ -59,7 +59,7 @@ def is_compiled(work: Any, *arguments: Any) -> bool:
     return work._cache.load_overload(types, work.targetctx) is not None
 
 
-def nothing(operation: np.dtype) -> tuple:
+def empty_program(operation: np.dtype) -> tuple:
     """The arguments of an empty program."""
     return np.zeros(0, operation), 0, 1, 0, 0
 
@@ -104,7 +104,7 @@ class ThreadTeam:
 
     def borrow(self, size: int) -> np.ndarray:
         """Memory of at least ``size`` bytes, with arbitrary content, until :meth:`give_back`."""
-        # New pages cost more than all the work on them, so a batch of another size uses those of the last one again.
+        # New pages cost more than all the work on them, so each batch uses the memory of the last one again.
         memory = self._memory.pop() if self._memory else None
         return memory if memory is not None and len(memory) >= size else np.empty(size, np.uint8)
 
@@ -128,7 +128,7 @@ class ThreadTeam:
         # A forked child has none of its parent's threads, and needs queues of its own.
         self._start = [SimpleQueue() for _ in range(self.threads - 1)]
         self._arrivals = np.zeros(8, np.int64)
-        self._work(*nothing(self._operation))  # compile it, or load it from the cache, before threads need it
+        self._work(*empty_program(self._operation))  # compile it, or load it from the cache, before threads need it
         for number in range(1, self.threads):
             threading.Thread(target=self._serve, args=(number,), name=f"pplc-{number}", daemon=True).start()
 

@@ -10,13 +10,14 @@ import paddle
 from paddle.autograd import PyLayer
 from paddle.jit.dy2static.convert_call_func import convert_call
 
+from pplc_cli.base.hardware import physical_cores
 from pplc_cli.kernels.simd.team import ThreadTeam
 from pplc_cli.kernels.train.batch import BatchRun
+from pplc_cli.kernels.train.builder import PlanOptions
 from pplc_cli.kernels.train.plan import Plan
 from pplc_cli.kernels.train.program import make_team
 from pplc_cli.kernels.train.trace import has_hooks, opaque_layers, trace
 from pplc_cli.kernels.train.traced_graph import Untraceable
-from pplc_cli.kernels.train.views import PlanOptions
 
 _logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class _Differentiable(PyLayer):
 
 
 class _Lease:
-    """Keeps a run in use until its backward pass is over or its graph is deleted."""
+    """Reserves a run until its backward pass is over or its graph is deleted."""
 
     def __init__(self, run: BatchRun, free: list[BatchRun]) -> None:
         self.run, self._free = run, free
@@ -131,8 +132,6 @@ def restore(layer: Any) -> None:
 
 def replace(network: Any, threads: Optional[int], reduce: Any, bfloat16: bool) -> None:
     """Replace a network's forward pass; see :func:`pplc_cli.kernels.accelerate`."""
-    from pplc_cli.base.hardware import physical_cores
-
     plan_options = PlanOptions(threads or physical_cores(), reduce, bfloat16)
     team(plan_options.threads)  # compiles or loads the kernels now, not in the first step
     _replace(network, plan_options)

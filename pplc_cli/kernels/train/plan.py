@@ -1,4 +1,4 @@
-"""Turns a traced graph into programs: which operation reads and writes what, and where in memory it lies.
+"""Turns a traced graph into programs: the operations, the values that they read and write, and their addresses.
 
 The results of convolutions and the like are stored; batch norm and activation exist only as *views* of them (see
 :mod:`ops.blocks`). Each reader of a view adds its part to the view's gradient. The last reader also takes the gradient
@@ -12,10 +12,11 @@ from collections.abc import Callable
 
 from pplc_cli.kernels.simd.arena import Buffer, Slot, place
 from pplc_cli.kernels.simd.steps import Step
+from pplc_cli.kernels.train.builder import Builder, PlanOptions, paddle_shape
 from pplc_cli.kernels.train.planners import batch_norm, convolution, elementwise, paddle_layer, pooling
 from pplc_cli.kernels.train.steps.elementwise import Copy
 from pplc_cli.kernels.train.traced_graph import Node, TracedGraph, Untraceable
-from pplc_cli.kernels.train.views import Builder, PlanOptions, View, paddle_shape
+from pplc_cli.kernels.train.views import View
 
 
 class Plan(Builder):
@@ -25,7 +26,7 @@ class Plan(Builder):
         graph: the traced network.
         options: how to compute.
         training: whether a backward pass will follow.
-        input_gradient: whether the network's input wants a gradient.
+        input_gradient: whether the gradient of the network's input is computed.
 
     Attributes:
         scratch: bytes of scratch memory that each thread needs.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pplc_cli.kernels.simd.team import ThreadTeam, barrier, compiled, digest, is_compiled, nothing
+from pplc_cli.kernels.simd.team import ThreadTeam, barrier, compiled, digest, empty_program, is_compiled
 from pplc_cli.kernels.train.ops import batch_norm, convolution, depthwise, elementwise, pooling
 
 # The columns of an operation's row, each int64: addresses, sizes and switches. See :mod:`steps` for their meanings.
@@ -47,10 +47,10 @@ class Code(enum.IntEnum):
     TO_PLANES = 22
 
 
-def _compiled(digest: str) -> Any:
+def _compiled(sources: str) -> Any:
     def work(ops, thread, threads, scratch, arrivals):  # type: ignore[no-untyped-def]
-        """Run one thread's part of a program: of every operation, each followed by a barrier."""
-        len(digest)  # makes the digest part of Numba's cache key
+        """Run one thread's part of every operation of a program; a barrier follows each operation."""
+        len(sources)  # makes the digest part of Numba's cache key
         for i in range(len(ops)):
             op = ops[i]
             code = op.code
@@ -110,7 +110,7 @@ _work = _compiled(digest(Path(__file__).parent))
 
 def is_ready() -> bool:
     """Whether the kernels for this CPU are in memory or in Numba's cache on disk."""
-    return is_compiled(_work, *nothing(OPERATION))
+    return is_compiled(_work, *empty_program(OPERATION))
 
 
 def make_team(threads: int) -> ThreadTeam:

@@ -9,7 +9,7 @@ Shape = tuple[int, int, int, int]  # (N, C, H, W); H and W are 1 for tensors (N,
 
 
 class Untraceable(Exception):
-    """The forward pass does something that the kernels do not support; the text says what."""
+    """The kernels do not support a part of the forward pass; the message names it."""
 
 
 @dataclass(eq=False)
@@ -17,12 +17,12 @@ class Node:
     """One operation of the forward pass.
 
     Attributes:
-        kind: what it does; see ``_PLANNERS`` in :mod:`plan`.
-        inputs: numbers of the nodes whose results it reads.
+        kind: the operation; see ``_PLANNERS`` in :mod:`plan`.
+        inputs: numbers of the nodes whose results it uses.
         shape: of its result.
         layer: the Paddle layer that holds its weights.
-        options: what else its planner needs.
-        uses: inputs of other nodes that are this one's result; the network's output counts as one.
+        options: other arguments of its planner.
+        uses: how often other nodes read its result; the network's output counts as one reader.
         needed: whether the network's output depends on it.
     """
 
@@ -54,7 +54,7 @@ class TracedGraph:
 class TracedTensor:
     """Stands in for a tensor during tracing; ``flat``: it has the shape (N, C).
 
-    Its attributes are none of a tensor's, so that code that needs any other attribute of a tensor is untraceable.
+    It has only these attributes and methods of a tensor; code that uses others is untraceable.
     """
 
     def __init__(self, graph: TracedGraph, node: int, flat: bool = False) -> None:
@@ -87,10 +87,10 @@ class TracedTensor:
 
 
 def node_of(tensor: Any) -> Node:
-    """The node whose result a traced tensor is.
+    """The node that computes a traced tensor.
 
     Raises:
-        Untraceable: it is no traced tensor.
+        Untraceable: it is not a traced tensor.
     """
     if not isinstance(tensor, TracedTensor):
         raise Untraceable("a tensor that does not come from the input")
@@ -98,7 +98,7 @@ def node_of(tensor: Any) -> Node:
 
 
 def require(condition: bool, what: str) -> None:
-    """Raise :class:`Untraceable` unless the condition holds; ``what`` is not supported otherwise."""
+    """Raise :class:`Untraceable` unless the condition holds; ``what`` names the unsupported part."""
     if not condition:
         raise Untraceable(what)
 

@@ -13,17 +13,19 @@ from typing import Any, Optional
 
 import numpy as np
 
+from pplc_cli.base.cache_dir import cache_folder, sha256_of
 from pplc_cli.base.errors import PplcError, PredictError
 from pplc_cli.base.files import PathLike, write_json
-from pplc_cli.base.hardware import physical_cores
+from pplc_cli.base.hardware import facts, physical_cores
 from pplc_cli.base.timing import time_in_turns
+from pplc_cli.data.synthetic import random_images
 from pplc_cli.predict.engines.base import Engine
 from pplc_cli.predict.engines.installed import installed
 from pplc_cli.predict.engines.open import open_engine
 from pplc_cli.predict.exported_model import read_exported
 
 FORMAT = 1
-# The first that can run a network in float32 is the reference for all. PaddleX is left out: it runs paddle's network.
+# The first one that can run a network in float32 is the reference. PaddleX is left out: it runs Paddle Inference, too.
 CANDIDATES = ("paddle", "onnxruntime", "openvino", "pplc")
 BATCH = 16
 # Largest accepted difference of a probability from float32; for features, relative to the largest feature. The rounding
@@ -53,7 +55,7 @@ class EngineTime:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """The result of :func:`choose`.
+    """The result of :func:`choose_fastest`.
 
     Attributes:
         measured: every candidate, including excluded ones.
@@ -76,13 +78,13 @@ class Choice:
         """Describe the choice in one line."""
         best, *others = self._ranking()
         compared = ", ".join(f"{other.engine} {self._figure(other)}" for other in others)
-        unit = "ms an image" if self.batch_size == 1 else f"images/s in batches of {BATCH}"
+        unit = "ms per image" if self.batch_size == 1 else f"images/s in batches of {BATCH}"
         text = f"engine auto: {best.engine}, {self._figure(best)} {unit}" + (f" ({compared})" if compared else "")
         differing = [m for m in self.measured if m.reason and m.difference is not None]
         unable = [m.engine for m in self.measured if m.reason and m.difference is None]
         text += "".join(f"; {m.engine} left out: {m.reason}" for m in differing)
-        text += f"; not with {', '.join(unable)}" if unable else ""
-        return text + ("; remembered" if self.remembered else "")
+        text += f"; unavailable: {', '.join(unable)}" if unable else ""
+        return text + ("; stored for later calls" if self.remembered else "")
 
     def _ranking(self) -> list[EngineTime]:
         able = [m for m in self.measured if m.reason is None]
@@ -92,7 +94,7 @@ class Choice:
         return f"{measured.latency:.1f}" if self.batch_size == 1 else f"{measured.rate:.0f}"
 
 
-def choose(
+def choose_fastest(
     folder: PathLike,
     *,
     threads: Optional[int] = None,
@@ -115,14 +117,12 @@ def choose(
         remember: read and store the measurement.
 
     Raises:
-        PredictError: the folder holds no exported model, or no engine can run it; with each engine's reason.
+        PredictError: the folder holds no exported model, or no engine can run it; the message has each engine's reason.
     """
-    from pplc_cli.data.synthetic import random_images
-
     model = read_exported(folder)
     threads = threads or physical_cores()
     options = {"precision": precision, "threads": threads, "features": features}
-    file = _memory_file(model.folder, options)
+    file = _measurement_file(model.folder, options)
     stored = _read(file) if remember else None
     if stored is not None:
         return Choice(stored, batch_size, remembered=True, measured_now=False)
@@ -150,7 +150,7 @@ def _measure(folder: Path, options: Mapping[str, Any], images: np.ndarray) -> tu
     reference = _reference(folder, options, images, outputs)
     differences = {name: _difference(output, reference, options["features"]) for name, output in outputs.items()}
     for name, difference in differences.items():
-        if not difference <= LIMITS[options["precision"]]:  # NaN too
+        if not difference <= LIMITS[options["precision"]]:  # also NaN
             reasons[name] = f"its outputs differ by {difference:.2g}"
             del engines[name]
     one, many = (_median_seconds(engines, images[:count]) for count in (1, len(images)))
@@ -191,11 +191,8 @@ def _difference(output: np.ndarray, reference: Optional[np.ndarray], features: b
     return float(difference / (np.abs(reference).max() or 1.0) if features else difference)
 
 
-def _memory_file(folder: Path, options: Mapping[str, Any]) -> Path:
+def _measurement_file(folder: Path, options: Mapping[str, Any]) -> Path:
     """The file of a measurement, named by a hash of the network, the options and the machine."""
-    from pplc_cli.base.cache_dir import cache_folder, sha256_of
-    from pplc_cli.base.hardware import facts
-
     files = {file.name: sha256_of(file) for file in sorted(folder.glob("inference*")) if file.suffix != ".yml"}
     machine = {name: value for name, value in facts().items() if name in ("cpu", "instructions", "cores", "versions")}
     key = json.dumps([FORMAT, files, machine, dict(options)], sort_keys=True)

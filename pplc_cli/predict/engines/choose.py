@@ -1,4 +1,4 @@
-"""Open the engine that a user names, the default one, or the fastest."""
+"""Open the engine that a user names, or resolve ``default`` and ``auto``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Any, Optional
 
 from pplc_cli.base.errors import PredictError
+from pplc_cli.kernels import unsupported
+from pplc_cli.predict.engines.auto import choose_fastest
 from pplc_cli.predict.engines.base import Engine
 from pplc_cli.predict.engines.open import open_engine
+from pplc_cli.predict.engines.paddle import PaddleEngine
+from pplc_cli.predict.engines.pplc import ready
 from pplc_cli.predict.exported_model import read_sidecar
 
 
@@ -25,13 +29,13 @@ def open_chosen(
 
     Args:
         folder: the folder that ``pplc export`` or PaddleX 3 wrote.
-        name: see :class:`pplc_cli.predict.predictor.Predictor`.
+        name: an engine, ``default`` or ``auto``; see :class:`pplc_cli.predict.predictor.Predictor`.
         precision, threads, features: see :func:`pplc_cli.predict.engines.open.open_engine`.
         mkldnn: False selects the engine paddle without oneDNN.
         batch_size: 1: ``auto`` chooses the lowest latency; otherwise the highest rate.
 
     Returns:
-        The engine, and why ``auto`` chose it.
+        The engine, and the reason for ``auto``'s choice; None for other names.
 
     Raises:
         PredictError: the engine is unknown, not installed, or cannot run this network.
@@ -40,38 +44,30 @@ def open_chosen(
     if not mkldnn:
         if name not in ("default", "paddle") or features:
             raise PredictError("--no-mkldnn applies to the engine paddle only; leave out --no-mkldnn, or --engine")
-        from pplc_cli.predict.engines.paddle import PaddleEngine
-
         return PaddleEngine(folder, mkldnn=False, threads=threads, precision=precision), None
     if name == "default":
         name = default_engine(folder, precision, features)
     elif name == "auto":
-        from pplc_cli.predict.engines.auto import choose
-
-        choice = choose(folder, precision=precision, threads=threads, features=features, batch_size=batch_size)
+        choice = choose_fastest(folder, precision=precision, threads=threads, features=features, batch_size=batch_size)
         name, note = choice.engine, choice.sentence()
     return open_engine(folder, name, precision=precision, threads=threads, features=features), note
 
 
 def default_engine(folder: Path, precision: str, features: bool) -> str:
-    """The engine for a folder if the user names none.
+    """Return the engine's name for a folder if the user names none.
 
-    ``pplc`` if the export was checked with it and its kernels are compiled on this machine, otherwise ``paddle``; a
-    third engine if neither has the files, the precision or the embeddings.
+    ``pplc`` if the export was checked with it and its kernels are compiled on this machine, otherwise ``paddle``;
+    another engine if neither of them supports the folder's files, the precision or embeddings.
     """
     found = read_sidecar(folder).get("engines")
-    checked: dict[str, Any] = found if isinstance(found, dict) else {}  # engines that export compared -> precisions
+    checked: dict[str, Any] = found if isinstance(found, dict) else {}  # precisions by engine, as export compared them
     if precision == "int8":
         return next((engine for engine, precisions in checked.items() if "int8" in precisions), "onnxruntime")
     if not any((folder / name).is_file() for name in ("inference.json", "inference.pdmodel")):
         others = {"inference.onnx": "onnxruntime", "inference.xml": "openvino"}
         return next((engine for file, engine in others.items() if (folder / file).is_file()), "paddle")
     if features and precision == "float32":
-        from pplc_cli.kernels import unsupported
-
         return "onnxruntime" if unsupported() else "pplc"
     if precision in checked.get("pplc", {}):
-        from pplc_cli.predict.engines.pplc import ready
-
         return "pplc" if ready() else "paddle"
     return "paddle"

@@ -22,7 +22,7 @@ def not_installed(name: str) -> str:
 
 
 def installed() -> dict[str, Optional[str]]:
-    """Map each engine to None, or to how to install its missing package; imports no package."""
+    """Map each engine to None if it is installed, else to a message with the install command; imports no package."""
     return {name: None if _is_installed(package) else not_installed(name) for name, package in _PACKAGES.items()}
 
 

@@ -54,7 +54,7 @@ def _features_of(file: Path) -> bytes:
         ) from None
     try:
         model = onnx.load(str(file))
-    except Exception as error:  # of protobuf's own classes
+    except Exception as error:  # protobuf raises its own classes
         raise PredictError(f"{file}: is not an ONNX file: {one_line(error, stack=True)}") from None
     graph = model.graph
     product = next((node for node in reversed(graph.node) if node.op_type in ("Gemm", "MatMul")), None)

@@ -43,13 +43,13 @@ class OnnxRuntimeEngine:
         options.inter_op_num_threads = 1  # these networks have no parallel branches
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3  # only errors, which are also raised
-        # Threads spin between layers, which is fast, but not between runs, when other threads need the cores.
+        # Let threads spin between layers, which is fast, but not between runs, when other threads need the cores.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session: Any = onnxruntime.InferenceSession(
                 source if isinstance(source, bytes) else str(source), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # of ONNX Runtime's own classes
+        except Exception as error:  # ONNX Runtime raises its own classes
             raise PredictError(
                 f"{where}: ONNX Runtime cannot load this network: {one_line(error, stack=True)}"
             ) from None

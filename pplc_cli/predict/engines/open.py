@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Optional
 
 from pplc_cli.base.errors import PredictError
+from pplc_cli.base.schema import did_you_mean
 from pplc_cli.config.sections import ENGINES
 from pplc_cli.predict.engines.base import Engine
 
@@ -33,9 +34,7 @@ def open_engine(
             or its package is not installed.
     """
     if name not in ENGINES:
-        from pplc_cli.base.schema import did_you_mean
-
         raise PredictError(f"expected an engine of {', '.join(ENGINES)}, got {name!r}{did_you_mean(name, ENGINES)}")
-    module = importlib.import_module(f"pplc_cli.predict.engines.{name}")  # each engine has a module of its name
+    module = importlib.import_module(f"pplc_cli.predict.engines.{name}")  # named like the engine
     engine: Engine = module.open_folder(folder, precision=precision, threads=threads, features=features)
     return engine

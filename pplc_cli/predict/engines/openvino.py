@@ -52,7 +52,7 @@ class OpenVinoEngine:
             self._network: Any = self._core.read_model(source if isinstance(source, bytes) else str(source))
             self._shape = [side.get_length() if side.is_static else 0 for side in self._network.input().partial_shape]
             request = self._request(1)
-        except Exception as error:  # of OpenVINO's own classes
+        except Exception as error:  # OpenVINO raises its own classes
             raise PredictError(f"{where}: OpenVINO cannot load this network: {one_line(error, stack=True)}") from None
         kept = request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT").to_string()
         if precision == "bfloat16" and kept != "bf16":
@@ -68,7 +68,10 @@ class OpenVinoEngine:
         return result.reshape(len(images), -1)
 
     def _request(self, batch: int) -> Any:
-        """The request for a batch size; one image has its own, compiled for its shape, in 0.8 of the time."""
+        """The request for a batch size.
+
+        A single image has its own request, compiled for its shape: it takes 0.8 of the time.
+        """
         alone = batch == 1 and not self._shape[0] and all(self._shape[1:])
         if alone not in self._requests:
             network = self._network.clone()

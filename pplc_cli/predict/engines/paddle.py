@@ -61,7 +61,7 @@ class PaddleEngine:
             config.enable_mkldnn_bfloat16()
         try:
             self._predictor: Any = inference.create_predictor(config)
-        except Exception as error:  # of Paddle's own classes, with pages of stack trace
+        except Exception as error:  # Paddle raises its own classes, with long stack traces
             raise PredictError(f"{folder}: Paddle cannot load this model: {one_line(error, stack=True)}") from None
         # Paddle's predictors are not thread-safe.
         self._lock = threading.Lock()

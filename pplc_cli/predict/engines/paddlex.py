@@ -18,6 +18,7 @@ from pplc_cli.predict.engines.installed import not_installed
 from pplc_cli.predict.exported_model import read_exported
 
 _RUN_MODES = {"float32": "mkldnn", "bfloat16": "mkldnn_bf16"}
+_ALL = 1 << 30  # more than any network has classes: PaddleX returns all of them, sorted
 
 
 class PaddleXEngine:
@@ -26,7 +27,7 @@ class PaddleXEngine:
     name = "paddlex"
 
     def __init__(self, folder: Path, *, precision: str, threads: int) -> None:
-        """Load a folder as the model whose PaddleX name it holds.
+        """Load a folder as the PaddleX model that its ``inference.yml`` names.
 
         Raises:
             PredictError: PaddleX is not installed, or cannot load the folder.
@@ -34,7 +35,7 @@ class PaddleXEngine:
         self.precision, self.threads = precision, threads
         name = read_exported(folder).name
         load_paddle(threads)
-        # By default PaddleX checks its model servers, and prints that it does, even for a local folder.
+        # By default PaddleX connects to its model servers and prints a message, even for a local folder.
         os.environ.setdefault("PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK", "True")
         try:
             with warnings.catch_warnings():
@@ -48,7 +49,7 @@ class PaddleXEngine:
             model = paddlex.create_model(
                 name, model_dir=str(folder), device="cpu", engine="paddle_static", engine_config=settings
             )
-        except Exception as error:  # of many classes, from AssertionError to Paddle's own
+        except Exception as error:  # many classes, from AssertionError to Paddle's own
             raise PredictError(f"{folder}: PaddleX cannot load {name!r}: {one_line(error, stack=True)}") from None
         self._predictor: Any = model._predictor
         self._lock = threading.Lock()
@@ -75,9 +76,6 @@ class PaddleXEngine:
     def single(self) -> PaddleXEngine:
         """This engine; see :meth:`pplc_cli.predict.engines.paddle.PaddleEngine.single`."""
         return self
-
-
-_ALL = 1 << 30  # more than any network has classes: PaddleX returns all of them, sorted
 
 
 def open_folder(folder: Path, *, precision: str, threads: Optional[int], features: bool) -> PaddleXEngine:

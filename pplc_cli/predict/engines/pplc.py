@@ -16,11 +16,9 @@ from pplc_cli.kernels import unsupported
 from pplc_cli.kernels.graph.graph import Graph
 
 if TYPE_CHECKING:
-    from pplc_cli.data.transforms.basic import Normalize
+    from pplc_cli.data.transforms.basic import Normalize, Size
     from pplc_cli.kernels.infer.network import Network
     from pplc_cli.kernels.infer.packing import Weights
-
-Size = tuple[int, int]
 
 
 class PplcEngine:
@@ -47,7 +45,7 @@ class PplcEngine:
             PredictError: the kernels do not support a node of the graph, or this CPU does not support the precision.
         """
         from pplc_cli.kernels.infer.packing import Weights
-        from pplc_cli.kernels.infer.resize import like_opencv
+        from pplc_cli.kernels.infer.resize import matches_opencv
 
         _check_cpu(precision)
         self.graph, self.precision = graph, precision
@@ -57,7 +55,7 @@ class PplcEngine:
         self._networks: dict[tuple[Size, int], Network] = {}
         self._normalized: Optional[tuple[Normalize, np.ndarray]] = None
         self._lock = threading.Lock()
-        like_opencv()  # load or compile it now, together with the network's kernels
+        matches_opencv()  # loads or compiles the resize now, like the network's kernels
         if graph.size is not None:
             self._network(graph.size, 0)
 
@@ -68,9 +66,9 @@ class PplcEngine:
     def run_pixels(self, images: np.ndarray, normalize: Normalize) -> np.ndarray:
         """See :meth:`pplc_cli.predict.engines.base.PixelEngine.run_pixels`."""
         n, height, width, channels = images.shape
-        how = self._normalization(normalize)
+        normalization = self._normalization(normalize)
         size = self._size((n, channels, height, width))
-        return self._run(images, size, lambda network, part: network.run_pixels(part, how))
+        return self._run(images, size, lambda network, part: network.run_pixels(part, normalization))
 
     def _run(self, images: np.ndarray, size: Size, run: Callable[[Network, np.ndarray], np.ndarray]) -> np.ndarray:
         if self.threads == 1 or len(images) < self.threads:
@@ -112,9 +110,9 @@ class PplcEngine:
             if (size, number) not in self._networks:
                 if len(self._networks) > 4 * (self.threads + 1):  # images of many sizes
                     self._networks.clear()
-                how = PlanOptions(1 if number else self.threads, self.precision, self._activation_ranges)
+                options = PlanOptions(1 if number else self.threads, self.precision, self._activation_ranges)
                 try:
-                    self._networks[size, number] = Network(self.graph, size, how, weights=self._weights)
+                    self._networks[size, number] = Network(self.graph, size, options, weights=self._weights)
                 except ModelError as error:
                     raise PredictError(str(error)) from None
                 except Unsupported as reason:
@@ -131,8 +129,8 @@ def ready() -> bool:
     return program.is_ready() and resize.is_ready()
 
 
-def to_be_compiled() -> Optional[str]:
-    """A message for the user if the kernels will be compiled at first use, otherwise None."""
+def compilation_note() -> Optional[str]:
+    """A note for the user if the first use will compile the kernels, otherwise None."""
     if unsupported() is not None or ready():
         return None
     return "compiling the prediction kernels for this CPU, once; it takes about ten seconds"

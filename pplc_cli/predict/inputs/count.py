@@ -1,4 +1,4 @@
-"""Count images ahead of time, as far as that is possible without decoding them."""
+"""Count images before they are predicted, if that is possible without decoding them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHARDS = tuple(suffix.encode() for suffix in (*TAR_SUFFIXES, *VIDEO_SUFFIXES))
 
 
 def count(arguments: Iterable[str], stop: Event) -> Optional[int]:
-    """Count the images of arguments, for the progress bar; wrong arguments are reported when they are expanded.
+    """Count the images of arguments, for the progress bar; wrong arguments raise only in :func:`expand`.
 
     Returns:
         None if the number cannot be known, or ``stop`` was set.
@@ -36,7 +36,7 @@ def count(arguments: Iterable[str], stop: Event) -> Optional[int]:
     return total
 
 
-# Each counter yields a number per file, so that ``stop`` is looked at often, or None if only decoding would tell.
+# Each counter yields a number per file, so that ``stop`` is checked often, or None if the number is unknown.
 
 
 def _one(_: Argument) -> Iterator[Optional[int]]:

@@ -75,9 +75,9 @@ def kind_of_item(name: str) -> Kind:
 
 
 def expand(arguments: Iterable[str], *, every: Optional[float] = None) -> Iterator[Source]:
-    """Yield the images of arguments, in an order that is always the same; arguments are read one after the other.
+    """Yield the images of arguments, always in the same order; each argument is read when the one before it ends.
 
-    A file that is missing or damaged yields a source whose ``error`` says so.
+    A missing or damaged file yields a source with ``error`` set.
 
     Args:
         arguments: as a user typed them.
@@ -177,11 +177,11 @@ def _listed(lines: Iterable[bytes], folder: Path, where: str) -> Iterator[Source
 
 
 def _standard_input(_: Argument) -> Iterator[Source]:
-    """One encoded image, or lines of paths, which are read as they come."""
+    """One encoded image, or lines of paths, which are read one by one."""
     stream: BinaryIO = sys.stdin.buffer
     head = stream.read(16)
     if not head:
-        raise PredictError("-: nothing came on standard input; expected an image's bytes or a list of paths")
+        raise PredictError("-: standard input is empty; expected an image's bytes or a list of paths")
     head += stream.readline()
     # GIF and WebP are the only image formats whose first bytes may be text.
     like_text = head.startswith((b"GIF87a", b"GIF89a")) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")

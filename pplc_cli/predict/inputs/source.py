@@ -1,4 +1,4 @@
-"""An image that is to be predicted, and how to read it."""
+"""An image to predict, and how to read it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Source:
         name: the name in the prediction; also the path or URL if ``data`` and ``pixels`` are None.
         data: the encoded image.
         pixels: the decoded image, uint8 RGB (H, W, 3).
-        error: why there is no image, if that is known already.
+        error: why the image cannot be read, if that is known already.
     """
 
     name: str
@@ -103,7 +103,7 @@ def pixels_of(image: ImageLike) -> np.ndarray:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise ImageError(f"expected uint8 (H, W, 3), got {image.dtype} {image.shape}")
         return image
-    if callable(getattr(image, "convert", None)):  # a Pillow image; Pillow need not be imported to tell
+    if callable(getattr(image, "convert", None)):  # a Pillow image, recognised without importing Pillow
         return _from_pillow(image)
     raise ImageError(f"expected a path, bytes, an array or a Pillow image, got {type(image).__name__}")
 

@@ -34,10 +34,10 @@ def read_tar(path: str) -> Iterator[Source]:
                 else:
                     yield Source(name, content.read())
             while archive.fileobj is not None and archive.fileobj.read(1 << 20):
-                pass  # the checksum at the end of a compressed file is read
+                pass  # read to the end, where a compressed file has its checksum
     except FileNotFoundError:
         yield Source(path, error="no such file")
-    except Exception as error:  # from six modules: tarfile, gzip, bz2, lzma, zlib, io
+    except Exception as error:  # errors of tarfile, gzip, bz2, lzma, zlib and io
         yield Source(path, error=f"is a damaged tar archive, the rest of it is missing: {one_line(error)}")
     else:
         if empty:
@@ -45,7 +45,7 @@ def read_tar(path: str) -> Iterator[Source]:
 
 
 class _Member(tarfile.TarInfo):
-    """Raises for a damaged header or a missing end, which tarfile takes for the end of the archive."""
+    """Raises for a damaged header or a missing end, which tarfile treats like the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _Member:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Optional
 
+import numpy as np
+
 from pplc_cli.base.errors import PredictError, one_line
 from pplc_cli.predict.inputs.source import Source
 
@@ -25,8 +27,6 @@ def read_video(path: str, every: Optional[float]) -> Iterator[Source]:
         import av
     except ImportError:
         raise PredictError(f"{path}: videos need the package av: pip install 'pplc[video]'") from None
-    import numpy as np
-
     seconds, due, empty = 0.0, 0.0, True
     try:
         with av.open(path) as container:
@@ -48,8 +48,8 @@ def read_video(path: str, every: Optional[float]) -> Iterator[Source]:
                 yield Source(f"{path}#t={seconds:.3f}", pixels=np.ascontiguousarray(np.rot90(pixels, turns)))
     except FileNotFoundError:
         yield Source(path, error="no such file")
-    except Exception as error:  # FFmpeg's and PyAV's, of many classes
-        where = "is broken or no video" if empty else f"is broken after {seconds:.3f} s, the rest of it is missing"
+    except Exception as error:  # FFmpeg and PyAV raise many classes
+        where = "is damaged or not a video" if empty else f"is damaged after {seconds:.3f} s, the rest of it is missing"
         yield Source(path, error=f"{where}: {one_line(error)}")
     else:
         if empty:

@@ -10,13 +10,14 @@ from urllib.parse import urlparse
 
 from pplc_cli.base.errors import PredictError
 from pplc_cli.base.files import PathLike, atomic_file, user_path
+from pplc_cli.predict.inputs.source import ADDRESSES
 from pplc_cli.predict.prediction import Prediction
 
 _MARK = b"annotated by pplc"  # JPEG comment of the images written here: no other file is overwritten
 
 
 def draw(prediction: Prediction) -> Any:
-    """Draw the labels of a prediction into its image, which needs ``keep_images``; a ``PIL.Image``."""
+    """Draw the labels of a prediction into its image, and return a ``PIL.Image``; needs ``keep_images``."""
     from PIL import Image
 
     from pplc_cli.plots.annotate import annotate
@@ -46,7 +47,7 @@ class AnnotatedFolder:
                 overwritten, not even if the folder is that of the input.
         """
         name = prediction.path
-        if name.startswith(("http://", "https://")):
+        if name.startswith(ADDRESSES):
             name = urlparse(name).path
         stem = Path(name).stem.lstrip("-") or "picture"
         number, candidate = 1, stem

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pplc_cli.base.errors import PredictError
-from pplc_cli.predict.outputs.layout import Output, OutputSchema
+from pplc_cli.predict.outputs.base import Output, OutputSchema
 from pplc_cli.predict.outputs.lines import Csv, JsonLines
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")

@@ -14,7 +14,7 @@ from typing import Any
 
 from pplc_cli.base.errors import PredictError
 from pplc_cli.base.files import atomic_file, remove_leftovers
-from pplc_cli.predict.outputs.layout import Output, OutputSchema, WrittenRow
+from pplc_cli.predict.outputs.base import Output, OutputSchema, WrittenRow
 from pplc_cli.predict.prediction import Prediction
 
 ROWS = 16384  # per row group of labels

@@ -1,7 +1,7 @@
 """Write predictions to a file that a later call can continue.
 
-Beside ``FILE``, ``FILE.state.json`` records the model and the options. The predictions in the file tell how far it is:
-the same arguments give the same images in the same order, and each prediction's path is compared as it is skipped.
+Beside ``FILE``, ``FILE.state.json`` records the model and the options. A resumed call skips the images that the file
+already holds: the same arguments give the same images in the same order, and the path of each is compared.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pplc_cli.base.errors import PplcError, PredictError
 from pplc_cli.base.files import PathLike, plain, user_path, write_json
 from pplc_cli.predict.exported_model import hash_model
 from pplc_cli.predict.inputs.source import Source
-from pplc_cli.predict.outputs.layout import Output, OutputSchema
+from pplc_cli.predict.outputs.base import Output, OutputSchema
 from pplc_cli.predict.outputs.open import open_output
 from pplc_cli.predict.prediction import Prediction
 from pplc_cli.predict.predictor import Predictor
@@ -48,7 +48,7 @@ class RunSignature:
 
 
 def peeked(sources: Iterator[Source]) -> Iterator[Source]:
-    """The same sources with the first one already read: a wrong first argument raises before a file is touched."""
+    """Read the first source in advance, so that a wrong first argument raises before a file is replaced."""
     return chain(list(islice(sources, 1)), sources)
 
 
@@ -58,7 +58,7 @@ class ResumableOutput:
     Attributes:
         path: the file.
         done: predictions that it held before this run.
-        failed: how many of these were errors.
+        failed: number of these that were errors.
     """
 
     def __init__(

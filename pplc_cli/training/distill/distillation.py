@@ -20,7 +20,7 @@ from pplc_cli.base.paddle import as_tensor
 from pplc_cli.config.sections import Config, DistillConfig
 from pplc_cli.data.loader import Batch, Loader
 from pplc_cli.data.transforms.basic import Normalize
-from pplc_cli.training.distill.teacher import Teacher
+from pplc_cli.training.distill.teacher import Teacher, open_teacher
 from pplc_cli.training.distill.teacher_cache import TeacherCache
 from pplc_cli.training.objective import TINY, cross_entropy, divergence
 from pplc_cli.training.progress import Reporter
@@ -56,7 +56,7 @@ class Distillation:
             self.layers = nn.LayerDict({"student": network, "map": self.projection})  # "map" is in checkpoints
 
     def __call__(self, network: Any, batch: Batch, epoch: int) -> tuple[Any, Any]:
-        """See :class:`pplc_cli.training.objective.Objective`; the batch is of the loader that the teacher predicted."""
+        """See :class:`pplc_cli.training.objective.Objective`; the batch comes from the loader given to the teacher."""
         images = as_tensor(batch.images)
         if self.front is None:
             logits, features = network(images), None
@@ -67,7 +67,7 @@ class Distillation:
 
     def _loss(self, logits: Any, features: Any, batch: Batch, stored: dict[str, np.ndarray]) -> Any:
         config = self.config
-        # The prediction for a blend of two images is taken as the blend of their predictions.
+        # The teacher's prediction for a blend of two images is the blend of its predictions.
         mixing = None if batch.mixing is None else paddle.to_tensor(batch.mixing)
         total = paddle.zeros([])
         if config.soft:
@@ -85,7 +85,7 @@ class Distillation:
                 target = mixing @ target
             similarity = nn.functional.cosine_similarity(self.projection(features), target, axis=1)
             total = total + config.features * (1 - similarity).mean()
-        labelled = batch.targets.sum(axis=1)  # the labelled share of each image, which may be a blend
+        labelled = batch.targets.sum(axis=1)  # labelled share of each image; below 1 for blends with unlabelled ones
         known = np.flatnonzero(labelled)
         if config.hard and len(known):
             shares = labelled[known]
@@ -98,29 +98,27 @@ class Distillation:
 def build_distillation(
     config: Config, network: Any, labels: Sequence[str], loader: Loader, folder: Path, reporter: Reporter
 ) -> Distillation:
-    """Let the teacher of a configuration predict all images of a loader.
+    """Build the distillation loss; the teacher of a configuration predicts all images of a loader.
 
     Args:
         config: with ``distill.teacher``.
         network: the student.
         labels: its classes.
-        loader: of the training images; from here on it repeats the views that the teacher has seen.
+        loader: of the training images; later epochs repeat the views that the teacher predicts.
         folder: stores the predictions.
         reporter: receives the progress.
 
     Raises:
         PplcError: the teacher cannot be loaded, or does not fit the configuration.
     """
-    from pplc_cli.training.distill.teacher import open_teacher
-
     wanted = config.distill
     assert wanted.teacher is not None
     teacher = open_teacher(wanted.teacher, wanted.weights, loader.pipeline.size, threads=config.train.threads)
     columns = _columns(teacher, labels) if wanted.soft else None
     if wanted.features and not teacher.features:
-        raise TrainError(f"distill.features: {teacher.name} gives no features; set it to 0")
+        raise TrainError(f"distill.features: {teacher.name} has no features; set distill.features: 0")
     if wanted.features and not hasattr(network, "named_stages"):
-        raise TrainError(f"distill.features: {config.model.name} gives no features; set it to 0")
+        raise TrainError(f"distill.features: {config.model.name} has no features; set distill.features: 0")
     if not isinstance(loader.pipeline.sample[-1], Normalize):
         raise TrainError("train.transforms: with distill.teacher, Normalize must come last")
     loader.views = wanted.views
@@ -133,7 +131,7 @@ def build_distillation(
 
 
 def _columns(teacher: Teacher, labels: Sequence[str]) -> Optional[list[int]]:
-    """The teacher's classes in the student's order; None: it is the same.
+    """The indices of the teacher's classes in the student's order; None if the order is the same.
 
     Raises:
         TrainError: the teacher has other classes.

@@ -1,4 +1,4 @@
-"""Pseudo-labels: trained models label images, and their confident predictions become a list to train on.
+"""Pseudo-labels: label images with trained models, and write the confident predictions as a list to train on.
 
 Averaging the predictions for several views of an image (data distillation): Radosavovic et al., 2017, arXiv:1712.04440.
 """
@@ -19,10 +19,11 @@ from pplc_cli.base.errors import ImageError, PplcError, TrainError
 from pplc_cli.base.files import PathLike, plain, user_path, write_json, write_text
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.progress import ProgressCallback
-from pplc_cli.data.decode import decode_image
+from pplc_cli.data.decode import decode_image, read_image
 from pplc_cli.data.image_files import find_copies, is_image_name, list_files, read_bytes
 from pplc_cli.data.lists import read_labels, read_part
 from pplc_cli.training.distill.teacher import Teacher, open_teacher
+from pplc_cli.training.runs.run_folder import RunFolder
 
 BATCH = 16  # images, each in several views
 SHOWN = 6  # images per class on the contact sheet: the least confident ones
@@ -50,7 +51,7 @@ class Labelling:
         kept: images on the list, the most confident first.
         unsure: by label, the number of images below the threshold or beyond ``per_class``.
         known: number of images skipped because the models were trained or tested on them.
-        unchecked: models whose lists could not be read: their images may be among those kept.
+        unchecked: models whose lists could not be read; images on them may be among those kept.
         failed: files that cannot be read as images, and why.
     """
 
@@ -87,7 +88,7 @@ def pseudo_label(
     Args:
         folder: of images, with all its subfolders.
         models: runs, exported folders or ONNX files with the same classes; their probabilities are averaged.
-        output: the list; a JSON report and a contact sheet get its name with their suffixes.
+        output: the list; a JSON report and a contact sheet are written beside it, with the suffixes .json and .png.
         threshold: smallest probability of an image on the list.
         per_class: largest number of images per class, the most confident ones; None: no limit.
         zooms: factors by which the centre of the image is enlarged; each gives a view.
@@ -101,36 +102,27 @@ def pseudo_label(
     folder, output = user_path(folder), user_path(output)
     if output.suffix.lower() in (".json", ".png") or output.is_dir() or not output.parent.is_dir():
         raise TrainError(
-            f"{output}: expected a new file in an existing folder, with another suffix than .json and .png, which "
-            "the report and the contact sheet get"
+            f"{output}: expected a file in an existing folder, with another suffix than .json and .png, which are for "
+            "the report and the contact sheet"
         )
     files = [file for file in list_files(folder) if is_image_name(file)]
     if not files:
         raise TrainError(f"{folder}: holds no images")
     ensemble = _Ensemble([open_teacher(model, threads=threads) for model in models], zooms, flip)
-    listed, unchecked = _on_lists(models)
+    listed, unchecked = _listed_images(models)
     copies = find_copies(files, listed)
     kept: list[Labelled] = []
     unsure, failed, done = [0] * len(ensemble.labels), [], len(copies)
-    with ThreadPoolExecutor(threads or physical_cores()) as pool:
-        for group in _groups([file for file in files if file not in copies]):
-            usable = []
-            for file, image in zip(group, pool.map(_read, group)):
-                if isinstance(image, str):
-                    failed.append((str(file), image))
-                else:
-                    usable.append((file, image))
-            for (file, _), row in zip(usable, ensemble.probabilities([image for _, image in usable])):
-                if isinstance(row, str):
-                    failed.append((str(file), row))
-                    continue
-                one = Labelled(file, int(row.argmax()), float(row.max()))
-                if one.score >= threshold:
-                    kept.append(one)
-                else:
-                    unsure[one.label] += 1
-            done += len(group)
-            progress(done, len(files))
+    for batch in _predict([file for file in files if file not in copies], ensemble, threads or physical_cores()):
+        for one in batch:
+            if isinstance(one, tuple):
+                failed.append(one)
+            elif one.score >= threshold:
+                kept.append(one)
+            else:
+                unsure[one.label] += 1
+        done += len(batch)
+        progress(done, len(files))
     kept.sort(key=lambda one: -one.score)
     if per_class is not None:
         kept = _at_most(kept, per_class, unsure)
@@ -152,7 +144,11 @@ class _Ensemble:
                 raise TrainError(f"{model.name} and {first.name} have different classes")
 
     def probabilities(self, images: Sequence[np.ndarray]) -> list[Union[np.ndarray, str]]:
-        """Return for each image, uint8 RGB (H, W, 3), float32 (classes,), or why a model cannot use it."""
+        """Return the mean probabilities of each image, float32 (classes,), or the reason why a model cannot use it.
+
+        Args:
+            images: uint8 RGB (H, W, 3).
+        """
         if not images:
             return []
         total, count = np.zeros((len(images), len(self.labels)), np.float64), 0
@@ -163,7 +159,7 @@ class _Ensemble:
                 batch = np.zeros((len(images), 3, *model.pipeline.size), np.float32)
                 for number, image in enumerate(images):
                     try:
-                        batch[number] = model.prepare(_middle(image, zoom))
+                        batch[number] = model.prepare(_enlarged(image, zoom))
                     except ImageError as error:
                         reasons[number] = str(error)
                 for view in (batch, batch[..., ::-1]) if self._flip else (batch,):
@@ -174,19 +170,41 @@ class _Ensemble:
         return [reasons.get(number, mean) for number, mean in enumerate(means)]
 
 
-def _middle(image: np.ndarray, zoom: float) -> np.ndarray:
+def _predict(
+    files: Sequence[Path], ensemble: _Ensemble, threads: int
+) -> Iterator[list[Union[Labelled, tuple[str, str]]]]:
+    """Yield the predictions of each batch of files; for an unusable file, its path and the reason."""
+    with ThreadPoolExecutor(threads) as pool:
+        for batch in _batches(files):
+            results: list[Union[Labelled, tuple[str, str]]] = []
+            usable = []
+            for file, image in zip(batch, pool.map(_decode, batch)):
+                if isinstance(image, str):
+                    results.append((str(file), image))
+                else:
+                    usable.append((file, image))
+            for (file, _), row in zip(usable, ensemble.probabilities([image for _, image in usable])):
+                if isinstance(row, str):
+                    results.append((str(file), row))
+                else:
+                    results.append(Labelled(file, int(row.argmax()), float(row.max())))
+            yield results
+
+
+def _enlarged(image: np.ndarray, zoom: float) -> np.ndarray:
+    """The centre of an image that fills it when enlarged by a factor."""
     height, width = (max(1, round(side / zoom)) for side in image.shape[:2])
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     return np.ascontiguousarray(image[top : top + height, left : left + width])
 
 
-def _groups(files: Sequence[Path]) -> Iterator[list[Path]]:
+def _batches(files: Sequence[Path]) -> Iterator[list[Path]]:
     waiting = iter(files)
     while group := list(islice(waiting, BATCH)):
         yield group
 
 
-def _read(file: Path) -> Union[np.ndarray, str]:
+def _decode(file: Path) -> Union[np.ndarray, str]:
     """The image, or why it cannot be used."""
     try:
         data, name = read_bytes(file), str(file)
@@ -197,10 +215,8 @@ def _read(file: Path) -> Union[np.ndarray, str]:
         return str(error)
 
 
-def _on_lists(models: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """The images on the lists of the models' runs, and the models whose lists cannot be read."""
-    from pplc_cli.training.runs.run_folder import RunFolder
-
+def _listed_images(models: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Return the images on the lists of the models' runs, and the models whose lists cannot be read."""
     found: list[Path] = []
     unchecked: list[str] = []
     for model in models:
@@ -217,7 +233,7 @@ def _on_lists(models: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 
 def _at_most(kept: Sequence[Labelled], number: int, unsure: list[int]) -> list[Labelled]:
-    """The first ``number`` images of each class; the others are counted in ``unsure``."""
+    """Return the first ``number`` images of each class, and count the others in ``unsure``."""
     counts: dict[int, int] = {}
     result = []
     for one in kept:
@@ -252,7 +268,7 @@ def _write(found: Labelling, threshold: float, models: Sequence[str]) -> None:
 
 
 def _relative(path: Path, folder: Path) -> str:
-    """The path of a file as the list writes it."""
+    """The path of a file relative to the list's folder, if that is possible."""
     path, folder = path.resolve(), folder.resolve()
     try:
         return Path(os.path.relpath(path, folder)).as_posix()
@@ -260,11 +276,9 @@ def _relative(path: Path, folder: Path) -> str:
         return path.as_posix()
 
 
-def _small(path: Path) -> np.ndarray:
+def _thumbnail(path: Path) -> np.ndarray:
     """Read an image, reduced to the size of a tile."""
     import cv2
-
-    from pplc_cli.data.decode import read_image
 
     image = read_image(path)
     scale = TILE / max(image.shape[:2])
@@ -283,7 +297,7 @@ def _draw(found: Labelling, threshold: float) -> None:
     for number in chosen[:ROWS]:
         label = found.labels[number]
         least = [one for one in found.kept if one.label == number][-SHOWN:][::-1]
-        tiles += [(_small(one.path), [label, f"{one.score:.3f}", one.path.name]) for one in least]
+        tiles += [(_thumbnail(one.path), [label, f"{one.score:.3f}", one.path.name]) for one in least]
         tiles += [(np.full((8, 8, 3), 255, np.uint8), [""])] * (SHOWN - len(least))
     title = f"the least confident of {len(found.kept)} images at or above {threshold:g}"
     contact_sheet(found.file.with_suffix(".png"), tiles, columns=SHOWN, title=title)

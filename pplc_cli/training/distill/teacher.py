@@ -13,12 +13,11 @@ import numpy as np
 from pplc_cli.base.errors import ModelError, PplcError, PredictError, TrainError
 from pplc_cli.base.files import user_path
 from pplc_cli.base.schema import did_you_mean
-from pplc_cli.data.transforms.basic import Normalize
+from pplc_cli.data.transforms.basic import Normalize, Size
 from pplc_cli.data.transforms.pipeline import Pipeline
 
-Size = tuple[int, int]
 Outputs = tuple[np.ndarray, Optional[np.ndarray]]  # logits or log-probabilities, and features
-# The transforms that published weights were measured with.
+# The evaluation transforms of published weights.
 _PUBLISHED = [{"ResizeByShort": {"short_size": 256}}, {"CenterCrop": {"crop_size": 224}}]
 
 
@@ -31,8 +30,8 @@ class Teacher:
         labels: class names; None if they are unknown.
         classes: number of classes.
         features: size of the embedding before its classifier; 0: not available.
-        pipeline: the transforms that it was trained for.
-        normalize: the last of these.
+        pipeline: its evaluation transforms.
+        normalize: the last transform of the pipeline.
         size: height and width that its images must have; None: any.
     """
 
@@ -72,10 +71,10 @@ class Teacher:
             images: the student's input, float32 (N, 3, H, W).
             normalize: the student's normalisation.
         """
-        (theirs, more), (mine, add) = normalize.factors(), self.normalize.factors()
-        # From the student's normalisation to pixels, and on to the teacher's.
-        factor = (mine / theirs)[:, None, None]
-        images = images * factor + (add[:, None, None] - more[:, None, None] * factor)
+        (student_factor, student_offset), (own_factor, own_offset) = normalize.factors(), self.normalize.factors()
+        # Undo the student's normalisation and apply the teacher's, in one step.
+        factor = (own_factor / student_factor)[:, None, None]
+        images = images * factor + (own_offset[:, None, None] - student_offset[:, None, None] * factor)
         if self.size is not None and images.shape[2:] != self.size:
             images = _resized(images, self.size)
         logits, features = self._run(np.ascontiguousarray(images, np.float32))
@@ -83,7 +82,7 @@ class Teacher:
         return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)), features
 
 
-_UNUSED = np.random.default_rng(0)  # evaluation transforms draw nothing
+_UNUSED = np.random.default_rng(0)  # evaluation transforms are not random
 
 
 def _resized(images: np.ndarray, size: Size) -> np.ndarray:
@@ -119,7 +118,7 @@ def open_teacher(
             f"{source}: expected a run (best_model/), an exported folder (inference.yml) or an ONNX file beside its "
             "inference.yml"
         )
-    return _of_zoo(source, weights, size, threads)
+    return _of_name(source, weights, size, threads)
 
 
 def _of_run(folder: Path, size: Optional[Size], threads: Optional[int]) -> Teacher:
@@ -133,7 +132,7 @@ def _of_run(folder: Path, size: Optional[Size], threads: Optional[int]) -> Teach
     return _of_network(f"{info['network']} of {folder}", digest, network, pipeline, info["labels"], size, threads)
 
 
-def _of_zoo(name: str, weights: Optional[str], size: Optional[Size], threads: Optional[int]) -> Teacher:
+def _of_name(name: str, weights: Optional[str], size: Optional[Size], threads: Optional[int]) -> Teacher:
     from pplc_cli.base.paddle import load_paddle
     from pplc_cli.models.registry import build_network, find_network, network_names
     from pplc_cli.models.weights.pretrained import load_pretrained
@@ -145,14 +144,16 @@ def _of_zoo(name: str, weights: Optional[str], size: Optional[Size], threads: Op
         nearest = did_you_mean(name, network_names())
         raise TrainError(
             f"{name!r}: expected the folder of a run or of an exported model, an ONNX file, or the name of a network"
-            f"{nearest if 'mean' in nearest else ' (pplc models lists them)'}"
+            f"{nearest if 'did you mean' in nearest else ' (pplc models lists them)'}"
         ) from None
     classes = 1000
     network = build_network(spec.name, classes)
     source = weights or ("imagenet_ssld" if "imagenet_ssld" in spec.weights else "imagenet")
     where, replaced = load_pretrained(network, spec, source)
     if replaced:
-        raise TrainError(f"distill.weights: expected ImageNet's {classes} classes, {where} has others; name its run")
+        raise TrainError(
+            f"distill.weights: expected ImageNet's {classes} classes, {where} has others; name its run as the teacher"
+        )
     network.eval()
     mean, std = (list(values) for values in spec.normalization)
     pipeline = Pipeline([*_PUBLISHED, {"Normalize": {"mean": mean, "std": std}}], training=False)

@@ -14,6 +14,7 @@ import numpy as np
 from pplc_cli.base.files import atomic_file
 from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.data.loader import Loader
+from pplc_cli.data.transforms.basic import Normalize
 from pplc_cli.training.distill.teacher import Teacher
 
 
@@ -40,7 +41,7 @@ class TeacherCache:
 
         Args:
             teacher: the teacher.
-            loader: of the images; its ``views`` must be set.
+            loader: of the images, with Normalize as its last transform; its ``views`` must be set.
             views: number of views.
             folder: holds one file per view.
             progress: called with the number of images done and the total.
@@ -80,9 +81,10 @@ class TeacherCache:
         arrays = {"log_probabilities": np.empty((count, teacher.classes), np.float16)}
         if teacher.features:
             arrays["features"] = np.empty((count, teacher.features), np.float16)
-        *_, normalize = loader.pipeline.sample
+        normalize = loader.pipeline.sample[-1]
+        assert isinstance(normalize, Normalize)
         for batch in loader.unmixed().epoch(view):
-            predicted, features = teacher.predict(batch.images, normalize)  # type: ignore[arg-type]
+            predicted, features = teacher.predict(batch.images, normalize)
             arrays["log_probabilities"][batch.indices] = np.maximum(predicted, -60000)  # float16 ends at 65504
             if features is not None:
                 arrays["features"][batch.indices] = np.clip(features, -60000, 60000)

@@ -1,4 +1,4 @@
-"""Measure a trained network on a list or on a folder with one folder per class."""
+"""Evaluate a trained network on a list, or on a folder with one folder per class."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Evaluation:
 
 
 class Batches(Protocol):
-    """A loader, as far as evaluation needs one."""
+    """The part of a loader's interface that evaluation uses."""
 
     samples: list[Sample]
     classes: int
@@ -53,7 +53,7 @@ def run_network(network: Any, loader: Batches, progress: Optional[ProgressCallba
     """Compute a network's probabilities on all batches of a loader; the network must be in evaluation mode."""
     import paddle
 
-    # With several processes and a short list, a process may have no image.
+    # If the list is short and there are several processes, one of them may have no image.
     rows, labels = [np.empty((0, loader.classes), np.float32)], [np.empty(0, np.int64)]
     with paddle.no_grad():
         for batch in loader.epoch():
@@ -73,7 +73,7 @@ def evaluate(
     output: Optional[PathLike] = None,
     progress: Optional[ProgressCallback] = None,
 ) -> Evaluation:
-    """Measure a run's best weights and write a report.
+    """Evaluate a run's best weights and write a report.
 
     The report: metrics.json, predictions.csv, confusion_matrix.csv and .png, and mistakes.png with the most confident
     wrong predictions, if there are any.

@@ -94,7 +94,7 @@ def launch(
 
 @contextlib.contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM leave the block as an exception does, so that processes and temporary files are removed."""
+    """Turn SIGTERM into an exception, so that processes and temporary files are removed."""
 
     def leave(number: int, _: Any) -> None:
         sys.exit(128 + number)
@@ -113,8 +113,8 @@ def _ended_by_sigterm() -> Iterator[None]:
 def _launcher(folder: Path, hosts: ClusterSpec, device: str) -> Iterator[subprocess.Popen]:
     """Run Paddle's launcher and its workers; they are ended when the block is left.
 
-    The workers hold the reading end of a pipe and end when its writing end is closed, so also if this process or the
-    launcher is killed.
+    The workers hold the reading end of a pipe and end when its writing end is closed. They therefore also end if this
+    process or the launcher is killed.
     """
     command = [sys.executable, "-m", "paddle.distributed.launch", "--log_dir", str(folder / "log")]
     command += ["--nproc_per_node", str(hosts.nproc), "--max_restart", "0", "--job_id", "pplc"]
@@ -129,7 +129,7 @@ def _launcher(folder: Path, hosts: ClusterSpec, device: str) -> Iterator[subproc
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PADDLE_")}
     environment[WORKER] = "1"
     environment.setdefault(*QUIET)
-    with open(folder / "launcher.log", "wb") as log:  # noqa: PTH123
+    with (folder / "launcher.log").open("wb") as log:
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
         )

@@ -9,8 +9,8 @@ import traceback
 from pathlib import Path
 from typing import Any, Optional
 
-# Seconds that a worker which lost another one waits to be ended by the launcher, whose report names the one that died.
-# If that one ran on another machine, no report comes.
+# Seconds that a worker waits after it has lost another one. Meanwhile the launcher ends it, and reports the worker that
+# died; only for a worker on another machine it does not.
 PATIENCE = 20
 
 
@@ -21,11 +21,11 @@ def end_with_parent() -> None:
 
 
 def main(folder: Path) -> int:
-    """Train as ``folder/job.json`` says; the message of a failure goes to ``folder/error.RANK``."""
+    """Train with the settings of ``folder/job.json``; write the message of a failure to ``folder/error.RANK``."""
     from pplc_cli.base.errors import PplcError
     from pplc_cli.config.load import check_config
     from pplc_cli.training.progress import Reporter
-    from pplc_cli.training.world import LostContact, is_main_process
+    from pplc_cli.training.world import ConnectionLost, is_main_process
 
     class Events(Reporter):
         """Writes each report as a line with a JSON list."""
@@ -54,7 +54,7 @@ def main(folder: Path) -> int:
 
         result = train(check_config(job["config"]), resume=job["resume"], force=job["force"], reporter=events)
     except PplcError as error:
-        if isinstance(error, LostContact):
+        if isinstance(error, ConnectionLost):
             time.sleep(PATIENCE)
         (folder / f"error.{rank}").write_text(str(error), encoding="utf-8", errors="surrogateescape")
         return 1

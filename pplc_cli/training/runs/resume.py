@@ -1,4 +1,4 @@
-"""A run's folder before the first step: new, replaced or resumed."""
+"""Prepare a run's folder before the first step: create, replace or resume it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pplc_cli.training.runs.run_folder import RunFolder
 from pplc_cli.training.samples import Samples
 from pplc_cli.training.world import World, is_main_process
 
-# What may change between the parts of a resumed run without changing its result.
+# Keys that may change when a run is resumed, because they do not change its result.
 _FREE_KEYS = {
     "data": {"cache_mb", "workers"},
     "model": {"pretrained"},
@@ -67,7 +67,7 @@ def check_start(
 def agree_on_start(
     world: World, run: RunFolder, config: Config, samples: Samples, start: Optional[dict[str, Any]]
 ) -> Optional[dict[str, Any]]:
-    """Give every process what process 0 starts from; each one reads the checkpoint itself.
+    """Make every process start like process 0; each process reads the checkpoint itself.
 
     Args:
         world: the processes.
@@ -96,7 +96,7 @@ def agree_on_start(
 
 
 def clear_folder(run: RunFolder, config: Config, start: Optional[dict[str, Any]]) -> None:
-    """Make the folder ready for the first step: of an earlier run, only what ``start`` continues is kept."""
+    """Prepare the folder for the first step: remove all of an earlier run that ``start`` does not continue."""
     remove_leftovers(run.folder)
     run.crash.unlink(missing_ok=True)
     if start is None:
@@ -116,7 +116,7 @@ def _check_resumable(run: RunFolder, config: Config, fingerprint: str, start: di
     changed = []
     for section in ("data", "model", "train", "distill", "eval"):
         for key, now in new[section].items():
-            # A key that the run's version of pplc did not have yet means its default.
+            # A key that the run's version of pplc did not have yet has its default.
             before = old.get(section, {})
             then = before[key] if key in before else _default(getattr(config, section), key)
             if key not in _FREE_KEYS.get(section, ()) and json.dumps(then) != json.dumps(now):
@@ -139,7 +139,7 @@ def _check_resumable(run: RunFolder, config: Config, fingerprint: str, start: di
 
 
 def _default(section: Any, key: str) -> Any:
-    """The behaviour of versions that did not have a key."""
+    """The value of a key that stands for the behaviour of versions without it."""
     if key == "accelerate":
         return False
     field = next(field for field in dataclasses.fields(section) if field.name == key)

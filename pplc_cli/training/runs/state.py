@@ -1,4 +1,4 @@
-"""The state of a run between two epochs: all that a checkpoint holds."""
+"""The state of a run between two epochs, which a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TrainState:
     Attributes:
         network: the whole network, as it is saved.
         plan: which of its stages train.
-        objective: its own layers, if it has any, train too.
+        objective: the loss; layers of its own train too.
         optimizer: of all trained parameters.
         average: moving average of the network's weights, or None.
         epoch: the last whole epoch.
@@ -80,11 +80,11 @@ class TrainState:
         averaged = checkpoint.load_arrays(last, "ema")
         projection = checkpoint.load_arrays(last, "distill")
         if weights is None or moments is None or (state.average is not None and averaged is None):
-            raise CheckpointError(f"{last} is not whole; start anew with --force")
+            raise CheckpointError(f"{last} is incomplete; start anew with --force")
         fit_weights(network, weights, str(last))
         if objective.projection is not None:
             if projection is None:
-                raise CheckpointError(f"{last} is not whole; start anew with --force")
+                raise CheckpointError(f"{last} is incomplete; start anew with --force")
             fit_weights(objective.projection, projection, str(last))
         restore_optimizer(optimizer, objective.layers, moments)
         if state.average is not None and averaged is not None:
@@ -118,7 +118,7 @@ class TrainState:
             layer.eval()
 
     def share_statistics(self, world: World) -> None:
-        """Give all processes the mean of batch norm's running statistics, of which each has its own."""
+        """Average batch norm's running statistics, which differ between processes, over all processes."""
         state = self.network.state_dict()
         averaged = self.average.values if self.average is not None else {}
         keys = [key for key, value in state.items() if value.stop_gradient]
@@ -126,7 +126,7 @@ class TrainState:
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """The network with its averaged weights, if there is a moving average, for the time of the block."""
+        """Give the network its averaged weights, if there is a moving average, for the time of the block."""
         with self.average.applied(self.network) if self.average is not None else contextlib.nullcontext():
             yield
 

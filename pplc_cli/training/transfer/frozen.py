@@ -67,7 +67,7 @@ class FrozenPart:
 
 
 class FeatureLoader:
-    """Gives features of a loader's images, which are computed when an epoch first needs them, and kept.
+    """Loads features of a loader's images; computes them when an epoch first needs them, and keeps them in memory.
 
     Attributes:
         samples: the loader's.
@@ -75,7 +75,7 @@ class FeatureLoader:
         shape: of one image's features.
         views: augmented versions of each image; epoch e uses view e modulo this.
         bytes: memory for all views.
-        wait: 0; features are not waited for.
+        wait: 0: loading features takes no time.
     """
 
     def __init__(self, loader: Loader, part: FrozenPart, views: int) -> None:
@@ -83,7 +83,7 @@ class FeatureLoader:
         Args:
             loader: of the images.
             part: computes the features.
-            views: never reduced when memory is short: a resumed run must train on the same views.
+            views: number of views; not reduced when memory is short, since a resumed run must train on the same views.
         """
         self.loader, self.part, self.samples, self.views = loader, part, loader.samples, views
         self.classes = loader.classes

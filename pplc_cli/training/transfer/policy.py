@@ -11,7 +11,7 @@ from pplc_cli.training.transfer.frozen import FrozenPart
 from pplc_cli.training.transfer.stages import stage_of_parameters
 
 DECAY = 0.7  # ratio of a stage's learning rate to that of the next stage
-FEW = 30  # images per class: with 20 training the head alone was best, with 88 it was not (docs/builtin_weights.md)
+FEW = 30  # images per class: with 20, training only the head was best; with 88 it was not (docs/builtin_weights.md)
 FULL_BATCH = 32  # images; the running statistics over about ten such batches are good enough
 
 
@@ -39,7 +39,7 @@ class TransferPlan:
         return self.kind in ("stages", "head")
 
 
-def choose(
+def choose_kind(
     images: int,
     classes: int,
     pretrained: bool,
@@ -60,11 +60,11 @@ def choose(
     """
     each = images / max(1, classes)
     if not pretrained:
-        return "full", "random weights have to learn everything"
+        return "full", "all layers of random weights must be trained"
     if each >= FEW:
         return "stages", f"{each:.0f} images per class are enough to fit the features too"
     if progressive:
-        return "stages", "train.progressive_from needs stages that learn"
+        return "stages", "train.progressive_from changes the image size, so that features cannot be kept"
     if feature_bytes > budget:
         return "stages", (
             f"head would keep {feature_bytes / (1 << 20):.3g} MB of features in memory, and {budget / (1 << 20):.3g} "
@@ -74,7 +74,7 @@ def choose(
 
 
 def scale_bn_momentum(layers: Sequence[Any], batch: int) -> None:
-    """Let running statistics average over as many images as they would with batches of :data:`FULL_BATCH`.
+    """Scale the momentum so that running statistics average over as many images as with batches of :data:`FULL_BATCH`.
 
     Otherwise small batches would soon replace the pretrained statistics by those of a few images.
 

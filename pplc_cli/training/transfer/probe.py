@@ -29,7 +29,7 @@ PROBE_C = 1.0  # inverse regularisation strength of scikit-learn's logistic regr
 
 
 class Probe:
-    """A linear probe of a network with its present weights."""
+    """A linear probe of a network with its current weights."""
 
     def __init__(self, config: Config, network: Any, classifier: Any, frozen: Optional[FrozenPart] = None) -> None:
         """
@@ -131,6 +131,6 @@ def fit_linear(
     weight[:, present] = (rows / deviation).T
     shift[present] = bias - (rows / deviation) @ mean
     absent = np.setdiff1d(np.arange(classes), present)
-    # Below the lowest logit of any image, not only below the mean image's.
+    # Lower than the lowest logit of every image, not only of the mean image.
     shift[absent] = (features @ weight[:, present] + shift[present]).min() - 10.0
     return weight.astype(np.float32), shift.astype(np.float32)

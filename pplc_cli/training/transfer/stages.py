@@ -1,4 +1,4 @@
-"""Parts of a network that can be divided into stages."""
+"""Consecutive stages of a network as a layer, and the stage of each parameter."""
 
 from __future__ import annotations
 

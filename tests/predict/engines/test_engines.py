@@ -15,7 +15,7 @@ from helpers.images import random_image
 from pplc_cli.base.errors import PredictError
 from pplc_cli.config.sections import ENGINES
 from pplc_cli.data.decode import read_image
-from pplc_cli.predict.engines.auto import LIMITS, choose
+from pplc_cli.predict.engines.auto import LIMITS, choose_fastest
 from pplc_cli.predict.engines.base import ImageEngine
 from pplc_cli.predict.engines.installed import installed
 from pplc_cli.predict.engines.open import open_engine
@@ -252,15 +252,15 @@ def copied(folders, tmp_path):
 
 
 def test_the_fastest_engine_is_measured_once_and_remembered(copied, cache):
-    first = choose(copied)
+    first = choose_fastest(copied)
     able = {m.engine: m for m in first.measured if m.reason is None}
     assert {"paddle", "onnxruntime", "openvino"} <= set(able)
     assert first.engine == min(able, key=lambda name: able[name].latency)
-    assert choose(copied, batch_size=8).engine == max(able, key=lambda name: able[name].rate)
+    assert choose_fastest(copied, batch_size=8).engine == max(able, key=lambda name: able[name].rate)
     assert all(m.difference <= LIMITS["float32"] for m in able.values())
-    assert first.sentence().startswith(f"engine auto: {first.engine}, {able[first.engine].latency:.1f} ms an image (")
-    assert first.sentence().endswith("; remembered")
-    second = choose(copied)
+    assert first.sentence().startswith(f"engine auto: {first.engine}, {able[first.engine].latency:.1f} ms per image (")
+    assert first.sentence().endswith("; stored for later calls")
+    second = choose_fastest(copied)
     assert (first.measured_now, second.measured_now) == (True, False)
     assert second.measured == first.measured
     assert len(list(cache.rglob("*.json"))) == 1
@@ -268,15 +268,15 @@ def test_the_fastest_engine_is_measured_once_and_remembered(copied, cache):
 
 @pytest.mark.slow
 def test_a_measurement_is_read_only_for_the_same_network_and_options(copied, cache):
-    choose(copied, threads=1)
-    assert choose(copied, threads=2).measured_now
+    choose_fastest(copied, threads=1)
+    assert choose_fastest(copied, threads=2).measured_now
     weights = copied / "inference.pdiparams"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1  # the last bit of a weight's exponent
     weights.write_bytes(data)
-    assert choose(copied, threads=1).measured_now
-    assert not choose(copied, threads=1).measured_now
-    assert choose(copied, threads=1, remember=False).measured_now
+    assert choose_fastest(copied, threads=1).measured_now
+    assert not choose_fastest(copied, threads=1).measured_now
+    assert choose_fastest(copied, threads=1, remember=False).measured_now
 
 
 @pytest.mark.parametrize(
@@ -287,10 +287,10 @@ def test_a_measurement_is_read_only_for_the_same_network_and_options(copied, cac
     ],
 )
 def test_a_damaged_measurement_is_repeated(copied, cache, content):
-    choose(copied)
+    choose_fastest(copied)
     (file,) = cache.rglob("*.json")
     file.write_bytes(content)
-    again = choose(copied)
+    again = choose_fastest(copied)
     assert again.measured_now
     assert len(json.loads(file.read_text(encoding="utf-8"))["measured"]) == len(again.measured)
 
@@ -298,9 +298,9 @@ def test_a_damaged_measurement_is_repeated(copied, cache, content):
 def test_auto_works_without_a_writable_cache(copied, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("PPLC_CACHE", str(tmp_path / "file"))
-    choice = choose(copied)
+    choice = choose_fastest(copied)
     assert not choice.remembered
-    assert "remembered" not in choice.sentence()
+    assert "stored" not in choice.sentence()
 
 
 def test_an_engine_that_disagrees_is_excluded_by_name(copied, folders, cache):
@@ -313,7 +313,7 @@ def test_an_engine_that_disagrees_is_excluded_by_name(copied, folders, cache):
     last = next(node for node in reversed(graph.nodes) if node.kind == "linear")
     last.weights["weight"] = last.weights["weight"] * np.float32(1.5)
     (copied / "inference.onnx").write_bytes(to_onnx(graph))
-    choice = choose(copied)
+    choice = choose_fastest(copied)
     for name in ("onnxruntime", "openvino"):
         (found,) = (m for m in choice.measured if m.engine == name)
         assert found.difference > 0.01
@@ -325,5 +325,5 @@ def test_an_engine_that_disagrees_is_excluded_by_name(copied, folders, cache):
 
 def test_no_engine_for_a_precision_gives_every_reason(copied, cache):
     with pytest.raises(PredictError, match=r"no engine can run .* in int8: paddle: .*; onnxruntime: .*missing"):
-        choose(copied, precision="int8")
+        choose_fastest(copied, precision="int8")
     assert not list(cache.rglob("*.json"))

@@ -137,7 +137,7 @@ def test_the_lists_of_an_exported_folders_run_are_used_and_unchecked_models_are_
 
 def test_wrong_outputs_are_refused_at_once(trained, loose, tmp_path, pplc):
     for output in (tmp_path / "x.json", tmp_path, tmp_path / "nowhere" / "x.txt"):
-        with pytest.raises(TrainError, match="expected a new file in an existing folder"):
+        with pytest.raises(TrainError, match="expected a file in an existing folder"):
             pseudo_label(loose, [str(trained.run)], output)
     done = pplc("label", str(loose), "--model", str(trained.run / "inference_model"), check=False)
     assert done.returncode == 2 and "--output: expected a file" in done.stderr

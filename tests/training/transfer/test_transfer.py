@@ -19,7 +19,7 @@ from pplc_cli.models.registry import build_network  # noqa: E402
 from pplc_cli.training.optim import build_optimizer  # noqa: E402
 from pplc_cli.training.runs.checkpoint import load_arrays, load_network  # noqa: E402
 from pplc_cli.training.transfer import probe as transfer  # noqa: E402
-from pplc_cli.training.transfer.policy import DECAY, FEW, choose, layerwise_lr_scales, scale_bn_momentum  # noqa: E402
+from pplc_cli.training.transfer.policy import DECAY, FEW, choose_kind, layerwise_lr_scales, scale_bn_momentum  # noqa: E402
 from pplc_cli.training.transfer.probe import PROBE_C, Probe, fit_linear  # noqa: E402
 
 FIXED = [{"ResizeByShort": {"short_size": 36}}, {"CenterCrop": {"crop_size": 32}}, "Normalize"]
@@ -131,16 +131,16 @@ def test_why_a_probe_is_impossible(trained):
 
 
 def test_auto_depends_on_the_number_of_images():
-    assert choose(10_000, 2, pretrained=False)[0] == "full"
-    assert choose(2 * FEW - 1, 2, pretrained=True)[0] == "head"
-    assert choose(2 * FEW, 2, pretrained=True)[0] == "stages"
+    assert choose_kind(10_000, 2, pretrained=False)[0] == "full"
+    assert choose_kind(2 * FEW - 1, 2, pretrained=True)[0] == "head"
+    assert choose_kind(2 * FEW, 2, pretrained=True)[0] == "stages"
 
 
 def test_auto_trains_stages_where_the_head_alone_cannot():
     few = 2 * FEW - 1
-    assert choose(few, 2, pretrained=True, progressive=True)[0] == "stages"
-    assert choose(few, 2, pretrained=True, feature_bytes=1000, budget=1000)[0] == "head"
-    kind, why = choose(few, 2, pretrained=True, feature_bytes=3 << 20, budget=1 << 20)
+    assert choose_kind(few, 2, pretrained=True, progressive=True)[0] == "stages"
+    assert choose_kind(few, 2, pretrained=True, feature_bytes=1000, budget=1000)[0] == "head"
+    kind, why = choose_kind(few, 2, pretrained=True, feature_bytes=3 << 20, budget=1 << 20)
     assert kind == "stages" and "3 MB of features" in why and "1 MB are allowed (data.cache_mb)" in why
 
 
@@ -205,7 +205,7 @@ def test_random_weights_are_not_frozen(pplc, trained):
         done = pplc("train", *words, "-o", option, check=False)
         assert done.returncode == 1 and "Traceback" not in done.stderr and "Error: " in done.stderr
     done = pplc("train", *words, "-o", "train.transfer=auto")
-    assert "train.transfer: full, since random weights have to learn everything" in done.stderr
+    assert "train.transfer: full, since all layers of random weights must be trained" in done.stderr
 
 
 def test_auto_trains_stages_if_features_do_not_fit(pplc, trained):

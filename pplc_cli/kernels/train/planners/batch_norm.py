@@ -10,9 +10,10 @@ import numpy as np
 from pplc_cli.kernels.simd.arena import Buffer, Slot
 from pplc_cli.kernels.simd.rows import padded
 from pplc_cli.kernels.simd.steps import PythonStep
+from pplc_cli.kernels.train.builder import Builder
 from pplc_cli.kernels.train.steps.batch_norm import LocalMoments, Measure, NormForward
 from pplc_cli.kernels.train.traced_graph import Node
-from pplc_cli.kernels.train.views import Builder, Norm, View
+from pplc_cli.kernels.train.views import Norm, View
 
 
 def norm(builder: Builder, node: Node) -> View:

@@ -6,6 +6,7 @@ from typing import Any
 
 from pplc_cli.kernels.simd.arena import Buffer, Field
 from pplc_cli.kernels.simd.rows import padded
+from pplc_cli.kernels.train.builder import Builder
 from pplc_cli.kernels.train.ops.gemm import PANEL
 from pplc_cli.kernels.train.steps.convolution import (
     Dense,
@@ -19,7 +20,7 @@ from pplc_cli.kernels.train.steps.convolution import (
 )
 from pplc_cli.kernels.train.steps.parts import Geometry, Statistics, WeightLayout
 from pplc_cli.kernels.train.traced_graph import Node
-from pplc_cli.kernels.train.views import Builder, View
+from pplc_cli.kernels.train.views import View
 
 
 def dense(builder: Builder, node: Node) -> View:
@@ -49,7 +50,7 @@ def _product(builder: Builder, node: Node, weight: Any, bias: Any, geometry: Geo
     view = builder.read(node)
     result = builder.result(node, [view], builder.trains(weight) or builder.trains(bias))
     k, outputs = geometry.k, geometry.outputs
-    # Whole images only: the few numbers behind the pooling cost nothing and matter most.
+    # Only for maps: behind the pooling, products are few and their precision matters most.
     pixels = geometry.size[0] * geometry.size[1]
     bfloat16 = builder.options.bfloat16 and geometry.kernel == (1, 1) and pixels > 1
     panels = Buffer(k * _whole_panels(outputs) * 4)
@@ -117,7 +118,7 @@ def depthwise(builder: Builder, node: Node) -> View:
 
 
 def _statistics(builder: Builder, node: Node) -> Statistics:
-    """Where a convolution sums up what batch norm needs: only if a batch norm alone reads its result."""
+    """The sums that a convolution makes for batch norm, if a batch norm is the only reader of its result."""
     number = len(builder.views)
     readers = [reader for reader in builder.graph.nodes[number + 1 :] if number in reader.inputs]
     if len(readers) != 1 or node.uses != 1 or readers[0].kind != "norm" or not readers[0].options["batch"]:

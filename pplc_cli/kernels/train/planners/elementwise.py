@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pplc_cli.kernels.simd.arena import Slot
+from pplc_cli.kernels.train.builder import Builder
 from pplc_cli.kernels.train.steps.elementwise import Scale, ScaleBackward
 from pplc_cli.kernels.train.steps.parts import Channels
 from pplc_cli.kernels.train.traced_graph import Node
-from pplc_cli.kernels.train.views import Builder, View
+from pplc_cli.kernels.train.views import View
 
 
 def activation(builder: Builder, node: Node) -> View:
-    """The input's own view, if nothing else reads it; else a copy's."""
+    """The view of the input if nothing else reads it, otherwise of a copy."""
     view = builder.views[node.inputs[0]]
     if builder.graph.nodes[node.inputs[0]].uses > 1 or view.act or isinstance(view.data, Slot):
         view = builder.stored(builder.read(node), node)

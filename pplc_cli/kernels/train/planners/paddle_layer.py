@@ -6,8 +6,9 @@ from typing import Any
 
 from pplc_cli.kernels.simd.arena import Slot
 from pplc_cli.kernels.simd.steps import PythonStep
+from pplc_cli.kernels.train.builder import Builder, paddle_shape
 from pplc_cli.kernels.train.traced_graph import Node
-from pplc_cli.kernels.train.views import Builder, View, paddle_shape
+from pplc_cli.kernels.train.views import View
 
 
 def opaque(builder: Builder, node: Node) -> View:
@@ -15,7 +16,7 @@ def opaque(builder: Builder, node: Node) -> View:
     trained = any(builder.trains(parameter) for parameter in node.layer.parameters())
     result = builder.result(node, [view], trained)
     stored = builder.stored(view, node)
-    stored.readers = 1  # Paddle alone
+    stored.readers = 1  # only Paddle
     number = len(builder.views)
     shape = paddle_shape(view.shape, node.options["flat_input"])
     builder.to_planes(stored.data, view.shape, Slot(("planes", number, shape)))

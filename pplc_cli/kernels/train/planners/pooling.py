@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 from pplc_cli.kernels.simd.arena import Buffer, Field
 from pplc_cli.kernels.simd.steps import Step
+from pplc_cli.kernels.train.builder import Builder
 from pplc_cli.kernels.train.steps.parts import Geometry
 from pplc_cli.kernels.train.steps.pooling import Mean, MeanBackward, Pool, PoolBackward
 from pplc_cli.kernels.train.traced_graph import Node
-from pplc_cli.kernels.train.views import Builder, View
+from pplc_cli.kernels.train.views import View
 
 
 def mean(builder: Builder, node: Node) -> View:

@@ -12,7 +12,7 @@ from pplc_cli.kernels.train.steps.parts import BLOCK, Statistics, blocks_scratch
 
 @dataclass(eq=False)
 class Measure(Step):
-    """Sum what batch norm needs over stored numbers that no convolution has just written."""
+    """Sum stored numbers for a batch norm that does not follow a convolution."""
 
     code = Code.STATISTICS
     rows: int
@@ -83,7 +83,7 @@ class NormBackward(Step):
     channels: int
     coefficients: Field
     sums: Field  # of all processes
-    local_sums: Field  # of this one, which its gradients come from
+    local_sums: Field  # of this process, for the gradients of weight and bias
     moments: Field  # 0: running statistics were used
     weight_gradient: Field
     bias_gradient: Field

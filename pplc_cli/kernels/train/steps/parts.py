@@ -30,7 +30,7 @@ class Source:
 
 @dataclass(eq=False)
 class ResultGradient:
-    """The gradient of a stored result; ``coefficients`` of its batch norm, which a reader takes it back through."""
+    """The gradient of a stored result; ``coefficients``: of its batch norm, which a reader applies backwards."""
 
     gradient: Field
     result: Field
@@ -45,7 +45,7 @@ class InputGradient:
     """Where an operation writes the gradient of its input.
 
     Attributes:
-        gradient: 0 if none is wanted.
+        gradient: 0 if none is computed.
         add: add to what other readers of the input have written.
         finish: this reader is the last; take the gradient back through the activation and sum what batch norm needs.
         sums: where each thread puts these sums, ``sums_size`` bytes apart.
@@ -89,7 +89,7 @@ class Geometry:
 
     @property
     def k(self) -> int:
-        """Numbers of a patch."""
+        """How many numbers a patch has."""
         return self.kernel[0] * self.kernel[1] * self.inputs
 
     @property

@@ -84,7 +84,7 @@ class Output(abc.ABC):
                 raise Locked
         except Locked:
             raise PredictError(
-                f"{self.path}: another process is writing it; wait for its end, or name another file"
+                f"{self.path}: another process is writing it; wait until it ends, or choose another file"
             ) from None
         self._lock_file = lock_file
 
