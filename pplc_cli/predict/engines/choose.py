@@ -1,4 +1,7 @@
-"""Open the engine that a user names, or resolve ``default`` and ``auto``."""
+"""Open the engine that a user names, or resolve ``default`` and ``auto``.
+
+Imports are inside functions where a prediction with the default engine would only start later for them.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,8 @@ from typing import Any, Optional
 
 from pplc_cli.base.errors import PredictError
 from pplc_cli.kernels import unsupported
-from pplc_cli.predict.engines.auto import choose_fastest
 from pplc_cli.predict.engines.base import Engine
 from pplc_cli.predict.engines.open import open_engine
-from pplc_cli.predict.engines.paddle import PaddleEngine
 from pplc_cli.predict.engines.pplc import ready
 from pplc_cli.predict.exported_model import read_sidecar
 
@@ -44,10 +45,14 @@ def open_chosen(
     if not mkldnn:
         if name not in ("default", "paddle") or features:
             raise PredictError("--no-mkldnn applies to the engine paddle only; leave out --no-mkldnn, or --engine")
+        from pplc_cli.predict.engines.paddle import PaddleEngine
+
         return PaddleEngine(folder, mkldnn=False, threads=threads, precision=precision), None
     if name == "default":
         name = default_engine(folder, precision, features)
     elif name == "auto":
+        from pplc_cli.predict.engines.auto import choose_fastest
+
         choice = choose_fastest(folder, precision=precision, threads=threads, features=features, batch_size=batch_size)
         name, note = choice.engine, choice.sentence()
     return open_engine(folder, name, precision=precision, threads=threads, features=features), note
