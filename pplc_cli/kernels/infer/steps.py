@@ -11,7 +11,7 @@ from pplc_cli.kernels.infer.ops.tiles import FLOAT32
 from pplc_cli.kernels.infer.program import Code
 from pplc_cli.kernels.simd.arena import Field
 from pplc_cli.kernels.simd.rows import padded
-from pplc_cli.kernels.simd.steps import Row, Step
+from pplc_cli.kernels.simd.steps import Patches, Row, Step
 
 BLOCK_ROWS = 64  # pixels whose products are computed together; their inputs stay in the second cache
 _ALIGNMENT = 256  # bytes that alignment may cost
@@ -21,7 +21,7 @@ _ALIGNMENT = 256  # bytes that alignment may cost
 
 
 @dataclass(eq=False)
-class Geometry:
+class Geometry(Patches):
     """Sizes of a convolution; pairs are (height, width), the padding is that at the top and left."""
 
     inputs: int
@@ -32,17 +32,6 @@ class Geometry:
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
-
-    @property
-    def k(self) -> int:
-        """How many numbers a patch has."""
-        return self.kernel[0] * self.kernel[1] * self.inputs
-
-    @property
-    def pointwise(self) -> bool:
-        """Whether the patches are the pixels themselves."""
-        plain = self.kernel == (1, 1) and self.stride == (1, 1) and self.padding == (0, 0)
-        return plain and self.result == self.size
 
     def row(self) -> Row:
         (h_in, w_in), (ho, wo), (kh, kw) = self.size, self.result, self.kernel

@@ -12,6 +12,28 @@ from pplc_cli.kernels.simd.arena import Buffer, Field
 Row = dict[str, Field]
 
 
+class Patches:
+    """What follows from the sizes of a convolution, as the ``Geometry`` of training and that of inference have them."""
+
+    inputs: int
+    size: tuple[int, int]
+    result: tuple[int, int]
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+
+    @property
+    def k(self) -> int:
+        """How many numbers a patch has."""
+        return self.kernel[0] * self.kernel[1] * self.inputs
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether the patches are the pixels themselves."""
+        plain = self.kernel == (1, 1) and self.stride == (1, 1) and self.padding == (0, 0)
+        return plain and self.result == self.size
+
+
 class Step:
     """An operation. Subclasses are dataclasses, one per code, whose fields are named after their meaning.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pplc_cli.kernels.simd.arena import Field
 from pplc_cli.kernels.simd.rows import padded
-from pplc_cli.kernels.simd.steps import Row
+from pplc_cli.kernels.simd.steps import Patches, Row
 
 BLOCK = 64  # rows that the simple operations work on at a time
 
@@ -74,7 +74,7 @@ class Statistics:
 
 
 @dataclass(eq=False)
-class Geometry:
+class Geometry(Patches):
     """Sizes of a convolution; pairs are (height, width), the padding is that at the top and left."""
 
     images: int
@@ -86,17 +86,6 @@ class Geometry:
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
     dilation: int = 1
-
-    @property
-    def k(self) -> int:
-        """How many numbers a patch has."""
-        return self.kernel[0] * self.kernel[1] * self.inputs
-
-    @property
-    def pointwise(self) -> bool:
-        """Whether the patches are the pixels themselves."""
-        plain = self.kernel == (1, 1) and self.stride == (1, 1) and self.padding == (0, 0)
-        return plain and self.result == self.size
 
     def row(self) -> Row:
         (h_in, w_in), (ho, wo), (kh, kw) = self.size, self.result, self.kernel
