@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from pplc_cli.base.errors import ImageError
-from pplc_cli.base.files import atomic_file, write_json, write_text
+from pplc_cli.base.storage.files import atomic_file, write_json, write_text
 from pplc_cli.config.load import check_config
 from pplc_cli.data.decode import decode_image, read_image
 from pplc_cli.data.image_files import is_image_name, list_files

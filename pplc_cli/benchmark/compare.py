@@ -13,8 +13,8 @@ from typing import Any, Optional
 import numpy as np
 
 from pplc_cli.base.errors import ModelError, one_line
-from pplc_cli.base.files import user_path
 from pplc_cli.base.paddle import load_paddle
+from pplc_cli.base.storage.files import user_path
 from pplc_cli.base.timing import time_in_turns
 from pplc_cli.benchmark.macs import count_params_and_macs
 from pplc_cli.benchmark.targets import find_network_target

@@ -11,7 +11,7 @@ from typing import Any, Optional
 import yaml
 
 from pplc_cli.base.errors import ModelError
-from pplc_cli.base.files import user_path, write_text
+from pplc_cli.base.storage.files import user_path, write_text
 from pplc_cli.config.sections import DEFAULT_EVAL_TRANSFORMS
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.exporting.current import exported_folder

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 from pplc_cli.base.errors import DataError, PplcError
-from pplc_cli.base.files import user_path
 from pplc_cli.base.schema import did_you_mean
+from pplc_cli.base.storage.files import user_path
 from pplc_cli.config.load import check_config, load_config
 from pplc_cli.config.sections import Config, PredictConfig
 from pplc_cli.exporting.current import exported_folder

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pplc_cli.base.errors import PplcError
-from pplc_cli.base.files import user_path
+from pplc_cli.base.storage.files import user_path
 from pplc_cli.config.sections import Config
 
 

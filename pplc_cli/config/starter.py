@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pplc_cli.base.errors import DataError
-from pplc_cli.base.files import PathLike, quoted, user_path, write_text
+from pplc_cli.base.storage.files import PathLike, quoted, user_path, write_text
 from pplc_cli.data.image_files import is_image_name, list_files
 from pplc_cli.data.lists import class_folders
 

@@ -9,8 +9,8 @@ from typing import Any, Union
 import yaml
 
 from pplc_cli.base.errors import ConfigError
-from pplc_cli.base.files import user_path
 from pplc_cli.base.schema import did_you_mean
+from pplc_cli.base.storage.files import user_path
 
 MAX_VALUES = 100_000  # in one file; an alias counts each time it is used
 

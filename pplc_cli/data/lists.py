@@ -13,8 +13,8 @@ from typing import Optional, TypeVar
 import numpy as np
 
 from pplc_cli.base.errors import DataError
-from pplc_cli.base.files import atomic_file, quoted, user_path
 from pplc_cli.base.schema import did_you_mean
+from pplc_cli.base.storage.files import atomic_file, quoted, user_path
 from pplc_cli.data.image_files import is_image_name, list_files
 from pplc_cli.data.settings import DataConfig
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pplc_cli.base.errors import DataError, ImageError
-from pplc_cli.base.files import PathLike, user_path
+from pplc_cli.base.storage.files import PathLike, user_path
 from pplc_cli.data.decode import inspect_image
 from pplc_cli.data.image_files import is_image_name, list_files, read_bytes
 from pplc_cli.data.lists import read_labels, read_part, spread

@@ -9,9 +9,9 @@ import numpy as np
 import yaml
 
 from pplc_cli.base.errors import ExportError, one_line
-from pplc_cli.base.files import PathLike, atomic_directory, user_path, write_json, write_text
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.base.schema import did_you_mean
+from pplc_cli.base.storage.files import PathLike, atomic_directory, user_path, write_json, write_text
 from pplc_cli.config.sections import Config
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.exporting.formats import ENGINE_OF, FORMATS, ExportOptions, write_formats

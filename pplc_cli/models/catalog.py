@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from pplc_cli.base.cache_dir import cache_folder
+from pplc_cli.base.storage.cache_dir import cache_folder
 from pplc_cli.models.published import PUBLISHED
 from pplc_cli.models.registry import find_network, network_names
 from pplc_cli.models.weights.official import official_file

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pplc_cli.base.files import PathLike
+from pplc_cli.base.storage.files import PathLike
 from pplc_cli.plots.figure import save_figure
 from pplc_cli.plots.fonts import best_font_file, printable
 

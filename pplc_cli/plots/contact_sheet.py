@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pplc_cli.base.files import PathLike, atomic_file
+from pplc_cli.base.storage.files import PathLike, atomic_file
 from pplc_cli.plots.fonts import find_font, printable
 from pplc_cli.plots.text import INK, PALE, fonts_by_line, trimmed
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pplc_cli.base.files import PathLike
+from pplc_cli.base.storage.files import PathLike
 from pplc_cli.plots.figure import save_figure
 
 if TYPE_CHECKING:

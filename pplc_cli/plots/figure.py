@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from pplc_cli.base.files import PathLike, atomic_file
+from pplc_cli.base.storage.files import PathLike, atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from pplc_cli.base.errors import PredictError
-from pplc_cli.base.files import PathLike, recover_directory, user_path
+from pplc_cli.base.storage.files import PathLike, recover_directory, user_path
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.predict.inference_yml import to_transforms
 

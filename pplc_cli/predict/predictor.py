@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Optional
 import numpy as np
 
 from pplc_cli.base.errors import ImageError
-from pplc_cli.base.files import PathLike
 from pplc_cli.base.hardware import physical_cores
+from pplc_cli.base.storage.files import PathLike
 from pplc_cli.predict.engines.base import Engine
 from pplc_cli.predict.engines.choose import open_chosen
 from pplc_cli.predict.exported_model import read_exported

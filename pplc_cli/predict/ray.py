@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from pplc_cli.base.errors import PredictError, one_line
-from pplc_cli.base.files import user_path
+from pplc_cli.base.storage.files import user_path
 from pplc_cli.config.sections import PredictConfig
 from pplc_cli.predict.inputs.expand import expand, find
 from pplc_cli.predict.inputs.source import ADDRESSES

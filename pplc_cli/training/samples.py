@@ -12,7 +12,7 @@ from typing import Optional, Union
 import numpy as np
 
 from pplc_cli.base.errors import DataError
-from pplc_cli.base.files import user_path
+from pplc_cli.base.storage.files import user_path
 from pplc_cli.data.image_files import find_copies
 from pplc_cli.data.lists import (
     Sample,

@@ -9,7 +9,7 @@ from typing import Any, Union
 import paddle
 
 from pplc_cli.base.errors import TrainError
-from pplc_cli.base.files import user_path
+from pplc_cli.base.storage.files import user_path
 from pplc_cli.config.sections import Config, TrainConfig
 from pplc_cli.data.image_cache import ImageCache
 from pplc_cli.data.loader import Loader

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 import numpy as np
 
 from pplc_cli.base.errors import TrainError
-from pplc_cli.base.files import user_path
+from pplc_cli.base.storage.files import user_path
 from pplc_cli.config.sections import Config, TrainConfig
 from pplc_cli.data.image_cache import ImageCache
 from pplc_cli.data.loader import Batch, Loader

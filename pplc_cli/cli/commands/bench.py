@@ -63,7 +63,7 @@ def bench(
     network's name (measured with random weights); without one, the latest run. All combinations of --engine,
     --precision, --threads and --batch-size are measured in turn.
     """
-    from pplc_cli.base.files import user_path
+    from pplc_cli.base.storage.files import user_path
     from pplc_cli.benchmark import bench as measure
     from pplc_cli.cli.console.progress import counter
     from pplc_cli.cli.console.tables import print_bench

@@ -23,7 +23,7 @@ def init(folder: str, output: Optional[str], force: bool) -> None:
     """
     from pathlib import Path
 
-    from pplc_cli.base.files import quoted, user_path
+    from pplc_cli.base.storage.files import quoted, user_path
     from pplc_cli.config.starter import write_config
 
     file = write_config(folder, output or Path("configs") / f"{user_path(folder).resolve().name}.yaml", force=force)

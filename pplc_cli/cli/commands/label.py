@@ -60,7 +60,7 @@ def label(
     list, then train with -o data.extra_list=FILE. Images in the models' own training, validation and test lists are
     skipped.
     """
-    from pplc_cli.base.files import user_path
+    from pplc_cli.base.storage.files import user_path
     from pplc_cli.cli.console import results
     from pplc_cli.cli.console.progress import counter
     from pplc_cli.cli.locate import find_latest_run

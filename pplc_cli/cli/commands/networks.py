@@ -64,8 +64,8 @@ def profile(
     The network is checked against design rules for light networks on CPUs. The argument is a network's name, a run's
     folder, or a Python file with a paddle.nn.Layer; the file is executed.
     """
-    from pplc_cli.base.files import user_path
     from pplc_cli.base.paddle import load_paddle
+    from pplc_cli.base.storage.files import user_path
 
     load_paddle(threads)
     from pplc_cli.benchmark.design_rules import check
@@ -117,7 +117,7 @@ def compare(
     The networks take turns. An argument is a network's name, a run's folder, or a Python file with a paddle.nn.Layer;
     the file is executed.
     """
-    from pplc_cli.base.files import user_path
+    from pplc_cli.base.storage.files import user_path
     from pplc_cli.benchmark.compare import compare as measure
     from pplc_cli.cli.console.tables import print_comparison
 

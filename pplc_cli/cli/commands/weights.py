@@ -23,7 +23,7 @@ def weights() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of the table.")
 def weights_list(as_json: bool) -> None:
     """List pretrained weights, and whether they are in the cache."""
-    from pplc_cli.base.cache_dir import cache_folder
+    from pplc_cli.base.storage.cache_dir import cache_folder
     from pplc_cli.cli.console.weights import print_list
     from pplc_cli.models.weights.inventory import inventory
 
@@ -61,7 +61,7 @@ def weights_verify() -> None:
 
     The checksums were recorded at the first use of each file. The exit status is 1 if a file is damaged or missing.
     """
-    from pplc_cli.base.cache_dir import cache_folder
+    from pplc_cli.base.storage.cache_dir import cache_folder
     from pplc_cli.cli.console.weights import print_verified
     from pplc_cli.models.weights.inventory import verify
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pplc_cli.base.files import quoted
+from pplc_cli.base.storage.files import quoted
 from pplc_cli.cli.command import hint
 from pplc_cli.cli.console.progress import duration
 from pplc_cli.data.split import PARTS, SplitReport

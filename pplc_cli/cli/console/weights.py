@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pplc_cli.base.files import quoted
+from pplc_cli.base.storage.files import quoted
 from pplc_cli.cli.command import hint
 from pplc_cli.models.weights.importing import Imported
 from pplc_cli.models.weights.inventory import CachedWeights, VerifyResult

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pplc_cli.base.errors import PredictError
-from pplc_cli.base.files import write_json
+from pplc_cli.base.storage.files import write_json
 from pplc_cli.kernels.graph.graph import Graph
 from pplc_cli.kernels.infer.network import Network
 from pplc_cli.kernels.infer.operands import PlanOptions

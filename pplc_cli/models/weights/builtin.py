@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from pplc_cli.base.errors import ModelError
-from pplc_cli.base.files import atomic_file
+from pplc_cli.base.storage.files import atomic_file
 from pplc_cli.models.registry import NetworkSpec, find_network
 from pplc_cli.models.weights.read import read_weights
 

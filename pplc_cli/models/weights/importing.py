@@ -11,8 +11,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from pplc_cli.base.errors import ModelError
-from pplc_cli.base.files import PathLike, atomic_file, user_path
 from pplc_cli.base.paddle import load_paddle
+from pplc_cli.base.storage.files import PathLike, atomic_file, user_path
 from pplc_cli.models.options import PUBLISHED_DESIGN, ModelOptions
 from pplc_cli.models.registry import NetworkSpec, build_network, find_network, network_names
 from pplc_cli.models.weights.fit import find_faults, shortened

@@ -10,10 +10,10 @@ import re
 from pathlib import Path
 from typing import Any, Optional
 
-from pplc_cli.base.cache_dir import cache_folder, sha256_of
 from pplc_cli.base.errors import ModelError
-from pplc_cli.base.files import write_failure, write_json
-from pplc_cli.base.locks import lock
+from pplc_cli.base.storage.cache_dir import cache_folder, sha256_of
+from pplc_cli.base.storage.files import write_failure, write_json
+from pplc_cli.base.storage.locks import lock
 
 FORMAT = 1
 IMPORTED = "imported"  # the folder and the ``source`` of imported weights

@@ -10,9 +10,9 @@ from typing import Optional
 from urllib.parse import urlparse
 
 from pplc_cli.base.errors import DownloadError, ModelError, PplcError
-from pplc_cli.base.files import write_failure
-from pplc_cli.base.locks import lock
 from pplc_cli.base.progress import ProgressCallback
+from pplc_cli.base.storage.files import write_failure
+from pplc_cli.base.storage.locks import lock
 from pplc_cli.models.registry import NetworkSpec
 from pplc_cli.models.weights.manifest import Cache, Entry, check_digest
 from pplc_cli.models.weights.read import read_weights
@@ -102,7 +102,7 @@ def _fetch(
     note: Note,
 ) -> None:
     """Download from the mirrors in turn or, without mirrors, from the official address."""
-    from pplc_cli.base.download import fetch  # loads httpx
+    from pplc_cli.base.storage.download import fetch  # loads httpx
 
     name, url = official_file(spec, source)
     path = cache.folder / name

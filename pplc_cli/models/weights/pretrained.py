@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 from pplc_cli.base.errors import PplcError
-from pplc_cli.base.files import user_path
 from pplc_cli.base.progress import ProgressCallback
+from pplc_cli.base.storage.files import user_path
 from pplc_cli.models.registry import NetworkSpec
 from pplc_cli.models.weights.builtin import builtin_names, read_builtin
 from pplc_cli.models.weights.fit import fit_weights

@@ -13,10 +13,10 @@ from typing import Any, Optional
 
 import numpy as np
 
-from pplc_cli.base.cache_dir import cache_folder, sha256_of
 from pplc_cli.base.errors import PplcError, PredictError
-from pplc_cli.base.files import PathLike, write_json
 from pplc_cli.base.hardware import facts, physical_cores
+from pplc_cli.base.storage.cache_dir import cache_folder, sha256_of
+from pplc_cli.base.storage.files import PathLike, write_json
 from pplc_cli.base.timing import time_in_turns
 from pplc_cli.data.synthetic import random_images
 from pplc_cli.predict.engines.base import Engine

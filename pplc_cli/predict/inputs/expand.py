@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Optional
 
 from pplc_cli.base.errors import PredictError
-from pplc_cli.base.files import user_path
+from pplc_cli.base.storage.files import user_path
 from pplc_cli.data.image_files import is_image_name, walk
 from pplc_cli.predict.inputs.source import ADDRESSES, LIST_SUFFIXES, TAR_SUFFIXES, VIDEO_SUFFIXES, Source
 

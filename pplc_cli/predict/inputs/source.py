@@ -50,7 +50,7 @@ class Source:
         if self.data is not None:
             return self.data
         if self.name.startswith(ADDRESSES):
-            from pplc_cli.base.download import read_url
+            from pplc_cli.base.storage.download import read_url
 
             try:
                 return read_url(self.name, MAX_DOWNLOAD)

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from pplc_cli.base.errors import PredictError
-from pplc_cli.base.files import PathLike, atomic_file, user_path
+from pplc_cli.base.storage.files import PathLike, atomic_file, user_path
 from pplc_cli.predict.inputs.source import ADDRESSES
 from pplc_cli.predict.prediction import Prediction
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 from pplc_cli.base.errors import PredictError
-from pplc_cli.base.files import plain
-from pplc_cli.base.locks import Locked, lock
+from pplc_cli.base.storage.files import plain
+from pplc_cli.base.storage.locks import Locked, lock
 from pplc_cli.predict.prediction import Prediction
 from pplc_cli.predict.predictor import Predictor
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Optional
 
-from pplc_cli.base.files import plain
+from pplc_cli.base.storage.files import plain
 from pplc_cli.predict.outputs.base import Output, OutputSchema, WrittenRow
 from pplc_cli.predict.prediction import Prediction
 

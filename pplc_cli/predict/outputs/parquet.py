@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pplc_cli.base.errors import PredictError
-from pplc_cli.base.files import atomic_file, remove_leftovers
+from pplc_cli.base.storage.files import atomic_file, remove_leftovers
 from pplc_cli.predict.outputs.base import Output, OutputSchema, WrittenRow
 from pplc_cli.predict.prediction import Prediction
 

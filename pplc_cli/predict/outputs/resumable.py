@@ -15,7 +15,7 @@ from itertools import chain, islice
 from typing import Any, Optional
 
 from pplc_cli.base.errors import PplcError, PredictError
-from pplc_cli.base.files import PathLike, plain, user_path, write_json
+from pplc_cli.base.storage.files import PathLike, plain, user_path, write_json
 from pplc_cli.predict.exported_model import hash_model
 from pplc_cli.predict.inputs.source import Source
 from pplc_cli.predict.outputs.base import Output, OutputSchema

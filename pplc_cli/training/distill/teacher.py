@@ -11,8 +11,8 @@ from typing import Any, Optional
 import numpy as np
 
 from pplc_cli.base.errors import ModelError, PplcError, PredictError, TrainError
-from pplc_cli.base.files import user_path
 from pplc_cli.base.schema import did_you_mean
+from pplc_cli.base.storage.files import user_path
 from pplc_cli.data.transforms.basic import Normalize, Size
 from pplc_cli.data.transforms.pipeline import Pipeline
 

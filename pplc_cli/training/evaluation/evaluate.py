@@ -10,9 +10,9 @@ from typing import Any, Optional, Protocol
 import numpy as np
 
 from pplc_cli.base.errors import DataError
-from pplc_cli.base.files import PathLike, user_path
 from pplc_cli.base.paddle import as_tensor, load_paddle
 from pplc_cli.base.progress import ProgressCallback
+from pplc_cli.base.storage.files import PathLike, user_path
 from pplc_cli.config.sections import Config
 from pplc_cli.data.lists import Sample, read_class_folders, read_part
 from pplc_cli.data.loader import Batch, Loader

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pplc_cli.base.files import write_json, write_text
+from pplc_cli.base.storage.files import write_json, write_text
 from pplc_cli.data.decode import read_image
 from pplc_cli.data.lists import Sample
 from pplc_cli.training.evaluation.metrics import Scores

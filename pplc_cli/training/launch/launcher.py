@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Optional
 
 from pplc_cli.base.errors import TrainError
-from pplc_cli.base.files import user_path, write_text
 from pplc_cli.base.hardware import WORKER
 from pplc_cli.base.paddle import QUIET
+from pplc_cli.base.storage.files import user_path, write_text
 from pplc_cli.config.sections import Config
 from pplc_cli.training.progress import Reporter
 from pplc_cli.training.runs.run_folder import RunFolder

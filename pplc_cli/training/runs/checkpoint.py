@@ -12,7 +12,7 @@ from typing import Any, Optional
 import numpy as np
 
 from pplc_cli.base.errors import CheckpointError, ModelError
-from pplc_cli.base.files import atomic_directory, recover_directory, write_json
+from pplc_cli.base.storage.files import atomic_directory, recover_directory, write_json
 from pplc_cli.base.version import __version__
 from pplc_cli.config.sections import Config
 from pplc_cli.models.registry import find_network

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Optional
 
 from pplc_cli.base.errors import CheckpointError, TrainError
-from pplc_cli.base.files import remove_leftovers, write_text
+from pplc_cli.base.storage.files import remove_leftovers, write_text
 from pplc_cli.config.sections import Config
 from pplc_cli.training.runs import checkpoint
 from pplc_cli.training.runs.run_folder import RunFolder

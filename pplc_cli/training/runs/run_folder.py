@@ -10,7 +10,7 @@ from typing import Any, Optional
 import yaml
 
 from pplc_cli.base.errors import CheckpointError
-from pplc_cli.base.files import PathLike, recover_directory, user_path, write_text
+from pplc_cli.base.storage.files import PathLike, recover_directory, user_path, write_text
 from pplc_cli.config.load import check_config
 from pplc_cli.config.sections import Config
 from pplc_cli.config.yaml_file import read_yaml

@@ -112,7 +112,7 @@ def test_the_packaged_files_are_complete(name):
 def test_an_unresponsive_address_is_given_up_soon(written, cache, monkeypatch):
     import httpx
 
-    from pplc_cli.base import download
+    from pplc_cli.base.storage import download
 
     timeouts = []
 

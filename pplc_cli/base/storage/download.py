@@ -10,8 +10,8 @@ from typing import Optional
 import httpx
 
 from pplc_cli.base.errors import DownloadError, PplcError, one_line
-from pplc_cli.base.files import write_failure
 from pplc_cli.base.progress import ProgressCallback
+from pplc_cli.base.storage.files import write_failure
 
 TIMEOUT_SECONDS = 30
 ATTEMPTS = 3

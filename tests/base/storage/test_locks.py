@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pplc_cli.base.locks import Locked, lock
+from pplc_cli.base.storage.locks import Locked, lock
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from pplc_cli.base.locks import lock
+from pplc_cli.base.storage.locks import lock
 with lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

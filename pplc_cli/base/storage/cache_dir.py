@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from pplc_cli.base.files import user_path
+from pplc_cli.base.storage.files import user_path
 
 
 def cache_folder() -> Path:

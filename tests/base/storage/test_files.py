@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pplc_cli.base.errors import PplcError
-from pplc_cli.base.files import (
+from pplc_cli.base.storage.files import (
     atomic_directory,
     atomic_file,
     recover_directory,
@@ -140,7 +140,7 @@ def test_recover_where_nothing_was(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
-from pplc_cli.base.files import atomic_directory
+from pplc_cli.base.storage.files import atomic_directory
 number = int(sys.argv[2])
 while True:
     with atomic_directory(sys.argv[1]) as temporary:
@@ -177,7 +177,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from pplc_cli.base.errors import PplcError
-from pplc_cli.base.files import atomic_directory, write_text
+from pplc_cli.base.storage.files import atomic_directory, write_text
 folder = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:

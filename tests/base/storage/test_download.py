@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from helpers.servers import DATA
-from pplc_cli.base import download
-from pplc_cli.base.download import fetch, read_url
+from pplc_cli.base.storage import download
 from pplc_cli.base.errors import DownloadError
+from pplc_cli.base.storage.download import fetch, read_url
 
 
 def test_whole_download(server, tmp_path: Path):

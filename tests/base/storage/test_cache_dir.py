@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pplc_cli.base.cache_dir import cache_folder, sha256_of
+from pplc_cli.base.storage.cache_dir import cache_folder, sha256_of
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,1 @@
+"""Files and folders on this machine: atomic writes, locks, the cache folder, downloads."""
