@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from helpers.servers import DATA
-from pplc_cli.base.storage import download
 from pplc_cli.base.errors import DownloadError
+from pplc_cli.base.storage import download
 from pplc_cli.base.storage.download import fetch, read_url
 
 

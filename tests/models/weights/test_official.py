@@ -14,8 +14,8 @@ import pytest
 
 from helpers.cached_weights import NAME, OTHERS, SPEC, WEIGHTS, digits
 from helpers.servers import running
-from pplc_cli.base.storage import download
 from pplc_cli.base.errors import DownloadError, ModelError
+from pplc_cli.base.storage import download
 from pplc_cli.base.storage.locks import lock
 from pplc_cli.models.registry import find_network
 from pplc_cli.models.weights.manifest import Cache
