@@ -31,6 +31,10 @@ class ImageError(DataError):
     """A file is not a usable image. The text is the reason, without the name of the file."""
 
 
+class ImageMemoryError(ImageError):
+    """The memory does not suffice to decode a file, which may be a sound image."""
+
+
 class ModelError(PplcError):
     """An unknown network, or weights that do not fit it."""
 

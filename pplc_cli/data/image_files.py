@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Union
 
-from pplc_cli.base.errors import DataError, ImageError
+from pplc_cli.base.errors import DataError, ImageError, ImageMemoryError
 
 SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".bmp": "BMP", ".dib": "BMP",
-    ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP", ".gif": "GIF",
+    ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP", ".gif": "GIF", ".heic": "HEIF", ".heif": "HEIF", ".avif": "AVIF",
 }  # fmt: skip
 IGNORED_FILES = {"thumbs.db", "desktop.ini"}  # written by file managers
 MAX_BYTES = 2 << 30  # more than MAX_PIXELS need in any format
@@ -78,7 +78,7 @@ def read_bytes(path: Union[str, Path]) -> bytes:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123
             data = file.readall()
     except MemoryError:
-        raise ImageError("is too large for this machine's memory") from None
+        raise ImageMemoryError("is too large for this machine's memory") from None
     except FileNotFoundError:
         reason = "is a link to a missing file" if Path(path).is_symlink() else "does not exist"
         raise ImageError(reason) from None

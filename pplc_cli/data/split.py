@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Optional
 
-from pplc_cli.base.errors import DataError, ImageError
+from pplc_cli.base.errors import DataError, ImageError, ImageMemoryError
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.base.storage.files import PathLike, plain, user_path
@@ -20,7 +20,6 @@ from pplc_cli.data.lists import LIST_FORMATS, class_folders, existing_lists, wri
 from pplc_cli.data.settings import SplitConfig
 
 PARTS = ("train", "val", "test")
-_UNSUPPORTED = {".heic", ".heif", ".avif"}  # image formats of phones; they are not supported
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +172,8 @@ def _check_images(
             if SUFFIXES[path.suffix.lower()] != kind:
                 oddities.append(f"is a {kind} file in spite of its suffix")
             return name, label, hashlib.sha256(data).hexdigest(), oddities
+        except ImageMemoryError as error:  # the lists must not depend on the machine's memory
+            raise DataError(f"{path}: {error}") from None
         except ImageError as error:
             return name, label, "", [str(error)]
 
@@ -196,8 +197,6 @@ def _why_not_by_name(path: Path, data: bytes) -> str:
     try:
         kind = inspect_image(data)[1]
     except ImageError:
-        if suffix.lower() in _UNSUPPORTED:
-            return f"has the format {suffix[1:].upper()}, which is not supported; convert it to JPEG"
         return f"is not an image: its suffix is {suffix}" if suffix else "is not an image: it has no suffix"
     return f"is a {kind} image {f'with the suffix {suffix}' if suffix else 'without a suffix'}; rename it to use it"
 

@@ -22,7 +22,7 @@ from PIL import Image
 from helpers.bad_files import encoded, png, rotated_jpeg, write_bad_files
 from helpers.images import random_image
 from pplc_cli.base.errors import DataError, ImageError
-from pplc_cli.data import decode as images
+from pplc_cli.data.decoding import jpeg
 from pplc_cli.data.decode import decode_image, inspect_image, read_image
 from pplc_cli.data.image_files import is_image_name, list_files, read_bytes
 
@@ -103,10 +103,10 @@ def test_reasons_name_the_fault(tmp_path: Path, name: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "words"),
     [
-        ("animated.gif", "GIF", "3 frames"),
-        ("animated.webp", "WEBP", "3 frames"),
+        ("animated.gif", "GIF", "several frames"),
+        ("animated.webp", "WEBP", "several frames"),
         ("one_pixel.png", "PNG", "1 x 1"),
-        ("two_pictures.jpg", "JPEG", "2 frames"),
+        ("two_pictures.jpg", "JPEG", "several frames"),
         ("really_png.jpg", "PNG", ""),
         ("rotated.jpg", "JPEG", ""),
     ],
@@ -130,7 +130,7 @@ def test_jpeg_equals_opencv_on_photographs(shared: Path) -> None:
 def by_pillow(data: bytes, reduction: int = 1) -> Union[np.ndarray, str]:
     """Return the pixels, or the reason of the refusal, without simplejpeg."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(images, "simplejpeg", None)
+        patch.setattr(jpeg, "simplejpeg", None)
         return outcome(data, reduction)
 
 

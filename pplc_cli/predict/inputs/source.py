@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Optional, Union
 import numpy as np
 
 from pplc_cli.base.errors import DownloadError, ImageError
-from pplc_cli.data.decode import decode_image
+from pplc_cli.data.decode import convert_pillow, decode_image
 from pplc_cli.data.image_files import read_bytes
 
 if TYPE_CHECKING:
@@ -104,11 +104,5 @@ def pixels_of(image: ImageLike) -> np.ndarray:
             raise ImageError(f"expected uint8 (H, W, 3), got {image.dtype} {image.shape}")
         return image
     if callable(getattr(image, "convert", None)):  # a Pillow image, recognised without importing Pillow
-        return _from_pillow(image)
+        return convert_pillow(image)
     raise ImageError(f"expected a path, bytes, an array or a Pillow image, got {type(image).__name__}")
-
-
-def _from_pillow(image: Image) -> np.ndarray:
-    from PIL import ImageOps
-
-    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))

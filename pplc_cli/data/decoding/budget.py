@@ -1,0 +1,54 @@
+"""One budget of memory for all threads that decode."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+from pplc_cli.base.errors import ImageMemoryError
+from pplc_cli.base.hardware import available_memory
+
+SMALL = 16 << 20  # bytes; asking the system takes some 0.1 ms, more than such an image may cost
+
+
+class Budget:
+    """Lets threads decode large images as long as the machine's memory suffices; others wait."""
+
+    def __init__(self) -> None:
+        self._reserved = 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def reserve(self, need: int, width: int, height: int) -> Iterator[None]:
+        """Wait until the memory is free, and hold it.
+
+        Args:
+            need: bytes.
+            width, height: the declared size of the image, for the message.
+
+        Raises:
+            ImageMemoryError: even alone, the image needs more than three quarters of the available memory.
+        """
+        if need <= SMALL:
+            yield
+            return
+        with self._changed:
+            # What others have reserved may be allocated already, and is then counted twice: they finish soon.
+            while need > (free := available_memory() * 3 // 4 - self._reserved):
+                if not self._reserved:
+                    raise ImageMemoryError(
+                        f"needs about {need >> 20} MB of memory to decode ({width} x {height} pixels), and "
+                        f"{max(0, free) >> 20} MB are free; make the image smaller or free memory"
+                    )
+                self._changed.wait()
+            self._reserved += need
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._reserved -= need
+                self._changed.notify_all()
+
+
+DECODING = Budget()
