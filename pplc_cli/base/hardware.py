@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import platform
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any, Optional, Union
 
 # Set in the training processes of this package. Paddle's own variables may be left over from another job.
@@ -15,6 +17,7 @@ PACKAGES = (
     "simplejpeg", "pillow", "torch",
 )  # fmt: skip
 _FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16", "asimd", "sve")
+_ROOT = Path("/")
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
@@ -99,24 +102,73 @@ def local_processes() -> int:
     return int(os.environ["PADDLE_LOCAL_SIZE"]) if WORKER in os.environ else 1
 
 
-def available_memory() -> int:
+def available_memory(root: Path = _ROOT) -> int:
     """Bytes that this process can allocate without swapping; 2 GiB if that is unknown.
 
-    Several training processes on a machine share its memory equally.
+    This is the least of what the system, the control groups of a container and the process's own limit allow. Several
+    training processes on a machine share its memory equally.
+
+    Args:
+        root: the folder of ``proc`` and ``sys``.
     """
     total = 2 << 30
-    for line in _read("/proc/meminfo").splitlines():
+    for line in _read(root / "proc/meminfo").splitlines():
         if line.startswith("MemAvailable:"):
             total = int(line.split()[1]) * 1024
-    return total // local_processes()
+    total = min([total, *_free_in_groups(root)]) // local_processes()
+    return max(0, min(total, _free_addresses()))
 
 
-def _container_limit() -> Optional[int]:
-    """Whole cores that the cgroup (version 2, else 1) grants; None without a limit."""
-    quota, _, period = _read("/sys/fs/cgroup/cpu.max").partition(" ")
-    if not period:
-        quota = _read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
-        period = _read("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
-    if quota.isdecimal() and period.isdecimal() and int(period):
-        return max(1, int(quota) // int(period))
-    return None
+def _free_in_groups(root: Path) -> Iterator[int]:
+    """The free bytes of each control group that limits this process's memory."""
+    for group in _groups("memory", root):
+        limit = _read(group / "memory.max") or _read(group / "memory.limit_in_bytes")
+        usage = _read(group / "memory.current") or _read(group / "memory.usage_in_bytes")
+        if limit.isdecimal() and usage.isdecimal():
+            counts = dict(line.split(" ", 1) for line in _read(group / "memory.stat").splitlines() if " " in line)
+            # Files that nobody has read lately are counted as used, but give way.
+            reclaimable = int(counts.get("total_inactive_file") or counts.get("inactive_file") or 0)
+            yield int(limit) - int(usage) + reclaimable
+
+
+def _free_addresses() -> Union[int, float]:
+    """The bytes that RLIMIT_AS, as set by ``ulimit -v``, leaves to this process; infinite without a limit."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.inf
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    pages = _read("/proc/self/statm").partition(" ")[0]
+    if limit == resource.RLIM_INFINITY or not pages:
+        return math.inf
+    return limit - int(pages) * resource.getpagesize()
+
+
+def _groups(controller: str, root: Path) -> Iterator[Path]:
+    """The folders of this process's control groups, version 1 or 2, from the innermost to the outermost.
+
+    In a container, the outermost folder may be the container's own group although the path names its parents.
+    """
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" and not controllers:
+            top = root / "sys/fs/cgroup"
+        elif controller in controllers.split(","):
+            top = root / "sys/fs/cgroup" / controller
+        else:
+            continue
+        group = PurePosixPath(path.lstrip("/"))
+        yield from (top / part for part in (group, *group.parents) if ".." not in part.parts)
+
+
+def _container_limit(root: Path = _ROOT) -> Optional[int]:
+    """Whole cores that the control groups grant; None without a limit."""
+    limits = []
+    for group in _groups("cpu", root):
+        quota, _, period = _read(group / "cpu.max").partition(" ")
+        if not period:
+            quota, period = _read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us")
+        if quota.isdecimal() and period.isdecimal() and int(period):
+            limits.append(max(1, int(quota) // int(period)))
+    return min(limits, default=None)

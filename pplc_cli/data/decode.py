@@ -31,8 +31,8 @@ from pplc_cli.data.image_files import read_bytes
 MAX_PIXELS = 178_956_970  # Pillow's own limit: 2/3 GB as 8-bit RGB
 MAX_ELONGATION = 200  # a 1 x 5000 image, resized to a short side of 256, would need 1 GB
 
-_USUAL = 12  # bytes per pixel that Pillow and the conversion hold at once, measured
-_MEMORY = {"WEBP": 28, "AVIF": 28, "HEIF": 28}  # their decoders hold several copies
+_USUAL = 10  # bytes per pixel that Pillow and the conversion hold at most, measured
+_MEMORY = {"WEBP": 20, "AVIF": 20, "HEIF": 20}  # their decoders hold several copies
 
 _STDERR = threading.Lock()  # redirecting file descriptor 2 affects the whole process
 # Pillow's warnings and logs are either handled here or irrelevant. The filters are set once: changing them during a

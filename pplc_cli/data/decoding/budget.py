@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pplc_cli.base.errors import ImageMemoryError
 from pplc_cli.base.hardware import available_memory
 
-SMALL = 16 << 20  # bytes; asking the system takes some 0.1 ms, more than such an image may cost
+SMALL = 32 << 20  # bytes; asking the system takes 0.1 ms or more, so small images are not counted
 
 
 class Budget:

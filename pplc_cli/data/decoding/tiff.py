@@ -6,12 +6,15 @@ import struct
 from collections.abc import Iterator
 from typing import Any, Optional
 
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
 from pplc_cli.base.errors import ImageError
 
 MAX_STRIPS = 200_000  # strips or tiles; the tallest image has 189,000 rows
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIPS, _CHANNELS, _ROWS, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _FORMAT = 273, 277, 278, 284, 322, 323, 324, 339
+_SUBSAMPLING = 530
 _KINDS = {1: "unsigned", 2: "signed", 3: "floating-point"}
 _TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # BYTE, SHORT, LONG, and LONG8 of BigTIFF
 _MAX_VALUES = 16  # of the tags above, only the positions of the strips have more
@@ -68,22 +71,21 @@ def memory(tags: dict[int, tuple[int, ...]]) -> int:
     return max(strip, tile) * channels * max(bits) // 8
 
 
-def check_layout(tags: Any) -> None:
-    """Raise an ImageError for layouts that Pillow decodes to other values than the file has.
-
-    Args:
-        tags: the values by tag, from :func:`read_tags` or Pillow; Pillow gives a single value instead of a tuple.
-    """
+def check_layout(tags: ImageFileDirectory_v2) -> None:
+    """Raise an ImageError for layouts that Pillow decodes to other values than the file has."""
     bits, form = tags.get(_BITS) or (1,), _one(tags, _FORMAT, 1)
-    photometric, wide = _one(tags, _PHOTOMETRIC, 1), max(bits) > 8
+    photometric, wide, packed = _one(tags, _PHOTOMETRIC, 1), max(bits) > 8, _one(tags, _COMPRESSION, 1) != 1
+    planes = _one(tags, _PLANAR, 1) == 2
     if (
         (form == 1 and max(bits) > 16)  # read as signed
         or (form == 2 and not wide)  # read as unsigned
         or 12 in bits  # not stretched to 16 bits
         or (wide and photometric == 0)  # white is 0: not inverted
-        or (wide and len(bits) > 1 and _one(tags, _PLANAR, 1) == 2)  # planes of 16 bits read as 8 bits
+        or (planes and wide and len(bits) > 1 and not packed)  # read as 8 bits
+        or (planes and len(bits) == 2)  # read with alpha as grey
+        or (wide and form != 1 and packed and tags.prefix == b"MM")  # the bytes of each value exchanged
         or photometric == 8  # L*a*b*
-        or (photometric == 6 and _one(tags, _COMPRESSION, 1) == 1)  # uncompressed YCbCr: subsampling ignored
+        or (photometric == 6 and not packed and tags.get(_SUBSAMPLING, (2, 2)) != (1, 1))  # YCbCr: not enlarged
     ):
         raise ImageError(f"{describe(tags)}, which is not supported; convert it to 8-bit RGB or grey")
 
