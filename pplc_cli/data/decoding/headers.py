@@ -50,7 +50,7 @@ def _heif_opener() -> bool:
         from pillow_heif import register_heif_opener
     except ImportError:
         return False
-    register_heif_opener(thumbnails=False)
+    register_heif_opener()
     return True
 
 
