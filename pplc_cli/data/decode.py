@@ -121,6 +121,8 @@ def _open(data: bytes) -> Image.Image:
     """Read the header and refuse sizes beyond the limits."""
     if size := webp_size(data):
         _check_size(*size)
+        with DECODING.reserve(_MEMORY["WEBP"] * size[0] * size[1], *size):
+            pass  # opening it takes half of the memory already
     if tags := tiff.read_tags(data):
         tiff.check_directory(tags)
     formats, data = formats_of(data), checked_png(data)

@@ -82,7 +82,7 @@ MB = 1 << 20
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Return a function that writes system files below a folder, of a machine with 8 GB free, and returns the folder."""
+    """Return a function that writes the system files of a machine with 8 GB free and returns their root."""
     monkeypatch.delenv(hardware.WORKER, raising=False)
 
     def write(groups: str, files: dict[str, object]) -> Path:

@@ -22,8 +22,8 @@ from PIL import Image
 from helpers.bad_files import encoded, png, rotated_jpeg, write_bad_files
 from helpers.images import random_image
 from pplc_cli.base.errors import DataError, ImageError
-from pplc_cli.data.decoding import jpeg
 from pplc_cli.data.decode import decode_image, inspect_image, read_image
+from pplc_cli.data.decoding import jpeg
 from pplc_cli.data.image_files import is_image_name, list_files, read_bytes
 
 # pytest replaces the warning filters that the decoder sets at import; test_other_threads_print_nothing tests those.

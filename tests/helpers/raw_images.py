@@ -113,3 +113,10 @@ def tiff_file(content: bytes, directories: Iterable[dict[int, Values]], order: s
         data += struct.pack(f"{order}H", len(tags)) + entries + bytes(4)
         links = len(data) - 4
     return bytes(data)
+
+
+def empty_webp(width: int, height: int) -> bytes:
+    """Build the 34 bytes of a lossless WebP that claims a size and has no pixels."""
+    header = b"\x2f" + struct.pack("<I", (width - 1) | (height - 1) << 14)
+    chunk = b"VP8L" + struct.pack("<I", 14) + header + bytes(9)
+    return b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk

@@ -9,8 +9,6 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from pplc_cli.base.errors import ImageError
-
 _BAND = 1 << 22  # pixels converted at once: Pillow and NumPy copy each several times
 _STRAIGHT = {"La": "LA", "RGBa": "RGBA"}  # colours multiplied by alpha
 
@@ -86,9 +84,6 @@ def _factor(image: Image.Image) -> Optional[float]:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
-    try:
-        if image.mode in _STRAIGHT:
-            image = image.convert(_STRAIGHT[image.mode])
-        return image.convert("RGBA" if "transparency" in image.info else "RGB").convert("RGB")
-    except ValueError:
-        raise ImageError(f"has the colour mode {image.mode}, which is not supported; convert it to RGB") from None
+    if image.mode in _STRAIGHT:
+        image = image.convert(_STRAIGHT[image.mode])
+    return image.convert("RGBA" if "transparency" in image.info else "RGB").convert("RGB")

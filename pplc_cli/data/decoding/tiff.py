@@ -84,7 +84,6 @@ def check_layout(tags: ImageFileDirectory_v2) -> None:
         or (planes and wide and len(bits) > 1 and not packed)  # read as 8 bits
         or (planes and len(bits) == 2)  # read with alpha as grey
         or (wide and form != 1 and packed and tags.prefix == b"MM")  # the bytes of each value exchanged
-        or photometric == 8  # L*a*b*
         or (photometric == 6 and not packed and tags.get(_SUBSAMPLING, (2, 2)) != (1, 1))  # YCbCr: not enlarged
     ):
         raise ImageError(f"{describe(tags)}, which is not supported; convert it to 8-bit RGB or grey")
