@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
 import platform
 from collections.abc import Iterator
@@ -116,7 +115,8 @@ def available_memory(root: Path = _ROOT) -> int:
         if line.startswith("MemAvailable:"):
             total = int(line.split()[1]) * 1024
     total = min([total, *_free_in_groups(root)]) // local_processes()
-    return max(0, min(total, _free_addresses()))
+    addresses = _free_addresses()
+    return max(0, total if addresses is None else min(total, addresses))
 
 
 def _free_in_groups(root: Path) -> Iterator[int]:
@@ -131,16 +131,16 @@ def _free_in_groups(root: Path) -> Iterator[int]:
             yield int(limit) - int(usage) + reclaimable
 
 
-def _free_addresses() -> Union[int, float]:
-    """The bytes that RLIMIT_AS, as set by ``ulimit -v``, leaves to this process; infinite without a limit."""
+def _free_addresses() -> Optional[int]:
+    """The bytes that RLIMIT_AS, as set by ``ulimit -v``, leaves to this process; None without a limit."""
     try:
         import resource
     except ImportError:  # Windows
-        return math.inf
+        return None
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     pages = _read("/proc/self/statm").partition(" ")[0]
     if limit == resource.RLIM_INFINITY or not pages:
-        return math.inf
+        return None
     return limit - int(pages) * resource.getpagesize()
 
 

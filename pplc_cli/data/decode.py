@@ -25,11 +25,9 @@ from pplc_cli.data.decoding import tiff
 from pplc_cli.data.decoding.budget import DECODING
 from pplc_cli.data.decoding.headers import checked_png, formats_of, webp_size, why_not_opened
 from pplc_cli.data.decoding.jpeg import Frame, check_frame, decode_fast, decode_plain, read_frame
+from pplc_cli.data.decoding.limits import MAX_PIXELS, check_size
 from pplc_cli.data.decoding.pixels import is_on_its_side, to_rgb, upright
 from pplc_cli.data.image_files import read_bytes
-
-MAX_PIXELS = 178_956_970  # Pillow's own limit: 2/3 GB as 8-bit RGB
-MAX_ELONGATION = 200  # a 1 x 5000 image, resized to a short side of 256, would need 1 GB
 
 _USUAL = 10  # bytes per pixel that Pillow and the conversion hold at most, measured
 _MEMORY = {"WEBP": 20, "AVIF": 20, "HEIF": 20}  # their decoders hold several copies
@@ -67,7 +65,7 @@ def decode_image(data: bytes, reduction: int = 1) -> np.ndarray:
     frame = read_frame(data)
     if frame is not None:
         check_frame(frame, data)
-        pixels = decode_plain(frame, data, MAX_PIXELS, MAX_ELONGATION) if reduction == 1 else None
+        pixels = decode_plain(frame, data) if reduction == 1 else None
         if pixels is not None:
             return pixels
     return _decode(_open(data), data, frame, reduction)
@@ -113,14 +111,14 @@ def convert_pillow(image: Image.Image) -> np.ndarray:
     Raises:
         ImageError: the image cannot be loaded or converted, or its size is beyond the limits.
     """
-    _check_size(*image.size)
+    check_size(*image.size)
     return _decode(image, b"")
 
 
 def _open(data: bytes) -> Image.Image:
     """Read the header and refuse sizes beyond the limits."""
     if size := webp_size(data):
-        _check_size(*size)
+        check_size(*size)
         with DECODING.reserve(_MEMORY["WEBP"] * size[0] * size[1], *size):
             pass  # opening it takes half of the memory already
     if tags := tiff.read_tags(data):
@@ -134,15 +132,8 @@ def _open(data: bytes) -> Image.Image:
         raise ImageError(f"is too large; the limit is {MAX_PIXELS // 1_000_000} million pixels") from None
     except Exception:
         raise ImageError(why_not_opened(data)) from None
-    _check_size(*image.size)
+    check_size(*image.size)
     return image
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"is too large: {width} x {height} pixels; the limit is {MAX_PIXELS // 1_000_000} million")
-    if max(width, height) > MAX_ELONGATION * min(width, height):
-        raise ImageError(f"is too elongated: {width} x {height} pixels; the limit is {MAX_ELONGATION} : 1")
 
 
 def _kind(image: Image.Image) -> str:

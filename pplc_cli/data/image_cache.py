@@ -9,7 +9,7 @@ from typing import Callable, Optional
 
 import numpy as np
 
-from pplc_cli.base.errors import DataError, ImageError
+from pplc_cli.base.errors import DataError, ImageError, ImageMemoryError
 from pplc_cli.base.hardware import available_memory
 from pplc_cli.data.decode import decode_image, jpeg_size
 from pplc_cli.data.image_files import read_bytes
@@ -54,6 +54,8 @@ class ImageCache:
             if image is not None:
                 return image
             image = decode_image(data or read_bytes(sample.path), key[1])
+        except ImageMemoryError as error:
+            raise DataError(f"{sample.path} {error}") from None
         except ImageError as error:
             raise DataError(
                 f"{sample.path} {error}; replace or remove the file, and run pplc split --force if lists name it"

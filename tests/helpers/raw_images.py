@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable
-from typing import Union
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 
-Values = Union[int, Iterable[int]]
+Order = Literal["<", ">"]
 
 
 def lossless_jpeg(pixels: np.ndarray, marker: int = 0xC3) -> bytes:
@@ -69,7 +69,7 @@ def segment(marker: int, payload: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload
 
 
-def tiff(pixels: np.ndarray, *, order: str = "<", planar: bool = False, packed: bool = False, **tags: Values) -> bytes:
+def tiff(pixels: np.ndarray, *, order: Order = "<", planar: bool = False, packed: bool = False, **tags: Any) -> bytes:
     """Build a TIFF with one strip, or one per plane.
 
     Args:
@@ -83,7 +83,7 @@ def tiff(pixels: np.ndarray, *, order: str = "<", planar: bool = False, packed: 
     strips = [plane.astype(plane.dtype.newbyteorder(order)).tobytes() for plane in planes]
     strips = [zlib.compress(strip) for strip in strips] if packed else strips
     positions = np.cumsum([8, *(len(strip) for strip in strips)]).tolist()
-    known = {
+    known: dict[int, Any] = {
         256: width, 257: height, 258: [8 * pixels.itemsize] * channels, 259: 8 if packed else 1,
         262: 2 if channels >= 3 else 1, 273: positions[:-1], 277: channels, 278: height,
         279: [len(strip) for strip in strips], 284: 2 if planar else 1,
@@ -95,7 +95,7 @@ def tiff(pixels: np.ndarray, *, order: str = "<", planar: bool = False, packed: 
     return tiff_file(b"".join(strips), [known], order)
 
 
-def tiff_file(content: bytes, directories: Iterable[dict[int, Values]], order: str = "<") -> bytes:
+def tiff_file(content: bytes, directories: Iterable[Mapping[int, Any]], order: Order = "<") -> bytes:
     """Build a TIFF of directories behind the content, which starts at byte 8."""
     data, links = bytearray(struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, 0) + content), 4
     for tags in directories:

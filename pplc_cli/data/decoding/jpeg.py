@@ -10,6 +10,7 @@ import numpy as np
 
 from pplc_cli.base.errors import ImageError
 from pplc_cli.data.decoding.budget import DECODING
+from pplc_cli.data.decoding.limits import MAX_PIXELS, check_size
 
 try:
     import simplejpeg
@@ -18,7 +19,7 @@ except ImportError:  # no wheel for this machine; Pillow gives the same pixels, 
 
 # Each scan of a JPEG passes over the whole image, however small the scan is. libjpeg-turbo advises to limit them.
 MAX_SCANS = 500
-MAX_SCANNED = 20 * 178_956_970  # pixels of all scans together: ten scans of the largest image, and as many to spare
+MAX_SCANNED = 20 * MAX_PIXELS  # pixels of all scans together: ten scans of the largest image, and as many to spare
 
 _MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")  # what libjpeg looks for; no stuffed zero, no restart marker
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
@@ -111,16 +112,14 @@ def check_frame(frame: Frame, data: bytes) -> None:
             raise ImageError(f"has more than {limit} scans, each of which passes over the whole image; save it again")
 
 
-def decode_plain(frame: Frame, data: bytes, max_pixels: int, max_elongation: int) -> Optional[np.ndarray]:
+def decode_plain(frame: Frame, data: bytes) -> Optional[np.ndarray]:
     """Decode a JPEG without metadata; None: Pillow must decode or refuse it.
 
     Pillow holds the GIL for 25 microseconds per header.
     """
     if simplejpeg is None or not frame.plain or not frame.reducible:
         return None
-    width, height = frame.width, frame.height
-    if not 0 < width * height <= max_pixels or max(width, height) > max_elongation * min(width, height):
-        return None
+    check_size(frame.width, frame.height)
     try:
         if simplejpeg.decode_jpeg_header(data)[2] not in ("YCbCr", "Gray"):
             return None

@@ -9,6 +9,7 @@ from typing import Any, Optional
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from pplc_cli.base.errors import ImageError
+from pplc_cli.data.decoding.limits import MAX_PIXELS
 
 MAX_STRIPS = 200_000  # strips or tiles; the tallest image has 189,000 rows
 
@@ -56,12 +57,14 @@ def _read_entries(data: bytes, order: str, *, big: bool) -> Iterator[tuple[int, 
 
 
 def check_directory(tags: dict[int, tuple[int, ...]]) -> None:
-    """Raise an ImageError for more strips than an image can have: Pillow takes time for each."""
+    """Raise an ImageError for more and for larger strips than an image can have: each takes time and memory."""
+    if memory(tags) > 8 * MAX_PIXELS:
+        raise ImageError(f"is too large: a strip or tile of it takes {memory(tags) >> 20} MB")
     if max(len(tags.get(_STRIPS, ())), len(tags.get(_TILES, ()))) > MAX_STRIPS:
         raise ImageError(f"has more than {MAX_STRIPS} strips or tiles; save it again with larger ones")
 
 
-def memory(tags: dict[int, tuple[int, ...]]) -> int:
+def memory(tags: Any) -> int:
     """Bytes of a strip or tile, which the decoder holds beside the image."""
     width, height, rows = (_one(tags, tag, 0) for tag in (_WIDTH, _HEIGHT, _ROWS))
     strip = width * (min(rows, height) or height)

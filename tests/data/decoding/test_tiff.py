@@ -11,7 +11,7 @@ from PIL import Image
 
 from helpers.bad_files import encoded
 from helpers.images import random_image
-from helpers.raw_images import tiff, tiff_file
+from helpers.raw_images import Order, tiff, tiff_file
 from pplc_cli.base.errors import ImageError
 from pplc_cli.data.decode import decode_image, inspect_image
 from pplc_cli.data.decoding.tiff import read_tags
@@ -43,7 +43,8 @@ def expected(pixels: np.ndarray, *, white_is_zero: bool) -> np.ndarray:
 )
 def test_every_layout_is_read_right_or_refused(kind: Any) -> None:
     used = 0
-    for channels, order, planar, packed, white in itertools.product((1, 2, 3, 4, 7), "<>", (0, 1), (0, 1), (0, 1)):
+    orders: tuple[Order, ...] = ("<", ">")
+    for channels, order, planar, packed, white in itertools.product((1, 2, 3, 4, 7), orders, (0, 1), (0, 1), (0, 1)):
         if (white and channels > 2) or (planar and channels == 1):
             continue
         pixels = values(kind, channels)
@@ -114,8 +115,15 @@ def test_strips_are_limited(tag: int) -> None:
         decode_image(tiff_file(pixels.tobytes(), [tags]))
 
 
+def test_strips_larger_than_any_image_are_refused() -> None:
+    tags = {256: 40, 257: 30, 258: 8, 259: 8, 262: 1, 277: 1, 322: 60000, 323: 60000, 324: 8, 325: 9}
+    with pytest.raises(ImageError, match="is too large: a strip or tile of it takes 3433 MB"):
+        decode_image(tiff_file(bytes(9), [tags]))
+
+
 def test_tags_of_both_orders_and_damaged_ones() -> None:
-    for order in "<>":
+    orders: tuple[Order, ...] = ("<", ">")
+    for order in orders:
         tags = read_tags(tiff(values(np.uint16, 3), order=order))
         assert tags is not None
         assert (tags[256], tags[257], tags[258], tags[339]) == ((24,), (20,), (16, 16, 16), (1, 1, 1))
