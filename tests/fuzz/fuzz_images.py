@@ -26,9 +26,9 @@ from PIL import Image, features
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
-from helpers.bad_files import encoded, rotated_jpeg
-from helpers.images import random_image
-from helpers.raw_images import empty_webp, lossless_jpeg, progressive_jpeg, tiff, tiff_file
+from helpers.bad_files import encoded, rotated_jpeg  # noqa: E402
+from helpers.images import random_image  # noqa: E402
+from helpers.raw_images import empty_webp, lossless_jpeg, progressive_jpeg, tiff, tiff_file  # noqa: E402
 
 REDUCTIONS = (1, 2, 4, 8)
 MAX_SECONDS = 5.0  # of computing, for one image at one reduction

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fuzz_images import corpus, mutated, run
 from PIL import Image
 
+from fuzz.fuzz_images import corpus, mutated, run
 from helpers.bad_files import encoded
 from helpers.images import random_image
 

@@ -15,7 +15,6 @@ MAX_STRIPS = 200_000  # strips or tiles; the tallest image has 189,000 rows
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIPS, _CHANNELS, _ROWS, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _FORMAT = 273, 277, 278, 284, 322, 323, 324, 339
-_SUBSAMPLING = 530
 _KINDS = {1: "unsigned", 2: "signed", 3: "floating-point"}
 _TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # BYTE, SHORT, LONG, and LONG8 of BigTIFF
 _MAX_VALUES = 16  # of the tags above, only the positions of the strips have more
@@ -87,7 +86,7 @@ def check_layout(tags: ImageFileDirectory_v2) -> None:
         or (planes and wide and len(bits) > 1 and not packed)  # read as 8 bits
         or (planes and len(bits) == 2)  # read with alpha as grey
         or (wide and form != 1 and packed and tags.prefix == b"MM")  # the bytes of each value exchanged
-        or (photometric == 6 and not packed and tags.get(_SUBSAMPLING, (2, 2)) != (1, 1))  # YCbCr: not enlarged
+        or (photometric == 6 and not packed)  # YCbCr: colours are not enlarged, or the image called truncated
     ):
         raise ImageError(f"{describe(tags)}, which is not supported; convert it to 8-bit RGB or grey")
 

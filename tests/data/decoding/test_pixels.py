@@ -74,6 +74,8 @@ def test_wrongly_read_and_impossible_pillow_images_are_refused() -> None:
     uint32 = Image.open(io.BytesIO(tiff(WIDE.astype(np.uint32))))
     with pytest.raises(ImageError, match="1 channel of 32 bits"):
         pixels_of(uint32)
+    premultiplied = Image.new("LA", (20, 20), (60, 127)).convert("La")
+    assert np.abs(pixels_of(premultiplied).astype(int) - 60).max() < 2
     with pytest.raises(ImageError, match="elongated"):
         pixels_of(Image.new("RGB", (2000, 1)))
 
