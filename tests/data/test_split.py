@@ -19,7 +19,8 @@ from helpers.images import random_image, write_image
 from pplc_cli.base.errors import DataError
 from pplc_cli.data.lists import read_labels, read_part
 from pplc_cli.data.settings import DataConfig, SplitConfig
-from pplc_cli.data.split import PARTS, CheckedImage, assign_parts, group_images, split_dataset
+from pplc_cli.data.lists.assign import PARTS, CheckedImage, assign_parts, group_images
+from pplc_cli.data.split import split_dataset
 
 Maker = Callable[..., Path]
 

@@ -42,6 +42,14 @@ def init(folder: str, output: Optional[str], force: bool) -> None:
     help="Regular expression; images whose paths give the same text for its part in (parentheses) go to the same list.",
 )
 @click.option(
+    "--lists",
+    metavar="FOLDER",
+    help="Where to write the lists, for example if the data set is read-only.  [default: the data set]",
+)
+@click.option(
+    "--table", metavar="FILE", help="A CSV or TSV table of the images and their classes, in place of class folders."
+)
+@click.option(
     "--format",
     "list_format",
     metavar="NAME",
@@ -57,26 +65,44 @@ def split(
     test: Optional[float],
     seed: Optional[int],
     group: Optional[str],
+    lists: Optional[str],
+    table: Optional[str],
     list_format: Optional[str],
     force: bool,
 ) -> None:
     """Divide images into training, validation and test lists.
 
-    The data set has one folder per class. Unreadable files are left out and reported. Copies of an image go to the same
-    list.
+    The data set has one folder per class, or folders train, val and test with one folder per class; then these are kept,
+    and a part that is missing is cut from train. Unreadable files are left out and reported. Copies of an image go to
+    the same list.
     """
     from pplc_cli.cli.console import results
     from pplc_cli.cli.console.progress import counter
+    from pplc_cli.base.storage.files import quoted
     from pplc_cli.cli.locate import find_config
+    from pplc_cli.data.lists.rows import Columns
     from pplc_cli.data.split import split_dataset
 
     flags = overrides_of(
-        overrides, split__val=val, split__test=test, split__seed=seed, split__group=group, split__format=list_format
+        overrides,
+        data__lists=lists,
+        split__val=val,
+        split__test=test,
+        split__seed=seed,
+        split__group=group,
+        split__table=table,
+        split__format=list_format,
     )
     config = find_config(config_option, dataset, flags, must_exist=("data.dir",))
+    data = config.data
+    columns = Columns(data.path_column, data.label_column)
     with counter("checking images") as progress:
-        report = split_dataset(config.data.dir, config.split, force=force, progress=progress)
-    results.print_split(config.data.dir, report)
+        report = split_dataset(
+            data.dir, config.split, lists=data.lists, columns=columns, force=force, progress=progress
+        )
+    results.print_split(data.lists or data.dir, report)
+    if lists is not None:
+        hint(f"Name them in the configuration, as data.lists, or train with: -o {quoted(f'data.lists={lists}')}")
 
 
 @click.command(cls=Command)
