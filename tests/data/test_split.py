@@ -18,8 +18,8 @@ from helpers.bad_files import write_bad_files
 from helpers.images import random_image, write_image
 from pplc_cli.base.errors import DataError
 from pplc_cli.data.lists import read_labels, read_part
-from pplc_cli.data.settings import DataConfig, SplitConfig
 from pplc_cli.data.lists.assign import PARTS, CheckedImage, assign_parts, group_images
+from pplc_cli.data.settings import DataConfig, SplitConfig
 from pplc_cli.data.split import split_dataset
 
 Maker = Callable[..., Path]

@@ -1,4 +1,4 @@
-"""``pplc init``, ``pplc split`` and ``pplc preview``."""
+"""``pplc sample``, ``pplc init``, ``pplc split`` and ``pplc preview``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,41 @@ from typing import Optional
 import click
 
 from pplc_cli.cli.command import Command, hint
-from pplc_cli.cli.options import config_options, overrides_of
+from pplc_cli.cli.options import SAMPLES, config_options, overrides_of
+
+
+@click.command(cls=Command)
+@click.argument("name", type=click.Choice(SAMPLES))
+@click.option("--output", metavar="FOLDER", help="The folder to write.  [default: datasets/NAME]")
+@click.option(
+    "--images", type=click.IntRange(1), default=150, show_default=True, help="Number of images of each class."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Random seed; the same seed draws the same images.",
+)
+@click.option("--force", is_flag=True, help="Write into a folder that is not empty.")
+def sample(name: str, output: Optional[str], images: int, seed: int, force: bool) -> None:
+    """Draw a sample data set.
+
+    pandatiger: pandas and tigers, to try pplc without photographs. If there is no configs/NAME.yaml, the command also
+    writes one.
+    """
+    from pplc_cli.cli.console.progress import counter
+    from pplc_cli.cli.locate import CONFIGS, DATASETS
+    from pplc_cli.config.starter import write_config
+    from pplc_cli.data.pandatiger.draw import draw_dataset
+
+    with counter("drawing images") as progress:
+        folder = draw_dataset(output or DATASETS / name, images=images, seed=seed, force=force, progress=progress)
+    click.echo(f"{folder} written")
+    config = CONFIGS / f"{name}.yaml"
+    if not config.exists():
+        click.echo(f"{write_config(folder, config)} written")
+    hint(f"Next: pplc split --dataset {name}")
 
 
 @click.command(cls=Command)
@@ -72,13 +106,12 @@ def split(
 ) -> None:
     """Divide images into training, validation and test lists.
 
-    The data set has one folder per class, or folders train, val and test with one folder per class; then these are kept,
-    and a part that is missing is cut from train. Unreadable files are left out and reported. Copies of an image go to
-    the same list.
+    The data set has one folder per class, or folders train, val and test that have them. A part that is missing is cut
+    from train. Unreadable files are left out and reported. Copies of an image go to the same list.
     """
+    from pplc_cli.base.storage.files import quoted
     from pplc_cli.cli.console import results
     from pplc_cli.cli.console.progress import counter
-    from pplc_cli.base.storage.files import quoted
     from pplc_cli.cli.locate import find_config
     from pplc_cli.data.lists.rows import Columns
     from pplc_cli.data.split import split_dataset

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Optional
 
@@ -70,7 +71,7 @@ def find_layout(root: Path) -> Layout:
         folders = [path for path in class_folders(base) if _holds_images(path)]
         parts = _find_parts(base, folders)
         if parts:
-            return _layout_of_parts(root, parts, [path for path in folders if path not in sum(parts.values(), [])])
+            return _layout_of_parts(root, parts, [path for path in folders if path not in chain(*parts.values())])
         if len(folders) != 1 or _images_in(base):
             break
         base = folders[0]
@@ -102,6 +103,12 @@ def read_class_folders(folder: Path, labels: Sequence[str]) -> list[Sample]:
     if not classes:
         raise DataError(f"{folder}: has no subfolders; expected one per class: {', '.join(labels)}")
     unknown = [path.name for path in classes if path.name not in labels]
+    parts = find_layout(folder).parts if unknown else {}
+    if parts:
+        raise DataError(
+            f"{folder}: is divided into parts; name the folder of one of them: "
+            f"{', '.join(str(path) for paths in parts.values() for path in paths)}"
+        )
     if unknown:
         raise DataError(
             f"{folder}: the folder {unknown[0]!r} is not a class of this model{did_you_mean(unknown[0], labels)}"
@@ -131,7 +138,7 @@ def list_unlabelled(folder: Path) -> list[Sample]:
 
 
 def part_of(name: str) -> Optional[str]:
-    """The part that a folder's name stands for, as val for "Validation_set" and "birds-val"; None: it is no such name."""
+    """The part that a folder's name stands for, as val for "Validation_set" and "birds-val"; None if it is another."""
     words = [word for word in re.split(r"[\W\d_]+", name.lower()) if word]
     return _part_of_word("".join(words)) or (_part_of_word(words[-1]) if words else None)
 

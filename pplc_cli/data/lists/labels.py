@@ -73,8 +73,8 @@ def _by_number(path: Path, pairs: list[tuple[int, str]]) -> list[str]:
     if numbers != list(range(len(pairs))):
         wrong = next(number for place, number in enumerate(numbers) if number != place)
         raise DataError(
-            f"{path}: expected the class numbers 0 to {len(pairs) - 1}, each once, but the numbers go wrong at {wrong}; "
-            "if a name begins with a number, write its class number before it, as in '0 1 euro'"
+            f"{path}: expected the class numbers 0 to {len(pairs) - 1}, each once; the first wrong one is {wrong}. If "
+            "the names themselves begin with numbers, write the class numbers before them, as in '0 1 euro'"
         )
     return [name for _, name in sorted(pairs)]
 

@@ -16,10 +16,14 @@ from pplc_cli.data.image_files import SUFFIXES
 from pplc_cli.data.lists.labels import composed, folder_names
 from pplc_cli.data.lists.text import read_lines
 
-_PATH_COLUMNS = ("path", "filepath", "imagepath", "file", "filename", "image", "imagename", "imagefile", "img", "imageid",
-                 "id", "name")  # fmt: skip
-_LABEL_COLUMNS = ("label", "labelname", "class", "classname", "category", "target", "species", "breed", "labelid",
-                  "classid", "labels")  # fmt: skip
+_PATH_COLUMNS = (
+    "path", "filepath", "imagepath", "file", "filename", "image", "imagename", "imagefile", "img", "imageid", "id",
+    "name",
+)  # fmt: skip
+_LABEL_COLUMNS = (
+    "label", "labelname", "class", "classname", "category", "target", "species", "breed", "labelid", "classid",
+    "labels",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
