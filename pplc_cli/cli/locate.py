@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from pplc_cli.base.errors import DataError, PplcError
 from pplc_cli.base.schema import did_you_mean
-from pplc_cli.base.storage.files import PathLike, user_path
+from pplc_cli.base.storage.files import user_path
 from pplc_cli.cli.command import note
 from pplc_cli.cli.options import SAMPLES
 from pplc_cli.config.load import check_config, load_config
@@ -53,11 +53,12 @@ def find_config(
     return load_config(None, {"data.dir": str(find_dataset(dataset)), **overrides}, must_exist=must_exist)
 
 
-def _load(file: PathLike, overrides: Mapping[str, Any], must_exist: tuple[str, ...]) -> Config:
+def _load(file: Union[str, Path], overrides: Mapping[str, Any], must_exist: tuple[str, ...]) -> Config:
     """Load a configuration. If its data folder does not exist, another place of the same name may have it."""
     wanted = load_config(file, overrides).data.dir
     if not user_path(wanted).is_dir():
-        found = _place_of(user_path(wanted).name)
+        name = user_path(wanted).name
+        found = find_dataset(name) if name in SAMPLES and "data.dir" in must_exist else _place_of(name)
         if found is not None:
             note(f"there is no folder {wanted}, which {file} names; using {found}")
             overrides = {**overrides, "data.dir": str(found)}

@@ -27,7 +27,7 @@ def is_image_name(name: Union[str, Path]) -> bool:
 
 def list_files(folder: Path, within: Optional[Path] = None) -> Iterator[Path]:
     """The files of :func:`walk` as paths."""
-    return map(Path, walk(str(folder), within and str(within)))
+    return map(Path, walk(str(folder), None if within is None else str(within)))
 
 
 def walk(folder: str, within: Optional[str] = None) -> Iterator[str]:

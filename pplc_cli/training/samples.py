@@ -121,7 +121,7 @@ def _remarks(labels: Sequence[str], train: Sequence[Sample], val: Sequence[Sampl
     counts = count_by_class([sample for sample in train if sample.label >= 0], len(labels))
     without = [label for label, count in zip(labels, counts) if not count]
     if without:
-        yield f"warning: {len(without)} of the {len(labels)} classes have no training images: {', '.join(without[:SHOWN])}"
+        yield f"warning: {len(without)} of {len(labels)} classes have no training images: {', '.join(without[:SHOWN])}"
     both = {sample.path for sample in train} & {sample.path for sample in val}
     if both:
         yield f"warning: {len(both):,} images are on the training and on the validation list, as {min(both)}"

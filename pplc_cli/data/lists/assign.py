@@ -41,8 +41,9 @@ def divide(
         DataError: a class would get no training or validation image.
     """
     own = {part: [image for image in images if image.part == part] for part in PARTS}
-    shares = {part: 0.0 for part in ("val", "test") if own[part]}
-    parts = assign_parts(group_images(own["train"], group), labels, dataclasses.replace(config, **shares))
+    val, test = (0.0 if own[part] else getattr(config, part) for part in ("val", "test"))
+    cut = dataclasses.replace(config, val=val, test=test)
+    parts = assign_parts(group_images(own["train"], group), labels, cut)
     return {"train": parts["train"], "val": parts["val"] + own["val"], "test": parts["test"] + own["test"]}
 
 

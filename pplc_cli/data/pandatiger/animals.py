@@ -46,7 +46,7 @@ class Pose(NamedTuple):
     sizes: tuple  # smallest and largest unit, as a share of the image's shorter side
     centre: float  # y that is placed at the middle of the image
     foot: Optional[float]  # height of the shadow on the ground
-    tail: Optional[tuple]  # x, y
+    tail: Optional[tuple[float, float]]
     trunk: tuple  # ellipses: x, y, rx, ry
     spine: tuple  # x, y, x, y of the ends, then half the width of the striped area
     band: tuple  # ellipse: the panda's dark shoulders
@@ -202,7 +202,7 @@ def paint_tail(p: Painter, coat: Coat, x: float, y: float, striped: bool) -> Non
     t = np.linspace(0, 1, 17)
     xs = x - 1.15 * np.sin(t * np.pi * p.rng.uniform(0.5, 0.9))
     ys = y + 0.25 * np.sin(t * np.pi) - p.rng.uniform(0.7, 1.4) * t**1.5
-    dots = [oval(*spot, 0.13, 0.13) for spot in np.stack([xs, ys], axis=1)]
+    dots = [oval(x, y, 0.13, 0.13) for x, y in zip(xs, ys)]
     p.paint([hull(*dots[i : i + 2]) for i in range(16)], coat.fur)
     p.paint([*dots[4:13:4], hull(*dots[15:])], coat.dark)
 

@@ -40,7 +40,7 @@ def add_plant(image: np.ndarray, rng: Rng, kind: str, x: float, y: float) -> Non
     green = rng.uniform((60, 110, 40), (150, 190, 90)) * rng.uniform(0.6, 1)
     lean, height = rng.uniform(-9, 9), image.shape[0]
     if kind == "grass":
-        add_line(image, (x, y), (x + lean, y - rng.uniform(6, 26)), green, rng.integers(1, 3))
+        add_line(image, (x, y), (x + lean, y - rng.uniform(6, 26)), green, int(rng.integers(1, 3)))
         return
     thick = rng.uniform(4, 10)
     add_line(image, (x, height), (x + lean, 0), green, thick)
@@ -53,8 +53,8 @@ def add_plant(image: np.ndarray, rng: Rng, kind: str, x: float, y: float) -> Non
 
 def add_line(image: np.ndarray, start: tuple, end: tuple, colour: np.ndarray, thick: float) -> None:
     """Draw a straight line between two points, rounded to pixels."""
-    ends = np.array([start, end]).astype(int).tolist()
-    cv2.line(image, *ends, colour.tolist(), max(1, int(thick)), cv2.LINE_AA)
+    first, last = np.array([start, end]).astype(int).tolist()
+    cv2.line(image, first, last, colour.tolist(), max(1, int(thick)), cv2.LINE_AA)
 
 
 def add_object(page: Painter, rng: Rng, kind: str, x: float, y: float) -> None:
@@ -71,7 +71,8 @@ def add_object(page: Painter, rng: Rng, kind: str, x: float, y: float) -> None:
         p.paint([hull(oval(0, 0, 0.7, 0.45), rng.uniform(-1, 1, (5, 2)) * (0.9, 0.6))], first, depth=0.4)
     elif kind == "bush":
         for colour in ((52, 92, 44), (92, 140, 62)):
-            p.paint([oval(*rng.normal(0, 0.45, 2), 0.3, 0.1, rng.uniform(0, 180)) for _ in range(20)], colour)
+            leaves = [(rng.normal(0, 0.45, 2), rng.uniform(0, 180)) for _ in range(20)]
+            p.paint([oval(x, y, 0.3, 0.1, turn) for (x, y), turn in leaves], colour)
     else:
         if kind == "blanket":
             p.paint([hull(*bars)], first, depth=0.2)

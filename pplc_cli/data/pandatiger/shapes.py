@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Union
+
 import cv2
 import numpy as np
 
-Colour = tuple  # (red, green, blue), 0..255; images stay RGB until they are encoded
+Colour = Union[tuple, np.ndarray]  # (red, green, blue), 0..255; images stay RGB until they are encoded
 Rng = np.random.Generator
 
 INK, WHITE = (26, 20, 22), (252, 250, 246)
