@@ -20,7 +20,8 @@ from pplc_cli.data.image_files import SUFFIXES, is_image_name, list_files, read_
 from pplc_cli.data.lists import LIST_FORMATS, existing_lists, write_lists
 from pplc_cli.data.lists.assign import PARTS, CheckedImage, count_images, divide
 from pplc_cli.data.lists.folders import find_layout
-from pplc_cli.data.lists.rows import Columns, locate, read_rows, with_suffix
+from pplc_cli.data.lists.rows import locate, read_rows, with_suffix
+from pplc_cli.data.lists.tables import Columns
 from pplc_cli.data.settings import SplitConfig
 
 _UNSUPPORTED = {".heic", ".heif", ".avif"}  # image formats of phones; they are not supported
@@ -149,7 +150,7 @@ def split_dataset(
 
 def _require_writable(target: Path, root: Path) -> None:
     """Raise an error before hours of decoding if the lists cannot be written."""
-    place = next(path for path in (target, *target.absolute().parents) if path.exists())
+    place = next(path for path in (target, *target.resolve().parents) if path.is_dir())
     try:
         with tempfile.TemporaryFile(dir=place):
             pass

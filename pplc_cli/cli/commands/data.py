@@ -113,7 +113,7 @@ def split(
     from pplc_cli.cli.console import results
     from pplc_cli.cli.console.progress import counter
     from pplc_cli.cli.locate import find_config
-    from pplc_cli.data.lists.rows import Columns
+    from pplc_cli.data.lists.tables import Columns
     from pplc_cli.data.split import split_dataset
 
     flags = overrides_of(

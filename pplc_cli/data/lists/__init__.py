@@ -2,7 +2,7 @@
 
 from pplc_cli.data.lists.files import LIST_FORMATS, ListFormat, existing_lists, lists_folder, write_lists
 from pplc_cli.data.lists.folders import class_folders, list_unlabelled, read_class_folders
-from pplc_cli.data.lists.read import read_extra, read_labels, read_part, require_part
+from pplc_cli.data.lists.read import read_extra, read_image_list, read_labels, read_part, require_part
 from pplc_cli.data.lists.sample import Sample, count_by_class, spread
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "lists_folder",
     "read_class_folders",
     "read_extra",
+    "read_image_list",
     "read_labels",
     "read_part",
     "require_part",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
@@ -55,7 +56,7 @@ def write_lists(folder: Path, labels: Sequence[str], parts: dict[str, list[tuple
 def existing_lists(folder: Path) -> list[Path]:
     """The list and label files of either format that exist in a folder."""
     names = [name for chosen in LIST_FORMATS.values() for name in (chosen.labels, *chosen.parts.values())]
-    return [folder / name for name in names if (folder / name).exists()]
+    return [folder / name for name in names if os.path.exists(folder / name)]  # noqa: PTH110 - never raises
 
 
 def lists_folder(data: DataConfig) -> Path:

@@ -12,8 +12,10 @@ from pplc_cli.base.errors import DataError
 from pplc_cli.base.storage.files import user_path
 from pplc_cli.data.lists.files import find_label_file, find_list, lists_folder, split_command
 from pplc_cli.data.lists.labels import read_label_file
-from pplc_cli.data.lists.rows import Columns, ImageList, locate, read_rows, with_suffix
+from pplc_cli.data.lists.rows import ImageList, locate, names_files_in, possible_paths, read_rows, with_suffix
 from pplc_cli.data.lists.sample import Sample
+from pplc_cli.data.lists.tables import Columns, read_table
+from pplc_cli.data.lists.text import read_lines
 from pplc_cli.data.settings import DataConfig
 
 
@@ -64,6 +66,27 @@ def require_part(data: DataConfig, part: str, labels: Sequence[str]) -> list[Sam
     if samples is None:
         raise DataError(f"{lists_folder(data)}: no list for {part}; run: {split_command(data)}")
     return samples
+
+
+def read_image_list(path: Path) -> list[str]:
+    """Read the images of a list without their labels, if it has any: lines or a table, relative to the list's folder.
+
+    Raises:
+        DataError: the file cannot be read, or its encoding cannot be told.
+    """
+    lines = read_lines(path, names_files_in(path.parent))
+    table = read_table(path, lines, Columns())
+    if table is not None:
+        return [str(locate(path.parent, with_suffix(path.parent, row.name))[0]) for row in table]
+    return [str(locate(path.parent, _image_of(line, path.parent))[0]) for line in lines if line.strip()]
+
+
+def _image_of(line: str, folder: Path) -> str:
+    """The path in a line: the longest part of it that exists, else what stands before a label."""
+    paths = list(possible_paths(line))
+    existing = (name for name in paths if locate(folder, name)[0].exists())
+    has_label = line.strip()[len(paths[1]) :].strip().isdecimal() if len(paths) > 1 else False
+    return next(existing, paths[1] if has_label else paths[0])
 
 
 def read_extra(path: Path, labels: Sequence[str]) -> list[Sample]:

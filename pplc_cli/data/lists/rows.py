@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import os
 import re
@@ -14,39 +13,8 @@ from pplc_cli.base.errors import DataError
 from pplc_cli.base.schema import did_you_mean
 from pplc_cli.data.image_files import SUFFIXES
 from pplc_cli.data.lists.labels import composed, folder_names
+from pplc_cli.data.lists.tables import Columns, Row, read_table, shortened
 from pplc_cli.data.lists.text import read_lines
-
-_PATH_COLUMNS = (
-    "path", "filepath", "imagepath", "file", "filename", "image", "imagename", "imagefile", "img", "imageid", "id",
-    "name",
-)  # fmt: skip
-_LABEL_COLUMNS = (
-    "label", "labelname", "class", "classname", "category", "target", "species", "breed", "labelid", "classid",
-    "labels",
-)  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Columns:
-    """The names of a table's columns; None: found by their usual names."""
-
-    path: Optional[str] = None
-    label: Optional[str] = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A line of a list.
-
-    Attributes:
-        number: the line's number, from 1.
-        name: the image's path as written.
-        label: the class id or class name, as written.
-    """
-
-    number: int
-    name: str
-    label: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,13 +81,9 @@ def read_rows(path: Path, folder: Path, columns: Optional[Columns] = None, label
         DataError: the list cannot be read, or a line is not a path and a label.
     """
     lines = read_lines(path, names_files_in(folder))
-    first = next((line for line in lines if line.strip()), "")
-    delimiter = next((mark for mark in "\t;," if mark in first), "")
-    places = _find_columns(path, _cells(path, [first], delimiter), columns or Columns()) if delimiter else None
-    if places is None and columns and (columns.path or columns.label):
-        raise DataError(f"{path}: expected a table with a header, columns separated by commas, semicolons or TABs")
-    if places is not None:
-        return ImageList(path, True, list(_table_rows(path, lines, delimiter, places)))
+    table = read_table(path, lines, columns or Columns())
+    if table is not None:
+        return ImageList(path, True, table)
     return ImageList(path, False, [_split(path, n, line, labels) for n, line in enumerate(lines, 1) if line.strip()])
 
 
@@ -174,55 +138,11 @@ def _split(path: Path, number: int, line: str, labels: Sequence[str]) -> Row:
         name, _, label = line.rpartition(",")
     name = name.strip()
     if not name or not ((label.isdecimal() and len(label) <= 9) or label in labels):
-        raise DataError(f"{path}, line {number}: expected a path, a space and a class id, got {_short(line)}")
+        advice = "; a table needs a header, such as path,label" if "," in line else ""
+        raise DataError(
+            f"{path}, line {number}: expected a path, a space and a class id, got {shortened(line)}{advice}"
+        )
     return Row(number, name, label)
-
-
-def _short(line: str) -> str:
-    return repr(line if len(line) <= 200 else line[:197] + "...")
-
-
-def _cells(path: Path, lines: Sequence[str], delimiter: str) -> list[str]:
-    return next(_records(path, lines, delimiter), [])
-
-
-def _records(path: Path, lines: Sequence[str], delimiter: str) -> Iterator[list[str]]:
-    reader = csv.reader(lines, delimiter=delimiter)
-    try:
-        yield from reader
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: is not a valid row of a table: {error}") from None
-
-
-def _find_columns(path: Path, header: list[str], columns: Columns) -> Optional[tuple[int, int]]:
-    """The places of the two columns; None: the header names neither, so the file is a list without one."""
-    plain = [re.sub(r"[\W_]", "", cell).lower() for cell in header]
-    exact = [cell.strip() for cell in header]
-    found = []
-    for wanted, usual in ((columns.path, _PATH_COLUMNS), (columns.label, _LABEL_COLUMNS)):
-        if wanted is not None and wanted not in exact:
-            raise DataError(f"{path}: has no column {wanted!r}{did_you_mean(wanted, exact)}")
-        found.append(exact.index(wanted) if wanted is not None else _first_of(usual, plain))
-    image, label = found
-    return (image, label) if image is not None and label is not None else None
-
-
-def _first_of(usual: Sequence[str], header: Sequence[str]) -> Optional[int]:
-    return next((header.index(name) for name in usual if name in header), None)
-
-
-def _table_rows(path: Path, lines: Sequence[str], delimiter: str, places: tuple[int, int]) -> Iterator[Row]:
-    header = True
-    for number, cells in enumerate(_records(path, lines, delimiter), 1):
-        if header or not any(cell.strip() for cell in cells):
-            header = header and not any(cell.strip() for cell in cells)
-            continue
-        if len(cells) <= max(places):
-            raise DataError(f"{path}, line {number}: expected {max(places) + 1} columns or more, got {len(cells)}")
-        name, label = (cells[place].strip() for place in places)
-        if not name or not label:
-            raise DataError(f"{path}, line {number}: the path or the label is empty")
-        yield Row(number, name, label)
 
 
 def with_suffix(folder: Path, name: str) -> str:
