@@ -82,9 +82,9 @@ def test_a_part_without_classes_is_left_out(tmp_path: Path) -> None:
 
 
 def test_parts_that_do_not_fit_together(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the class 'dig' has no folder of training images.*did you mean dog"):
+    with pytest.raises(DataError, match=r"the class 'dig' has no folder of training images.*did you mean dog"):
         find_layout(fill(tmp_path / "a", "train/cat", "train/dog", "val/cat", "val/dig"))
-    with pytest.raises(DataError, match="look like parts of a data set.*train/CLASS/1.jpg, or --table FILE"):
+    with pytest.raises(DataError, match=r"look like parts of a data set.*train/CLASS/1.jpg, or --table FILE"):
         find_layout(fill(tmp_path / "b", "train", "test"))
     with pytest.raises(DataError, match="look like parts of a data set"):
         find_layout(fill(tmp_path / "c", "val/cat", "val/dog", "test/cat", "test/dog"))

@@ -28,7 +28,14 @@ def make_folders(root: Path, *names: str) -> None:
 @pytest.mark.parametrize("file", ["label.txt", "label_list.txt", "labels.txt", "mine.txt"])
 @pytest.mark.parametrize(
     "text",
-    [b"0 cat\n1 dog\n", b"1 dog\n0 cat\n", b"1\tdog\n0\tcat", b"01 dog\r\n00 cat\r\n", b"1,dog\n0,cat", b"1: dog\n0: cat"],
+    [
+        b"0 cat\n1 dog\n",
+        b"1 dog\n0 cat\n",
+        b"1\tdog\n0\tcat",
+        b"01 dog\r\n00 cat\r\n",
+        b"1,dog\n0,cat",
+        b"1: dog\n0: cat",
+    ],
 )
 def test_numbers_decide_whatever_the_order_of_the_lines(tmp_path: Path, file: str, text: bytes) -> None:
     assert labels(tmp_path, text, file) == CATS_AND_DOGS
