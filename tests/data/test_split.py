@@ -6,6 +6,8 @@ import hashlib
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Optional
@@ -363,10 +365,7 @@ def test_a_table_names_the_classes(class_folders: Maker) -> None:
     root = class_folders((10, 10), folder="set/all", size=12).parent
     files = sorted(path.relative_to(root).as_posix() for path in root.rglob("*_*.*"))
     table = root.parent / "classes.csv"
-    lines = [
-        "image,class",
-        *(f"{file},{'round' if 'disc' in file else chr(34) + 'long, thin' + chr(34)}" for file in files),
-    ]
+    lines = ["image,class", *(f"{file},round" if "disc" in file else f'{file},"long, thin"' for file in files)]
     table.write_text("\n".join([*lines, "all/gone.jpg,round"]), encoding="utf-8")
     report = split_dataset(root, SplitConfig(table=str(table)))
     assert report.labels == ["long, thin", "round"] and report.left_out == {"all/gone.jpg": "does not exist"}
@@ -387,35 +386,25 @@ def test_links_to_parents_are_not_followed(class_folders: Maker) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to become another user")
 def test_another_user_without_rights(class_folders: Maker, tmp_path: Path) -> None:
-    """Child processes of the user nobody split a data set that they may only read."""
     root = class_folders((10, 10), size=12)
     (root / "disc" / "disc_000.jpg").chmod(0o600)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     theirs.chmod(0o777)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
 
-    def as_nobody(work: Callable[[], object]) -> str:
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            try:
-                os.setgid(65534)
-                os.setuid(65534)
-                os.write(writer, str(work()).encode())
-            except DataError as error:
-                os.write(writer, str(error).encode())
-            finally:
-                os._exit(0)
-        os.close(writer)
-        os.waitpid(child, 0)
-        with os.fdopen(reader) as file:
-            return file.read()
+    def as_nobody(*words: str) -> str:
+        command = [sys.executable, "-m", "pplc_cli", "split", "--dataset", str(root), *words]
+        env = {**os.environ, "HOME": str(theirs)}
+        done = subprocess.run(
+            command, cwd=theirs, env=env, user=65534, group=65534, extra_groups=[], capture_output=True, text=True
+        )
+        return done.stdout + done.stderr
 
-    refused = as_nobody(lambda: split_dataset(root))
+    refused = as_nobody()
     assert "cannot be written to: Permission denied; write the lists elsewhere: --lists lists/set" in refused
-    left_out = as_nobody(lambda: split_dataset(root, lists=theirs / "lists").left_out)
-    assert left_out == str({"disc/disc_000.jpg": "cannot be read: Permission denied"})
+    assert "left out: disc/disc_000.jpg cannot be read: Permission denied" in as_nobody("--lists", "lists")
     (root / "disc").chmod(0o700)
-    assert "disc: the folder cannot be read: Permission denied" in as_nobody(lambda: split_dataset(root))
+    unreadable = as_nobody("--lists", "more")
+    assert unreadable == f"Error: {root / 'disc'}: the folder cannot be read: Permission denied\n"
