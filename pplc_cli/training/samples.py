@@ -110,9 +110,10 @@ def _require_files(samples: Sequence[Sample]) -> None:
     files = {sample.path: None for sample in samples}
     missing = [str(file) for file in files if not os.path.isfile(file)]  # noqa: PTH113 - never raises
     if missing:
+        shown = ", ".join(missing[:SHOWN] + ["..."] * (len(missing) > SHOWN))
         raise DataError(
-            f"{len(missing):,} of the {len(files):,} files on the lists do not exist: {', '.join(missing[:SHOWN])}"
-            f"{', ...' if len(missing) > SHOWN else ''}; if images were added or removed, run pplc split --force"
+            f"{len(missing):,} of the {len(files):,} files on the lists do not exist: {shown}; if images were added or "
+            "removed, run pplc split --force"
         )
 
 

@@ -66,7 +66,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@settings(max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(labels=files, train=files, columns=st.sampled_from([(None, None), ("path", None), ("where", "what")]))
 def test_only_errors_for_the_user(
     root: Path, labels: bytes, train: bytes, columns: tuple[str | None, str | None]

@@ -138,10 +138,12 @@ def _split(path: Path, number: int, line: str, labels: Sequence[str]) -> Row:
         name, _, label = line.rpartition(",")
     name = name.strip()
     if not name or not ((label.isdecimal() and len(label) <= 9) or label in labels):
-        advice = "; a table needs a header, such as path,label" if "," in line else ""
-        raise DataError(
-            f"{path}, line {number}: expected a path, a space and a class id, got {shortened(line)}{advice}"
-        )
+        if "," in line:
+            raise DataError(
+                f"{path}, line {number}: expected a path, a space and a class id, or a table with a header such as "
+                f"path,label; got {shortened(line)}"
+            )
+        raise DataError(f"{path}, line {number}: expected a path, a space and a class id, got {shortened(line)}")
     return Row(number, name, label)
 
 

@@ -86,7 +86,7 @@ def test_names_in_a_table_may_lack_their_suffix(tmp_path: Path) -> None:
         ("path,label\n\na.jpg,\n", "line 3: the path or the class is empty"),
         ("path,label\na.jpg,bird\n", "line 2: the class 'bird' does not exist; known: cat, dog"),
         ("path,label\na.jpg,7\n", "line 2: class id 7, but there are only 2 classes"),
-        ("one,two\na.jpg,cat\n", "line 1: expected a path, a space and a class id.*a table needs a header"),
+        ("one,two\na.jpg,cat\n", "line 1: expected .* or a table with a header such as path,label; got 'one,two'"),
         ("path,label\n" + "x" * 200_000 + ",cat\n", "line 2: is not a valid row"),
     ],
 )
