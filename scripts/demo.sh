@@ -8,7 +8,6 @@ bash scripts/setup.sh
 PATH="$PWD/.venv/bin:$PWD/.venv/Scripts:$PATH"
 export PPLC_OFFLINE=1  # pretrained: auto then takes the built-in weights, unless official ones are in the cache
 
-project="$PWD"
 rm -rf output/demo
 mkdir -p output/demo/configs
 cp configs/pandatiger.yaml output/demo/configs
@@ -16,7 +15,7 @@ cd output/demo
 
 run() { printf '\n$ %s\n' "$*"; "$@"; }
 
-python "$project/scripts/draw_pandatiger.py" --out datasets/pandatiger
+run pplc sample pandatiger
 run pplc split --dataset pandatiger
 run pplc train configs/pandatiger.yaml
 run pplc eval

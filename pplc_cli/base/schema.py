@@ -157,6 +157,9 @@ def _value(raw: Any, hint: Any, metadata: Mapping[str, Any], key: str, faults: l
     if metadata.get("choices") and isinstance(raw, str):
         near = did_you_mean(raw, metadata["choices"])
         ending = near if "mean" in near else ""
+    unquoted = [name for name in raw if not isinstance(name, str)] if isinstance(raw, Mapping) else []
+    if unquoted:
+        ending = f"; put the key {_show(unquoted[0])} in quotes, since YAML does not read it as text"
     faults.append(f"{key}: expected {describe(hint, metadata)}, got {_show(raw)}{ending}")
     return None
 

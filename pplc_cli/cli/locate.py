@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from pplc_cli.base.errors import DataError, PplcError
 from pplc_cli.base.schema import did_you_mean
 from pplc_cli.base.storage.files import user_path
+from pplc_cli.cli.command import note
+from pplc_cli.cli.options import SAMPLES
 from pplc_cli.config.load import check_config, load_config
 from pplc_cli.config.sections import Config, PredictConfig
 from pplc_cli.exporting.current import exported_folder
@@ -35,8 +37,10 @@ def find_config(
         ConfigError: the file is not valid.
     """
     if config is not None:
+        if Path(config).stem in SAMPLES and not user_path(config).exists():
+            raise DataError(f"{config}: no such file; draw the sample data set first: pplc sample {Path(config).stem}")
         folder = {"data.dir": str(find_dataset(dataset))} if dataset else {}
-        return load_config(config, {**folder, **overrides}, must_exist=must_exist)
+        return _load(config, {**folder, **overrides}, must_exist)
     if dataset is None:
         found = ", ".join(str(path) for path in sorted(CONFIGS.glob("*.y*ml")))
         raise DataError(
@@ -45,8 +49,24 @@ def find_config(
         )
     named = CONFIGS / f"{dataset}.yaml"
     if named.is_file():
-        return load_config(named, overrides, must_exist=must_exist)
+        return _load(named, overrides, must_exist)
     return load_config(None, {"data.dir": str(find_dataset(dataset)), **overrides}, must_exist=must_exist)
+
+
+def _load(file: Union[str, Path], overrides: Mapping[str, Any], must_exist: tuple[str, ...]) -> Config:
+    """Load a configuration. If its data folder does not exist, another place of the same name may have it."""
+    wanted = load_config(file, overrides).data.dir
+    if not user_path(wanted).is_dir():
+        name = user_path(wanted).name
+        found = find_dataset(name) if name in SAMPLES and "data.dir" in must_exist else _place_of(name)
+        if found is not None:
+            note(f"there is no folder {wanted}, which {file} names; using {found}")
+            overrides = {**overrides, "data.dir": str(found)}
+    return load_config(file, overrides, must_exist=must_exist)
+
+
+def _place_of(name: str) -> Optional[Path]:
+    return next((path for path in (user_path(name), DATASETS / name) if name and path.is_dir()), None)
 
 
 def find_dataset(name: str) -> Path:
@@ -55,9 +75,11 @@ def find_dataset(name: str) -> Path:
     Raises:
         DataError: there is no such folder.
     """
-    for path in (user_path(name), DATASETS / name):
-        if path.is_dir():
-            return path
+    found = _place_of(name)
+    if found is not None:
+        return found
+    if name in SAMPLES:
+        raise DataError(f"no data set {name!r}: put photographs into {DATASETS / name}, or run: pplc sample {name}")
     names = sorted(p.name for p in DATASETS.iterdir() if p.is_dir()) if DATASETS.is_dir() else []
     suggestion = did_you_mean(name, names) if names else ""
     raise DataError(f"no data set {name!r}: expected a folder, or a name under {DATASETS}/{suggestion}")

@@ -17,6 +17,7 @@ from pplc_cli.cli.command import Group, Interrupted, is_verbose
 
 # Each command and its module in pplc_cli.cli.commands, in the order of --help.
 _COMMANDS = {
+    "sample": "data",
     "init": "data",
     "split": "data",
     "preview": "data",

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+SAMPLES = ("pandatiger",)  # data sets that pplc sample draws
+
 
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that choose a configuration."""

@@ -100,6 +100,8 @@ def check_paths(config: Config, must_exist: Sequence[str], faults: list[str]) ->
             value = getattr(config.data, name)
             if value is not None and not os.path.isfile(user_path(value)):  # noqa: PTH113
                 faults.append(f"data.{name}: no such file {value!r}")
+        if config.split.table is not None and not os.path.isfile(user_path(config.split.table)):  # noqa: PTH113
+            faults.append(f"split.table: no such file {config.split.table!r}")
         unlabelled = config.data.unlabelled
         if unlabelled is not None and not os.path.isdir(user_path(unlabelled)):  # noqa: PTH112
             faults.append(f"data.unlabelled: no such folder {unlabelled!r}")

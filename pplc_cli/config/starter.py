@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 from pplc_cli.base.errors import DataError
 from pplc_cli.base.storage.files import PathLike, quoted, user_path, write_text
 from pplc_cli.data.image_files import is_image_name, list_files
-from pplc_cli.data.lists import class_folders
+from pplc_cli.data.lists import count_by_class, read_labels, require_part
+from pplc_cli.data.lists.files import find_list
+from pplc_cli.data.lists.folders import Layout, find_layout
+from pplc_cli.data.settings import DataConfig
 
 
 class Recipe(NamedTuple):
@@ -36,7 +40,8 @@ _TEMPLATE = """\
 #   pplc export
 #   pplc predict IMAGE
 data:
-  dir: {dir}          # one folder per class; pplc split writes the lists here
+  dir: {dir}          # {content}
+  {lists}lists: {elsewhere}  # where pplc split writes the lists; null: into dir
 
 split:
   val: 0.2            # share of each class for validation after each epoch
@@ -79,22 +84,31 @@ output: {output}
 
 
 def write_config(folder: PathLike, file: PathLike, *, force: bool = False) -> Path:
-    """Write a configuration for a data set, with values chosen by its size.
+    """Write a configuration for a data set, with values chosen by the number of its training images.
 
     Args:
-        folder: the data set, one folder per class.
+        folder: the data set, one folder per class, or parts (train, val, test) that have them.
         file: the YAML to write.
         force: replace an existing file.
 
     Raises:
-        DataError: there are no classes or no images, or the file exists.
+        DataError: there are no classes or no images, or the file exists or would lie within the data set.
     """
     folder, file = user_path(folder), user_path(file)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected one folder of images for each class")
+    place = folder.resolve()
+    if place in file.resolve().parents:
+        raise DataError(
+            f"{file} would lie within the data set. Go to the folder above (cd ..) and repeat: "
+            f"pplc init {quoted(place.name)}; or name another file with --output"
+        )
     if file.exists() and not force:
         raise DataError(f"{file} exists already; --force replaces it")
-    counts = {path.name: sum(map(is_image_name, list_files(path))) for path in class_folders(folder)}
+    layout = find_layout(folder)
+    data = DataConfig(dir=str(folder))
+    listed = len(layout.labels) < 2 and find_list(data, "train") is not None
+    counts = _count_listed(data) if listed else _count_in_folders(layout, folder)
     empty = [name for name, count in counts.items() if count == 0]
     if len(counts) < 2 or empty:
         if empty:
@@ -108,12 +122,18 @@ def write_config(folder: PathLike, file: PathLike, *, force: bool = False) -> Pa
     recipe = next(r for r in RECIPES if images <= r.up_to)
     uneven = max(counts.values()) >= 3 * min(counts.values())
     weights = "  class_weights: balanced  # the largest class is at least three times the smallest\n" if uneven else ""
-    name = folder.resolve().name
+    name = place.name
+    content = "folders of the parts train, val, test" if layout.parts else "one folder per class"
+    if listed:
+        content = "has lists already, so leave out pplc split"
     text = _TEMPLATE.format(
         file=quoted(file.as_posix()),
         classes=len(counts),
         images=images,
         dir=json.dumps(folder.as_posix(), ensure_ascii=False),
+        content=content,
+        lists="# " if os.access(folder, os.W_OK) else "",
+        elsewhere=json.dumps(f"lists/{name}", ensure_ascii=False),
         test=0.1 if min(counts.values()) >= 10 else 0,
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
@@ -123,3 +143,16 @@ def write_config(folder: PathLike, file: PathLike, *, force: bool = False) -> Pa
     )
     write_text(file, text)
     return file
+
+
+def _count_in_folders(layout: Layout, root: Path) -> dict[str, int]:
+    counts = dict.fromkeys(layout.labels, 0)
+    for folder in layout.folders:
+        if folder.part == "train":
+            counts[layout.labels[folder.label]] += sum(map(is_image_name, list_files(folder.path, within=root)))
+    return counts
+
+
+def _count_listed(data: DataConfig) -> dict[str, int]:
+    labels = read_labels(data)
+    return dict(zip(labels, count_by_class(require_part(data, "train", labels), len(labels))))

@@ -10,7 +10,7 @@ import yaml
 
 from pplc_cli.base.errors import ConfigError
 from pplc_cli.base.schema import did_you_mean
-from pplc_cli.base.storage.files import user_path
+from pplc_cli.base.storage.files import quoted, user_path
 
 MAX_VALUES = 100_000  # in one file; an alias counts each time it is used
 
@@ -30,7 +30,8 @@ def read_yaml(path: Union[str, Path]) -> Any:
         raise ConfigError(str(path), [f"no such file{ending}"]) from None
     except OSError as error:
         if path.is_dir():
-            raise ConfigError(str(path), ["is a folder, expected a YAML file; --dataset takes folders"]) from None
+            advice = f"pplc init {quoted(str(path))} writes one for a folder of images"
+            raise ConfigError(str(path), [f"is a folder, expected a YAML file; {advice}"]) from None
         raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError:
         raise ConfigError(str(path), ["expected YAML in UTF-8, got other bytes; save it as UTF-8"]) from None

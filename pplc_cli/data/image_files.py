@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 from pplc_cli.base.errors import DataError, ImageError, ImageMemoryError
 
@@ -25,20 +25,21 @@ def is_image_name(name: Union[str, Path]) -> bool:
     return Path(name).suffix.lower() in SUFFIXES
 
 
-def list_files(folder: Path) -> Iterator[Path]:
+def list_files(folder: Path, within: Optional[Path] = None) -> Iterator[Path]:
     """The files of :func:`walk` as paths."""
-    return map(Path, walk(str(folder)))
+    return map(Path, walk(str(folder), None if within is None else str(within)))
 
 
-def walk(folder: str) -> Iterator[str]:
+def walk(folder: str, within: Optional[str] = None) -> Iterator[str]:
     """Yield all files below a folder in sorted order, except hidden ones and those of file managers.
 
-    Memory holds the names of the current folder and its parents only, since there may be millions of files.
+    Memory holds the names of the current folder and its parents only, since there may be millions of files. Links back
+    to a parent folder, up to ``within``, are not followed.
 
     Raises:
         DataError: a folder cannot be read.
     """
-    yield from _walk(folder, ())
+    yield from _walk(folder, (os.path.realpath(within),) if within else ())
 
 
 def _walk(folder: str, above: tuple[str, ...]) -> Iterator[str]:

@@ -13,15 +13,28 @@ class DataConfig:
     """Where the images and their lists are."""
 
     dir: str = option(help="Folder of the data set, with one folder per class; paths in the lists are relative to it.")
-    train_list: Optional[str] = option(
-        None, help="Training list, one image and class number per line; null: `train_list.txt` or `train.txt` in `dir`."
+    lists: Optional[str] = option(
+        None, help="Folder of the lists and the label file, for example if `dir` is read-only; null: `dir`."
     )
-    val_list: Optional[str] = option(None, help="Validation list; null: `val_list.txt` or `val.txt` in `dir`.")
+    train_list: Optional[str] = option(
+        None,
+        help="Training list: lines of an image and its class number, or a CSV or TSV table; null: `train_list.txt` or "
+        "`train.txt` in `lists`.",
+    )
+    val_list: Optional[str] = option(None, help="Validation list; null: `val_list.txt` or `val.txt` in `lists`.")
     test_list: Optional[str] = option(
-        None, help="Test list; null: `test_list.txt` or `test.txt` in `dir`, if there is one."
+        None, help="Test list; null: `test_list.txt` or `test.txt` in `lists`, if there is one."
     )
     labels: Optional[str] = option(
-        None, help="File with one class name per line; null: `labels.txt` or `label.txt` in `dir`."
+        None,
+        help="File with one class name per line, with or without its number; null: `labels.txt`, `label.txt` or "
+        "`label_list.txt` in `lists`.",
+    )
+    path_column: Optional[str] = option(
+        None, help="Column of a table that has the images' paths; null: found by its name, as `path` or `filename`."
+    )
+    label_column: Optional[str] = option(
+        None, help="Column of a table that has the classes; null: found by its name, as `label` or `class`."
     )
     extra_list: Optional[str] = option(
         None, help="Second list to train on, for example the pseudo-labels that `pplc label` writes."
@@ -46,6 +59,9 @@ class SplitConfig:
         None,
         help="Regular expression; images whose paths give the same text for its part in parentheses (without "
         "parentheses: for the whole match) go to the same list.",
+    )
+    table: Optional[str] = option(
+        None, help="CSV or TSV table of the images and their classes; null: folders are the classes."
     )
     format: str = option(
         "paddlex2",

@@ -6,7 +6,8 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Sequence
 from typing import Optional, Union
 
 import numpy as np
@@ -24,6 +25,8 @@ from pplc_cli.data.lists import (
     require_part,
 )
 from pplc_cli.data.settings import DataConfig
+
+SHOWN = 5  # missing files or classes that a message names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,15 +75,17 @@ def read_samples(data: DataConfig, note: Callable[[str], None]) -> Samples:
 
     Args:
         data: the data set; ``extra_list`` and ``unlabelled`` add training images.
-        note: called with the number of added images that are skipped, because they are on the data set's own lists.
+        note: called with remarks: added images that are skipped, because they are on the data set's own lists; classes
+            without training images; images both for training and validation.
 
     Raises:
-        DataError: a list is missing or wrong.
+        DataError: a list is missing or wrong, or names files that do not exist.
     """
     labels = read_labels(data)
     val = require_part(data, "val", labels)
     read = require_part if data.unlabelled is None else read_part
     train = list(read(data, "train", labels) or [])
+    test = read_part(data, "test", labels) or []
     more: list[Sample] = []
     if data.extra_list is not None:
         more += read_extra(user_path(data.extra_list), labels)
@@ -88,10 +93,36 @@ def read_samples(data: DataConfig, note: Callable[[str], None]) -> Samples:
         more += list_unlabelled(user_path(data.unlabelled))
     if more:
         # Do not train on validation and test images, nor twice on training images.
-        listed = [*train, *val, *(read_part(data, "test", labels) or [])]
+        listed = [*train, *val, *test]
         copies = find_copies((sample.path for sample in more), (sample.path for sample in listed))
         new = [sample for sample in more if sample.path not in copies]
         if len(new) < len(more):
             note(f"{len(more) - len(new):,} images are skipped: they are on the data set's own lists")
         train += new
+    _require_files([*train, *val, *test])
+    for text in _remarks(labels, train, val):
+        note(text)
     return Samples(labels, train, val)
+
+
+def _require_files(samples: Sequence[Sample]) -> None:
+    """Raise an error now for all files that are missing, not for one of them at the end of an epoch."""
+    files = {sample.path: None for sample in samples}
+    missing = [str(file) for file in files if not os.path.isfile(file)]  # noqa: PTH113 - never raises
+    if missing:
+        shown = ", ".join(missing[:SHOWN] + ["..."] * (len(missing) > SHOWN))
+        raise DataError(
+            f"{len(missing):,} of the {len(files):,} files on the lists do not exist: {shown}; if images were added or "
+            "removed, run pplc split --force"
+        )
+
+
+def _remarks(labels: Sequence[str], train: Sequence[Sample], val: Sequence[Sample]) -> Iterator[str]:
+    """What is suspicious in lists that pplc split did not write."""
+    counts = count_by_class([sample for sample in train if sample.label >= 0], len(labels))
+    without = [label for label, count in zip(labels, counts) if not count]
+    if without:
+        yield f"warning: {len(without)} of {len(labels)} classes have no training images: {', '.join(without[:SHOWN])}"
+    both = {sample.path for sample in train} & {sample.path for sample in val}
+    if both:
+        yield f"warning: {len(both):,} images are on the training and on the validation list, as {min(both)}"

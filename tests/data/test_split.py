@@ -6,6 +6,8 @@ import hashlib
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Optional
@@ -18,8 +20,10 @@ from helpers.bad_files import write_bad_files
 from helpers.images import random_image, write_image
 from pplc_cli.base.errors import DataError
 from pplc_cli.data.lists import read_labels, read_part
+from pplc_cli.data.lists.assign import PARTS, CheckedImage, assign_parts, group_images
+from pplc_cli.data.lists.tables import Columns
 from pplc_cli.data.settings import DataConfig, SplitConfig
-from pplc_cli.data.split import PARTS, CheckedImage, assign_parts, group_images, split_dataset
+from pplc_cli.data.split import split_dataset
 
 Maker = Callable[..., Path]
 
@@ -291,3 +295,117 @@ def test_no_component_is_divided(layout: list[tuple[int, int, int]], data: st.Da
         assert all(len(found) == 1 for found in sides.values())
     backwards = assign_parts(group_images(images[::-1], re.compile(r"_(g\d)")), ["c0", "c1", "c2"], config)
     assert {p.name: part for part, members in backwards.items() for p in members} == placed
+
+
+def test_parts_are_kept_and_missing_ones_are_cut_from_train(class_folders: Maker) -> None:
+    root = class_folders((20, 20), folder="set/Images/Training")
+    class_folders((5, 4), folder="set/Images/valid", size=40)
+    root = root.parent.parent
+    report = split_dataset(root)
+    assert report.labels == ["disc", "stripe"]
+    assert report.parts == {"train": ["Images/Training"], "val": ["Images/valid"]}
+    assert report.counts == {"train": [18, 18], "val": [5, 4], "test": [2, 2]}
+    for part, members in rows(root).items():
+        folder = "valid" if part == "val" else "Training"
+        assert all(name.startswith(f"Images/{folder}/{report.labels[label]}/") for name, label in members)
+    assert report.leaks == [] and report.duplicates == 0
+
+
+def test_all_parts_are_kept_as_they_are(class_folders: Maker) -> None:
+    for part, count, size in (("train", 4, 16), ("val", 1, 20), ("test", 2, 24)):
+        root = class_folders((count, count), folder=f"set/{part}", size=size).parent
+    assert split_dataset(root).counts == {"train": [4, 4], "val": [1, 1], "test": [2, 2]}
+
+
+def test_images_in_two_parts_are_reported(class_folders: Maker) -> None:
+    root = class_folders((10, 10), folder="set/train").parent
+    class_folders((3, 3), folder="set/val")
+    report = split_dataset(root)
+    assert len(report.leaks) == 6
+    assert ("train/disc/disc_000.jpg", "val/disc/disc_000.jpg") in report.leaks
+
+
+def test_a_class_of_a_part_without_usable_training_images(class_folders: Maker) -> None:
+    root = class_folders((10, 1), folder="set/train").parent
+    (root / "train" / "stripe" / "stripe_000.jpg").write_bytes(b"broken")
+    class_folders((3, 3), folder="set/val", size=40)
+    with pytest.raises(DataError, match=r"train.stripe: the class has no usable image: train/stripe/stripe_000\.jpg"):
+        split_dataset(root)
+
+
+def test_lists_go_elsewhere(class_folders: Maker, tmp_path: Path) -> None:
+    root = class_folders((10, 10), size=12)
+    report = split_dataset(root, lists=tmp_path / "lists" / "set")
+    assert lists(root) == {} and len(lists(tmp_path / "lists" / "set")) == 4
+    assert {path.parent for path in report.files} == {tmp_path / "lists" / "set"}
+    with pytest.raises(DataError, match="has lists already"):
+        split_dataset(root, lists=tmp_path / "lists" / "set")
+    data = DataConfig(dir=str(root), lists=str(tmp_path / "lists" / "set"))
+    samples = read_part(data, "train", read_labels(data)) or []
+    assert len(samples) == 14 and all(sample.path.is_file() for sample in samples)
+
+
+def test_lists_within_the_data_set_are_no_class(class_folders: Maker) -> None:
+    root = class_folders((10, 10), size=12)
+    split_dataset(root, lists=root / "lists")
+    assert split_dataset(root, lists=root / "lists", force=True).labels == ["disc", "stripe"]
+
+
+def test_a_data_set_that_moved_needs_no_new_lists(class_folders: Maker) -> None:
+    root = class_folders((10, 10), size=12)
+    split_dataset(root)
+    moved = root.rename(root.parent / "elsewhere")
+    data = DataConfig(dir=str(moved))
+    assert all(sample.path.is_file() for sample in read_part(data, "val", read_labels(data)) or [])
+    with pytest.raises(DataError, match=r"set: the folder of the data set is gone; if it was moved, add -o data\.dir="):
+        read_part(DataConfig(dir=str(root)), "val", ["disc", "stripe"])
+
+
+def test_a_table_names_the_classes(class_folders: Maker) -> None:
+    root = class_folders((10, 10), folder="set/all", size=12).parent
+    files = sorted(path.relative_to(root).as_posix() for path in root.rglob("*_*.*"))
+    table = root.parent / "classes.csv"
+    lines = ["image,class", *(f"{file},round" if "disc" in file else f'{file},"long, thin"' for file in files)]
+    table.write_text("\n".join([*lines, "all/gone.jpg,round"]), encoding="utf-8")
+    report = split_dataset(root, SplitConfig(table=str(table)))
+    assert report.labels == ["long, thin", "round"] and report.left_out == {"all/gone.jpg": "does not exist"}
+    assert report.counts == {"train": [7, 7], "val": [2, 2], "test": [1, 1]}
+    assert {name for members in rows(root).values() for name, _ in members} == set(files)
+    with pytest.raises(DataError, match=r"columns 'path' and 'species', got 'image,class'"):
+        split_dataset(root, SplitConfig(table=str(table)), columns=Columns(label="species"), force=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a link")
+def test_links_to_parents_are_not_followed(class_folders: Maker) -> None:
+    root = class_folders((10, 10), size=12)
+    (root / "disc" / "up").symlink_to(root)
+    (root / "stripe" / "self").symlink_to(root / "stripe")
+    report = split_dataset(root)
+    assert sum(map(sum, report.counts.values())) == 20 and report.conflicts == []
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv"
+)
+def test_another_user_without_rights(class_folders: Maker, tmp_path: Path) -> None:
+    root = class_folders((10, 10), size=12)
+    (root / "disc" / "disc_000.jpg").chmod(0o600)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    theirs.chmod(0o777)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+
+    def as_nobody(*words: str) -> str:
+        user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        command = [*user, sys.executable, "-m", "pplc_cli", "split", "--dataset", str(root), *words]
+        env = {**os.environ, "HOME": str(theirs)}
+        done = subprocess.run(command, cwd=theirs, env=env, capture_output=True, text=True)
+        return done.stdout + done.stderr
+
+    refused = as_nobody()
+    assert "cannot be written to: Permission denied; write the lists elsewhere: --lists lists/set" in refused
+    assert "left out: disc/disc_000.jpg cannot be read: Permission denied" in as_nobody("--lists", "lists")
+    (root / "disc").chmod(0o700)
+    unreadable = as_nobody("--lists", "more")
+    assert unreadable == f"Error: {root / 'disc'}: the folder cannot be read: Permission denied\n"

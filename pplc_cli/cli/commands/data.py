@@ -1,4 +1,4 @@
-"""``pplc init``, ``pplc split`` and ``pplc preview``."""
+"""``pplc sample``, ``pplc init``, ``pplc split`` and ``pplc preview``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,41 @@ from typing import Optional
 import click
 
 from pplc_cli.cli.command import Command, hint
-from pplc_cli.cli.options import config_options, overrides_of
+from pplc_cli.cli.options import SAMPLES, config_options, overrides_of
+
+
+@click.command(cls=Command)
+@click.argument("name", type=click.Choice(SAMPLES))
+@click.option("--output", metavar="FOLDER", help="The folder to write.  [default: datasets/NAME]")
+@click.option(
+    "--images", type=click.IntRange(1), default=150, show_default=True, help="Number of images of each class."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Random seed; the same seed draws the same images.",
+)
+@click.option("--force", is_flag=True, help="Write into a folder that is not empty.")
+def sample(name: str, output: Optional[str], images: int, seed: int, force: bool) -> None:
+    """Draw a sample data set.
+
+    pandatiger: pandas and tigers, to try pplc without photographs. If there is no configs/NAME.yaml, the command also
+    writes one.
+    """
+    from pplc_cli.cli.console.progress import counter
+    from pplc_cli.cli.locate import CONFIGS, DATASETS
+    from pplc_cli.config.starter import write_config
+    from pplc_cli.data.pandatiger.draw import draw_dataset
+
+    with counter("drawing images") as progress:
+        folder = draw_dataset(output or DATASETS / name, images=images, seed=seed, force=force, progress=progress)
+    click.echo(f"{folder} written")
+    config = CONFIGS / f"{name}.yaml"
+    if not config.exists():
+        click.echo(f"{write_config(folder, config)} written")
+    hint(f"Next: pplc split --dataset {name}")
 
 
 @click.command(cls=Command)
@@ -42,6 +76,14 @@ def init(folder: str, output: Optional[str], force: bool) -> None:
     help="Regular expression; images whose paths give the same text for its part in (parentheses) go to the same list.",
 )
 @click.option(
+    "--lists",
+    metavar="FOLDER",
+    help="Where to write the lists, for example if the data set is read-only.  [default: the data set]",
+)
+@click.option(
+    "--table", metavar="FILE", help="A CSV or TSV table of the images and their classes, in place of class folders."
+)
+@click.option(
     "--format",
     "list_format",
     metavar="NAME",
@@ -57,26 +99,43 @@ def split(
     test: Optional[float],
     seed: Optional[int],
     group: Optional[str],
+    lists: Optional[str],
+    table: Optional[str],
     list_format: Optional[str],
     force: bool,
 ) -> None:
     """Divide images into training, validation and test lists.
 
-    The data set has one folder per class. Unreadable files are left out and reported. Copies of an image go to the same
-    list.
+    The data set has one folder per class, or folders train, val and test that have them. A part that is missing is cut
+    from train. Unreadable files are left out and reported. Copies of an image go to the same list.
     """
+    from pplc_cli.base.storage.files import quoted
     from pplc_cli.cli.console import results
     from pplc_cli.cli.console.progress import counter
     from pplc_cli.cli.locate import find_config
+    from pplc_cli.data.lists.tables import Columns
     from pplc_cli.data.split import split_dataset
 
     flags = overrides_of(
-        overrides, split__val=val, split__test=test, split__seed=seed, split__group=group, split__format=list_format
+        overrides,
+        data__lists=lists,
+        split__val=val,
+        split__test=test,
+        split__seed=seed,
+        split__group=group,
+        split__table=table,
+        split__format=list_format,
     )
     config = find_config(config_option, dataset, flags, must_exist=("data.dir",))
+    data = config.data
+    columns = Columns(data.path_column, data.label_column)
     with counter("checking images") as progress:
-        report = split_dataset(config.data.dir, config.split, force=force, progress=progress)
-    results.print_split(config.data.dir, report)
+        report = split_dataset(
+            data.dir, config.split, lists=data.lists, columns=columns, force=force, progress=progress
+        )
+    results.print_split(data.lists or data.dir, report)
+    if lists is not None:
+        hint(f"Name them in the configuration, as data.lists, or train with: -o {quoted(f'data.lists={lists}')}")
 
 
 @click.command(cls=Command)

@@ -12,7 +12,8 @@ from rich.text import Text
 from pplc_cli.base.storage.files import quoted
 from pplc_cli.cli.command import hint
 from pplc_cli.cli.console.progress import duration
-from pplc_cli.data.split import PARTS, SplitReport
+from pplc_cli.data.lists.assign import PARTS
+from pplc_cli.data.split import SplitReport
 from pplc_cli.training.evaluation.evaluate import Evaluation
 from pplc_cli.training.train import TrainResult
 
@@ -42,18 +43,27 @@ def print_split(folder: str, report: SplitReport) -> None:
     table.add_section()
     table.add_row("all", *(str(sum(report.counts[part])) for part in PARTS))
     Console(highlight=False).print(table)
+    for part, folders in report.parts.items():
+        print(f"{part}: the images of {', '.join(folders)}")
+    for part in PARTS:
+        if report.parts and part not in report.parts and any(report.counts[part]):
+            print(f"{part}: cut from the training images, since the data set has no folder for it")
     for name, reason in report.left_out.items():
         print(f"left out: {name} {reason}")
     for name, text in report.notes.items():
         hint(f"note: {name} {text}")
-    if report.duplicates == 1:
+    if report.duplicates == 1 and not report.leaks:
         hint("1 file is a copy of another; copies go to the same list")
-    elif report.duplicates:
+    elif report.duplicates and not report.leaks:
         hint(f"{report.duplicates:,} files are copies of others; copies go to the same list")
     for first, second in report.conflicts[:SHOWN]:
         print(f"warning: {first} and {second} are the same image in two classes")
     if len(report.conflicts) > SHOWN:
         print(f"warning: {len(report.conflicts) - SHOWN:,} more images are in two classes")
+    for first, second in report.leaks[:SHOWN]:
+        print(f"warning: {first} and {second} are the same image in two parts of the data set")
+    if len(report.leaks) > SHOWN:
+        print(f"warning: {len(report.leaks) - SHOWN:,} more images are in two parts of the data set")
     print(f"written to {folder}: {', '.join(path.name for path in report.files)}")
 
 

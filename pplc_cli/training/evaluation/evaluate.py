@@ -115,5 +115,6 @@ def _choose_list(config: Config, labels: list[str]) -> tuple[str, list[Sample]]:
         if samples is not None:
             return part, samples
     raise DataError(
-        f"{config.data.dir}: has no {config.eval.split or 'test or val'} list; run pplc split, or give --data FOLDER"
+        f"{config.data.lists or config.data.dir}: has no {config.eval.split or 'test or val'} list; run pplc split, or "
+        "give --data FOLDER"
     )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -16,18 +14,8 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "draw_pandatiger.py"
-
-
-def draw(out: Path, *options: str) -> subprocess.CompletedProcess:
-    """Run the script as the README does."""
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), "--out", str(out), *options],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+from pplc_cli.base.errors import DataError
+from pplc_cli.data.pandatiger.draw import draw_dataset
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -40,11 +28,7 @@ def contents(folder: Path) -> dict[str, str]:
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """50 images of each animal, drawn once for all tests."""
     out = tmp_path_factory.mktemp("drawn") / "pandatiger"
-    done = draw(out, "--per-class", "50")
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 1
-    assert str(out) in done.stdout
-    return out
+    return draw_dataset(out, images=50)
 
 
 def test_writes_readable_images_of_various_sizes_and_no_other_files(drawn: Path) -> None:
@@ -57,15 +41,13 @@ def test_writes_readable_images_of_various_sizes_and_no_other_files(drawn: Path)
 
 
 def test_a_seed_repeats_its_images_whatever_their_number(drawn: Path, tmp_path: Path) -> None:
-    assert draw(tmp_path / "again", "--per-class", "3", "--seed", "0").returncode == 0
-    again, first = contents(tmp_path / "again"), contents(drawn)
+    again, first = contents(draw_dataset(tmp_path, images=3)), contents(drawn)
     assert len(again) == 6
     assert again == {name: first[name] for name in again}
 
 
 def test_another_seed_draws_other_images(drawn: Path, tmp_path: Path) -> None:
-    assert draw(tmp_path / "other", "--per-class", "3", "--seed", "1").returncode == 0
-    other, first = contents(tmp_path / "other"), contents(drawn)
+    other, first = contents(draw_dataset(tmp_path, images=3, seed=1)), contents(drawn)
     assert len(other) == 6
     assert not set(other.values()) & set(first.values())
 
@@ -84,14 +66,10 @@ def test_mean_colour_does_not_reveal_the_class(drawn: Path) -> None:
 def test_refuses_a_folder_with_files_and_does_not_change_it(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     before = contents(tmp_path)
-    refused = draw(tmp_path, "--per-class", "1")
-    assert refused.returncode == 1
-    assert len(refused.stderr.splitlines()) == 1
-    assert "--force" in refused.stderr
+    with pytest.raises(DataError, match="new or empty folder; --force adds to it"):
+        draw_dataset(tmp_path, images=1)
     assert contents(tmp_path) == before
-
-    forced = draw(tmp_path, "--per-class", "1", "--force")
-    assert forced.returncode == 0
+    draw_dataset(tmp_path, images=1, force=True)
     assert set(contents(tmp_path)) == {"notes.txt", "panda/panda_0001.jpg", "tiger/tiger_0001.jpg"}
     assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
 
@@ -99,7 +77,6 @@ def test_refuses_a_folder_with_files_and_does_not_change_it(tmp_path: Path) -> N
 def test_refuses_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
     target = tmp_path / "pandatiger"
     target.write_text("mine", encoding="utf-8")
-    refused = draw(target, "--per-class", "1", "--force")
-    assert refused.returncode == 1
-    assert len(refused.stderr.splitlines()) == 1
+    with pytest.raises(DataError):
+        draw_dataset(target, images=1, force=True)
     assert target.read_text(encoding="utf-8") == "mine"
