@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pplc_cli.base.errors import PredictError
 from pplc_cli.base.storage.files import quoted
-from pplc_cli.predict.exported_model import read_sidecar
+from pplc_cli.predict.records import read_sidecar
 from pplc_cli.training.runs.checkpoint import load_info
 from pplc_cli.training.runs.run_folder import RunFolder
 

@@ -19,8 +19,8 @@ from pplc_cli.exporting.precisions import LOWER_PRECISIONS, add_lower_precisions
 from pplc_cli.exporting.result import Accuracy, ExportResult
 from pplc_cli.exporting.verify import compare_engines, load_check_images
 from pplc_cli.models.registry import find_network
-from pplc_cli.predict.exported_model import SIDECAR
 from pplc_cli.predict.inference_yml import at_size, build_inference_yml
+from pplc_cli.predict.records import SIDECAR, record_files
 from pplc_cli.training.runs.checkpoint import load_network
 from pplc_cli.training.runs.run_folder import RunFolder
 
@@ -88,7 +88,8 @@ def export(
             folder, name, differences, len(images), spec.paddlex is not None or name != spec.name, formats,
             accuracies, measured,
         )  # fmt: skip
-        write_json(temporary / SIDECAR, result.sidecar(spec.name, info["sha256"]["model"], options))
+        facts = result.sidecar(spec.name, info["sha256"]["model"], options)
+        write_json(temporary / SIDECAR, {**facts, "files": record_files(temporary)})
     return result
 
 

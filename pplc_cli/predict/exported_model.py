@@ -1,21 +1,24 @@
-"""Read an exported folder: labels and preprocessing (``inference.yml`` of PaddleX), other facts (``pplc.json``)."""
+"""Read an exported folder's labels and preprocessing, from ``inference.yml`` of PaddleX."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pplc_cli.base.errors import PredictError
+from pplc_cli.base.storage.bounded import read_bounded
 from pplc_cli.base.storage.files import PathLike, recover_directory, user_path
+from pplc_cli.config.yaml_file import parse_yaml
 from pplc_cli.data.transforms.pipeline import Pipeline
-from pplc_cli.predict.inference_yml import to_transforms
+from pplc_cli.kernels.graph.validate import MAX_CHANNELS
+from pplc_cli.predict.inference_yml import read_steps
+from pplc_cli.predict.records import check_files
 
-SIDECAR = "pplc.json"  # facts that inference.yml has no keys for
+LARGEST_YML = 1 << 22  # bytes; the 21,841 labels of ImageNet-21k take one and a half million
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +39,7 @@ class ExportedModel:
 
 
 def read_exported(folder: PathLike) -> ExportedModel:
-    """Read ``inference.yml``.
+    """Read ``inference.yml``, and check the folder's files against the records of ``pplc export``.
 
     Raises:
         PredictError: neither ``pplc export`` nor PaddleX 3 wrote the folder, or it is damaged.
@@ -45,29 +48,46 @@ def read_exported(folder: PathLike) -> ExportedModel:
     path = folder / "inference.yml"
     if not folder.is_dir():
         raise PredictError(f"{folder}: no such folder; expected one that pplc export wrote")
-    if not path.is_file():
+    if not path.exists():
         raise PredictError(f"{folder}: inference.yml is missing; expected a folder that pplc export wrote")
+    check_files(folder)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        labels = content["PostProcess"]["Topk"].get("label_list")
-        steps = content["PreProcess"]["transform_ops"]
-        transforms = [t for step in steps for t in to_transforms(step)]
+        content = parse_yaml(read_bounded(path, LARGEST_YML).decode("utf-8"))
+        labels = _labels(content["PostProcess"]["Topk"].get("label_list"))
+        transforms = read_steps(content["PreProcess"]["transform_ops"])
         name = str((content.get("Global") or {}).get("model_name", ""))
-        labels = [str(label) for label in labels or range(1000)]
         return ExportedModel(folder, name, labels, Pipeline(transforms, training=False))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
-        reason = " ".join(str(error).split())  # YAML errors span lines
+    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        reason = " ".join(str(error).split())[:300]  # YAML errors span lines
         raise PredictError(
             f"{path}: is not a valid inference.yml of PaddleX 3: {type(error).__name__}: {reason}"
         ) from None
 
 
-def read_sidecar(folder: Path) -> dict[str, Any]:
-    """The facts that ``pplc export`` recorded about a folder; empty for PaddleX's folders and damaged files."""
-    try:
-        return dict(json.loads((folder / SIDECAR).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
+def _labels(raw: Any) -> list[str]:
+    """The labels of a ``label_list``; those of ImageNet-1k occur twice in some places, so labels may be equal."""
+    if raw is None:
+        return [str(number) for number in range(1000)]
+    if not isinstance(raw, list) or not 0 < len(raw) <= MAX_CHANNELS:
+        raise ValueError(f"label_list: expected a list of 1 to {MAX_CHANNELS} labels")
+    for number, label in enumerate(raw):
+        if label is None or isinstance(label, (list, dict)) or not str(label).strip():
+            raise ValueError(f"label_list: label {number} is empty, or no text")
+        str(label).encode()  # half a pair of surrogates is a ValueError
+    return [str(label) for label in raw]
+
+
+def check_outputs(model: ExportedModel, outputs: int) -> None:
+    """Check that a network has as many outputs as the model has labels.
+
+    Raises:
+        PredictError: it has fewer or more.
+    """
+    if outputs != len(model.labels):
+        raise PredictError(
+            f"{model.folder}: the network has {outputs} classes, but inference.yml has {len(model.labels)} labels; "
+            "expected one label per class, in the order of their ids"
+        )
 
 
 def hash_model(folder: Path) -> str:

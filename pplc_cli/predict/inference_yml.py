@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import reprlib
 from collections.abc import Sequence
 from typing import Any, Optional
 
 from pplc_cli.base.errors import ExportError
 from pplc_cli.data.transforms.basic import CenterCrop, Normalize, Resize, ResizeByShort, Size
 from pplc_cli.data.transforms.pipeline import check_transforms, fixed_size
+from pplc_cli.kernels.graph.validate import MAX_SIDE
 
 TOP_K = 5
+MAX_STEPS = 16  # of preprocessing; PaddleX writes four
 
 
 def build_inference_yml(
@@ -99,21 +103,40 @@ def at_size(transforms: Sequence[Any], size: Size) -> list[Any]:
     return changed
 
 
-def to_transforms(step: dict[str, Any]) -> list[Any]:
-    """Translate a step of PaddleX's preprocessing; the list is empty for a step that pplc always performs."""
+def read_steps(steps: Any) -> list[Any]:
+    """Translate the steps of PaddleX's preprocessing into transforms; ToCHWImage is none, pplc always performs it.
+
+    Raises:
+        ValueError, TypeError, LookupError, AttributeError: a step is unknown, or not valid.
+    """
+    if not isinstance(steps, list) or len(steps) > MAX_STEPS:
+        raise ValueError(f"transform_ops: expected a list of at most {MAX_STEPS} steps")
+    return [transform for step in steps for transform in _transforms(step)]
+
+
+def _transforms(step: dict[str, Any]) -> list[Any]:
     (name, arguments), *_ = step.items()
     arguments = arguments or {}
     if name == "ResizeImage":
         interp = {"interp": arguments.get("interpolation", "LINEAR")}
         if arguments.get("resize_short"):
-            return [{"ResizeByShort": {"short_size": arguments["resize_short"], **interp}}]
+            return [{"ResizeByShort": {"short_size": _side(arguments["resize_short"]), **interp}}]
         width, height = (arguments["size"],) * 2 if isinstance(arguments["size"], int) else arguments["size"]
-        return [{"Resize": {"target_size": [height, width], **interp}}]
+        return [{"Resize": {"target_size": [_side(height), _side(width)], **interp}}]
     if name == "CropImage":
-        return [{"CenterCrop": {"crop_size": arguments.get("size", 224)}}]
+        return [{"CenterCrop": {"crop_size": _side(arguments.get("size", 224))}}]
     if name == "NormalizeImage":
-        top = [1 / arguments.get("scale", 1 / 255)] * 3
-        return [{"Normalize": {"mean": arguments["mean"], "std": arguments["std"], "max_val": top}}]
+        scale, mean, std = arguments.get("scale", 1 / 255), arguments["mean"], arguments["std"]
+        if not all(math.isfinite(number) for number in (scale, *mean, *std)) or not scale > 0:
+            raise ValueError("NormalizeImage: expected finite numbers, and a positive scale")
+        return [{"Normalize": {"mean": mean, "std": std, "max_val": [1 / scale] * 3}}]
     if name == "ToCHWImage":
         return []
-    raise ValueError(f"unknown step {name}")
+    raise ValueError(f"unknown step {reprlib.repr(name)}")
+
+
+def _side(value: Any) -> int:
+    """A side in pixels."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MAX_SIDE:
+        raise ValueError(f"expected a side of 1 to {MAX_SIDE} pixels, got {reprlib.repr(value)}")
+    return value

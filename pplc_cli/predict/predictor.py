@@ -18,7 +18,7 @@ from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.storage.files import PathLike
 from pplc_cli.predict.engines.base import Engine
 from pplc_cli.predict.engines.choose import open_chosen
-from pplc_cli.predict.exported_model import read_exported
+from pplc_cli.predict.exported_model import check_outputs, read_exported
 from pplc_cli.predict.inputs.source import ImageLike, held_bytes, name_of, pixels_of
 from pplc_cli.predict.ordered_workers import OrderedWorkers, TaskQueue
 from pplc_cli.predict.prediction import InferenceTime, Prediction
@@ -88,6 +88,9 @@ class Predictor:
             mkldnn=mkldnn,
             batch_size=self.batch_size,
         )
+        if not features:
+            outputs = self.engine.outputs or self.engine.run(np.zeros((1, 3, *self.size), np.float32)).shape[1]
+            check_outputs(model, outputs)
         self.input: EngineInput[Any] = input_for(self.engine, self.pipeline)
         self.workers = workers or threads or physical_cores()
         self.time = InferenceTime()

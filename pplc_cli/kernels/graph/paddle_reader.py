@@ -1,29 +1,29 @@
 """Reads networks exported by Paddle 3, ``inference.json`` (PIR) and ``inference.pdiparams``, as a :class:`Graph`.
 
-The program is JSON: a list of operations over numbered values. The weights are one record per tensor, sorted by name:
-uint32 version, uint64 levels of detail, uint32 version, int32 size of a protobuf message, the message (field 1: type,
-field 2: dimensions), and the numbers.
+The program is JSON: a list of operations over numbered values. For the weights see :mod:`paddle_weights`.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
-from pplc_cli.base.errors import ModelError
+from pplc_cli.base.errors import ModelError, one_line
+from pplc_cli.base.storage.bounded import read_bounded
 from pplc_cli.kernels.graph.graph import ACTIVATIONS, Graph, Node
+from pplc_cli.kernels.graph.paddle_weights import UnknownType, read_weights
+from pplc_cli.kernels.graph.validate import check_graph
 
-_FLOAT32 = 5  # Paddle's number for the type
-_LARGEST = 1 << 31  # bytes of a tensor; no light network comes near
+_LARGEST = 1 << 25  # bytes of the program; the deepest network of the zoo has a twentieth
 
 
 def read_paddle(folder: Path) -> Graph:
-    """Read the network of an exported folder.
+    """Read the network of an exported folder; the graph is valid, see :func:`check_graph`.
 
     Raises:
         UnknownOperation: the network has an operation that is not supported; the message names it.
@@ -32,19 +32,25 @@ def read_paddle(folder: Path) -> Graph:
     program, weights = folder / "inference.json", folder / "inference.pdiparams"
     read = program
     try:
-        content = json.loads(program.read_bytes())
+        content = json.loads(read_bounded(program, _LARGEST))
         ops = content["program"]["regions"][0]["blocks"][0]["ops"]
-        names = sorted(op["A"][3] for op in ops if op["#"] == "p")
+        shapes = _parameters(ops)
         read = weights
-        arrays = _read_weights(weights, names)
+        arrays = read_weights(weights, shapes)
         read = program
-        return _Reader(ops, arrays).graph()
-    except _Unknown as error:
-        raise UnknownOperation(f"{program}: pplc cannot read {error}") from None
+        graph = _Reader(ops, arrays).graph()
+        check_graph(graph)
+        return graph
+    except (_Unknown, UnknownType) as error:
+        raise UnknownOperation(f"{program}: pplc cannot read {one_line(error)}") from None
+    except ModelError as error:
+        raise ModelError(f"{program}: {one_line(error)}") from None
     except OSError as error:
-        raise ModelError(f"{error.filename}: {error.strerror}") from None
+        raise ModelError(f"{read}: {error.strerror}") from None
+    except MemoryError:
+        raise ModelError(f"{read}: there is not enough memory to read it") from None
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, struct.error) as error:
-        reason = f"is damaged, or not in Paddle 3's export format: {type(error).__name__}: {error}"
+        reason = f"is damaged, or not in Paddle 3's export format: {type(error).__name__}: {one_line(error)}"
         raise ModelError(f"{read}: {reason}; export it again") from None
 
 
@@ -56,64 +62,6 @@ class _Unknown(Exception):
     """An operation, or a form of it, is not supported."""
 
 
-def _read_weights(path: Path, names: list[str]) -> dict[str, np.ndarray]:
-    data = memoryview(path.read_bytes())
-    arrays, at = {}, 0
-    for name in names:
-        array, at = _tensor(data, at)
-        arrays[name] = array
-    if at != len(data):
-        raise ValueError(f"{path.name} holds {len(data) - at} bytes behind the program's {len(names)} tensors")
-    return arrays
-
-
-def _tensor(data: memoryview, at: int) -> tuple[np.ndarray, int]:
-    _, levels, _, size = struct.unpack_from("<IQIi", data, at)
-    at += struct.calcsize("<IQIi")
-    if levels:
-        raise ValueError("a weight has levels of detail")
-    kind, shape = 0, []
-    for field, value in _fields(data[at : at + size]):
-        if field == 1:
-            kind = value
-        elif field == 2:
-            shape.append(value)
-    if kind != _FLOAT32:
-        raise _Unknown(f"weights of type {kind}")
-    at += size
-    count = 1
-    for side in shape:
-        count *= side
-        if not 0 < count * 4 < _LARGEST:
-            raise ValueError(f"a weight has the shape {shape}")
-    return np.frombuffer(data, "<f4", count, at).reshape(shape), at + 4 * count
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, int]]:
-    """Yield field number and value of a flat protobuf message of integers, packed or not."""
-    at = 0
-
-    def number() -> int:
-        nonlocal at
-        value, shift = 0, 0
-        while True:
-            byte = message[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    while at < len(message):
-        tag = number()
-        if tag & 7 == 2:
-            end = number() + at
-            while at < end:
-                yield tag >> 3, number()
-        else:
-            yield tag >> 3, number()
-
-
 def _plain(value: Any) -> Any:
     """An attribute's content without Paddle's type marks."""
     if isinstance(value, dict):
@@ -121,6 +69,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return value
+
+
+def _parameters(ops: list[dict[str, Any]]) -> dict[str, tuple[int, ...]]:
+    """The shapes of the program's weights by name."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for op in ops:
+        if op["#"] == "p":
+            name = op["A"][3]
+            if name in shapes:
+                raise ValueError(f"two weights are named {name}")
+            shapes[name] = _shape(op["O"]["TT"])
+    return shapes
 
 
 class _Op:
@@ -157,11 +117,15 @@ class _Reader:
         self.lists: dict[int, list[Any]] = {}
         self.input = self.output = ""
         self.names: dict[int, str] = {}  # of values that are the same as an earlier one
+        made: set[int] = set()
         for raw in ops:
             op = _Op(raw)
             read = _READERS.get(op.kind)
             if read is None:
                 raise _Unknown(f"the operation {op.kind}")
+            if not made.isdisjoint(op.outputs):
+                raise ValueError(f"{op.kind} computes a value that exists already")
+            made.update(op.outputs)
             read(self, op)
 
     def graph(self) -> Graph:
@@ -232,6 +196,8 @@ class _Reader:
         self._add_node(op, "conv", **options, groups=op["groups"]).weights["weight"] = weight
 
     def _batch_norm(self, op: _Op) -> None:
+        if not op["is_test"] or op["data_format"] != "NCHW":
+            op.unknown(f"is_test: {op['is_test']} or {op['data_format']} layout")
         node = self._add_node(op, "batch_norm", epsilon=op["epsilon"])
         for index, name in enumerate(("mean", "variance", "weight", "bias"), 1):
             node.weights[name] = self._array(op, index)
@@ -239,12 +205,14 @@ class _Reader:
     def _activation(self, op: _Op) -> None:
         if op.kind == "gelu" and op["approximate"]:
             op.unknown("approximate: true")
-        if op.kind == "hardsigmoid" and (abs(op["slope"] - 1 / 6) > 1e-6 or op["offset"] != 0.5):
+        if op.kind == "hardsigmoid" and not (abs(op["slope"] - 1 / 6) <= 1e-6 and op["offset"] == 0.5):
             op.unknown(f"slope {op['slope']}")
         self._add_node(op, "activation", function="swish" if op.kind == "silu" else op.kind)
 
     def _pool2d(self, op: _Op) -> None:
         largest, kernel = op["pooling_type"] == "max", self.constants[op.inputs[1]]
+        if op["pooling_type"] not in ("max", "avg"):
+            op.unknown(f"type {op['pooling_type']}")
         if op["global_pooling"] or op["adaptive"]:
             if largest or (op["adaptive"] and kernel != [1, 1]):
                 op.unknown(f"adaptive size {kernel}")

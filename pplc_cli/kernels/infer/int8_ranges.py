@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pplc_cli.base.errors import PredictError
+from pplc_cli.base.storage.bounded import read_bounded
 from pplc_cli.base.storage.files import write_json
 from pplc_cli.kernels.graph.graph import Graph
 from pplc_cli.kernels.infer.network import Network
@@ -19,6 +20,8 @@ FILE = "inference_int8.json"
 # Images per group; minimum and maximum of the groups are averaged. A range over all images would make the steps of most
 # images coarse; the mean over single images would clip half of them.
 GROUP = 8
+_LARGEST_FILE = 1 << 22  # bytes; a network has at most a few thousand values
+_LARGEST = 1e30  # far from float32's largest number, so that scales and their products stay finite
 
 
 def measure_activation_ranges(graph: Graph, images: Iterable[np.ndarray]) -> dict[str, ActivationRange]:
@@ -59,9 +62,12 @@ def read_activation_ranges(folder: Path) -> dict[str, ActivationRange]:
         PredictError: the folder has no such file, or a damaged one.
     """
     try:
-        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return {str(name): (float(low), float(high)) for name, (low, high) in content["spans"].items()}
+        content = json.loads(read_bounded(folder / FILE, _LARGEST_FILE))
+        ranges = {str(name): (float(low), float(high)) for name, (low, high) in content["spans"].items()}
+        if not all(-_LARGEST <= low <= high <= _LARGEST for low, high in ranges.values()):
+            raise ValueError("a range is empty or not finite")
+        return ranges
     except FileNotFoundError:
         raise PredictError(f"{folder} has no {FILE}; int8 needs: pplc export --precision int8") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise PredictError(f"{folder / FILE} is damaged ({error}); run: pplc export --precision int8") from None

@@ -55,10 +55,14 @@ class Network:
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Compute float32 (N, outputs) from float32 images (N, 3, H, W)."""
+        if images.shape[1:] != (self.graph.shapes[self.graph.input][1], *self.size):
+            raise ValueError(f"the network is planned for images of {self.size}, got {images.shape}")
         return self._run(np.ascontiguousarray(images, np.float32), None)
 
     def run_pixels(self, images: np.ndarray, normalization: np.ndarray) -> np.ndarray:
         """The same from uint8 images (N, H, W, 3), which are normalised by the result of :func:`normalization`."""
+        if images.shape[1:] != (*self.size, 3) or self.graph.shapes[self.graph.input][1] != 3:
+            raise ValueError(f"the network is planned for images of {self.size}, got {images.shape}")
         return self._run(np.ascontiguousarray(images, np.uint8), normalization)
 
     def _run(self, images: np.ndarray, normalization: Optional[np.ndarray]) -> np.ndarray:

@@ -18,9 +18,14 @@ ActivationRange = tuple[float, float]  # minimum and maximum
 
 
 class Weights:
-    """Packed weights of a network by node, packed at first use; several networks of the same graph may share them."""
+    """Packed weights of a network by node, packed at first use; several networks of the same graph may share them.
+
+    Attributes:
+        sizes: bytes of each array, by its address.
+    """
 
     def __init__(self) -> None:
+        self.sizes: dict[int, int] = {}
         self._arrays: dict[tuple[str, str], tuple[np.ndarray, ...]] = {}
         self._lock = threading.Lock()
 
@@ -30,6 +35,7 @@ class Weights:
             key = node.output, name
             if key not in self._arrays:
                 self._arrays[key] = make()
+                self.sizes.update({array.ctypes.data: array.nbytes for array in self._arrays[key]})
             return [array.ctypes.data for array in self._arrays[key]]
 
 

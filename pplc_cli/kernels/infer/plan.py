@@ -8,13 +8,17 @@ in the cache. The tail behind the pooling runs for all images at once, so that i
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import numpy as np
 
+from pplc_cli.base.errors import ModelError
 from pplc_cli.kernels.graph.graph import Graph, Node
 from pplc_cli.kernels.infer.builder import Builder
+from pplc_cli.kernels.infer.extents import check_extents
 from pplc_cli.kernels.infer.operands import PlanOptions, Unsupported, Value
+from pplc_cli.kernels.infer.ops.products import PANEL
 from pplc_cli.kernels.infer.ops.tiles import BFLOAT16, CHEAP, FLOAT32, INT8
 from pplc_cli.kernels.infer.packing import ACTIVATION_CODES, Weights, as_matrix, packed, shift, taps
 from pplc_cli.kernels.infer.steps import (
@@ -38,6 +42,8 @@ from pplc_cli.kernels.simd.llvm import LANES
 from pplc_cli.kernels.simd.rows import padded
 
 PLANAR_CHANNELS = 4
+MAX_ARENA = 1 << 32  # bytes: four values of the largest size that shapes_of allows
+MAX_PACKED = 1 << 30  # bytes of one layer's weights; grouped convolutions are packed with zeros for the other groups
 KINDS = {"float32": FLOAT32, "bfloat16": BFLOAT16, "int8": INT8}
 DEPTHWISE_SIZES, DEPTHWISE_STRIDES = (1, 3, 5, 7), (1, 2)
 _NOTHING = Epilogue()
@@ -48,11 +54,12 @@ class Plan(Builder):
 
     Attributes:
         products: the input's name for each product over a map, by its number in the body.
-        arena: bytes of memory that the values need.
+        arena: bytes of memory that the values need, at most :data:`MAX_ARENA`.
         scratch: bytes of scratch memory that each thread needs.
 
     Raises:
         Unsupported: the kernels do not support a node of the graph.
+        ModelError: images of this size do not fit the network, or need too much memory.
     """
 
     def __init__(self, graph: Graph, size: tuple[int, int], n: int, options: PlanOptions, weights: Weights) -> None:
@@ -70,6 +77,12 @@ class Plan(Builder):
         # The body writes the tail's inputs image by image: the next image's body must not overwrite them.
         kept = [self._values[name].address for name in self._crossing if name in self._values]
         self.arena = place([kept, *(step.record.values() for step in steps)])
+        if max(self.arena, self.scratch) > MAX_ARENA:
+            raise ModelError(f"{n} images of {size[1]} x {size[0]} pixels need {self.arena / 2**30:.1f} GiB of memory")
+        slots = {"input": 4 * math.prod(self.shapes[graph.input]), "output": 4 * n * self.shapes[graph.output][0]}
+        for part, images in ((self.body, n), (self.tail, 1)):
+            for step in part:
+                check_extents(step, weights.sizes, slots, images)
 
     # -- convolutions ------------------------------------------------------------------------------------------------
 
@@ -102,6 +115,9 @@ class Plan(Builder):
     def _factors(self, node: Node, kind: int = FLOAT32, *, planar: bool = False) -> Factors:
         weight, bias = node.weights["weight"], node.weights.get("bias")
         activation_range = self.options.activation_ranges.get(node.inputs[0], (0.0, 0.0))
+        outputs = weight.shape[-1] if weight.ndim == 2 else len(weight)
+        if 4 * weight.size // outputs * node.options.get("groups", 1) * max(outputs, PANEL) > MAX_PACKED:
+            raise Unsupported(f"weights of the shape {weight.shape} in {node.options.get('groups', 1)} groups")
 
         def make() -> tuple[np.ndarray, ...]:
             matrix = weight if weight.ndim == 2 else as_matrix(weight, node.options["groups"], planar=planar)
@@ -119,9 +135,9 @@ class Plan(Builder):
         geometry, source = self._geometry(node), self._values[node.inputs[0]]
         planar = isinstance(source.buffer, Slot)
         name, epilogue = self.absorb_epilogue(node)
-        if planar and (geometry.inputs > PLANAR_CHANNELS or epilogue.addend):
+        if planar and (geometry.inputs > PLANAR_CHANNELS or epilogue.addend or not self.is_map(node.inputs[0])):
             raise Unsupported(
-                f"a first convolution of more than {PLANAR_CHANNELS} channels, or with an addition behind it"
+                f"a first convolution of one pixel or more than {PLANAR_CHANNELS} channels, or with an addition behind"
             )
         factors = self._factors(node, FLOAT32 if planar else self._kind(node), planar=planar)
         target = self.make(name)
@@ -242,7 +258,7 @@ class Plan(Builder):
 
     def _write_output(self) -> None:
         """Copy the result to the caller's array, without padding."""
-        last, channels = self._values[self.graph.output], self.shapes[self.graph.output][0]
+        last, channels = self.read(self.graph.output), self.shapes[self.graph.output][0]
         if self.is_map(self.graph.output):
             raise Unsupported("an output with height and width")
         self._combine(last, Value(Slot("output"), (channels, 1, 1), channels))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Optional, Protocol, runtime_checkable
 
 import numpy as np
 
-from pplc_cli.base.errors import PredictError
+from pplc_cli.base.errors import PredictError, one_line
 
 if TYPE_CHECKING:
     from pplc_cli.data.transforms.basic import Normalize
@@ -20,14 +20,20 @@ class Engine(Protocol):
         name: one of :data:`ENGINES`.
         precision: one of :data:`PRECISIONS`, that of the multiplications; inputs and outputs are float32.
         threads: threads that one run uses.
+        outputs: numbers per image; None: only a run tells.
     """
 
     name: str
     precision: str
     threads: int
+    outputs: Optional[int]
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Run normalised images, float32 (N, 3, H, W); returns probabilities or features, float32 (N, outputs)."""
+        """Run normalised images, float32 (N, 3, H, W); returns probabilities or features, float32 (N, outputs).
+
+        Raises:
+            PredictError: the images have another size, the engine fails, or its results are not finite numbers.
+        """
         ...
 
     def single(self) -> Engine:
@@ -68,18 +74,42 @@ def run_in_batches(
         where: named in errors.
 
     Raises:
-        PredictError: the images do not have the network's input size.
+        PredictError: the images do not have the network's input size, or the run fails.
     """
+
+    def checked(batch: np.ndarray) -> np.ndarray:
+        try:
+            results = run(batch)
+        except Exception as error:  # each engine raises its own classes
+            raise PredictError(f"{where}: the engine failed to run: {one_line(error, stack=True)}") from None
+        if results.ndim != 2 or len(results) != len(batch):
+            raise PredictError(f"{where}: expected outputs (N, classes), got {results.shape} for {len(batch)} images")
+        return finite(results, where)
+
     batch, *sides = (side if isinstance(side, int) and side > 0 else 0 for side in shape)
     if images.ndim != 4 or any(side not in (0, given) for side, given in zip(sides, images.shape[1:])):
         wanted = ", ".join(str(side) if side else "any" for side in sides)
         raise PredictError(f"{where}: expected images of shape (N, {wanted}), got {images.shape}")
     images = np.ascontiguousarray(images, np.float32)
     if batch in (0, len(images)):
-        return run(images)
+        return checked(images)
     parts = []
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
         padding = np.zeros((batch - len(part), *images.shape[1:]), np.float32)
-        parts.append(run(np.concatenate((part, padding)))[: len(part)])
+        parts.append(checked(np.concatenate((part, padding)))[: len(part)])
     return np.concatenate(parts)
+
+
+def finite(results: np.ndarray, where: object) -> np.ndarray:
+    """The results of an engine.
+
+    Raises:
+        PredictError: they contain NaN or infinity, which is no answer.
+    """
+    if not np.isfinite(results).all():
+        raise PredictError(
+            f"{where}: the network computed a result that is no number (NaN or infinite); its weights may be damaged, "
+            "or too large for this precision"
+        )
+    return results

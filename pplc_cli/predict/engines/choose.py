@@ -13,7 +13,7 @@ from pplc_cli.kernels import unsupported
 from pplc_cli.predict.engines.base import Engine
 from pplc_cli.predict.engines.open import open_engine
 from pplc_cli.predict.engines.pplc import ready
-from pplc_cli.predict.exported_model import read_sidecar
+from pplc_cli.predict.records import read_sidecar
 
 
 def open_chosen(
@@ -66,6 +66,7 @@ def default_engine(folder: Path, precision: str, features: bool) -> str:
     """
     found = read_sidecar(folder).get("engines")
     checked: dict[str, Any] = found if isinstance(found, dict) else {}  # precisions by engine, as export compared them
+    checked = {engine: precisions for engine, precisions in checked.items() if isinstance(precisions, dict)}
     if precision == "int8":
         return next((engine for engine, precisions in checked.items() if "int8" in precisions), "onnxruntime")
     if not any((folder / name).is_file() for name in ("inference.json", "inference.pdmodel")):

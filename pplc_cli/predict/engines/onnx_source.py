@@ -61,7 +61,7 @@ def _features_of(file: Path) -> bytes:
     if product is None:
         raise PredictError(f"{file}: the network has no linear layer whose input could be its features")
     makers = {name: node for node in graph.node for name in node.output if node.op_type != "Constant"}
-    end = product.input[0]
+    end = product.input[0] if product.input else ""
     while end in makers and makers[end].op_type == "Mul":
         computed = [name for name in makers[end].input if name in makers]
         if len(computed) != 1:

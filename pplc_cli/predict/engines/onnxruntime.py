@@ -57,6 +57,8 @@ class OnnxRuntimeEngine:
         if len(given) != 1 or not made:
             raise PredictError(f"{where}: expected a network with one input, got {len(given)}")
         self._input, self._output = given[0], made[0].name
+        classes = made[0].shape[-1] if made[0].shape else None
+        self.outputs = classes if isinstance(classes, int) else None
         self._lock = threading.Lock()
         self._single = self if threads == 1 else None
 
@@ -66,7 +68,7 @@ class OnnxRuntimeEngine:
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         (result,) = self._session.run([self._output], {self._input.name: images})
-        return result.reshape(len(images), -1)
+        return np.asarray(result).reshape(len(images), -1)
 
     def single(self) -> OnnxRuntimeEngine:
         """One engine for all workers: a session with one thread computes on the calling thread."""

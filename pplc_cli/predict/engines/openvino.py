@@ -52,6 +52,8 @@ class OpenVinoEngine:
             self._network: Any = self._core.read_model(source if isinstance(source, bytes) else str(source))
             self._shape = [side.get_length() if side.is_static else 0 for side in self._network.input().partial_shape]
             request = self._request(1)
+            made = self._network.output(0).partial_shape
+            self.outputs = made[-1].get_length() if made.rank.is_static and len(made) and made[-1].is_static else None
         except Exception as error:  # OpenVINO raises its own classes
             raise PredictError(f"{where}: OpenVINO cannot load this network: {one_line(error, stack=True)}") from None
         kept = request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT").to_string()

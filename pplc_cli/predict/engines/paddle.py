@@ -8,9 +8,10 @@ from typing import Any, Optional
 
 import numpy as np
 
-from pplc_cli.base.errors import PredictError, one_line
+from pplc_cli.base.errors import ModelError, PredictError, one_line
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.paddle import load_paddle
+from pplc_cli.kernels.graph.paddle_reader import UnknownOperation, read_paddle
 from pplc_cli.predict.engines.base import run_in_batches
 
 # Shapes whose oneDNN primitives are cached: without a limit, memory grows with every new shape. With it, random batch
@@ -33,6 +34,7 @@ class PaddleEngine:
         """
         self.folder, self.mkldnn, self.precision = folder, mkldnn, precision
         self.threads = threads or physical_cores()
+        self.outputs = classes_of(folder)
         program = next((folder / n for n in ("inference.json", "inference.pdmodel") if (folder / n).is_file()), None)
         weights = folder / "inference.pdiparams"
         if program is None or not weights.is_file():
@@ -81,6 +83,25 @@ class PaddleEngine:
     def single(self) -> PaddleEngine:
         """This engine: Paddle holds the GIL while it runs, so single-threaded engines could not run in parallel."""
         return self
+
+
+def classes_of(folder: Path) -> Optional[int]:
+    """Check Paddle's files before Paddle opens them: it trusts them, and a wrong size can end the process.
+
+    Returns:
+        How many classes the network has; None if pplc cannot read its format or its operations.
+
+    Raises:
+        PredictError: a file is damaged.
+    """
+    if not all((folder / name).is_file() for name in ("inference.json", "inference.pdiparams")):
+        return None
+    try:
+        return read_paddle(folder).classes
+    except UnknownOperation:
+        return None
+    except ModelError as error:
+        raise PredictError(str(error)) from None
 
 
 def open_folder(folder: Path, *, precision: str, threads: Optional[int], features: bool) -> PaddleEngine:

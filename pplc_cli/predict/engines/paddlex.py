@@ -14,7 +14,9 @@ import numpy as np
 from pplc_cli.base.errors import PredictError, one_line
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.paddle import load_paddle
+from pplc_cli.predict.engines.base import finite, run_in_batches
 from pplc_cli.predict.engines.installed import not_installed
+from pplc_cli.predict.engines.paddle import classes_of
 from pplc_cli.predict.exported_model import read_exported
 
 _RUN_MODES = {"float32": "mkldnn", "bfloat16": "mkldnn_bf16"}
@@ -33,7 +35,8 @@ class PaddleXEngine:
             PredictError: PaddleX is not installed, or cannot load the folder.
         """
         self.precision, self.threads = precision, threads
-        name = read_exported(folder).name
+        name, self.outputs = read_exported(folder).name, classes_of(folder)
+        self._folder = folder
         load_paddle(threads)
         # By default PaddleX connects to its model servers and prints a message, even for a local folder.
         os.environ.setdefault("PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK", "True")
@@ -56,8 +59,11 @@ class PaddleXEngine:
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """See :meth:`pplc_cli.predict.engines.base.Engine.run`; skips PaddleX's preprocessing."""
+        return run_in_batches(self._run, images, (0, 3, 0, 0), self._folder)
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
         with self._lock:
-            (probabilities,) = self._predictor.runner(x=[np.ascontiguousarray(images, np.float32)])
+            (probabilities,) = self._predictor.runner(x=[images])
         return probabilities
 
     def run_images(self, images: Sequence[np.ndarray]) -> np.ndarray:
@@ -65,13 +71,16 @@ class PaddleXEngine:
         if not images:
             raise PredictError("expected at least one image")
         in_bgr = [np.ascontiguousarray(image[..., ::-1]) for image in images]
-        with self._lock:
-            results = list(self._predictor(in_bgr, batch_size=len(in_bgr), topk=_ALL))
+        try:
+            with self._lock:
+                results = list(self._predictor(in_bgr, batch_size=len(in_bgr), topk=_ALL))
+        except Exception as error:  # PaddleX's and Paddle's own classes
+            raise PredictError(f"{self._folder}: PaddleX failed to run: {one_line(error, stack=True)}") from None
         probabilities = np.zeros((len(results), len(results[0]["scores"])), np.float32)
         for row, result in enumerate(results):
             ids = result["class_ids"]  # PaddleX 3.7.2 puts the ids of the whole batch into every result
             probabilities[row, ids[row] if ids.ndim == 2 else ids] = result["scores"]
-        return probabilities
+        return finite(probabilities, self._folder)
 
     def single(self) -> PaddleXEngine:
         """This engine; see :meth:`pplc_cli.predict.engines.paddle.PaddleEngine.single`."""

@@ -14,11 +14,14 @@ from pplc_cli.base.errors import ModelError, PredictError
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.kernels import unsupported
 from pplc_cli.kernels.graph.graph import Graph
+from pplc_cli.predict.engines.base import finite
 
 if TYPE_CHECKING:
     from pplc_cli.data.transforms.basic import Normalize, Size
     from pplc_cli.kernels.infer.network import Network
     from pplc_cli.kernels.infer.packing import Weights
+
+    Run = Callable[[Network, np.ndarray], np.ndarray]
 
 
 class PplcEngine:
@@ -49,7 +52,7 @@ class PplcEngine:
 
         _check_cpu(precision)
         self.graph, self.precision = graph, precision
-        self.threads = threads or physical_cores()
+        self.threads, self.outputs = threads or physical_cores(), graph.classes
         self._weights: Weights = Weights() if of is None else of._weights
         self._activation_ranges = activation_ranges or {}
         self._networks: dict[tuple[Size, int], Network] = {}
@@ -70,7 +73,10 @@ class PplcEngine:
         size = self._size((n, channels, height, width))
         return self._run(images, size, lambda network, part: network.run_pixels(part, normalization))
 
-    def _run(self, images: np.ndarray, size: Size, run: Callable[[Network, np.ndarray], np.ndarray]) -> np.ndarray:
+    def _run(self, images: np.ndarray, size: Size, run: Run) -> np.ndarray:
+        return finite(self._run_parts(images, size, run), "the engine pplc")
+
+    def _run_parts(self, images: np.ndarray, size: Size, run: Run) -> np.ndarray:
         if self.threads == 1 or len(images) < self.threads:
             return run(self._network(size, 0), images)
         # Each thread runs whole images, so threads need no barrier.
@@ -117,6 +123,9 @@ class PplcEngine:
                     raise PredictError(str(error)) from None
                 except Unsupported as reason:
                     raise PredictError(f"the engine pplc does not support {reason}; expected --engine paddle") from None
+                except MemoryError:
+                    height, width = size
+                    raise PredictError(f"there is not enough memory for images of {width} x {height} pixels") from None
             return self._networks[size, number]
 
 
