@@ -12,7 +12,6 @@ import contextlib
 import io
 import logging
 import os
-import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from pplc_cli.base.errors import ImageError, one_line
+from pplc_cli.base.forks import ForkSafeLock
 from pplc_cli.data.image_files import SUFFIXES, read_bytes
 
 try:
@@ -36,7 +36,7 @@ PIL_FORMATS = sorted(set(SUFFIXES.values()))
 MAX_PIXELS = 178_956_970  # Pillow's own limit: 2/3 GB as 8-bit RGB
 MAX_ELONGATION = 200  # a 1 x 5000 image, resized to a short side of 256, would need 1 GB
 
-_STDERR = threading.Lock()  # redirecting file descriptor 2 affects the whole process
+_STDERR = ForkSafeLock()  # redirecting file descriptor 2 affects the whole process
 # Pillow's warnings and logs are either handled here or irrelevant. The filters are set once: changing them during a
 # call, as warnings.catch_warnings does, is not safe while several threads decode.
 warnings.filterwarnings("ignore", module=r"PIL\.")

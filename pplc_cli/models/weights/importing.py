@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from pplc_cli.base.errors import ModelError
-from pplc_cli.base.paddle import load_paddle
+from pplc_cli.base.paddle import EXCLUSIVE, load_paddle
 from pplc_cli.base.storage.files import PathLike, atomic_file, user_path
 from pplc_cli.models.options import PUBLISHED_DESIGN, ModelOptions
 from pplc_cli.models.registry import NetworkSpec, build_network, find_network, network_names
@@ -144,7 +144,7 @@ def _build_without_values(spec: NetworkSpec, arrays: dict[str, np.ndarray], opti
     classes = bias.shape[0] if bias is not None and bias.ndim == 1 else 0
     if not classes and weight is not None and weight.ndim == 2:  # the classifier of SqueezeNext has no bias
         classes = weight.shape[1]
-    with load_paddle().LazyGuard():
+    with EXCLUSIVE, load_paddle().LazyGuard():
         return build_network(spec.name, max(1, classes), options=options)
 
 
