@@ -88,9 +88,9 @@ def test_predict_compiles_damaged_kernels_again(untrained, pplc, tmp_path, monke
     # Only the smallest file is damaged: the others take half a minute to compile.
     for file in copy.glob("infer_crop_of_resized*"):
         file.write_bytes(DAMAGES[name](file.read_bytes()))
-    done = pplc("predict", "image.png", "--exported", str(untrained(0)), "--engine", "pplc")
+    done = pplc("predict", "image.png", "--model", str(untrained(0)), "--engine", "pplc")
     assert "compiling pplc's kernels for this CPU" in done.stderr and "image.png" in done.stdout
-    again = pplc("predict", "image.png", "--exported", str(untrained(0)), "--engine", "pplc")
+    again = pplc("predict", "image.png", "--model", str(untrained(0)), "--engine", "pplc")
     assert "compiling" not in again.stderr and again.stdout == done.stdout
 
 
