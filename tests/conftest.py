@@ -13,7 +13,11 @@ import pytest
 from helpers.commands import ROOT, Pplc, Trained, recipe
 from helpers.images import random_image, write_image
 from helpers.servers import Server, running
+from pplc_cli.base.storage.cache_dir import cache_folder
 from pplc_cli.training.runs.run_folder import RunFolder
+
+# Tests with an empty cache folder of their own find the compiled kernels.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder()))
 
 # A shell that starts pytest in the background makes it ignore SIGINT, and the tests' processes would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -5,18 +5,27 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import threading
 import warnings
 from typing import TYPE_CHECKING, Any, Optional
 
 if TYPE_CHECKING:
     import numpy as np
+from pplc_cli.base.forks import hold_at_fork
 from pplc_cli.base.hardware import cpu_flags, cpu_info, physical_cores
 
 QUIET = ("GLOG_minloglevel", "2")  # silences Paddle's log on stderr
+# Held while something is changed in the whole process for a moment: to trace a network, save it as a static graph or
+# build it without values, and to import Paddle.
+EXCLUSIVE = threading.RLock()
+hold_at_fork(EXCLUSIVE)
+_modes: list[Any] = []  # what keeps Paddle's dynamic mode on, see _enter_dynamic_mode
 
 
 def load_paddle(threads: Optional[int] = None) -> Any:
     """Import Paddle with settings for fast training on a CPU; environment variables that the user set take precedence.
+
+    Every public function that uses Paddle calls this first, in its own thread: see :func:`_enter_dynamic_mode`.
 
     Args:
         threads: threads of its kernels; None: :func:`physical_cores`.
@@ -32,11 +41,27 @@ def load_paddle(threads: Optional[int] = None) -> Any:
     if kernels:
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", kernels)
     # Paddle warns about more than one thread, a compiler cache, and its own batch norm.
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        import paddle
-    warnings.filterwarnings("ignore", module=r"paddle\..*")
+    with EXCLUSIVE:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            import paddle
+        warnings.filterwarnings("ignore", module=r"paddle\..*")
+        _enter_dynamic_mode(paddle)
     return paddle
+
+
+def _enter_dynamic_mode(paddle: Any) -> None:
+    """Switch Paddle's dynamic mode on in this thread, and keep it on.
+
+    The thread that imports Paddle enters the mode through a context manager that lies in its thread-local storage. When
+    the thread ends, so does the mode, for the threads started later and for those that have not used Paddle yet. So
+    the context manager is kept here.
+    """
+    if not paddle.in_dynamic_mode():
+        paddle.disable_static()
+    mode = paddle.base.framework.global_var._functional_dygraph_context_manager
+    if mode is not None and not any(mode is known for known in _modes):
+        _modes.append(mode)
 
 
 def _mkl_kernels(vendor: str, flags: set[str]) -> Optional[str]:

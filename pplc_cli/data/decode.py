@@ -11,7 +11,6 @@ import contextlib
 import io
 import logging
 import os
-import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from pplc_cli.base.errors import ImageError, ImageMemoryError, one_line
+from pplc_cli.base.forks import ForkSafeLock
 from pplc_cli.data.decoding import tiff
 from pplc_cli.data.decoding.budget import DECODING
 from pplc_cli.data.decoding.headers import checked_png, formats_of, webp_size, why_not_opened
@@ -32,7 +32,7 @@ from pplc_cli.data.image_files import read_bytes
 _USUAL = 10  # bytes per pixel that Pillow and the conversion hold at most, measured
 _MEMORY = {"WEBP": 20, "AVIF": 20, "HEIF": 20}  # their decoders hold several copies
 
-_STDERR = threading.Lock()  # redirecting file descriptor 2 affects the whole process
+_STDERR = ForkSafeLock()  # redirecting file descriptor 2 affects the whole process
 # Pillow's warnings and logs are either handled here or irrelevant. The filters are set once: changing them during a
 # call, as warnings.catch_warnings does, is not safe while several threads decode.
 warnings.filterwarnings("ignore", module=r"PIL\.")

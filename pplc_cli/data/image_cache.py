@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import threading
 import weakref
 from typing import Callable, Optional
 
 import numpy as np
 
 from pplc_cli.base.errors import DataError, ImageError, ImageMemoryError
+from pplc_cli.base.forks import ForkSafeLock
 from pplc_cli.base.hardware import available_memory
 from pplc_cli.data.decode import decode_image, jpeg_size
 from pplc_cli.data.image_files import read_bytes
@@ -30,7 +30,7 @@ class ImageCache:
         self.used = 0
         self._images: dict[tuple[str, int], np.ndarray] = {}
         self._sizes: dict[str, Optional[tuple[int, int]]] = {}  # a few bytes per image; None: not a JPEG
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def get(self, sample: Sample, reduction: Optional[Callable[[int, int], int]] = None) -> np.ndarray:
         """Return the decoded image, uint8 RGB (H, W, 3), from memory or from its file.

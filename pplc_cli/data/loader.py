@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Optional
 import numpy as np
 
 from pplc_cli.base.errors import DataError, ImageError
+from pplc_cli.base.forks import ForkSafeLock
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.data.image_cache import Buffers, ImageCache
 from pplc_cli.data.lists import Sample
@@ -70,7 +70,7 @@ class _PendingBatch:
     share: Share
     images: np.ndarray
     tasks: int
-    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+    lock: ForkSafeLock = dataclasses.field(default_factory=ForkSafeLock)
 
     def task_done(self) -> bool:
         """Count a task as done; return whether it was the last."""

@@ -9,9 +9,12 @@ without Python in between (:mod:`train.program`). Layers without a kernel are le
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable
 from typing import Any, Optional
+
+from pplc_cli.base.paddle import load_paddle
 
 
 def unsupported() -> Optional[str]:
@@ -23,17 +26,45 @@ def unsupported() -> Optional[str]:
         import numba  # noqa: F401
     except Exception as error:  # a broken LLVM raises all kinds of exceptions
         return f"Numba does not load ({error})"
+    for name in ("NUMBA_DISABLE_JIT", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"):
+        if os.environ.get(name, "0") != "0":
+            return f"the environment variable {name} is set, which changes what Numba compiles"
     features = llvmlite.binding.get_host_cpu_features()
     if not (features.get("avx2") and features.get("fma")):
         return "the fast kernels need a CPU with AVX2 and FMA"
     return None
 
 
-def compiled() -> bool:
-    """Whether the training kernels are compiled for this CPU; if not, the first use takes about 20 seconds more."""
-    from pplc_cli.kernels.train.program import is_ready
+def compiling_note() -> str:
+    """What to tell the user before kernels are compiled."""
+    from pplc_cli.kernels.machine_code import cache_fault
 
-    return is_ready()
+    fault = cache_fault()
+    if fault is None:
+        return "compiling pplc's kernels for this CPU; this takes one to two minutes, the first time only"
+    return (
+        "compiling pplc's kernels for this CPU, which takes one to two minutes in every run: the result cannot be kept "
+        f"({fault}). Set PPLC_CACHE to a folder of your own to keep it"
+    )
+
+
+def compile_all(note: Callable[[str], None]) -> None:
+    """Compile the kernels of training, and those of inference for the export that will follow, unless they are there.
+
+    Args:
+        note: called before, if something must be compiled.
+    """
+    from pplc_cli.kernels.infer import program, resize
+    from pplc_cli.kernels.machine_code import cache_fault
+    from pplc_cli.kernels.train import program as training
+
+    if training.is_ready() and program.is_ready() and resize.is_ready():
+        return
+    note(compiling_note())
+    training.make_team(1)
+    if cache_fault() is None:
+        program.team(1)
+        resize.matches_opencv()
 
 
 def has_bfloat16() -> bool:
@@ -69,6 +100,7 @@ def accelerate(
     """
     reason = unsupported()
     if reason is None:
+        load_paddle(threads)
         from pplc_cli.kernels.train.accelerated import replace
 
         replace(network, threads, reduce, bfloat16 and has_bfloat16())

@@ -7,6 +7,7 @@ import importlib
 from typing import Any, Optional
 
 from pplc_cli.base.errors import ModelError
+from pplc_cli.base.paddle import EXCLUSIVE, load_paddle
 from pplc_cli.base.schema import did_you_mean
 from pplc_cli.models.options import PUBLISHED_DESIGN, ModelOptions
 from pplc_cli.models.published import PUBLISHED, Published
@@ -138,5 +139,7 @@ def build_network(
     spec = find_network(name)
     if spec.family != "pplcnet" and options != PUBLISHED_DESIGN:
         raise ModelError(f"model.options is supported by PP-LCNet only, not by {spec.name}")
+    load_paddle()
     family = importlib.import_module(f"pplc_cli.models.families.{spec.family}")
-    return family.build(spec.name, num_classes, dropout, options=options)
+    with EXCLUSIVE:  # no other thread builds a network without values meanwhile
+        return family.build(spec.name, num_classes, dropout, options=options)

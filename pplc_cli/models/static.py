@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from pplc_cli.base.errors import ExportError
+from pplc_cli.base.paddle import EXCLUSIVE
 
 PADDLE_FILES = ("inference.json", "inference.pdiparams")
 
@@ -41,7 +42,8 @@ def save_layer(paddle: Any, layer: Any, size: Optional[tuple[int, int]], folder:
     """Save a layer as it is; the arguments are those of :func:`save_graph`."""
     layer.eval()
     spec = paddle.static.InputSpec([batch, 3, *(size or (None, None))], "float32", name="x")
-    paddle.jit.save(paddle.jit.to_static(layer, input_spec=[spec], full_graph=True), str(folder / "inference"))
+    with EXCLUSIVE:
+        paddle.jit.save(paddle.jit.to_static(layer, input_spec=[spec], full_graph=True), str(folder / "inference"))
     missing = [name for name in PADDLE_FILES if not (folder / name).is_file()]
     if missing:
         raise ExportError(f"Paddle did not write {' and '.join(missing)} to {folder}; Paddle 3 is required")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Optional
 import numpy as np
 
 from pplc_cli.base.errors import ImageError
+from pplc_cli.base.forks import ForkSafeLock
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.storage.files import PathLike
 from pplc_cli.predict.engines.base import Engine
@@ -94,7 +94,7 @@ class Predictor:
         self.input: EngineInput[Any] = input_for(self.engine, self.pipeline)
         self.workers = workers or threads or physical_cores()
         self.time = InferenceTime()
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._idle: list[Engine] = []  # single-threaded engines that no worker uses at the moment
 
     def embedding_size(self) -> int:

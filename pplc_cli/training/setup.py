@@ -14,7 +14,7 @@ from pplc_cli.config.sections import Config, TrainConfig
 from pplc_cli.data.image_cache import ImageCache
 from pplc_cli.data.loader import Loader
 from pplc_cli.data.transforms.pipeline import Pipeline
-from pplc_cli.kernels import accelerate, compiled, has_bfloat16, unsupported
+from pplc_cli.kernels import accelerate, compile_all, has_bfloat16, unsupported
 from pplc_cli.models.registry import build_network, find_network
 from pplc_cli.models.weights.pretrained import has_weights, load_pretrained
 from pplc_cli.training.distill.distillation import build_distillation
@@ -231,8 +231,7 @@ def accelerate_all(config: TrainConfig, plan: TransferPlan, objective: Objective
         if synced:
             note("train.sync_batch_norm has no effect: it needs the fast kernels (train.accelerate)")
         return
-    if not compiled():
-        note("compiling the training kernels for this CPU, once; it takes about 20 seconds")
+    compile_all(note)
     bfloat16 = config.precision == "bfloat16"
     if bfloat16 and not has_bfloat16():
         note("this CPU has no bfloat16 instructions; training in float32")

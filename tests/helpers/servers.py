@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.server
 import threading
+import time
 from collections.abc import Iterator
+from typing import Optional
 
 import numpy as np
 
@@ -19,6 +22,8 @@ class Server(http.server.ThreadingHTTPServer):
         content: the bytes to serve.
         drops: for each of the next requests, the number of bytes after which the connection is cut.
         ranges: whether Range headers are honoured.
+        tag: the ETag to send; None: the hash of the content; empty: none.
+        if_range: whether If-Range headers are honoured.
         asked: the Range headers received, None for a request without one.
         shift: bytes by which a range starts too early.
     """
@@ -29,7 +34,8 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content = DATA
         self.drops: list[int] = []
-        self.ranges = True
+        self.ranges = self.if_range = True
+        self.tag: Optional[str] = None
         self.asked: list = []
         self.shift = 0
 
@@ -52,14 +58,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", self.path)
             return self.end_headers()
+        if self.path.startswith("/drip"):
+            return self.drip()
         content = self.server.content
-        start = int(asked[len("bytes=") : -1]) if asked and self.server.ranges else 0
+        tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"' if self.server.tag is None else self.server.tag
+        partial = asked and self.server.ranges
+        if self.server.if_range and self.headers.get("If-Range", tag) != tag:
+            partial = False
+        start = int(asked[len("bytes=") : -1]) if partial else 0
         if start >= len(content):
             return self.send_error(416)
         start = max(0, start - self.server.shift)
         body = content[start:]
-        self.send_response(206 if asked and self.server.ranges else 200)
-        if asked and self.server.ranges:
+        self.send_response(206 if partial else 200)
+        if tag:
+            self.send_header("ETag", tag)
+        if partial:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -67,6 +81,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             body = body[: self.server.drops.pop(0)]
         self.wfile.write(body)
         return None
+
+    def drip(self) -> None:
+        """Send a byte now and then: /drip-header never ends its header, /drip-body has no length and never ends."""
+        self.wfile.write(b"HTTP/1.1 200 OK\r\n" + (b"X: " if self.path.startswith("/drip-header") else b"\r\n"))
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(b"x")
+                time.sleep(0.05)
 
 
 @contextlib.contextmanager

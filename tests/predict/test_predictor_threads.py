@@ -1,13 +1,20 @@
-"""Predictions do not mix between threads that share a predictor, or between two networks in one process."""
+"""Predictions do not mix between threads that share a predictor, networks in one process, and forked processes."""
 
 from __future__ import annotations
 
+import gc
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from helpers.commands import ROOT
 from helpers.images import random_image
+from pplc_cli.base import forks
+from pplc_cli.kernels.team import ThreadTeam
 from pplc_cli.predict.predictor import Predictor
 
 ENGINES = ["pplc", "paddle", "onnxruntime"]
@@ -50,3 +57,28 @@ def test_two_networks_in_one_process_do_not_mix(untrained, images, engine):
 
     with ThreadPoolExecutor(4) as pool:
         assert max(pool.map(predict_some, range(12))) < 1e-4
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("count", [6, pytest.param(60, marks=pytest.mark.slow)])
+def test_forked_processes_predict_whatever_the_threads_of_their_parent_do(untrained, count):
+    command = [sys.executable, "-m", "helpers.forking", str(untrained(0)), "pplc", str(count)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT)])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(count), "0", "0"]
+
+
+@pytest.mark.parametrize("cycles", [10, pytest.param(50, marks=pytest.mark.slow)])
+def test_closed_predictors_leave_nothing_behind(untrained, images, cycles):
+    def live():
+        gc.collect()
+        return len(forks._locks), sum(isinstance(each, ThreadTeam) for each in gc.get_objects())
+
+    counts = []
+    for _ in range(cycles):
+        predictor = Predictor(untrained(0), engine="pplc", workers=2, batch_size=4)
+        assert all(prediction.error is None for prediction in predictor.predict(images[:12]))
+        del predictor
+        counts.append(live())
+    assert counts[-1] == counts[4]

@@ -6,6 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from pplc_cli.base.errors import PplcError
 from pplc_cli.base.storage.files import user_path
 
 
@@ -13,11 +14,17 @@ def cache_folder() -> Path:
     """The cache folder: PPLC_CACHE, else XDG_CACHE_HOME/pplc, else ~/.cache/pplc.
 
     A relative XDG_CACHE_HOME is ignored, as the XDG Base Directory Specification demands.
+
+    Raises:
+        PplcError: it would be in the home folder, and there is none.
     """
-    if chosen := os.environ.get("PPLC_CACHE"):
-        return user_path(chosen)
-    shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return shared / "pplc" if shared.is_absolute() else user_path("~/.cache/pplc")
+    chosen, shared = os.environ.get("PPLC_CACHE"), Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not chosen and shared.is_absolute():
+        return shared / "pplc"
+    folder = user_path(chosen or "~/.cache/pplc")
+    if folder.parts[0] == "~":
+        raise PplcError("no folder for the cache: this user has no home folder; set PPLC_CACHE to an absolute path")
+    return folder
 
 
 def sha256_of(path: Path) -> str:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import httpx
 
 from pplc_cli.base.errors import DownloadError, PplcError, one_line
 from pplc_cli.base.progress import ProgressCallback
-from pplc_cli.base.storage.files import write_failure
+from pplc_cli.base.storage.deadline import Deadline, deadline
+from pplc_cli.base.storage.files import write_failure, write_json
 
-TIMEOUT_SECONDS = 30
+TIMEOUT_SECONDS = 30  # for the connection, and for each part of an answer
+TOTAL_SECONDS = 3600  # for a file, with all attempts
+MAX_BYTES = 2 << 30
 ATTEMPTS = 3
 QUICK_SECONDS = 5  # time-out for the connection if the caller has a fallback
 # httpx raises plain errors for a proxy variable that it cannot use.
@@ -28,9 +35,11 @@ def fetch(
     check: Optional[Callable[[Path], None]] = None,
     quick: bool = False,
 ) -> None:
-    """Download to ``path.part``, resuming an earlier attempt, then rename it to ``path``.
+    """Download to ``path.part``, then rename it to ``path``.
 
-    The variables HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY choose the proxy.
+    An earlier attempt is continued if it came from the same address, and if the server says that its file is still the
+    same. A file may have 2 GB, and take an hour. The variables HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY choose
+    the proxy.
 
     Args:
         url: an http or https address.
@@ -40,65 +49,176 @@ def fetch(
         quick: try once, with a short time-out for the connection.
 
     Raises:
-        DownloadError: no connection, an error status, or fewer bytes than announced.
+        DownloadError: no connection, an error status, fewer bytes than announced, or one of the limits.
         PplcError: raised by ``check``.
     """
-    part = path.with_name(path.name + ".part")
+    part = _Part(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        attempts = 1 if quick else ATTEMPTS
-        timeout = httpx.Timeout(TIMEOUT_SECONDS, connect=QUICK_SECONDS if quick else TIMEOUT_SECONDS)
-        for attempt in range(attempts):
-            try:
-                _fetch_once(url, part, progress, timeout)
-                break
-            except (httpx.TransportError, _Incomplete) as error:
-                if attempt == attempts - 1:
-                    reason, more = str(error) or type(error).__name__, "" if quick else f" ({attempts} attempts)"
-                    raise DownloadError(f"{url}: {reason}{more}") from None
+        with deadline(TOTAL_SECONDS) as limit, _client(url, quick) as client:
+            _fetch(client, url, part, progress, limit, 1 if quick else ATTEMPTS)
         if check:
             try:
-                check(part)
+                check(part.file)
             except PplcError:
-                part.unlink()
+                part.remove()
                 raise
-        part.replace(path)
+        part.file.replace(path)
+        part.remove()
     except _UNUSABLE as error:
         raise DownloadError(f"{url}: {one_line(error)}") from None
     except OSError as error:
         raise write_failure(path, error) from error
 
 
+class _Part:
+    """The part of a file that has arrived, and a file beside it that says of what it is the beginning.
+
+    Attributes:
+        file: the part.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.with_name(f"{path.name}.part")
+        self._origin_file = path.with_name(f".{path.name}.part.json")
+
+    def origin(self) -> Optional[_Origin]:
+        """Where the part came from; None if it cannot be continued."""
+        try:
+            origin = _Origin(**json.loads(self._origin_file.read_text(encoding="utf-8")))
+            size = self.file.stat().st_size
+        except (OSError, ValueError, TypeError, RecursionError):
+            return None
+        return origin if origin.validator and 0 < size < (origin.total or 0) else None
+
+    def begin(self, origin: _Origin) -> None:
+        """Empty the part, and remember where it comes from."""
+        self.file.write_bytes(b"")  # first: the file beside it never describes the part of another origin
+        write_json(self._origin_file, dataclasses.asdict(origin))
+
+    def remove(self) -> None:
+        """Remove both files."""
+        self.file.unlink(missing_ok=True)
+        self._origin_file.unlink(missing_ok=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Origin:
+    """A file of a server in one of its versions.
+
+    Attributes:
+        url: its address.
+        validator: its strong ETag, else the date of its last change; None: the server sends neither.
+        total: its size in bytes; None: the server does not send it.
+    """
+
+    url: str
+    validator: Optional[str]
+    total: Optional[int]
+
+    @classmethod
+    def of(cls, url: str, response: httpx.Response) -> _Origin:
+        """The origin that an answer names."""
+        tag = response.headers.get("ETag", "")
+        validator = tag if tag.startswith('"') else response.headers.get("Last-Modified")
+        if response.status_code == httpx.codes.PARTIAL_CONTENT:
+            size = response.headers.get("Content-Range", "").rpartition("/")[2]
+        else:
+            size = response.headers.get("Content-Length", "")
+        return cls(url, validator, int(size) if re.fullmatch("[0-9]{1,15}", size) else None)
+
+
 class _Incomplete(Exception):
     """The connection ended before the announced length."""
 
 
-def _fetch_once(url: str, part: Path, progress: Optional[ProgressCallback], timeout: httpx.Timeout) -> None:
-    start = part.stat().st_size if part.exists() else 0
-    headers = {"Range": f"bytes={start}-", "Accept-Encoding": "identity"} if start else {"Accept-Encoding": "identity"}
-    with httpx.stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response:
+def _fetch(
+    client: httpx.Client, url: str, part: _Part, progress: Optional[ProgressCallback], limit: Deadline, attempts: int
+) -> None:
+    """Download an address; try again if the connection breaks."""
+    for attempt in range(1, attempts + 1):
+        try:
+            return _fetch_once(client, url, part, progress, limit)
+        except (httpx.TransportError, _Incomplete) as error:
+            if limit.over:
+                minutes = TOTAL_SECONDS // 60
+                raise DownloadError(f"{url}: the download took more than {minutes} minutes") from None
+            if attempt == attempts:
+                reason, more = str(error) or type(error).__name__, f" ({attempts} attempts)" if attempts > 1 else ""
+                raise DownloadError(f"{url}: {reason}{more}") from None
+    return None
+
+
+def _fetch_once(
+    client: httpx.Client, url: str, part: _Part, progress: Optional[ProgressCallback], limit: Deadline
+) -> None:
+    known = part.origin()
+    if known is not None and known.url != url:
+        known = None
+    start = 0 if known is None else part.file.stat().st_size
+    headers = {"Accept-Encoding": "identity"}
+    if known is not None and known.validator:
+        headers |= {"Range": f"bytes={start}-", "If-Range": known.validator}
+    with client.stream("GET", url, headers=headers, extensions={"trace": limit.trace}) as response:
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-            part.unlink()  # it does not belong to this file
+            part.remove()
             raise _Incomplete("the server's file has changed")
         if response.status_code >= 400:
             raise DownloadError(f"{url}: the server answered {response.status_code} {response.reason_phrase}")
-        resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
-        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            part.unlink()
-            raise _Incomplete("the server sent another byte range than requested")
-        done = start if resumed else 0
-        length = response.headers.get("Content-Length", "")
-        total = done + int(length) if length.isdecimal() else None
-        with part.open("ab" if resumed else "wb") as file:
-            for chunk in response.iter_bytes():  # unbuffered: buffered bytes are lost when the connection breaks
+        origin = _Origin.of(url, response)
+        if response.status_code == httpx.codes.PARTIAL_CONTENT:
+            if origin != known:
+                part.remove()
+                raise _Incomplete("the server's file has changed")
+            if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+                part.remove()
+                raise _Incomplete("the server sent another byte range than requested")
+            done = start
+        elif (origin.total or 0) > MAX_BYTES:
+            raise DownloadError(f"{url}: the file is larger than {MAX_BYTES >> 30} GB")
+        else:
+            part.begin(origin)
+            done = 0
+        with part.file.open("ab") as file:
+            for chunk in response.iter_raw():  # unbuffered: buffered bytes are lost when the connection breaks
                 file.write(chunk)
                 done += len(chunk)
+                if done > MAX_BYTES:
+                    break
                 if progress:
-                    progress(done, total)
+                    progress(done, origin.total)
             file.flush()
             os.fsync(file.fileno())
-    if total is not None and done != total:
-        raise _Incomplete(f"received {done} of {total} bytes")
+    if done > MAX_BYTES:
+        part.remove()
+        raise DownloadError(f"{url}: the file is larger than {MAX_BYTES >> 30} GB")
+    if limit.over or (origin.total is not None and done != origin.total):
+        raise _Incomplete(f"received {done} of {origin.total} bytes")
+
+
+@contextlib.contextmanager
+def _client(url: str, quick: bool = False) -> Iterator[httpx.Client]:
+    """A client that follows redirects, but not from https to http.
+
+    Raises:
+        DownloadError: the certificates cannot be read.
+    """
+
+    def refuse_downgrade(request: httpx.Request) -> None:
+        if url.lower().startswith("https:") and request.url.scheme != "https":
+            raise DownloadError(f"{url}: the server redirects from https to {request.url}; expected https")
+
+    timeout = httpx.Timeout(TIMEOUT_SECONDS, connect=QUICK_SECONDS if quick else TIMEOUT_SECONDS)
+    hooks: dict[str, list[Callable[..., Any]]] = {"request": [refuse_downgrade]}
+    try:
+        client = httpx.Client(timeout=timeout, follow_redirects=True, max_redirects=5, event_hooks=hooks)
+    except OSError as error:
+        chosen = [f"{name}={os.environ[name]}" for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
+        raise DownloadError(
+            f"the certificates for https cannot be read: {one_line(error)} ({', '.join(chosen) or 'package certifi'})"
+        ) from None
+    with client:
+        yield client
 
 
 def read_url(url: str, limit: int) -> bytes:
@@ -109,7 +229,7 @@ def read_url(url: str, limit: int) -> bytes:
     """
     chunks: list[bytes] = []
     try:
-        with httpx.stream("GET", url, timeout=TIMEOUT_SECONDS, follow_redirects=True) as response:
+        with _client(url) as client, client.stream("GET", url) as response:
             if response.status_code >= 400:
                 raise DownloadError(f"the server answered {response.status_code} {response.reason_phrase}")
             for chunk in response.iter_bytes(1 << 16):

@@ -78,7 +78,7 @@ def weights_verify() -> None:
 def weights_import(file: str, model: Optional[str], output: Optional[str]) -> None:
     """Convert weights made elsewhere, for use with --pretrained.
 
-    FILE is a .pdparams, .safetensors or .onnx file.
+    FILE is a .pdparams, .safetensors, .pth, .pt or .onnx file.
     """
     from pplc_cli.cli.console.weights import print_imported
     from pplc_cli.models.weights.importing import import_weights, write_import

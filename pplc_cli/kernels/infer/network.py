@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Optional
 
 import numpy as np
 
+from pplc_cli.base.forks import ForkSafeLock
 from pplc_cli.kernels.graph.graph import Graph
 from pplc_cli.kernels.infer.operands import PlanOptions
 from pplc_cli.kernels.infer.packing import Weights, aligned
@@ -17,7 +17,7 @@ from pplc_cli.kernels.infer.program import OPERATION, team
 from pplc_cli.kernels.simd.arena import Part, Slot
 from pplc_cli.kernels.simd.llvm import LANES
 from pplc_cli.kernels.simd.steps import Row
-from pplc_cli.kernels.simd.team import ThreadTeam
+from pplc_cli.kernels.team import ThreadTeam
 
 KEPT = 8  # plans; each is a few hundred kB of addresses
 
@@ -50,7 +50,7 @@ class Network:
         self._team: ThreadTeam = team(options.threads)
         self._plans: OrderedDict[int, _Bound] = OrderedDict()
         self._arena = np.empty(0, np.uint8)
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self.outputs = self._bound(1).outputs
 
     def run(self, images: np.ndarray) -> np.ndarray:
@@ -99,8 +99,8 @@ class Network:
         if bound is None:
             plan = Plan(self.graph, self.size, n, self.options, self.weights)
             if len(self._arena) < plan.arena + 64:
+                self._plans.clear()  # they contain addresses in the old one; first, in case of a fork in between
                 self._arena = np.zeros(plan.arena + 64, np.uint8)
-                self._plans.clear()  # they contain addresses in the old one
             bound = self._plans[n] = _Bound(plan, (self._arena.ctypes.data + 63) // 64 * 64)
             if len(self._plans) > KEPT:
                 self._plans.popitem(last=False)

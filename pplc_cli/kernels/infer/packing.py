@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Callable, Optional
 
 import numpy as np
 
+from pplc_cli.base.forks import ForkSafeLock
 from pplc_cli.kernels.graph.graph import ACTIVATIONS, Node
 from pplc_cli.kernels.infer.ops.products import PANEL
 from pplc_cli.kernels.infer.ops.tiles import BFLOAT16, FLOAT32, INT8
@@ -27,7 +27,7 @@ class Weights:
     def __init__(self) -> None:
         self.sizes: dict[int, int] = {}
         self._arrays: dict[tuple[str, str], tuple[np.ndarray, ...]] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def addresses(self, node: Node, name: str, make: Callable[[], tuple[np.ndarray, ...]]) -> list[int]:
         """The addresses of the arrays that ``make`` returns, which are kept by node and ``name``."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import enum
 import functools
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pplc_cli.kernels.infer.ops import convolution, elementwise, pooling
-from pplc_cli.kernels.simd.team import ThreadTeam, barrier, compiled, digest, empty_program, is_compiled
+from pplc_cli.kernels.machine_code import compiled, is_compiled
+from pplc_cli.kernels.simd.barrier import barrier
+from pplc_cli.kernels.team import ThreadTeam, empty_program
 
 # The columns of an operation's row, each int64: addresses, sizes and switches. See :mod:`steps` for their meanings.
 FIELDS = """
@@ -34,41 +34,35 @@ class Code(enum.IntEnum):
     SOFTMAX = 8
 
 
-def _compiled(sources: str) -> Any:
-    def work(ops, thread, threads, scratch, arrivals):  # type: ignore[no-untyped-def]
-        """Run one thread's part of every operation of a program; a barrier follows each operation."""
-        len(sources)  # makes the digest part of Numba's cache key
-        for i in range(len(ops)):
-            op = ops[i]
-            code = op.code
-            if code == Code.DEPTHWISE:
-                convolution.depthwise(op, scratch, thread, threads)
-            elif code == Code.DENSE:
-                convolution.dense(op, scratch, thread, threads)
-            elif code == Code.PLANAR:
-                convolution.planar(op, scratch, thread, threads)
-            elif code == Code.MEAN:
-                pooling.mean(op, thread, threads)
-            elif code == Code.SCALE:
-                elementwise.scale(op, thread, threads)
-            elif code == Code.COMBINE:
-                elementwise.combine(op, thread, threads)
-            elif code == Code.SHUFFLE:
-                elementwise.shuffle(op, thread, threads)
-            elif code == Code.POOL:
-                pooling.pool(op, thread, threads)
-            elif code == Code.SOFTMAX:
-                elementwise.softmax(op, thread, threads)
-            barrier(arrivals, threads)
-
-    return compiled(work)
-
-
-_work = _compiled(digest(Path(__file__).parent))
+@compiled(__file__)
+def _work(ops, thread, threads, scratch, arrivals):  # type: ignore[no-untyped-def]
+    """Run one thread's part of every operation of a program; a barrier follows each operation."""
+    for i in range(len(ops)):
+        op = ops[i]
+        code = op.code
+        if code == Code.DEPTHWISE:
+            convolution.depthwise(op, scratch, thread, threads)
+        elif code == Code.DENSE:
+            convolution.dense(op, scratch, thread, threads)
+        elif code == Code.PLANAR:
+            convolution.planar(op, scratch, thread, threads)
+        elif code == Code.MEAN:
+            pooling.mean(op, thread, threads)
+        elif code == Code.SCALE:
+            elementwise.scale(op, thread, threads)
+        elif code == Code.COMBINE:
+            elementwise.combine(op, thread, threads)
+        elif code == Code.SHUFFLE:
+            elementwise.shuffle(op, thread, threads)
+        elif code == Code.POOL:
+            pooling.pool(op, thread, threads)
+        elif code == Code.SOFTMAX:
+            elementwise.softmax(op, thread, threads)
+        barrier(arrivals, threads)
 
 
 def is_ready() -> bool:
-    """Whether the kernels for this CPU are in memory or in Numba's cache on disk."""
+    """Whether the kernels for this CPU are in memory or in the cache folder."""
     return is_compiled(_work, *empty_program(OPERATION))
 
 

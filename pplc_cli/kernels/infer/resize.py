@@ -7,7 +7,6 @@ functions here compute the same for the pixels of the crop alone. Addresses are 
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -16,8 +15,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from pplc_cli.kernels.machine_code import compiled, is_compiled
 from pplc_cli.kernels.simd.llvm import call, i32, i64, pointer
-from pplc_cli.kernels.simd.team import compiled, digest, is_compiled
 from pplc_cli.kernels.simd.vector import get_u8, kernel, put_i64, put_u8
 
 SCALE = 2048  # the integer for a weight of 1
@@ -109,63 +108,57 @@ def _weights(share):  # type: ignore[no-untyped-def]
     return np.int64(np.rint((np.float32(1) - share) * whole)), np.int64(np.rint(share * whole))
 
 
-def _compiled(sources: str) -> Any:
-    def crop_of_resized(source, rows, columns, whole_height, whole_width, top, left, out, height, width, scratch):  # type: ignore[no-untyped-def]
-        """Resize uint8 (rows, columns, 3) to (whole_height, whole_width, 3), and crop to uint8 (height, width, 3).
+@compiled(__file__)
+def _crop_of_resized(source, rows, columns, whole_height, whole_width, top, left, out, height, width, scratch):  # type: ignore[no-untyped-def]
+    """Resize uint8 (rows, columns, 3) to (whole_height, whole_width, 3), and crop to uint8 (height, width, 3).
 
-        ``scratch``: see :func:`_run`.
-        """
-        len(sources)  # makes the digest part of Numba's cache key
-        groups = (width + GROUP - 1) // GROUP
-        line = groups * GROUP * 8  # bytes of a row of words
-        offsets, shifts, weights = scratch, scratch + line, scratch + 2 * line
-        words, rest = scratch + 4 * line, scratch + 6 * line
-        scale = 1.0 / (np.float64(whole_width) / np.float64(columns))
-        for i in range(groups * GROUP):
-            before, share = _place(left + min(i, width - 1), scale, columns)
-            if before < 0 or before >= columns - 1:
-                before, share = min(max(before, 0), columns - 1), np.float32(0)
-            one, other = _weights(share)
-            start = min(3 * before, 3 * columns - 8)  # reads no byte behind the row
-            put_i64(start, offsets + 8 * i)
-            put_i64(8 * (3 * before - start), shifts + 8 * i)
-            pair = other << 16 | one
-            put_i64(pair << 32 | pair, weights + 16 * i)
-            put_i64(pair, weights + 16 * i + 8)
-        scale = 1.0 / (np.float64(whole_height) / np.float64(rows))
-        held_even, held_odd = -1, -1
-        for y in range(height):
-            before, share = _place(top + y, scale, rows)
-            above, below = _weights(share)
-            upper, lower = min(max(before, 0), rows - 1), min(max(before + 1, 0), rows - 1)
-            for row in (upper, lower):
-                if row == (held_odd if row % 2 else held_even):
-                    continue
-                for group in range(groups):
-                    _blend_columns(
-                        source + row * columns * 3,
-                        offsets + 8 * GROUP * group,
-                        shifts + 8 * GROUP * group,
-                        weights + 16 * GROUP * group,
-                        words + row % 2 * line + 8 * GROUP * group,
-                    )
-                if row % 2:
-                    held_odd = row
-                else:
-                    held_even = row
+    ``scratch``: see :func:`_run`.
+    """
+    groups = (width + GROUP - 1) // GROUP
+    line = groups * GROUP * 8  # bytes of a row of words
+    offsets, shifts, weights = scratch, scratch + line, scratch + 2 * line
+    words, rest = scratch + 4 * line, scratch + 6 * line
+    scale = 1.0 / (np.float64(whole_width) / np.float64(columns))
+    for i in range(groups * GROUP):
+        before, share = _place(left + min(i, width - 1), scale, columns)
+        if before < 0 or before >= columns - 1:
+            before, share = min(max(before, 0), columns - 1), np.float32(0)
+        one, other = _weights(share)
+        start = min(3 * before, 3 * columns - 8)  # reads no byte behind the row
+        put_i64(start, offsets + 8 * i)
+        put_i64(8 * (3 * before - start), shifts + 8 * i)
+        pair = other << 16 | one
+        put_i64(pair << 32 | pair, weights + 16 * i)
+        put_i64(pair, weights + 16 * i + 8)
+    scale = 1.0 / (np.float64(whole_height) / np.float64(rows))
+    held_even, held_odd = -1, -1
+    for y in range(height):
+        before, share = _place(top + y, scale, rows)
+        above, below = _weights(share)
+        upper, lower = min(max(before, 0), rows - 1), min(max(before + 1, 0), rows - 1)
+        for row in (upper, lower):
+            if row == (held_odd if row % 2 else held_even):
+                continue
             for group in range(groups):
-                whole_group = (group + 1) * GROUP <= width
-                target = out + (y * width + group * GROUP) * 3 if whole_group else rest
-                one, other = words + upper % 2 * line, words + lower % 2 * line
-                _blend_rows(one + 8 * GROUP * group, other + 8 * GROUP * group, above, below, target)
-            begun = width // GROUP * GROUP
-            for i in range(3 * (width - begun)):
-                put_u8(get_u8(rest + i), out + (y * width + begun) * 3 + i)
-
-    return compiled(crop_of_resized)
-
-
-_crop_of_resized = _compiled(digest(Path(__file__).parent))
+                _blend_columns(
+                    source + row * columns * 3,
+                    offsets + 8 * GROUP * group,
+                    shifts + 8 * GROUP * group,
+                    weights + 16 * GROUP * group,
+                    words + row % 2 * line + 8 * GROUP * group,
+                )
+            if row % 2:
+                held_odd = row
+            else:
+                held_even = row
+        for group in range(groups):
+            whole_group = (group + 1) * GROUP <= width
+            target = out + (y * width + group * GROUP) * 3 if whole_group else rest
+            one, other = words + upper % 2 * line, words + lower % 2 * line
+            _blend_rows(one + 8 * GROUP * group, other + 8 * GROUP * group, above, below, target)
+        begun = width // GROUP * GROUP
+        for i in range(3 * (width - begun)):
+            put_u8(get_u8(rest + i), out + (y * width + begun) * 3 + i)
 
 
 def crop_of_resized(image: np.ndarray, whole: tuple[int, int], first: tuple[int, int], out: np.ndarray) -> None:
@@ -198,7 +191,7 @@ def _run(image: np.ndarray, whole: tuple[int, int], first: tuple[int, int], out:
 
 
 def is_ready() -> bool:
-    """Whether the machine code for this CPU is in memory or in Numba's cache on disk."""
+    """Whether the machine code for this CPU is in memory or in the cache folder."""
     return is_compiled(_crop_of_resized, *range(11))
 
 

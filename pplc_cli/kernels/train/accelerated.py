@@ -11,7 +11,7 @@ from paddle.autograd import PyLayer
 from paddle.jit.dy2static.convert_call_func import convert_call
 
 from pplc_cli.base.hardware import physical_cores
-from pplc_cli.kernels.simd.team import ThreadTeam
+from pplc_cli.kernels.team import ThreadTeam
 from pplc_cli.kernels.train.batch import BatchRun
 from pplc_cli.kernels.train.builder import PlanOptions
 from pplc_cli.kernels.train.plan import Plan

@@ -9,7 +9,7 @@ import paddle
 
 from pplc_cli.kernels.simd.arena import Buffer, Slot
 from pplc_cli.kernels.simd.steps import PythonStep, Step
-from pplc_cli.kernels.simd.team import ThreadTeam
+from pplc_cli.kernels.team import ThreadTeam
 from pplc_cli.kernels.train.plan import Plan
 from pplc_cli.kernels.train.program import OPERATION
 

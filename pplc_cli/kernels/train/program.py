@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import enum
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pplc_cli.kernels.simd.team import ThreadTeam, barrier, compiled, digest, empty_program, is_compiled
+from pplc_cli.kernels.machine_code import compiled, is_compiled
+from pplc_cli.kernels.simd.barrier import barrier
+from pplc_cli.kernels.team import ThreadTeam, empty_program
 from pplc_cli.kernels.train.ops import batch_norm, convolution, depthwise, elementwise, pooling
 
 # The columns of an operation's row, each int64: addresses, sizes and switches. See :mod:`steps` for their meanings.
@@ -47,69 +47,63 @@ class Code(enum.IntEnum):
     TO_PLANES = 22
 
 
-def _compiled(sources: str) -> Any:
-    def work(ops, thread, threads, scratch, arrivals):  # type: ignore[no-untyped-def]
-        """Run one thread's part of every operation of a program; a barrier follows each operation."""
-        len(sources)  # makes the digest part of Numba's cache key
-        for i in range(len(ops)):
-            op = ops[i]
-            code = op.code
-            if code == Code.DENSE:
-                convolution.forward(op, scratch, thread, threads)
-            elif code == Code.DENSE_BACKWARD:
-                convolution.backward(op, scratch, thread, threads)
-            elif code == Code.DEPTHWISE:
-                depthwise.forward(op, scratch, thread, threads)
-            elif code == Code.DEPTHWISE_BACKWARD:
-                depthwise.backward(op, scratch, thread, threads)
-            elif code == Code.PACK_DENSE:
-                convolution.pack(op, thread, threads)
-            elif code == Code.PACK_DEPTHWISE:
-                depthwise.pack(op, thread, threads)
-            elif code == Code.REDUCE_DENSE:
-                convolution.reduce_weights(op, thread, threads)
-            elif code == Code.REDUCE_DEPTHWISE:
-                depthwise.reduce_weights(op, thread, threads)
-            elif code == Code.STATISTICS:
-                batch_norm.statistics(op, scratch, thread, threads)
-            elif code == Code.LOCAL_MOMENTS:
-                batch_norm.local_moments(op, thread, threads)
-            elif code == Code.NORM_FORWARD:
-                batch_norm.norm_forward(op, thread, threads)
-            elif code == Code.LOCAL_SUMS:
-                batch_norm.local_sums(op, thread, threads)
-            elif code == Code.NORM_BACKWARD:
-                batch_norm.norm_backward(op, thread, threads)
-            elif code == Code.COPY:
-                elementwise.copy(op, scratch, thread, threads)
-            elif code == Code.COPY_BACKWARD:
-                elementwise.copy_backward(op, scratch, thread, threads)
-            elif code == Code.SCALE:
-                elementwise.scale(op, scratch, thread, threads)
-            elif code == Code.SCALE_BACKWARD:
-                elementwise.scale_backward(op, scratch, thread, threads)
-            elif code == Code.MEAN:
-                pooling.mean(op, scratch, thread, threads)
-            elif code == Code.MEAN_BACKWARD:
-                pooling.mean_backward(op, scratch, thread, threads)
-            elif code == Code.POOL:
-                pooling.pool(op, scratch, thread, threads)
-            elif code == Code.POOL_BACKWARD:
-                pooling.pool_backward(op, scratch, thread, threads)
-            elif code == Code.TO_PIXELS:
-                elementwise.to_pixels(op, thread, threads)
-            elif code == Code.TO_PLANES:
-                elementwise.to_planes(op, thread, threads)
-            barrier(arrivals, threads)
-
-    return compiled(work)
-
-
-_work = _compiled(digest(Path(__file__).parent))
+@compiled(__file__)
+def _work(ops, thread, threads, scratch, arrivals):  # type: ignore[no-untyped-def]
+    """Run one thread's part of every operation of a program; a barrier follows each operation."""
+    for i in range(len(ops)):
+        op = ops[i]
+        code = op.code
+        if code == Code.DENSE:
+            convolution.forward(op, scratch, thread, threads)
+        elif code == Code.DENSE_BACKWARD:
+            convolution.backward(op, scratch, thread, threads)
+        elif code == Code.DEPTHWISE:
+            depthwise.forward(op, scratch, thread, threads)
+        elif code == Code.DEPTHWISE_BACKWARD:
+            depthwise.backward(op, scratch, thread, threads)
+        elif code == Code.PACK_DENSE:
+            convolution.pack(op, thread, threads)
+        elif code == Code.PACK_DEPTHWISE:
+            depthwise.pack(op, thread, threads)
+        elif code == Code.REDUCE_DENSE:
+            convolution.reduce_weights(op, thread, threads)
+        elif code == Code.REDUCE_DEPTHWISE:
+            depthwise.reduce_weights(op, thread, threads)
+        elif code == Code.STATISTICS:
+            batch_norm.statistics(op, scratch, thread, threads)
+        elif code == Code.LOCAL_MOMENTS:
+            batch_norm.local_moments(op, thread, threads)
+        elif code == Code.NORM_FORWARD:
+            batch_norm.norm_forward(op, thread, threads)
+        elif code == Code.LOCAL_SUMS:
+            batch_norm.local_sums(op, thread, threads)
+        elif code == Code.NORM_BACKWARD:
+            batch_norm.norm_backward(op, thread, threads)
+        elif code == Code.COPY:
+            elementwise.copy(op, scratch, thread, threads)
+        elif code == Code.COPY_BACKWARD:
+            elementwise.copy_backward(op, scratch, thread, threads)
+        elif code == Code.SCALE:
+            elementwise.scale(op, scratch, thread, threads)
+        elif code == Code.SCALE_BACKWARD:
+            elementwise.scale_backward(op, scratch, thread, threads)
+        elif code == Code.MEAN:
+            pooling.mean(op, scratch, thread, threads)
+        elif code == Code.MEAN_BACKWARD:
+            pooling.mean_backward(op, scratch, thread, threads)
+        elif code == Code.POOL:
+            pooling.pool(op, scratch, thread, threads)
+        elif code == Code.POOL_BACKWARD:
+            pooling.pool_backward(op, scratch, thread, threads)
+        elif code == Code.TO_PIXELS:
+            elementwise.to_pixels(op, thread, threads)
+        elif code == Code.TO_PLANES:
+            elementwise.to_planes(op, thread, threads)
+        barrier(arrivals, threads)
 
 
 def is_ready() -> bool:
-    """Whether the kernels for this CPU are in memory or in Numba's cache on disk."""
+    """Whether the kernels for this CPU are in memory or in the cache folder."""
     return is_compiled(_work, *empty_program(OPERATION))
 
 

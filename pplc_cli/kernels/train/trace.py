@@ -9,6 +9,7 @@ from typing import Any
 import paddle
 from paddle import nn
 
+from pplc_cli.base.paddle import EXCLUSIVE
 from pplc_cli.kernels.train.trace_rules import FUNCTIONS, LAYERS
 from pplc_cli.kernels.train.traced_graph import TracedGraph, TracedTensor, Untraceable, add_node, require
 
@@ -102,7 +103,7 @@ def trace(network: Any, forward: Callable, shape: list[int]) -> TracedGraph:
     """
     flat = len(shape) == 2
     graph = TracedGraph((*shape, 1, 1) if flat else tuple(shape), flat)  # type: ignore[arg-type]
-    with _functions_replaced(), _call_replaced(_call):
+    with EXCLUSIVE, _functions_replaced(), _call_replaced(_call):
         try:
             result = forward(TracedTensor(graph, 0, flat))
         except (TypeError, ValueError, AttributeError) as error:

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from pplc_cli.base.errors import ModelError
-from pplc_cli.base.paddle import load_paddle
+from pplc_cli.base.paddle import EXCLUSIVE, load_paddle
 from pplc_cli.base.storage.files import PathLike, atomic_file, user_path
 from pplc_cli.models.options import PUBLISHED_DESIGN, ModelOptions
 from pplc_cli.models.registry import NetworkSpec, build_network, find_network, network_names
 from pplc_cli.models.weights.fit import find_faults, shortened
 from pplc_cli.models.weights.manifest import IMPORTED, Cache, Entry
 from pplc_cli.models.weights.onnx_reader import read_graph
-from pplc_cli.models.weights.read import read_weights
+from pplc_cli.models.weights.read import is_of_timm, read_weights
 
 # A key that identifies each family.
 _FAMILY_KEYS = {
@@ -27,7 +27,6 @@ _FAMILY_KEYS = {
     "squeezenext": "tail.conv.weight",
     "fasternet": "patch_embed.proj.weight",
 }
-_TIMM_STEM = "conv_stem.weight"
 _TIMM_OUTSIDE = {"conv_stem": "conv1.conv", "bn1": "conv1.bn", "conv_head": "last_conv", "classifier": "fc"}
 _TIMM_INSIDE = {
     "conv_dw": "dw_conv.conv",
@@ -59,7 +58,7 @@ class Imported(NamedTuple):
 
 
 def import_weights(path: PathLike, model: Optional[str] = None) -> Imported:
-    """Read a .pdparams or .safetensors file with PaddleClas's or timm's names, or an .onnx file of PP-LCNet.
+    """Read a file with PaddleClas's or timm's names (see :func:`read_weights`), or an .onnx file of PP-LCNet.
 
     The logits stay the same. PP-LCNet's dropout multiplies by 0.8 before the classifier at inference, so the classifier
     of a network without this factor is divided by 0.8.
@@ -81,7 +80,7 @@ def import_weights(path: PathLike, model: Optional[str] = None) -> Imported:
         graph.check(network)
         return _scale_classifier(imported, network, graph.scale)
     arrays = read_weights(path)
-    if _TIMM_STEM in arrays:
+    if is_of_timm(arrays):
         imported = _identify(_from_timm(arrays, str(path)), spec, str(path))
         return _scale_classifier(imported, _build_without_values(imported.spec, imported.arrays, imported.options), 1.0)
     return _identify(arrays, spec, str(path))
@@ -144,7 +143,7 @@ def _build_without_values(spec: NetworkSpec, arrays: dict[str, np.ndarray], opti
     classes = bias.shape[0] if bias is not None and bias.ndim == 1 else 0
     if not classes and weight is not None and weight.ndim == 2:  # the classifier of SqueezeNext has no bias
         classes = weight.shape[1]
-    with load_paddle().LazyGuard():
+    with EXCLUSIVE, load_paddle().LazyGuard():
         return build_network(spec.name, max(1, classes), options=options)
 
 
@@ -194,14 +193,21 @@ def write_import(imported: Imported, origin: PathLike, output: Optional[PathLike
     path = user_path(output) if output else cache.folder / IMPORTED / f"{origin.stem}.safetensors"
     if path.suffix != ".safetensors":
         raise ModelError(f"{path}: expected a file name that ends with .safetensors")
+    metadata = {"network": imported.spec.name, "options": json.dumps(imported.options_set()), "origin": origin.name}
+    content = save(imported.arrays, metadata)
     name = cache.name_of(path)
-    if name is not None:
+    if name is None:
+        _write(path, content)
+        return path
+    with cache.locked(name):
         entry = cache.entries().get(name)
         if entry is not None and entry.url != str(origin) and path.is_file():
             raise ModelError(f"{path} was imported from {entry.url}; choose another file with --output FILE")
-    metadata = {"network": imported.spec.name, "options": json.dumps(imported.options_set()), "origin": origin.name}
-    with atomic_file(path) as temporary:
-        save_file(imported.arrays, temporary, metadata)
-    if name is not None:
+        _write(path, content)
         cache.record(name, Entry.of(path, str(origin), imported.spec.name, IMPORTED))
     return path
+
+
+def _write(path: Path, content: bytes) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)

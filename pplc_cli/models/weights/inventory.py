@@ -8,7 +8,7 @@ from typing import Optional
 
 from pplc_cli.base.errors import ModelError
 from pplc_cli.models.registry import find_network, network_names
-from pplc_cli.models.weights.manifest import IMPORTED, Cache, check_digest
+from pplc_cli.models.weights.manifest import IMPORTED, Cache
 from pplc_cli.models.weights.official import official_file
 
 
@@ -86,7 +86,7 @@ def verify() -> Iterator[VerifyResult]:
             yield VerifyResult(listed.file, "missing", f"{path} is missing; {entry.remedy}")
         elif entry is not None:
             try:
-                check_digest(path, entry, str(path))
+                cache.check(listed.file)
                 yield VerifyResult(listed.file, "ok")
             except (ModelError, OSError) as error:
                 yield VerifyResult(listed.file, "damaged", str(error))

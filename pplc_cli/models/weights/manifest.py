@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
@@ -99,6 +100,20 @@ class Cache:
         except OSError as error:
             raise write_failure(self.manifest, error) from error
 
+    def lock_file(self, name: str) -> Path:
+        """The lock file of a file."""
+        path = self.folder / name
+        return path.with_name(f".{path.name}.lock")
+
+    @contextlib.contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Let no other process write a file or its record; a cache that cannot be written needs no lock."""
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(OSError):
+                self.lock_file(name).parent.mkdir(parents=True, exist_ok=True)
+                held.enter_context(lock(self.lock_file(name)))
+            yield
+
     def check(self, name: str) -> Optional[Entry]:
         """Compare a file with its record.
 
@@ -108,10 +123,11 @@ class Cache:
         Raises:
             ModelError: the file differs from its record, or the manifest is damaged.
         """
-        entry = self.entries().get(name)
-        if entry is not None:
-            check_digest(self.folder / name, entry, str(self.folder / name))
-        return entry
+        with self.locked(name):
+            entry = self.entries().get(name)
+            if entry is not None:
+                check_digest(self.folder / name, entry, str(self.folder / name))
+            return entry
 
     def name_of(self, path: Path) -> Optional[str]:
         """The path within the folder, with forward slashes; None for a file elsewhere."""

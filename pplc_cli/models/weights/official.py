@@ -18,7 +18,22 @@ from pplc_cli.models.weights.manifest import Cache, Entry, check_digest
 from pplc_cli.models.weights.read import read_weights
 
 Note = Callable[[str], None]
-ADVICE = "You can:"  # the text before it is the reason
+
+
+class Unavailable(DownloadError):
+    """Official weights are not in the cache, and cannot be downloaded.
+
+    Attributes:
+        reason: a sentence; the whole text also has advice.
+    """
+
+    def __init__(self, reason: str, path: Path) -> None:
+        self.reason = reason
+        super().__init__(
+            f"{reason} You can: copy the file to {path} yourself; set mirrors with PPLC_MIRROR=https://... or a proxy "
+            "with HTTPS_PROXY; use your own file with --pretrained FILE; or start from random weights with "
+            "--pretrained none."
+        )
 
 
 def official_file(spec: NetworkSpec, source: str) -> tuple[str, str]:
@@ -74,12 +89,10 @@ def fetch_official(
     if not path.is_file() or force:
         if os.environ.get("PPLC_OFFLINE", "") not in ("", "0"):
             state = "cannot be downloaded again to" if path.is_file() else "are not in"
-            raise DownloadError(
-                f"the {source} weights of {spec.name} {state} {path.parent}: PPLC_OFFLINE is set. {_advice(path)}"
-            )
+            raise Unavailable(f"the {source} weights of {spec.name} {state} {path.parent}: PPLC_OFFLINE is set.", path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with lock(path.with_name(f".{name}.lock")):  # another process may be downloading it
+            with lock(cache.lock_file(name)):  # another process may be downloading it
                 if not path.is_file() or force:
                     _fetch(cache, spec, source, force=force, quick=quick, progress=progress, note=note)
                     return path
@@ -131,7 +144,7 @@ def _fetch(
     else:
         reasons = "; then ".join(failures)
         end = "" if reasons.endswith("?") else "."
-        raise DownloadError(f"the {source} weights of {spec.name} cannot be downloaded: {reasons}{end} {_advice(path)}")
+        raise Unavailable(f"the {source} weights of {spec.name} cannot be downloaded: {reasons}{end}", path)
     new = Entry.of(path, address, spec.name, source)
     if entry is not None and entry.sha256 != new.sha256:
         note(f"{path} differs from the previous download: SHA-256 {new.sha256[:12]}..., before {entry.sha256[:12]}...")
@@ -144,10 +157,3 @@ def _record(cache: Cache, name: str, entry: Entry, note: Note) -> None:
         cache.record(name, entry)
     except PplcError as error:
         note(f"{name} is used without a record: {error}")
-
-
-def _advice(path: Path) -> str:
-    return (
-        f"{ADVICE} copy the file to {path} yourself; set mirrors with PPLC_MIRROR=https://... or a proxy with "
-        "HTTPS_PROXY; use your own file with --pretrained FILE; or start from random weights with --pretrained none."
-    )

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
-from pplc_cli.base.errors import PplcError
+from pplc_cli.base.errors import ModelError, PplcError
 from pplc_cli.base.progress import ProgressCallback
-from pplc_cli.base.storage.files import user_path
+from pplc_cli.base.storage.files import quoted, user_path
 from pplc_cli.models.registry import NetworkSpec
 from pplc_cli.models.weights.builtin import builtin_names, read_builtin
 from pplc_cli.models.weights.fit import fit_weights
 from pplc_cli.models.weights.manifest import check_recorded
-from pplc_cli.models.weights.official import ADVICE, best_source, fetch_official
-from pplc_cli.models.weights.read import TORCH_SUFFIXES, read_weights
+from pplc_cli.models.weights.official import Unavailable, best_source, fetch_official
+from pplc_cli.models.weights.read import TORCH_SUFFIXES, is_of_timm, read_weights
 
 SOURCES = ("none", "auto", "imagenet", "imagenet_ssld", "builtin")
 
@@ -60,6 +60,8 @@ def load_pretrained(
         from pplc_cli.models.weights.efficientnet_torch import convert_names  # loads Paddle
 
         weights = convert_names(weights)
+    elif is_of_timm(weights):
+        raise ModelError(f"{path} has timm's names; convert it first: pplc weights import {quoted(str(path))}")
     return str(path), fit_weights(network, weights, str(path), spec.classifier)
 
 
@@ -81,7 +83,7 @@ def _best(
         return source, fetch_official(spec, source, quick=True, progress=progress, note=note)
     except PplcError as error:
         if note is not None:
-            reason = str(error).partition(f" {ADVICE}")[0]
+            reason = error.reason if isinstance(error, Unavailable) else error
             note(f"{reason} Using the built-in weights instead.")
         return "builtin", None
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any, Optional, Union
 
 import numpy as np
 
 from pplc_cli.base.errors import PredictError, one_line
+from pplc_cli.base.forks import ForkSafeLock
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.predict.engines.base import run_in_batches
 from pplc_cli.predict.engines.installed import not_installed
@@ -59,7 +59,7 @@ class OnnxRuntimeEngine:
         self._input, self._output = given[0], made[0].name
         classes = made[0].shape[-1] if made[0].shape else None
         self.outputs = classes if isinstance(classes, int) else None
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._single = self if threads == 1 else None
 
     def run(self, images: np.ndarray) -> np.ndarray:

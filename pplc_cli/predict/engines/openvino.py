@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any, Optional, Union
 
 import numpy as np
 
 from pplc_cli.base.errors import PredictError, one_line
+from pplc_cli.base.forks import ForkSafeLock
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.predict.engines.base import run_in_batches
 from pplc_cli.predict.engines.installed import not_installed
@@ -47,7 +47,7 @@ class OpenVinoEngine:
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
         }
         self._requests: dict[bool, Any] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         try:
             self._network: Any = self._core.read_model(source if isinstance(source, bytes) else str(source))
             self._shape = [side.get_length() if side.is_static else 0 for side in self._network.input().partial_shape]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
 
 from pplc_cli.base.errors import ModelError, PredictError, one_line
+from pplc_cli.base.forks import ForkSafeLock
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.kernels.graph.paddle_reader import UnknownOperation, read_paddle
@@ -66,7 +66,7 @@ class PaddleEngine:
         except Exception as error:  # Paddle raises its own classes, with long stack traces
             raise PredictError(f"{folder}: Paddle cannot load this model: {one_line(error, stack=True)}") from None
         # Paddle's predictors are not thread-safe.
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._input: Any = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
         self._shape = self._input.shape()  # [0] if the batch size is variable
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Optional
 import numpy as np
 
 from pplc_cli.base.errors import PredictError, one_line
+from pplc_cli.base.forks import ForkSafeLock
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.predict.engines.base import finite, run_in_batches
@@ -55,7 +55,7 @@ class PaddleXEngine:
         except Exception as error:  # many classes, from AssertionError to Paddle's own
             raise PredictError(f"{folder}: PaddleX cannot load {name!r}: {one_line(error, stack=True)}") from None
         self._predictor: Any = model._predictor
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """See :meth:`pplc_cli.predict.engines.base.Engine.run`; skips PaddleX's preprocessing."""

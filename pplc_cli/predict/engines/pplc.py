@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 
 from pplc_cli.base.errors import ModelError, PredictError
+from pplc_cli.base.forks import ForkSafeLock
 from pplc_cli.base.hardware import physical_cores
-from pplc_cli.kernels import unsupported
+from pplc_cli.kernels import compiling_note, unsupported
 from pplc_cli.kernels.graph.graph import Graph
 from pplc_cli.predict.engines.base import finite
 
@@ -57,7 +57,7 @@ class PplcEngine:
         self._activation_ranges = activation_ranges or {}
         self._networks: dict[tuple[Size, int], Network] = {}
         self._normalized: Optional[tuple[Normalize, np.ndarray]] = None
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         matches_opencv()  # loads or compiles the resize now, like the network's kernels
         if graph.size is not None:
             self._network(graph.size, 0)
@@ -130,7 +130,7 @@ class PplcEngine:
 
 
 def ready() -> bool:
-    """Whether this CPU supports the kernels and they are compiled; compiling takes about ten seconds."""
+    """Whether this CPU supports the kernels and they are compiled; compiling takes up to a minute."""
     if unsupported() is not None:
         return False
     from pplc_cli.kernels.infer import program, resize
@@ -142,7 +142,7 @@ def compilation_note() -> Optional[str]:
     """A note for the user if the first use will compile the kernels, otherwise None."""
     if unsupported() is not None or ready():
         return None
-    return "compiling the prediction kernels for this CPU, once; it takes about ten seconds"
+    return compiling_note()
 
 
 def open_folder(folder: Path, *, precision: str, threads: Optional[int], features: bool) -> PplcEngine:

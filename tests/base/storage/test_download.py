@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import http.server
+import shutil
 import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from helpers.servers import DATA
+from helpers.servers import DATA, running
 from pplc_cli.base.errors import DownloadError
 from pplc_cli.base.storage import download
 from pplc_cli.base.storage.download import fetch, read_url
@@ -74,17 +80,131 @@ def test_server_that_sends_another_range(server, tmp_path: Path):
     assert (tmp_path / "weights.bin").read_bytes() == DATA
 
 
-def test_part_longer_than_the_file_begins_anew(server, tmp_path: Path):
-    (tmp_path / "weights.bin.part").write_bytes(b"x" * (len(DATA) + 5))
+def interrupted(server, target: Path, size: int, monkeypatch) -> None:
+    """Begin a download, which breaks after ``size`` bytes at most."""
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    server.drops = [size]
+    with pytest.raises(DownloadError):
+        fetch(server.url(), target)
+    assert 0 < target.with_name(f"{target.name}.part").stat().st_size <= size
+
+
+@pytest.mark.parametrize("content", [b"x" * 1000, DATA, DATA + b"12345"])
+def test_a_part_of_unknown_origin_begins_anew(server, tmp_path: Path, content):
+    (tmp_path / "weights.bin.part").write_bytes(content)
     fetch(server.url(), tmp_path / "weights.bin")
-    assert server.asked == [f"bytes={len(DATA) + 5}-", None]
+    assert server.asked == [None]
+    assert (tmp_path / "weights.bin").read_bytes() == DATA
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.bin"]
+
+
+BREAKS = (70_000, 100_000, 150_000, 200_000, 250_000, 299_999)
+OTHER = bytes(reversed(DATA))
+
+
+@pytest.mark.parametrize("size", BREAKS)
+@pytest.mark.parametrize("if_range", [True, False])
+def test_a_file_that_changed_meanwhile_begins_anew(server, tmp_path: Path, monkeypatch, size, if_range):
+    target = tmp_path / "weights.bin"
+    interrupted(server, target, size, monkeypatch)
+    server.content, server.if_range = OTHER, if_range
+    monkeypatch.setattr(download, "ATTEMPTS", 2)
+    fetch(server.url(), target)
+    assert target.read_bytes() == OTHER
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.bin"]
+
+
+@pytest.mark.parametrize("size", BREAKS)
+def test_the_part_of_another_address_begins_anew(server, tmp_path: Path, monkeypatch, size):
+    target = tmp_path / "weights.bin"
+    server.tag = '"the same"'
+    interrupted(server, target, size, monkeypatch)
+    with running() as mirror:
+        mirror.content, mirror.tag = OTHER, server.tag
+        fetch(mirror.url(), target)
+        assert mirror.asked == [None]
+    assert target.read_bytes() == OTHER
+
+
+@pytest.mark.parametrize("tag", ["", 'W/"weak"'])
+def test_a_server_that_does_not_name_its_version_begins_anew(server, tmp_path: Path, monkeypatch, tag):
+    server.tag = tag
+    interrupted(server, tmp_path / "weights.bin", 100_000, monkeypatch)
+    server.content = OTHER
+    fetch(server.url(), tmp_path / "weights.bin")
+    assert server.asked == [None, None]
+    assert (tmp_path / "weights.bin").read_bytes() == OTHER
+
+
+@pytest.mark.parametrize("origin", ["", "[]", "null", '{"url": 1}', "{" * 5000])
+def test_a_damaged_record_of_the_origin_begins_anew(server, tmp_path: Path, monkeypatch, origin):
+    interrupted(server, tmp_path / "weights.bin", 100_000, monkeypatch)
+    (tmp_path / ".weights.bin.part.json").write_text(origin, encoding="utf-8")
+    fetch(server.url(), tmp_path / "weights.bin")
+    assert server.asked == [None, None]
     assert (tmp_path / "weights.bin").read_bytes() == DATA
 
 
-def test_complete_part(server, tmp_path: Path):
-    (tmp_path / "weights.bin.part").write_bytes(DATA)
-    fetch(server.url(), tmp_path / "weights.bin")
-    assert (tmp_path / "weights.bin").read_bytes() == DATA
+@pytest.mark.parametrize("path", ["drip-header", "drip-body"])
+def test_an_answer_that_never_ends(server, tmp_path: Path, monkeypatch, path):
+    monkeypatch.setattr(download, "TOTAL_SECONDS", 1)
+    with pytest.raises(DownloadError, match="took more than"):
+        fetch(server.url(path), tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("path", ["weights.bin", "drip-body"])  # with and without a length
+def test_a_file_that_is_too_large(server, tmp_path: Path, monkeypatch, path):
+    monkeypatch.setattr(download, "MAX_BYTES", 10)
+    with pytest.raises(DownloadError, match="is larger than"):
+        fetch(server.url(path), tmp_path / "w")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def https(tmp_path: Path, server) -> Iterator[str]:
+    """An https server whose certificate is known, and which redirects to the http server."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate")
+    names = {"key": tmp_path / "key.pem", "certificate": tmp_path / "certificate.pem"}
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", names["key"], "-out", names["certificate"]]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(names["certificate"], names["key"])
+
+    class Redirecting(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *args) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", server.url())
+            self.end_headers()
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Redirecting) as secure:
+        secure.socket = context.wrap_socket(secure.socket, server_side=True)
+        thread = threading.Thread(target=secure.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"https://127.0.0.1:{secure.server_address[1]}/w"
+        finally:
+            secure.shutdown()
+            thread.join()
+
+
+def test_no_redirect_from_https_to_http(https, server, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+    with pytest.raises(DownloadError, match="redirects from https to http://"):
+        fetch(https, tmp_path / "w")
+    assert server.asked == []
+
+
+def test_certificates_that_are_missing_are_named(server, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
+    for call in (lambda: fetch(server.url(), tmp_path / "w"), lambda: read_url(server.url(), 10)):
+        with pytest.raises(DownloadError, match=r"certificates .* cannot be read: .*SSL_CERT_FILE=.*missing\.pem"):
+            call()
 
 
 def test_missing_at_the_server(server, tmp_path: Path):

@@ -116,10 +116,10 @@ def test_an_unresponsive_address_is_given_up_soon(written, cache, monkeypatch):
 
     timeouts = []
 
-    def swallow(*_, timeout, **__):
-        timeouts.append(timeout)
+    def swallow(client, *_, **__):
+        timeouts.append(client.timeout)
         raise httpx.ConnectTimeout("timed out")
 
-    monkeypatch.setattr(download.httpx, "stream", swallow)
+    monkeypatch.setattr(download.httpx.Client, "send", swallow)
     load_pretrained(build_network(SPEC.name, 2), SPEC, "auto")
     assert len(timeouts) == 1 and timeouts[0].connect == download.QUICK_SECONDS

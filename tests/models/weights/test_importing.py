@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +14,16 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from helpers.commands import recipe
+from helpers.images import random_image, write_image
 from helpers.networks import SMALLEST, arrays, images, logits, random_network, rebuilt
 from pplc_cli.base.errors import ModelError, PplcError
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.models.options import ModelOptions
-from pplc_cli.models.registry import build_network
+from pplc_cli.models.registry import build_network, find_network
 from pplc_cli.models.weights.fit import fit_weights
 from pplc_cli.models.weights.importing import import_weights, write_import
+from pplc_cli.models.weights.inventory import verify
+from pplc_cli.models.weights.pretrained import load_pretrained
 
 paddle = load_paddle()
 
@@ -234,3 +240,51 @@ def test_options_as_command_line_arguments(tmp_path):
         '--model PPLCNet_x0_25 --pretrained "a b.safetensors" '
         '-o "model.options.se_blocks=[3, 4]" -o model.options.norm=group'
     )
+
+
+def test_a_photograph_is_no_weights_file(tmp_path):
+    write_image(tmp_path / "photo.jpg", random_image(1))
+    with pytest.raises(ModelError) as caught:
+        import_weights(tmp_path / "photo.jpg")
+    expected = "photo.jpg is not a weights file; expected one of .pdparams, .safetensors, .onnx, .pth, .pt"
+    assert str(caught.value) == f"{tmp_path}/{expected}"
+
+
+@pytest.fixture(scope="module")
+def weights_file(tmp_path_factory):
+    """A file to import."""
+    path = tmp_path_factory.mktemp("weights") / "w.safetensors"
+    save_file(arrays(random_network()), path)
+    return path
+
+
+def test_a_full_disk_while_importing(pplc, weights_file):
+    """The advice is about space, and nothing is left."""
+    limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))}
+    result = pplc("weights", "import", str(weights_file), "--output", "out.safetensors", check=False, **limit)
+    assert result.returncode == 1
+    assert result.stderr.startswith("Error: cannot write out.safetensors: ") and result.stderr.count("\n") == 1
+    assert "free some space and try again" in result.stderr
+    assert [path.name for path in pplc.cwd.iterdir()] == []
+
+
+@pytest.mark.slow
+def test_several_imports_at_once(cache, pplc, weights_file):
+    command = [sys.executable, "-m", "pplc_cli", "weights", "import", str(weights_file)]
+    started = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(4)]
+    states = []
+    while any(process.poll() is None for process in started):
+        states += [result for result in verify() if result.state not in ("ok", "not recorded yet")]
+    assert [(process.returncode, process.stderr.read()) for process in started] == [(0, b"")] * 4
+    assert states == [] and [result.state for result in verify()] == ["ok"]
+
+
+def test_timm_weights_under_pretrained_name_the_import(tmp_path):
+    path = tmp_path / "lcnet_050.safetensors"
+    save_file({"conv_stem.weight": np.zeros((8, 3, 3, 3), np.float32)}, path)
+    with pytest.raises(ModelError, match=r"has timm's names; convert it first: pplc weights import .*lcnet_050"):
+        load_pretrained(build_network("PPLCNet_x0_5", 2), find_network("PPLCNet_x0_5"), str(path))
+    onnx = tmp_path / "net.onnx"
+    onnx.write_bytes(b"x")
+    with pytest.raises(ModelError, match=r"is an ONNX file; convert it first: pplc weights import .*net\.onnx"):
+        load_pretrained(build_network("PPLCNet_x0_5", 2), find_network("PPLCNet_x0_5"), str(onnx))

@@ -254,7 +254,7 @@ def test_a_server_that_always_drops_the_connection(mirror, cache, pplc):
     result = pplc("weights", "fetch", "PPLCNet_x0_25", check=False)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert f"{download.ATTEMPTS} attempts" in result.stderr and mirror.url(f"mirror/{NAME}") in result.stderr
-    assert visible(cache) == {f"{NAME}.part"}
+    assert visible(cache) == {f"{NAME}.part", f".{NAME}.part.json"}
     kept = (cache / f"{NAME}.part").read_bytes()
     assert kept and WEIGHTS.startswith(kept)
     pplc("weights", "fetch", "PPLCNet_x0_25")

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import pickle
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -308,7 +309,7 @@ def test_a_memo_number_takes_no_memory(tmp_path):
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ([np.zeros(2)], "expected a dictionary of arrays, got list"),
+        ([np.zeros(2)], "contains a list, expected a dictionary of arrays"),
         ({}, "contains no arrays"),
         ({"a": 1, 2: np.zeros(2)}, "contains no arrays"),
         ({"a": np.array(["x"])}, "it contains <U1 data, expected numbers"),
@@ -383,3 +384,87 @@ def test_weights_that_were_never_published(monkeypatch):
     monkeypatch.setenv("PPLC_OFFLINE", "1")
     with pytest.raises(ModelError, match=r"no official imagenet_ssld weights of PPLCNet_x2_0; use .*: imagenet$"):
         fetch_official(find_network("PPLCNet_x2_0"), "imagenet_ssld")
+
+
+def levels(count: int, wrap: bytes) -> bytes:
+    """A pickle whose memo 0 is a tuple of tuples, which takes 2 ** count steps to hash, to compare or to print."""
+    build = b"\x80\x02)q\x00" + b"".join(b"0h\x00h\x00\x86q\x00" for _ in range(count))
+    return build + b"0" + wrap
+
+
+REPEATED = {
+    "a key that takes for ever to hash": levels(60, b"}h\x00K\x01s."),
+    "the same in a set": levels(60, b"\x8f(h\x00\x90."),
+    "the same in a frozen set": levels(60, b"(h\x00\x91."),
+    "the same in a call": levels(60, b"ccollections\nOrderedDict\n]h\x00K\x01\x86a\x85R."),
+    "the same as a data type": levels(60, b"cnumpy\ndtype\nh\x00\x85R."),
+    "the same as a function": levels(60, b"h\x00)R."),
+    "keys of one hash": b"\x80\x02}("
+    + b"".join(b"\x8a\x0a" + (n * (2**61 - 1)).to_bytes(10, "little") + b"K\x00" for n in range(30_000))
+    + b"u.",
+    "a list copied for ever": b"\x80\x02]q\x00(" + b"K\x00" * 30_000 + b"e0cbuiltins\nlist\nq\x010]"
+    b"(" + b"h\x01h\x00\x85R" * 30_000 + b"e.",
+    "a text encoded for ever": b"\x80\x02c_codecs\nencode\nq\x00X\x40\x42\x0f\x00" + b"x" * 1_000_000 + b"q\x01]("
+    b"" + b"h\x00h\x01X\x06\x00\x00\x00latin1\x86R" * 3000 + b"e.",
+    "a slow codec": b"\x80\x02c_codecs\nencode\nX\x40\x42\x0f\x00"
+    + b"x" * 1_000_000
+    + b"X\x08\x00\x00\x00punycode\x86R.",
+}
+BOUNDED = """
+import resource, sys, time
+from pathlib import Path
+import numpy
+from pplc_cli.base.errors import ModelError
+from pplc_cli.models.weights.read import read_weights
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+for path in sys.argv[1:]:
+    try:
+        read_weights(Path(path))
+    except ModelError as error:
+        print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def read_bounded(*paths: Path) -> list[str]:
+    """Read files in a process that may take 20 seconds; return the errors and the growth of its memory in kB."""
+    command = [sys.executable, "-c", BOUNDED, *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, (done.returncode, done.stderr)
+    return done.stdout.splitlines()
+
+
+def test_work_and_memory_are_bounded(tmp_path):
+    paths = []
+    for name, stream in REPEATED.items():
+        paths.append(tmp_path / f"{name}.pdparams")
+        paths[-1].write_bytes(stream)
+    *errors, memory = read_bounded(*paths)
+    assert len(errors) == len(REPEATED)
+    for path, error in zip(paths, errors):
+        assert str(path) in error
+    assert int(memory) < 100_000
+
+
+class SameBytes:
+    """Pickles as an array of bytes that several of these share."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+
+    def __reduce__(self):
+        function, arguments, (version, _, dtype, order, _) = np.zeros(0, np.float32).__reduce__()
+        return function, arguments, (version, (len(self.raw) // 4,), dtype, order, self.raw)
+
+
+def test_one_array_a_thousand_times(tmp_path):
+    """Small in the file, 4 GB in memory."""
+    raw = bytes(4_000_000)
+    path = pickled(tmp_path, {str(number): SameBytes(raw) for number in range(1000)})
+    assert path.stat().st_size < 5_000_000
+    error, memory = read_bounded(path)
+    assert "uses the same data again and again" in error
+    assert int(memory) < 100_000
+    path = pickled(tmp_path, {str(number): SameBytes(raw) for number in range(2)})  # shared weights are usual
+    assert read_weights(path).keys() == {"0", "1"}

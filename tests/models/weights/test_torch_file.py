@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import copy
 import io
 import pickle
 import sys
@@ -164,3 +165,31 @@ def test_errors_of_damaged_files_are_one_line(tmp_path_factory, data, new):
         assert "\n" not in str(error)
     else:
         assert all(isinstance(array, np.ndarray) for array in found.values())
+
+
+@pytest.mark.parametrize("new", [False, True], ids=["pickles", "zip"])
+def test_one_storage_a_thousand_times(torch, tmp_path, new):
+    """4 MB in the file, 4 GB in memory."""
+    storage = Storage("FloatStorage", "0", np.zeros(1_000_000, np.float32))
+    tensors = {str(number): Tensor(storage, 0, (1_000_000,), (1,)) for number in range(1000)}
+    path = write(tmp_path / "w.pth", tensors, [storage], torch, new)
+    with pytest.raises(ModelError, match="uses the same data again and again"):
+        read_weights(path)
+    few = {name: tensors[name] for name in ("1", "2")}  # shared weights are usual
+    assert read_weights(write(tmp_path / "few.pth", few, [storage], torch, new)).keys() == {"1", "2"}
+
+
+def test_entries_that_overlap(torch, tmp_path):
+    """All entries of an archive can be the same bytes."""
+    storages = [Storage("FloatStorage", str(number), np.zeros(100_000, np.float32)) for number in range(50)]
+    tensors = {storage.key: Tensor(storage, 0, (100_000,), (1,)) for storage in storages}
+    path = write(tmp_path / "w.pth", tensors, storages[:1], torch, new=True)
+    with zipfile.ZipFile(path, "a") as archive:
+        for storage in storages[1:]:
+            info = copy.copy(archive.getinfo("archive/data/0"))
+            info.filename = f"archive/data/{storage.key}"
+            archive.filelist.append(info)
+            archive.NameToInfo[info.filename] = info
+        archive.comment = b"written again"
+    with pytest.raises(ModelError, match="not a readable"):
+        read_weights(path)

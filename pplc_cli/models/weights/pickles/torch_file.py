@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import collections
 import io
-import pickle
+import math
 import zipfile
-from collections.abc import Callable
-from typing import Any, ClassVar, Optional
+from typing import Any, Optional
 
 import numpy as np
 
 from pplc_cli.base.errors import ModelError
+from pplc_cli.models.weights.pickles.reader import REPEATED, REPEATS, PickleReader
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first object of the older format
 _VERSION = 1001
+_MAX_SIDES = 32
 _DTYPES = {
     "DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "LongStorage": "<i8", "IntStorage": "<i4",
     "ShortStorage": "<i2", "CharStorage": "<i1", "ByteStorage": "<u1", "BoolStorage": "<u1",
@@ -38,26 +39,38 @@ class _Storage:
         self.key, self.dtype, self.count = key, dtype, count
         self.numbers: Optional[np.ndarray] = None
 
+    @property
+    def nbytes(self) -> int:
+        """The size of the numbers."""
+        return self.count * self.dtype.itemsize
+
     def fill(self, raw: bytes) -> None:
         """Set the numbers from bytes."""
-        if len(raw) != self.count * self.dtype.itemsize:
+        if len(raw) != self.nbytes:
             raise ValueError("a storage of another size")
         self.numbers = np.frombuffer(raw, self.dtype)
 
 
 class _Tensor:
-    """A view of a storage that may not have been read yet."""
+    """A view of a storage that may not have been read yet.
+
+    Attributes:
+        nbytes: the size of a copy.
+    """
 
     def __init__(self, storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
         if not isinstance(storage, _Storage) or len(shape) != len(strides):
             raise ValueError("a tensor without a storage")
-        if not all(isinstance(n, int) and n >= 0 for n in (offset, *shape, *strides)):
+        if len(shape) > _MAX_SIDES or not all(
+            isinstance(n, int) and 0 <= n < 1 << 63 for n in (offset, *shape, *strides)
+        ):
             raise ValueError("a tensor with an invalid shape")
         last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides))
-        count = int(np.prod(shape, dtype=object)) if shape else 1
+        count = math.prod(shape)
         if count and (last >= storage.count or count > storage.count):
             raise ValueError("a tensor beyond its storage")
         self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
+        self.nbytes = count * storage.dtype.itemsize
 
     def array(self) -> np.ndarray:
         """Copy the view into a C-contiguous array."""
@@ -86,77 +99,72 @@ def _parameter(tensor: Any, *_: Any) -> Any:
     return tensor
 
 
-class _TensorUnpickler(pickle.Unpickler):
-    """Unpickle tensors and ordered dictionaries only; any other name is refused before it is imported."""
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    **{("torch", name): _StorageKind(dtype) for name, dtype in _DTYPES.items()},
+}
 
-    ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
-        ("collections", "OrderedDict"): collections.OrderedDict,
-        ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-        ("torch._utils", "_rebuild_parameter"): _parameter,
-        **{("torch", name): _StorageKind(dtype) for name, dtype in _DTYPES.items()},
-    }
 
-    def __init__(self, file: Any, storages: dict[str, _Storage]) -> None:
-        super().__init__(file, encoding="latin1")
-        self._storages = storages
+class _Storages(dict[str, _Storage]):
+    """The storages that the tensors of a file refer to, by key."""
 
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.ALLOWED:
-            raise ModelError(f"is refused: it would run {module}.{name}; a weights file may contain arrays only")
-        return self.ALLOWED[module, name]
-
-    def persistent_load(self, pid: Any) -> _Storage:
+    def find(self, pid: Any) -> _Storage:
+        """The storage of a persistent id."""
         what, kind, key, _, count = pid[:5]
-        if what != "storage" or not isinstance(kind, _StorageKind) or not isinstance(count, int) or count < 0:
+        if what != "storage" or not isinstance(kind, _StorageKind) or not isinstance(key, str):
+            raise ValueError("not a storage")
+        if not isinstance(count, int) or count < 0:
             raise ValueError("not a storage")
         if len(pid) > 5 and pid[5] is not None:
             raise ValueError("a view of a storage")  # files from before 2017
-        return self._storages.setdefault(str(key), _Storage(str(key), kind.dtype, count))
+        return self.setdefault(key, _Storage(key, kind.dtype, count))
 
 
-def read_torch(data: bytes, check: Callable[[bytes], None]) -> dict[str, Any]:
+def read_torch(data: bytes) -> dict[str, np.ndarray]:
     """Read the tensors of a file by name.
 
     Args:
         data: the bytes that ``torch.save`` wrote for a state dict, or for a dictionary with one under ``state_dict`` or
             ``model``.
-        check: raises if a pickle must not be read.
 
     Raises:
-        ModelError: the file would run code or is not a dictionary.
+        ModelError: the file would run code, is not a dictionary, or uses its data too often.
         Exception: the file is damaged; of nearly any kind.
     """
-    storages: dict[str, _Storage] = {}
-    content = _from_zip(data, storages, check) if data.startswith(b"PK") else _from_pickles(data, storages, check)
+    content = _from_zip(data) if data.startswith(b"PK") else _from_pickles(data)
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict):
         raise ModelError(f"contains a {type(content).__name__}, expected a dictionary of arrays")
-    return {str(key): value.array() for key, value in content.items() if isinstance(value, _Tensor)}
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, _Tensor)}
+    if sum(tensor.nbytes for tensor in tensors.values()) > REPEATS * len(data):
+        raise ModelError(REPEATED)
+    return {key: tensor.array() for key, tensor in tensors.items()}
 
 
-def _from_pickles(data: bytes, storages: dict[str, _Storage], check: Callable[[bytes], None]) -> Any:
+def _from_pickles(data: bytes) -> Any:
     """Read the format of PyTorch up to 1.5: consecutive pickles, then the storages."""
-    file = io.BytesIO(data)
-
-    def load() -> Any:
-        check(data[file.tell() :])
-        return _TensorUnpickler(file, storages).load()
-
-    if load() != _MAGIC or load() != _VERSION or not load()["little_endian"]:
+    file, storages = io.BytesIO(data), _Storages()
+    reader = PickleReader(file, len(data), _ALLOWED, storages.find)
+    if reader.load() != _MAGIC or reader.load() != _VERSION or not reader.load()["little_endian"]:
         raise ValueError("not a file of PyTorch")
-    content, keys = load(), load()
+    content, keys = reader.load(), reader.load()
     for key in keys:
-        storage = storages[str(key)]
+        if not isinstance(key, str):
+            raise ValueError("not the key of a storage")
+        storage = storages[key]
         if int.from_bytes(file.read(8), "little", signed=True) != storage.count:
             raise ValueError("a storage of another size")
-        storage.fill(file.read(storage.count * storage.dtype.itemsize))
+        storage.fill(file.read(storage.nbytes))
     return content
 
 
-def _from_zip(data: bytes, storages: dict[str, _Storage], check: Callable[[bytes], None]) -> Any:
+def _from_zip(data: bytes) -> Any:
     """Read the format of PyTorch since 1.6: an uncompressed ZIP archive."""
+    storages = _Storages()
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         infos = {info.filename: info for info in archive.infolist()}
         if any(info.compress_type != zipfile.ZIP_STORED for info in infos.values()):
@@ -166,8 +174,9 @@ def _from_zip(data: bytes, storages: dict[str, _Storage], check: Callable[[bytes
         if folder + "byteorder" in infos and archive.read(folder + "byteorder") != b"little":
             raise ValueError("numbers of another byte order")
         pickled = archive.read(index)
-        check(pickled)
-        content = _TensorUnpickler(io.BytesIO(pickled), storages).load()
+        content = PickleReader(io.BytesIO(pickled), len(pickled), _ALLOWED, storages.find).load()
+        if sum(storage.nbytes for storage in storages.values()) > len(data):  # entries may overlap
+            raise ValueError("storages larger than the file")
         for storage in storages.values():
             storage.fill(archive.read(f"{folder}data/{storage.key}"))
     return content

@@ -2,61 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
-from collections.abc import Callable
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import numba
 import numpy as np
-from numba import njit
 
-from pplc_cli.kernels.simd.vector import fetch_add, give_way, kernel, pause, read_shared
-
-
-@kernel
-def barrier(arrivals, threads):  # type: ignore[no-untyped-def]
-    """Wait until all threads of the team have arrived."""
-    if threads == 1:
-        return
-    arrived = fetch_add(arrivals, 1) + 1
-    target = (arrived + threads - 1) // threads * threads
-    turns = 0
-    while read_shared(arrivals) < target:
-        turns += 1
-        if turns < 2000:
-            pause()
-        else:
-            give_way()
-
-
-def digest(folder: Path) -> str:
-    """SHA-256 of the sources in a folder and in ``simd/``, with their subfolders.
-
-    The compiled function depends on it, because Numba's cache on disk checks only the file that the function is in.
-    """
-    sources = [path for part in (Path(__file__).parent, folder) for path in sorted(part.rglob("*.py"))]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
-
-
-def compiled(work: Callable[..., None]) -> Any:
-    """Compile a function at its first use, and cache the machine code on disk if a folder is writable."""
-    try:
-        return njit(nogil=True, cache=True)(work)
-    except RuntimeError:  # neither the package's folder nor the user's cache is writable
-        return njit(nogil=True)(work)
-
-
-def is_compiled(work: Any, *arguments: Any) -> bool:
-    """Whether the machine code for this CPU and these types of arguments is in memory or in Numba's cache on disk."""
-    if work.signatures:
-        return True
-    # Numba's public functions compile if the cache has nothing.
-    types = tuple(numba.typeof(value) for value in arguments)
-    return work._cache.load_overload(types, work.targetctx) is not None
+from pplc_cli.base.forks import ForkSafeLock
 
 
 def empty_program(operation: np.dtype) -> tuple:
@@ -72,19 +25,17 @@ class ThreadTeam:
 
         Args:
             threads: how many, the caller's included.
-            work: runs one thread's part of a program, see :func:`compiled`.
+            work: runs one thread's part of a program, see :func:`pplc_cli.kernels.machine_code.compiled`.
             operation: type of the program's rows.
         """
         self.threads, self._work, self._operation = threads, work, operation
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._arrivals = np.zeros(8, np.int64)
         self._scratch = np.zeros(0, np.uint8)
         self._memory: list[np.ndarray] = []  # not in use now
         self._job: Any = None
         self._start: list[SimpleQueue[None]] = []
         self._process = -1
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forked)
         self._start_threads()
 
     def run(self, ops: np.ndarray, scratch: int) -> None:
@@ -115,10 +66,6 @@ class ThreadTeam:
     def _part(self, thread: int) -> None:
         ops, base, size = self._job
         self._work(ops, thread, self.threads, base + thread * size, self._arrivals.ctypes.data)
-
-    def _forked(self) -> None:
-        """Replace the lock in a forked child, which has no copy of the thread that may hold it."""
-        self._lock = threading.Lock()
 
     def _start_threads(self) -> None:
         """Start the threads, once per process."""

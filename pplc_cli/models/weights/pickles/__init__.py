@@ -1,0 +1,1 @@
+"""Reading pickles without running them: a small reader, and what NumPy, Paddle and PyTorch write."""
