@@ -263,7 +263,7 @@ def read_rows(path):
     if path.suffix == ".csv":
         import csv
 
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [{k: v or None for k, v in row.items()} for row in csv.DictReader(file)]
         return [{k: float(v) if v and k.startswith("score") else v for k, v in row.items()} for row in rows]
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -18,7 +18,8 @@ import numpy as np
 from pplc_cli.base.errors import ImageError, PplcError, TrainError
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.progress import ProgressCallback
-from pplc_cli.base.storage.files import PathLike, plain, user_path, write_json, write_text
+from pplc_cli.base.storage.files import PathLike, user_path, write_json, write_text
+from pplc_cli.base.text import plain
 from pplc_cli.data.decode import decode_image, read_image
 from pplc_cli.data.image_files import find_copies, is_image_name, list_files, read_bytes
 from pplc_cli.data.lists import read_labels, read_part
