@@ -262,13 +262,12 @@ def _listed_name(line: bytes, folder: Path) -> str:
 
 
 def _decoded(line: bytes) -> Iterator[str]:
-    """The text of a line in UTF-8; if it is none, in GB18030, or as Python's own functions read odd file names."""
-    for encoding in ENCODINGS:
+    """What a line may mean: bytes may be valid in several encodings, or an odd name that Python's functions escape."""
+    for encoding in ENCODINGS[: 1 if line.isascii() else None]:
         with contextlib.suppress(UnicodeDecodeError):
             yield line.decode(encoding)
-            if encoding == "utf-8":
-                return
-    yield line.decode("utf-8", "surrogateescape")
+    if not line.isascii():
+        yield line.decode("utf-8", "surrogateescape")
 
 
 def _standard_input(_: Argument) -> Iterator[Source]:
