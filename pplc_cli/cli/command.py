@@ -57,7 +57,7 @@ def is_verbose() -> bool:
     return _verbosity() == "verbose"
 
 
-def say(text: str, *, err: bool = False) -> None:
+def echo(text: str, *, err: bool = False) -> None:
     """Print text, to standard output or error. What a terminal acts on, in names and labels, is escaped."""
     click.echo(visible_lines(text), err=err)
 
@@ -65,13 +65,13 @@ def say(text: str, *, err: bool = False) -> None:
 def note(text: Optional[str]) -> None:
     """Print a note, if there is one, to standard error, except with --quiet."""
     if text and not is_quiet():
-        say(text, err=True)
+        echo(text, err=True)
 
 
 def hint(text: str) -> None:
     """Print a suggested command or other help to standard output, except with --quiet."""
     if not is_quiet():
-        say(text)
+        echo(text)
 
 
 def _verbosity() -> Optional[str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
 from pplc_cli.base.text import csv_line, visible
-from pplc_cli.cli.command import Interrupted, hint, is_quiet, note, say
+from pplc_cli.cli.command import Interrupted, echo, hint, is_quiet, note
 from pplc_cli.predict.outputs.base import OutputSchema
 from pplc_cli.predict.outputs.lines import json_line
 from pplc_cli.predict.outputs.resumable import ResumableOutput
@@ -68,11 +68,11 @@ class Keeper:
     def close(self) -> None:
         """Print where the images are."""
         if self._folder is not None:
-            say(f"annotated images written to {self._folder.folder}", err=True)
+            echo(f"annotated images written to {self._folder.folder}", err=True)
         if self._sorter is not None:
-            say(f"sorted into {self._sorter.folder}: {listed(self._sorter.counts) or 'nothing'}", err=True)
+            echo(f"sorted into {self._sorter.folder}: {listed(self._sorter.counts) or 'nothing'}", err=True)
             if self._sorter.left:
-                say(f"{self._sorter.left:,} images are not files, so they were not sorted", err=True)
+                echo(f"{self._sorter.left:,} images are not files, so they were not sorted", err=True)
 
 
 class Tally:
@@ -145,15 +145,15 @@ def print_predictions(
             sys.stdout.write(csv_line(schema.row(prediction)))
         elif prediction.error is None:
             best = ", ".join(f"{label} {score:.4f}" for label, score in prediction.top)
-            say(visible(f"{prediction.path}: {best}"))
+            echo(visible(f"{prediction.path}: {best}"))
         if prediction.error is not None and style != "json":
-            say(visible(f"{prediction.path}: {prediction.error}"), err=True)
+            echo(visible(f"{prediction.path}: {prediction.error}"), err=True)
         keeper.add(prediction)
     if style == "text":
         if tally.images > 1:
             hint(str(tally))
         if timed or (predictor.time.images > 1 and not is_quiet()):
-            say(predictor.time.report(min(predictor.batch_size, max(1, predictor.time.images))))
+            echo(predictor.time.report(min(predictor.batch_size, max(1, predictor.time.images))))
     else:
         note(str(tally) if tally.labels and tally.images > 1 else None)
         note(summary(tally.images, tally.failed, time.perf_counter() - began, predictor))
@@ -199,7 +199,7 @@ def record_predictions(
     seconds, failed = time.perf_counter() - began, recording.failed + tally.failed
     if tally.labels and tally.images > 1:
         note(str(tally))
-    say(f"{recording.path}: {summary(tally.images, failed, seconds, predictor, before)}", err=True)
+    echo(f"{recording.path}: {summary(tally.images, failed, seconds, predictor, before)}", err=True)
     keeper.close()
     return failed
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import socket
-import threading
 import zlib
-from typing import Any, Optional
+from typing import Any
 
 import httpx
 
 from pplc_cli.base.errors import ImageError, one_line
+from pplc_cli.base.storage.deadline import Deadline, deadline
 
 SECONDS = 120.0  # per address, with all its redirects
 WAIT = 30.0  # for a connection, and for each part of an answer
 REDIRECTS = 5
 _CHUNK = 1 << 16
+# httpx raises plain errors for a proxy variable or a file of certificates that it cannot use.
+_UNUSABLE = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, zlib.error, ValueError, ImportError, OSError)
 
 
 def read_address(url: str, limit: int) -> bytes:
@@ -32,20 +33,13 @@ def read_address(url: str, limit: int) -> bytes:
         ImageError: no connection, an error status, too many bytes or redirects, more than 120 seconds, or a redirect
             from a public address to this machine or a private network.
     """
-    route = _Route()
-    alarm = threading.Timer(SECONDS, route.cut)
-    alarm.daemon = True
-    alarm.start()
-    try:
-        with httpx.Client(timeout=WAIT) as client:
-            return _get(client, url, limit, route)
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, zlib.error, ValueError, ImportError) as error:
-        if route.late:
-            raise ImageError(f"cannot be fetched: the server took more than {SECONDS:g} seconds") from None
-        # httpx raises plain errors for a proxy variable that it cannot use.
-        raise ImageError(f"cannot be fetched: {one_line(error)}") from None
-    finally:
-        alarm.cancel()
+    with deadline(SECONDS) as time:
+        try:
+            with httpx.Client(timeout=WAIT) as client:
+                return _get(client, url, limit, _Route(time))
+        except _UNUSABLE as error:
+            reason = f"the server took more than {SECONDS:g} seconds" if time.over else one_line(error)
+            raise ImageError(f"cannot be fetched: {reason}") from None
 
 
 def _get(client: httpx.Client, url: str, limit: int, route: _Route) -> bytes:
@@ -53,7 +47,7 @@ def _get(client: httpx.Client, url: str, limit: int, route: _Route) -> bytes:
     headers = {"Accept-Encoding": "identity"}  # images are compressed already
     request = client.build_request("GET", url, headers=headers, extensions={"trace": route.trace})
     for _ in range(REDIRECTS + 1):
-        route.towards(request.url.host)
+        route.host = request.url.host
         with contextlib.closing(client.send(request, stream=True)) as response:
             if response.next_request is None:
                 if response.status_code >= 400:
@@ -78,29 +72,23 @@ def _body(response: httpx.Response, limit: int, route: _Route) -> bytes:
             raise ImageError(f"is larger than {limit >> 20} MB")
     if unpack and not unpack.eof:
         raise ImageError("the server's answer is cut off")
-    if route.late:  # a body without a length just ends when the connection is cut
+    if route.time.over:  # a body without a length just ends when the connection is cut
         raise httpx.ReadTimeout("")
     return bytes(body)
 
 
 class _Route:
-    """Watches the connections of one address.
+    """Watches where the connections of one address lead.
 
     Attributes:
-        late: whether the time is over.
+        time: its limit.
+        host: of the current request.
     """
 
-    def __init__(self) -> None:
-        self.late = False
-        self._host = ""  # of the current request
-        self._server = ""  # that is connected for it: the same host, or a proxy
+    def __init__(self, time: Deadline) -> None:
+        self.time, self.host = time, ""
+        self._server = ""  # that is connected for the request: the same host, or a proxy
         self._from_public = False
-        self._lock = threading.Lock()
-        self._socket: Optional[socket.socket] = None
-
-    def towards(self, host: str) -> None:
-        """Begin a request."""
-        self._host = host
 
     def trace(self, event: str, info: dict[str, Any]) -> None:
         """Follow the steps of a connection, which httpx reports.
@@ -109,31 +97,22 @@ class _Route:
             ImageError: it leads from a public address into a private network. The address is the one that is connected,
                 so that a name cannot be looked up again with another result.
         """
+        self.time.trace(event, info)
         if event == "connection.connect_tcp.started":
             self._server = info["host"]
-        elif event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+        elif event == "connection.connect_tcp.complete":
             stream = info["return_value"]
-            with self._lock:
-                self._socket = stream.get_extra_info("socket")
-            if self.late:
-                raise httpx.ConnectTimeout("")
-            self._check(stream.get_extra_info("server_addr")[0] if self._server == self._host else self._host)
-
-    def cut(self) -> None:
-        """End the connection, from another thread."""
-        with self._lock:
-            self.late = True
-            if self._socket is not None:
-                with contextlib.suppress(OSError):  # it has ended already
-                    self._socket.shutdown(socket.SHUT_RDWR)
+            try:
+                self._check(stream.get_extra_info("server_addr")[0] if self._server == self.host else self.host)
+            except ImageError:
+                stream.close()
+                raise
 
     def _check(self, host: str) -> None:
         if not _is_private(host):
             self._from_public = True
         elif self._from_public:
-            if self._socket is not None:
-                self._socket.close()
-            raise ImageError(f"the server redirects to {self._host}, of this machine or a private network")
+            raise ImageError(f"the server redirects to {self.host}, of this machine or a private network")
 
 
 def _is_private(host: str) -> bool:
