@@ -104,7 +104,7 @@ class Tally:
 
 def listed(counts: Counter[str]) -> str:
     """The names with their numbers, the most frequent first."""
-    shown = [f"{count:,} {name}" for name, count in counts.most_common(LABELS)]
+    shown = [f"{count:,} {visible(name)}" for name, count in counts.most_common(LABELS)]
     others = counts.most_common()[LABELS:]
     if others:
         shown.append(f"{sum(count for _, count in others):,} of {len(others):,} other classes")
