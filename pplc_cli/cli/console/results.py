@@ -98,6 +98,8 @@ def print_labelling(found: Labelling) -> None:
         print(f"{len(found.failed) - SHOWN:,} more could not be used")
     if found.known:
         print(f"left out: {found.known:,} that are on the model's own lists")
+    if any(found.surplus):
+        print(f"left out: {sum(found.surplus):,} beyond --per-class")
     for model in found.unchecked:
         echo(f"warning: the lists of {model} could not be read; its validation and test images may be labelled, too")
     if not found.kept:
