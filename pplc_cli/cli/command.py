@@ -7,6 +7,8 @@ from typing import IO, Any, Optional
 
 import click
 
+from pplc_cli.base.text import visible_lines
+
 _VERBOSITY = "pplc_cli.verbosity"  # key of click's Context.meta, which a command shares with its groups
 
 
@@ -55,16 +57,21 @@ def is_verbose() -> bool:
     return _verbosity() == "verbose"
 
 
+def echo(text: str, *, err: bool = False) -> None:
+    """Print text, to standard output or error. What a terminal acts on, in names and labels, is escaped."""
+    click.echo(visible_lines(text), err=err)
+
+
 def note(text: Optional[str]) -> None:
     """Print a note, if there is one, to standard error, except with --quiet."""
     if text and not is_quiet():
-        click.echo(text, err=True)
+        echo(text, err=True)
 
 
 def hint(text: str) -> None:
     """Print a suggested command or other help to standard output, except with --quiet."""
     if not is_quiet():
-        click.echo(text)
+        echo(text)
 
 
 def _verbosity() -> Optional[str]:

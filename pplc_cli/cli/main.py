@@ -12,6 +12,7 @@ from typing import Any, Optional
 
 import click
 
+from pplc_cli.base.text import visible_lines
 from pplc_cli.base.version import __version__
 from pplc_cli.cli.command import Group, Interrupted, is_verbose
 
@@ -61,7 +62,7 @@ class _Pplc(Group):
         except (PplcError, OSError, MemoryError) as error:
             if is_verbose():
                 _print_traceback(error)
-            raise click.ClickException(_message(error)) from error
+            raise click.ClickException(visible_lines(_message(error))) from error
 
 
 def _message(error: Exception) -> str:

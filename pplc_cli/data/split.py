@@ -14,7 +14,8 @@ from typing import NamedTuple, Optional
 from pplc_cli.base.errors import DataError, ImageError, ImageMemoryError
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.progress import ProgressCallback
-from pplc_cli.base.storage.files import PathLike, plain, quoted, user_path
+from pplc_cli.base.storage.files import PathLike, quoted, user_path
+from pplc_cli.base.text import plain
 from pplc_cli.data.decode import inspect_image
 from pplc_cli.data.image_files import SUFFIXES, is_image_name, list_files, read_bytes
 from pplc_cli.data.lists import LIST_FORMATS, existing_lists, write_lists

@@ -161,8 +161,8 @@ class OrderedWorkers(Generic[Task, Result]):
         def stop() -> None:
             queue.close()
             for thread in threads:
-                if thread.ident is not None:
-                    thread.join()
+                if thread.ident is not None and thread is not threading.current_thread():
+                    thread.join()  # the garbage collector may close a generator in one of its own threads
 
         # A program may end without closing this generator. If the interpreter then stops a thread inside C++, the
         # process aborts with SIGABRT.

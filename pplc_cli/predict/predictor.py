@@ -7,19 +7,19 @@ import functools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Optional
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 import numpy as np
 
-from pplc_cli.base.errors import ImageError
+from pplc_cli.base.errors import ImageError, PredictError
 from pplc_cli.base.forks import ForkSafeLock
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.storage.files import PathLike
 from pplc_cli.predict.engines.base import Engine
 from pplc_cli.predict.engines.choose import open_chosen
 from pplc_cli.predict.exported_model import check_outputs, read_exported
-from pplc_cli.predict.inputs.source import ImageLike, held_bytes, name_of, pixels_of
+from pplc_cli.predict.inputs.source import ImageLike, as_images, held_bytes, is_one, name_of, pixels_of
 from pplc_cli.predict.ordered_workers import OrderedWorkers, TaskQueue
 from pplc_cli.predict.prediction import InferenceTime, Prediction
 from pplc_cli.predict.preprocess import EngineInput, input_for
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 16
 WINDOW = 4  # batches per worker that are read ahead and not yet predicted
+FEW_BYTES = 64 << 20  # held by the images of a single batch; more go to the workers, which read as memory allows
 
 
 class Predictor:
@@ -105,31 +106,57 @@ class Predictor:
 
     def predict(
         self,
-        images: Iterable[ImageLike],
+        images: Union[ImageLike, Iterable[ImageLike]],
         *,
         top_k: int = 1,
+        channels: str = "rgb",
         keep_images: bool = False,
         many: bool = False,
     ) -> Iterator[Prediction]:
-        """Predict images in order; the prediction of an unusable image holds the error instead.
+        """Predict one image or many, in order; the prediction of an unusable image holds the error instead.
 
         Up to one batch of images is decoded in parallel and run by the engine with all threads. More images go to
         workers, each of which decodes and runs its own batches. Memory does not grow with the number of images.
 
         Args:
-            images: paths, encoded bytes, decoded uint8 RGB arrays (H, W, 3) or Pillow images; any iterable, read as
-                needed.
+            images: a path, the bytes of an image file, a decoded uint8 array (H, W, 3), a Pillow image; or any iterable
+                of these, read as needed; or a uint8 array (N, H, W, 3).
             top_k: labels per image.
+            channels: order of the channels of arrays: ``rgb``, or ``bgr`` for those of ``cv2.imread``.
             keep_images: keep each decoded image in its prediction.
             many: use the workers even for few images; all batches then have one shape, so that a prediction does not
                 depend on its neighbours, to the last bit.
+
+        Returns:
+            An iterator of predictions, also for one image; see :meth:`predict_one`.
+
+        Raises:
+            PredictError: an argument is none of these; raised by the call itself.
         """
+        if channels not in ("rgb", "bgr"):
+            raise PredictError(f"channels: expected rgb or bgr, got {channels!r}")
+        if not isinstance(top_k, int) or top_k < 1:
+            raise PredictError(f"top_k: expected a whole number from 1, got {top_k!r}")
+        return self._predict(as_images(images), _Request(top_k, keep_images, channels == "bgr"), many)
+
+    def predict_one(
+        self, image: ImageLike, *, top_k: int = 1, channels: str = "rgb", keep_images: bool = False
+    ) -> Prediction:
+        """Predict one image; the arguments are those of :meth:`predict`.
+
+        Raises:
+            PredictError: ``image`` is not one image. The prediction of an unusable file holds the error instead.
+        """
+        if not is_one(image):
+            raise PredictError(f"expected one image, got {type(image).__name__}; for several, call predict")
+        return next(self.predict(image, top_k=top_k, channels=channels, keep_images=keep_images))
+
+    def _predict(self, images: Iterable[ImageLike], request: _Request, many: bool) -> Iterator[Prediction]:
         began = time.perf_counter()
         source = iter(images)
-        few = [] if many else list(islice(source, self.batch_size + 1))
-        request = _Request(top_k, keep_images)
+        few = [] if many else _first(source, self.batch_size + 1)
         try:
-            if many or len(few) > self.batch_size:
+            if many or len(few) > self.batch_size or sum(map(held_bytes, few)) > FEW_BYTES:
                 workers: OrderedWorkers[ImageLike, Prediction] = OrderedWorkers(
                     self.workers, WINDOW * self.workers * self.batch_size, held_bytes, "pplc-predict"
                 )
@@ -195,10 +222,12 @@ class Predictor:
         began = time.perf_counter()
         name = name_of(image)
         try:
-            pixels = pixels_of(image)
+            pixels = pixels_of(image, bgr=request.bgr)
             self.input.write(pixels, batch, index)
         except ImageError as error:
             return _Prepared(name, error=str(error))
+        except MemoryError:
+            return _Prepared(name, error="needs more memory than there is")
         return _Prepared(name, pixels if request.keep_images else None, time.perf_counter() - began)
 
     def _run(self, engine: Engine, batch: Any, ready: Sequence[_Prepared], request: _Request) -> list[Prediction]:
@@ -232,10 +261,23 @@ def load_predictor(folder: PathLike, settings: PredictConfig, *, features: bool 
     return Predictor(folder, features=features, **values)
 
 
+def _first(source: Iterator[ImageLike], count: int) -> list[ImageLike]:
+    """Take at most ``count`` images, fewer if they hold much memory."""
+    taken: list[ImageLike] = []
+    held = 0
+    for image in source:
+        taken.append(image)
+        held += held_bytes(image)
+        if len(taken) == count or held > FEW_BYTES:
+            break
+    return taken
+
+
 @dataclasses.dataclass(frozen=True)
 class _Request:
     top_k: int
     keep_images: bool
+    bgr: bool
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from pplc_cli.base.errors import PredictError, one_line
 from pplc_cli.base.storage.files import user_path
+from pplc_cli.base.text import guarded
 from pplc_cli.config.sections import PredictConfig
-from pplc_cli.predict.inputs.expand import expand, find
+from pplc_cli.predict.inputs.expand import Skipped, expand, find
 from pplc_cli.predict.inputs.source import ADDRESSES
 from pplc_cli.predict.outputs.base import OutputSchema
 from pplc_cli.predict.outputs.open import SUFFIXES
@@ -37,7 +38,11 @@ FREE = {"num_cpus": 0}  # the actors use all cores, so the tasks that write must
 class PredictActor:
     """A predictor on one core of the cluster."""
 
-    def __init__(self, folder: str, settings: PredictConfig, embeddings: bool, every: Optional[float]) -> None:
+    def __init__(
+        self, folder: str, settings: PredictConfig, embeddings: bool, every: Optional[float], guard: bool
+    ) -> None:
+        """Args as for :func:`predict_on_ray`; guard: the rows go to CSV."""
+        self.guard = guard
         self.predictor = load_predictor(folder, settings, features=embeddings)
         self.schema, self.every = OutputSchema.of(self.predictor, settings.top_k), every
 
@@ -46,6 +51,8 @@ class PredictActor:
         sources = (source for name in files["item"] for source in expand([str(name)], every=self.every))
         predictions = self.predictor.predict(sources, top_k=self.schema.top_k, many=True)
         while rows := [self.schema.row(prediction) for prediction in islice(predictions, ROWS)]:
+            if self.guard:
+                rows = [[guarded(value) if isinstance(value, str) else value for value in row] for row in rows]
             yield arrow_table(rows, arrow_schema(self.schema))
 
 
@@ -59,12 +66,13 @@ def predict_on_ray(
     embeddings: bool = False,
     every: Optional[float] = None,
     force: bool = False,
+    skipped: Optional[Skipped] = None,
 ) -> int:
     """Predict the images of arguments, and write a folder of files.
 
     Args:
         cluster: ``ray`` for this machine, or ``ray://HOST:PORT``.
-        arguments, every: see :func:`pplc_cli.predict.inputs.expand.expand`.
+        arguments, every, skipped: see :func:`pplc_cli.predict.inputs.expand.expand`.
         folder: the exported model.
         settings: engine, precision, batch size and number of labels; every actor has one thread.
         output: the folder ``NAME.jsonl``, ``NAME.csv`` or ``NAME.parquet``; the suffix determines the files' format.
@@ -85,10 +93,11 @@ def predict_on_ray(
     if target.suffix.lower() not in SUFFIXES or (embeddings and target.suffix.lower() == ".csv"):
         raise PredictError(f"{output}: expected .jsonl, .csv (not of embeddings) or .parquet")
     _clear(target, force)
-    files = [{"item": _absolute(source.name)} for source in find(arguments) if source.data is None]
+    files = [{"item": _absolute(source.name)} for source in find(arguments, skipped) if source.data is None]
     if not files:
         raise PredictError("--on cannot predict an image from standard input; leave out --on")
     actor = {"folder": str(folder.absolute()), "embeddings": embeddings, "every": every}
+    actor["guard"] = target.suffix.lower() == ".csv"
     actor["settings"] = dataclasses.replace(settings, threads=1, workers=1)
     try:
         address = None if cluster == "ray" else cluster

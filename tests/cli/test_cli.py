@@ -113,7 +113,7 @@ def test_predict_inputs_and_outputs(pplc, trained, tmp_path):
     assert "broken.jpg" in mixed.stdout and mixed.stdout.count("\n") == 4
     assert "is not an image but text" in mixed.stderr
 
-    text = pplc("predict", *model, str(images[0]), "--save", "drawn", "--threads", "1", "--no-mkldnn")
+    text = pplc("predict", *model, str(images[0]), "--save", "drawn", "--threads", "1", "--no-mkldnn", "--time")
     assert "Inference Time Info" in text.stdout and "average latency time(ms)" in text.stdout
     assert (tmp_path / "drawn" / f"{images[0].stem}.jpg").is_file()
     again = pplc("predict", *model, str(images[0]), "--save", "drawn", "--quiet")  # an annotated image is replaced

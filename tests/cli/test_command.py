@@ -30,7 +30,8 @@ def test_quiet_prints_the_results_alone(pplc: Pplc, trained: Trained, class_fold
 
     image = str(next((trained.data / "dog").glob("*.jpg")))
     model = ["--model", str(trained.run / "inference_model")]
-    assert "Inference Time Info" in pplc("predict", *model, image).stdout
+    assert "Inference Time Info" in pplc("predict", *model, image, image).stdout
+    assert "Inference Time Info" not in pplc("predict", *model, image).stdout
     quiet = pplc("predict", *model, image, "-q")
     assert re.fullmatch(re.escape(image) + r": \S.* \d\.\d{4}\n", quiet.stdout) and not quiet.stderr
     (pplc.cwd / "broken.jpg").write_bytes(b"no image")

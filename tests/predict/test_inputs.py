@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
+import shlex
+import subprocess
+import sys
 import tarfile
 import threading
 from itertools import islice
@@ -17,7 +21,7 @@ from helpers.images import random_image, write_image
 from pplc_cli.base.errors import ImageError, PredictError
 from pplc_cli.data.image_files import list_files
 from pplc_cli.predict.inputs.count import count
-from pplc_cli.predict.inputs.expand import Kind, classify, expand
+from pplc_cli.predict.inputs.expand import Kind, Skipped, classify, expand
 
 
 @pytest.fixture
@@ -105,6 +109,55 @@ def test_lists_may_hold_class_ids_urls_and_odd_names(folder, tmp_path):
     (folder / "utf16.txt").write_text("a.jpg", encoding="utf-16")
     with pytest.raises(PredictError, match="expected a list of paths in UTF-8"):
         names(folder / "utf16.txt")
+
+
+def test_lists_of_training_are_read(folder):
+    """With TABs, and in the encoding of Chinese Windows, also where no byte is valid UTF-8."""
+    (folder / "tabs.txt").write_text("a.jpg\t0\nb/猫 10.png\t1\n", encoding="utf-8")
+    (folder / "gbk.txt").write_bytes("b\\猫 10.png 1\r\nb/猫 10.png\t1\r\na.jpg 0\r\n".encode("gb18030"))
+    cat, a = f"{folder}/b/猫 10.png", f"{folder}/a.jpg"
+    assert names(folder / "tabs.txt") == [a, cat]
+    assert names(folder / "gbk.txt") == [cat, cat, a]
+    odd = os.fsencode(folder / "b") + b"/\xc3\xa8\xb0.jpg"  # neither UTF-8 nor what GB18030 makes of it
+    write_image(folder / "b" / "x.jpg", random_image(1))
+    (folder / "b" / "x.jpg").rename(os.fsdecode(odd))
+    (folder / "odd.txt").write_bytes(b"b/" + odd.rpartition(b"/")[2] + b"\n")
+    assert [os.fsencode(name) for name in names(folder / "odd.txt")] == [odd]
+
+
+def test_globs_in_folders_with_brackets(tmp_path):
+    images = [tmp_path / name for name in ("ds [v1]/a/1.jpg", "ds [v1]/b/2.jpg", "ds1/c/3.jpg", "x[3]/ds [v1]/4.jpg")]
+    for path in images:
+        write_image(path, random_image(1))
+    first, second, third, fourth = map(str, images)
+    assert names(tmp_path / "ds [v1]" / "*" / "*.jpg") == [first, second]
+    assert names(tmp_path / "ds [v1]" / "[ab]" / "?.jpg") == [first, second]
+    assert names(tmp_path / "ds[12]" / "*" / "*.jpg") == [third]  # a pattern, as there is no such folder
+    assert names(tmp_path / "x[3]" / "ds [v1]" / "*.jpg") == [fourth]
+    assert names(tmp_path / "*" / "ds [v1]" / "*.jpg") == [fourth]
+    pattern = str(tmp_path / "ds [v1]" / "*" / "*.jpg")
+    assert count([pattern], threading.Event()) == 2
+
+
+def test_files_that_are_skipped_are_counted(folder, tmp_path):
+    for name in ("b/1.XYZ", "b/2.xyz", "photo.psd", "b/README", "b/a.long-word-at-the-end"):
+        (folder / name).write_bytes(b"x")
+    skipped = Skipped()
+    assert len(list(expand([str(folder)], skipped=skipped))) == 4
+    assert str(skipped) == "2 .xyz, 2 without a suffix, 1 .txt, 1 .psd"
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "a.psd").write_bytes(b"x")
+    with pytest.raises(PredictError, match=r"holds no images, only other files: 1 \.psd"):
+        names(tmp_path / "only")
+
+
+def test_closed_and_empty_standard_input(untrained):
+    line = [sys.executable, "-m", "pplc_cli", "predict", "--model", str(untrained(0)), "--engine", "pplc", "-"]
+    for redirect, message in (("<&-", "standard input is closed"), ("</dev/null", "standard input is empty")):
+        command = f"{shlex.join(line)} {redirect}"
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, executable="/bin/sh")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == f"Error: -: {message}; expected an image's bytes or a list of paths\n"
 
 
 @pytest.mark.parametrize(

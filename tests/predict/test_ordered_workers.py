@@ -175,3 +175,27 @@ def test_memory_is_constant(untrained, path):
 def test_memory_is_constant_for_many_images(untrained, path, engine):
     # Paddle grows once by about 10 MB, at any time; predictions that are kept would take 97 MB.
     assert growth(untrained(0), path, engine, 200_000) < 20_000
+
+
+def test_a_generator_may_be_closed_in_one_of_its_own_threads():
+    """The garbage collector may run anywhere."""
+    closed, errors = threading.Event(), []
+
+    def work(queue):
+        while (task := queue.get(wait=True)) is not None:
+            number, _ = task
+            queue.put([(number, number, 0)])
+            if number == 1:
+                reader_waits.wait()
+                try:
+                    results.close()
+                except RuntimeError as error:
+                    errors.append(error)
+                closed.set()
+
+    reader_waits = threading.Event()
+    results = OrderedWorkers(2, 8, lambda task: 0).map(range(4), work)
+    while next(results) != 1:
+        pass
+    reader_waits.set()
+    assert closed.wait(60) and not errors

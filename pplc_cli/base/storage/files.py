@@ -169,8 +169,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def plain(text: str) -> str:
-    """Escape the undecodable bytes of a file name, so that the text can be encoded as UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

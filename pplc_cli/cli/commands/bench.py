@@ -6,7 +6,7 @@ from typing import Optional
 
 import click
 
-from pplc_cli.cli.command import Command
+from pplc_cli.cli.command import Command, echo
 
 _AT_LEAST_ONE = click.IntRange(1)
 
@@ -85,4 +85,4 @@ def bench(
         from pplc_cli.benchmark.charts import draw_bench
 
         draw_bench(user_path(output), found)
-        click.echo(f"{output} written", err=as_json)
+        echo(f"{output} written", err=as_json)

@@ -6,7 +6,7 @@ from typing import Optional
 
 import click
 
-from pplc_cli.cli.command import Command, hint
+from pplc_cli.cli.command import Command, echo, hint
 from pplc_cli.cli.options import SAMPLES, config_options, overrides_of
 
 
@@ -61,7 +61,7 @@ def init(folder: str, output: Optional[str], force: bool) -> None:
     from pplc_cli.config.starter import write_config
 
     file = write_config(folder, output or Path("configs") / f"{user_path(folder).resolve().name}.yaml", force=force)
-    click.echo(f"{file} written")
+    echo(f"{file} written")
     hint(f"Next: pplc split --config {quoted(str(file))}")
 
 
@@ -170,4 +170,4 @@ def preview(
     config = find_config(config_argument or config_option, dataset, overrides_of(overrides), must_exist=("data.dir",))
     pipeline = Pipeline(config.train.transforms, training=True)
     path = output or Path(config.output) / "preview.png"
-    click.echo(f"{draw_preview(config.data, pipeline, path, images=images, seed=abs(seed))} written")
+    echo(f"{draw_preview(config.data, pipeline, path, images=images, seed=abs(seed))} written")

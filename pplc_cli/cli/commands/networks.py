@@ -6,7 +6,7 @@ from typing import Optional
 
 import click
 
-from pplc_cli.cli.command import Command
+from pplc_cli.cli.command import Command, echo
 
 
 @click.command(cls=Command)
@@ -80,7 +80,7 @@ def profile(
         from pplc_cli.benchmark.charts import draw_profile
 
         draw_profile(user_path(output), found)
-        click.echo(f"{output} written", err=as_json)
+        echo(f"{output} written", err=as_json)
 
 
 @click.command(cls=Command)
@@ -127,4 +127,4 @@ def compare(
         from pplc_cli.benchmark.charts import draw_comparison
 
         draw_comparison(user_path(output), found)
-        click.echo(f"{output} written", err=as_json)
+        echo(f"{output} written", err=as_json)

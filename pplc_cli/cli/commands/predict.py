@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import sys
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import click
 
 from pplc_cli.cli.command import Command, note
 from pplc_cli.cli.options import config_options, overrides_of, run_option
+
+if TYPE_CHECKING:
+    from pplc_cli.predict.inputs.expand import Skipped
 
 
 @click.command(cls=Command)
@@ -26,13 +29,17 @@ from pplc_cli.cli.options import config_options, overrides_of, run_option
     "export was checked with it and its kernels are compiled, else paddle]",
 )
 @click.option("--precision", metavar="NAME", help="float32, bfloat16 or int8.  [default: float32]")
-@click.option("--threads", type=int, help="Threads of the engine.  [default: physical cores]")
+@click.option("--threads", type=click.IntRange(1), help="Threads of the engine.  [default: physical cores]")
 @click.option(
-    "--workers", type=int, help="Batches processed in parallel, for more images than one batch.  [default: --threads]"
+    "--workers",
+    type=click.IntRange(1),
+    help="Batches processed in parallel, for more images than one batch.  [default: --threads]",
 )
 @click.option("--mkldnn/--no-mkldnn", default=None, help="Use oneDNN with the engine paddle.  [default: mkldnn]")
-@click.option("--batch-size", type=int, help="Images per batch.  [default: 16]")
-@click.option("--top-k", type=int, help="Number of labels per image, the most probable first.  [default: 1]")
+@click.option("--batch-size", type=click.IntRange(1), help="Images per batch.  [default: 16]")
+@click.option(
+    "--top-k", type=click.IntRange(1), help="Number of labels per image, the most probable first.  [default: 1]"
+)
 @click.option(
     "--embeddings",
     is_flag=True,
@@ -47,10 +54,19 @@ from pplc_cli.cli.options import config_options, overrides_of, run_option
 @click.option("--output", metavar="FILE", help="Write the predictions to a .jsonl, .csv or .parquet file.")
 @click.option("--resume", is_flag=True, help="Continue the file of --output after its last complete prediction.")
 @click.option("--force", is_flag=True, help="Replace an existing file of --output.")
-@click.option("--json", "style", flag_value="json", help="Print one line of JSON per image.")
-@click.option("--csv", "style", flag_value="csv", help="Print one line of CSV per image.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per image.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print one line of CSV per image.")
+@click.option("--time", "timed", is_flag=True, help="Print the time taken for a single image, too.")
 @click.option("--save", metavar="FOLDER", help="Save copies of the images with their labels drawn on them.")
 @click.option("--show", is_flag=True, help="Open the images with their labels in the system's image viewer.")
+@click.option("--sort-into", metavar="FOLDER", help="Copy the image files into one subfolder of FOLDER per class.")
+@click.option("--link", is_flag=True, help="With --sort-into: make links instead of copies.")
+@click.option(
+    "--min-score",
+    type=click.FloatRange(0, 1),
+    metavar="SCORE",
+    help="With --sort-into: images with a lower score go to the subfolder unsure.",
+)
 @click.option("--on", "cluster", metavar="ray", help="Run on Ray Data: ray for this machine, or ray://HOST:PORT.")
 def predict(
     inputs: tuple[str, ...],
@@ -64,9 +80,14 @@ def predict(
     output: Optional[str],
     resume: bool,
     force: bool,
-    style: Optional[str],
+    as_json: bool,
+    as_csv: bool,
+    timed: bool,
     save: Optional[str],
     show: bool,
+    sort_into: Optional[str],
+    link: bool,
+    min_score: Optional[float],
     cluster: Optional[str],
     **flags: Any,
 ) -> None:
@@ -78,14 +99,17 @@ def predict(
     _check(click.get_current_context().params)
     values = overrides_of(overrides, **{f"predict__{name}": value for name, value in flags.items()})
     from pplc_cli.cli.locate import find_exported, find_predictor
+    from pplc_cli.predict.inputs.expand import Skipped, expand
 
+    skipped = Skipped()
     if cluster is not None:
         from pplc_cli.predict.ray import predict_on_ray
 
         folder, settings = find_exported(model, run, config_option, dataset, values)
         failed = predict_on_ray(cluster, inputs, folder, settings, str(output), embeddings=embeddings, every=every,
-                                force=force)  # fmt: skip
-        sys.exit(1 if failed else 0)
+                                force=force, skipped=skipped)  # fmt: skip
+        _end(skipped, failed)
+        return
     if values.get("predict.engine") in ("pplc", "auto"):
         from pplc_cli.predict.engines.pplc import compilation_note
 
@@ -93,27 +117,40 @@ def predict(
     predictor, settings = find_predictor(model, run, config_option, dataset, values, features=embeddings)
     note(predictor.note)
     from pplc_cli.cli.console import predictions
-    from pplc_cli.predict.inputs.expand import expand
     from pplc_cli.predict.outputs.base import OutputSchema
 
-    sources = expand(inputs, every=every)
+    sources, sorter = expand(inputs, every=every, skipped=skipped), None
+    if sort_into is not None:
+        from pplc_cli.predict.outputs.sorted_folder import SortedFolder
+
+        sorter = SortedFolder(sort_into, predictor.labels, link=link, min_score=min_score)
+        sorter.check(inputs)
+        sources = sorter.outside(sources)
     schema = OutputSchema.of(predictor, settings.top_k)
-    drawer = predictions.Drawer(predictor, save, show)
+    keeper = predictions.Keeper(predictor, inputs, save, show, sorter)
     if output is None:
-        results = predictor.predict(sources, top_k=schema.top_k, keep_images=drawer.wanted)
-        style = style or ("json" if embeddings else "text")
-        failed = predictions.print_predictions(results, predictor, style, schema, drawer)
+        results = predictor.predict(sources, top_k=schema.top_k, keep_images=keeper.draws)
+        style = "json" if as_json or embeddings else "csv" if as_csv else "text"
+        failed = predictions.print_predictions(results, predictor, style, schema, keeper, timed=timed)
     else:
         from pplc_cli.predict.inputs.count import count
         from pplc_cli.predict.outputs.resumable import ResumableOutput, peeked
 
         sources = peeked(sources)  # fails on a wrong INPUT before an existing file is replaced
         recording = ResumableOutput(output, predictor, schema, resume=resume, force=force)
+        note(recording.note)
         results = predictor.predict(
-            recording.remaining(sources), top_k=schema.top_k, keep_images=drawer.wanted, many=True
+            recording.remaining(sources), top_k=schema.top_k, keep_images=keeper.draws, many=True
         )
         total = functools.partial(count, inputs)
-        failed = predictions.record_predictions(results, recording, predictor, drawer, total)
+        failed = predictions.record_predictions(results, recording, predictor, keeper, total)
+    _end(skipped, failed)
+
+
+def _end(skipped: Skipped, failed: int) -> None:
+    """Say what was not predicted, and set the exit status."""
+    if skipped.suffixes:
+        note(f"skipped: {skipped} (not image formats that pplc reads)")
     if failed:
         sys.exit(1)
 
@@ -124,14 +161,20 @@ def _check(given: dict[str, Any]) -> None:
     Args:
         given: the parameters of :func:`predict`.
     """
-    style, to_file, draws = given["style"], given["output"] is not None, given["save"] or given["show"]
-    if to_file and style is not None:
-        raise click.UsageError(f"--output chooses the format by its suffix; leave out --{style}")
+    to_file, draws = given["output"] is not None, given["save"] or given["show"]
+    if given["as_json"] and given["as_csv"]:
+        raise click.UsageError("--json and --csv exclude each other; give one of them")
+    if to_file and (given["as_json"] or given["as_csv"]):
+        raise click.UsageError("--output chooses the format by its suffix; leave out --json and --csv")
+    if given["sort_into"] is None and (given["link"] or given["min_score"] is not None):
+        raise click.UsageError("--link and --min-score need --sort-into")
+    if given["sort_into"] is not None and (given["embeddings"] or given["resume"] or given["cluster"] is not None):
+        raise click.UsageError("--sort-into cannot be combined with --embeddings, --resume or --on")
     if not to_file and (given["resume"] or given["force"]):
         raise click.UsageError("--resume and --force need --output")
     if given["resume"] and given["force"]:
         raise click.UsageError("--resume continues the file, --force replaces it; give one of them")
-    if given["embeddings"] and (draws or style == "csv"):
+    if given["embeddings"] and (draws or given["as_csv"]):
         raise click.UsageError("--embeddings cannot be combined with --save, --show or --csv")
     if given["cluster"] is not None and (not to_file or given["resume"] or draws):
         raise click.UsageError("--on needs --output, and cannot be combined with --resume, --save or --show")

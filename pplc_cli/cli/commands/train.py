@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import click
 
-from pplc_cli.cli.command import Command, Interrupted
+from pplc_cli.cli.command import Command, Interrupted, echo
 from pplc_cli.cli.options import config_options, overrides_of
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _train(config: Config, hosts: ClusterSpec, resume: bool, force: bool) -> Non
             else:
                 launched = launch(config, hosts, resume=resume, force=force, reporter=reporter)
                 if launched is None:
-                    click.echo(f"finished; the run is on machine 0, {hosts.master}")
+                    echo(f"finished; the run is on machine 0, {hosts.master}")
                     return
                 result = launched
         except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from typing import Optional
 
 import click
 
-from pplc_cli.cli.command import Group
+from pplc_cli.cli.command import Group, echo
 
 
 @click.group(cls=Group)
@@ -52,7 +52,7 @@ def weights_fetch(name: str, source: Optional[str], force: bool) -> None:
         path = fetch_official(
             spec, source or best_source(spec), force=force, progress=reporter.download, note=reporter.note
         )
-    click.echo(f"{path} is complete")
+    echo(f"{path} is complete")
 
 
 @weights.command(name="verify")

@@ -5,41 +5,58 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
-from typing import Any, Optional
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Optional
 
-from pplc_cli.cli.command import Interrupted, is_quiet, note
+from pplc_cli.base.text import csv_line, visible
+from pplc_cli.cli.command import Interrupted, echo, hint, is_quiet, note
 from pplc_cli.predict.outputs.base import OutputSchema
-from pplc_cli.predict.outputs.lines import csv_line, json_line
+from pplc_cli.predict.outputs.lines import json_line
 from pplc_cli.predict.outputs.resumable import ResumableOutput
 from pplc_cli.predict.prediction import Prediction
 from pplc_cli.predict.predictor import Predictor
 
+if TYPE_CHECKING:
+    from pplc_cli.predict.outputs.annotated import AnnotatedFolder
+    from pplc_cli.predict.outputs.sorted_folder import SortedFolder
+
+LABELS = 10  # classes named in a summary
 SHOWN = 20  # failures printed one by one; further ones are only counted
 NOTE = 30.0  # seconds between two lines of progress without a terminal
 
 
-class Drawer:
-    """Saves and shows images with their labels.
+class Keeper:
+    """Saves, shows and sorts images.
 
     Attributes:
-        wanted: whether to draw at all.
+        draws: whether it needs the decoded images.
     """
 
-    def __init__(self, predictor: Predictor, save: Optional[str], show: bool) -> None:
-        self.wanted, self._show, self._folder = bool(save) or show, show, None
-        if not self.wanted:
+    def __init__(
+        self,
+        predictor: Predictor,
+        inputs: Sequence[str],
+        save: Optional[str],
+        show: bool,
+        sorter: Optional[SortedFolder],
+    ) -> None:
+        self.draws, self._show, self._sorter = bool(save) or show, show, sorter
+        self._folder: Optional[AnnotatedFolder] = None
+        if not self.draws:
             return
         from pplc_cli.plots.fonts import missing_glyph_hint
         from pplc_cli.predict.outputs.annotated import AnnotatedFolder
 
-        self._folder = AnnotatedFolder(save) if save else None
+        self._folder = AnnotatedFolder(save, inputs) if save else None
         for text in sorted({text for text in map(missing_glyph_hint, predictor.labels) if text})[:1]:
             note(text)
 
-    def draw(self, prediction: Prediction) -> None:
-        """Save or show one image."""
-        if prediction.error is not None or not self.wanted:
+    def add(self, prediction: Prediction) -> None:
+        """Save, show and sort one image."""
+        if self._sorter is not None:
+            self._sorter.add(prediction)
+        if prediction.error is not None or not self.draws:
             return
         from pplc_cli.predict.outputs import annotated
 
@@ -49,15 +66,69 @@ class Drawer:
             annotated.show(prediction)
 
     def close(self) -> None:
-        """Print the folder of the saved images."""
+        """Print where the images are."""
         if self._folder is not None:
-            print(f"annotated images written to {self._folder.folder}", file=sys.stderr)
+            echo(f"annotated images written to {self._folder.folder}", err=True)
+        if self._sorter is not None:
+            echo(f"sorted into {self._sorter.folder}: {listed(self._sorter.counts) or 'nothing'}", err=True)
+            if self._sorter.left:
+                echo(f"{self._sorter.left:,} images are not files, so they were not sorted", err=True)
+
+
+class Tally:
+    """Counts predictions.
+
+    Attributes:
+        labels: images by their best label.
+        images: all images.
+        failed: images that could not be used.
+    """
+
+    def __init__(self) -> None:
+        self.labels: Counter[str] = Counter()
+        self.images = self.failed = 0
+
+    def add(self, prediction: Prediction) -> None:
+        """Count a prediction."""
+        self.images += 1
+        self.failed += prediction.error is not None
+        if prediction.label is not None:
+            self.labels[prediction.label] += 1
+
+    def __str__(self) -> str:
+        parts = [
+            text for text in (listed(self.labels), f"{self.failed:,} could not be used" * bool(self.failed)) if text
+        ]
+        return f"{self.images:,} images: {', '.join(parts)}"
+
+
+def listed(counts: Counter[str]) -> str:
+    """The names with their numbers, the most frequent first."""
+    shown = [f"{count:,} {visible(name)}" for name, count in counts.most_common(LABELS)]
+    others = counts.most_common()[LABELS:]
+    if others:
+        shown.append(f"{sum(count for _, count in others):,} of {len(others):,} other classes")
+    return ", ".join(shown)
 
 
 def print_predictions(
-    predictions: Iterable[Prediction], predictor: Predictor, style: str, schema: OutputSchema, drawer: Drawer
+    predictions: Iterable[Prediction],
+    predictor: Predictor,
+    style: str,
+    schema: OutputSchema,
+    keeper: Keeper,
+    *,
+    timed: bool = False,
 ) -> int:
-    """Print predictions as they come, then the time that they took.
+    """Print predictions as they come, then a summary of several.
+
+    Args:
+        predictions: of all images.
+        predictor: makes them.
+        style: text, json or csv.
+        schema: the columns of CSV.
+        keeper: saves, shows and sorts images.
+        timed: print the time taken for a single image, too.
 
     Returns:
         The number of images that could not be used.
@@ -65,35 +136,36 @@ def print_predictions(
     began = time.perf_counter()
     if style == "csv":
         sys.stdout.write(csv_line(schema.columns))
-    count = failed = 0
+    tally = Tally()
     for prediction in predictions:
-        count += 1
-        failed += prediction.error is not None
+        tally.add(prediction)
         if style == "json":
             print(json_line(prediction), flush=True)
         elif style == "csv":
             sys.stdout.write(csv_line(schema.row(prediction)))
         elif prediction.error is None:
-            print(
-                f"{prediction.path}: " + ", ".join(f"{label} {score:.4f}" for label, score in prediction.top),
-                flush=True,
-            )
+            best = ", ".join(f"{label} {score:.4f}" for label, score in prediction.top)
+            echo(visible(f"{prediction.path}: {best}"))
         if prediction.error is not None and style != "json":
-            print(f"{prediction.path}: {prediction.error}", file=sys.stderr)
-        drawer.draw(prediction)
-    if style != "text":
-        note(summary(count, failed, time.perf_counter() - began, predictor))
-    elif predictor.time.images and not is_quiet():
-        print(predictor.time.report(min(predictor.batch_size, predictor.time.images)))
-    drawer.close()
-    return failed
+            echo(visible(f"{prediction.path}: {prediction.error}"), err=True)
+        keeper.add(prediction)
+    if style == "text":
+        if tally.images > 1:
+            hint(str(tally))
+        if timed or (predictor.time.images > 1 and not is_quiet()):
+            echo(predictor.time.report(min(predictor.batch_size, max(1, predictor.time.images))))
+    else:
+        note(str(tally) if tally.labels and tally.images > 1 else None)
+        note(summary(tally.images, tally.failed, time.perf_counter() - began, predictor))
+    keeper.close()
+    return tally.failed
 
 
 def record_predictions(
     predictions: Iterable[Prediction],
     recording: ResumableOutput,
     predictor: Predictor,
-    drawer: Drawer,
+    keeper: Keeper,
     total: Callable[[threading.Event], Optional[int]],
 ) -> int:
     """Write predictions to a file, with progress on standard error.
@@ -102,7 +174,7 @@ def record_predictions(
         predictions: of the images that the file lacks.
         recording: the file.
         predictor: makes the predictions.
-        drawer: saves and shows images with their labels.
+        keeper: saves, shows and sorts images.
         total: counts all images, or returns None; runs in its own thread until the event is set.
 
     Returns:
@@ -112,22 +184,23 @@ def record_predictions(
         Interrupted: Ctrl-C came.
     """
     began = time.perf_counter()
-    count, failed = 0, recording.failed
+    tally = Tally()
     try:
         with Progress(recording.done, recording.failed, total) as progress:
             for prediction in recording.record(predictions):
-                count += 1
+                tally.add(prediction)
                 if prediction.error is not None:
-                    failed += 1
                     progress.failure(f"{prediction.path}: {prediction.error}")
                 progress.step()
-                drawer.draw(prediction)
+                keeper.add(prediction)
     except KeyboardInterrupt:
         raise Interrupted("Repeat the command with --resume to continue after the last complete prediction.") from None
     before = f" ({recording.done:,} of them before)" if recording.done else ""
-    seconds = time.perf_counter() - began
-    print(f"{recording.path}: {summary(count, failed, seconds, predictor, before)}", file=sys.stderr)
-    drawer.close()
+    seconds, failed = time.perf_counter() - began, recording.failed + tally.failed
+    if tally.labels and tally.images > 1:
+        note(str(tally))
+    echo(f"{recording.path}: {summary(tally.images, failed, seconds, predictor, before)}", err=True)
+    keeper.close()
     return failed
 
 
@@ -212,7 +285,7 @@ class Progress:
             self._print(text)
 
     def _print(self, text: str) -> None:
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(visible(text), markup=False, soft_wrap=True)
 
     def _count(self, total: Callable[[threading.Event], Optional[int]]) -> None:
         self._total = total(self._stop)

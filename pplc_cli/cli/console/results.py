@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pplc_cli.base.storage.files import quoted
-from pplc_cli.cli.command import hint
+from pplc_cli.base.text import visible
+from pplc_cli.cli.command import echo, hint
 from pplc_cli.cli.console.progress import duration
 from pplc_cli.data.lists.assign import PARTS
 from pplc_cli.data.split import SplitReport
@@ -39,7 +40,7 @@ def print_split(folder: str, report: SplitReport) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     for index, label in enumerate(report.labels):
-        table.add_row(Text(label), *(str(report.counts[part][index]) for part in PARTS))
+        table.add_row(Text(visible(label)), *(str(report.counts[part][index]) for part in PARTS))
     table.add_section()
     table.add_row("all", *(str(sum(report.counts[part])) for part in PARTS))
     Console(highlight=False).print(table)
@@ -49,22 +50,22 @@ def print_split(folder: str, report: SplitReport) -> None:
         if report.parts and part not in report.parts and any(report.counts[part]):
             print(f"{part}: cut from the training images, since the data set has no folder for it")
     for name, reason in report.left_out.items():
-        print(f"left out: {name} {reason}")
+        echo(visible(f"left out: {name} {reason}"))
     for name, text in report.notes.items():
-        hint(f"note: {name} {text}")
+        hint(visible(f"note: {name} {text}"))
     if report.duplicates == 1 and not report.leaks:
         hint("1 file is a copy of another; copies go to the same list")
     elif report.duplicates and not report.leaks:
         hint(f"{report.duplicates:,} files are copies of others; copies go to the same list")
     for first, second in report.conflicts[:SHOWN]:
-        print(f"warning: {first} and {second} are the same image in two classes")
+        echo(f"warning: {first} and {second} are the same image in two classes")
     if len(report.conflicts) > SHOWN:
         print(f"warning: {len(report.conflicts) - SHOWN:,} more images are in two classes")
     for first, second in report.leaks[:SHOWN]:
-        print(f"warning: {first} and {second} are the same image in two parts of the data set")
+        echo(f"warning: {first} and {second} are the same image in two parts of the data set")
     if len(report.leaks) > SHOWN:
         print(f"warning: {len(report.leaks) - SHOWN:,} more images are in two parts of the data set")
-    print(f"written to {folder}: {', '.join(path.name for path in report.files)}")
+    echo(f"written to {folder}: {', '.join(path.name for path in report.files)}")
 
 
 def print_evaluation(found: Evaluation, as_json: bool) -> None:
@@ -78,7 +79,7 @@ def print_evaluation(found: Evaluation, as_json: bool) -> None:
         column.justify = "right"
     for row in metrics["classes"]:
         figures = (f"{row[name]:.3f}" for name in ("precision", "recall", "f1"))
-        table.add_row(Text(row["label"]), *figures, str(row["support"]))
+        table.add_row(Text(visible(row["label"])), *figures, str(row["support"]))
     table.add_section()
     table.add_row(
         "macro", *(f"{metrics['macro'][n]:.3f}" for n in ("precision", "recall", "f1")), str(metrics["images"])
@@ -89,7 +90,7 @@ def print_evaluation(found: Evaluation, as_json: bool) -> None:
         f"{found.source}: top-1 {metrics['top1']:.2%}{top5} of {metrics['images']} images; "
         f"calibration error {metrics['calibration_error']:.3f}"
     )
-    print(f"report in {found.folder}: {', '.join(sorted(path.name for path in found.folder.iterdir()))}")
+    echo(f"report in {found.folder}: {', '.join(sorted(path.name for path in found.folder.iterdir()))}")
 
 
 def print_labelling(found: Labelling) -> None:
@@ -99,23 +100,25 @@ def print_labelling(found: Labelling) -> None:
         column.justify = "right"
     for label, kept, unsure in zip(found.labels, found.counts(), found.unsure):
         if kept or unsure:
-            table.add_row(Text(label), f"{kept:,}", f"{unsure:,}")
+            table.add_row(Text(visible(label)), f"{kept:,}", f"{unsure:,}")
     Console(highlight=False).print(table)
     for path, reason in found.failed[:SHOWN]:
-        print(f"{path}: {reason}")
+        echo(visible(f"{path}: {reason}"))
     if len(found.failed) > SHOWN:
         print(f"{len(found.failed) - SHOWN:,} more could not be used")
     if found.known:
         print(f"left out: {found.known:,} that are on the model's own lists")
+    if any(found.surplus):
+        print(f"left out: {sum(found.surplus):,} beyond --per-class")
     for model in found.unchecked:
-        print(f"warning: the lists of {model} could not be read; its validation and test images may be labelled, too")
+        echo(f"warning: the lists of {model} could not be read; its validation and test images may be labelled, too")
     if not found.kept:
         reason = "; try a lower --threshold" if any(found.unsure) else ": there was none to label"
-        print(f"{found.file} has no images{reason}")
+        echo(f"{found.file} has no images{reason}")
         return
     sheet = found.file.with_suffix(".png").name
     images = "1 image" if len(found.kept) == 1 else f"{len(found.kept):,} images"
-    print(f"{found.file} written, with {images}")
+    echo(f"{found.file} written, with {images}")
     hint(f"Check {sheet} beside it, then:\n  pplc train CONFIG -o data.extra_list={quoted(str(found.file))}")
 
 

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pplc_cli.base.storage.files import quoted
-from pplc_cli.cli.command import hint
+from pplc_cli.base.text import visible
+from pplc_cli.cli.command import echo, hint
 from pplc_cli.models.weights.importing import Imported
 from pplc_cli.models.weights.inventory import CachedWeights, VerifyResult
 
@@ -42,7 +43,7 @@ def print_verified(files: Iterable[VerifyResult], folder: Path) -> int:
     """
     states = []
     for file in files:
-        print(f"{file.state}: {file.remark or file.file}", flush=True)
+        echo(visible(f"{file.state}: {file.remark or file.file}"))
         states.append(file.good)
     bad = states.count(False)
     print(f"{_files(len(states))} of {folder} checked: {bad or 'none'} damaged or missing")

@@ -6,6 +6,8 @@ import importlib
 import importlib.util
 from typing import Optional
 
+from pplc_cli.base.errors import PredictError
+
 _PACKAGES = {
     "paddle": "paddle",
     "pplc": "numba",
@@ -19,6 +21,16 @@ _EXTRAS = {"onnxruntime": "'pplc[onnxruntime]'", "openvino": "'pplc[openvino]'"}
 def not_installed(name: str) -> str:
     """The message for an engine whose package is missing."""
     return f"the engine {name} is not installed; install it with: pip install {_EXTRAS.get(name, 'pplc')}"
+
+
+def require(name: str) -> None:
+    """Check an engine's package before anything else, since the extra that it names brings all packages it needs.
+
+    Raises:
+        PredictError: it is not installed.
+    """
+    if not _is_installed(_PACKAGES[name]):
+        raise PredictError(not_installed(name))
 
 
 def installed() -> dict[str, Optional[str]]:

@@ -11,7 +11,7 @@ from pplc_cli.base.errors import PredictError, one_line
 from pplc_cli.base.forks import ForkSafeLock
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.predict.engines.base import run_in_batches
-from pplc_cli.predict.engines.installed import not_installed
+from pplc_cli.predict.engines.installed import not_installed, require
 from pplc_cli.predict.engines.onnx_source import onnx_source
 
 
@@ -80,6 +80,7 @@ class OnnxRuntimeEngine:
 
 def open_folder(folder: Path, *, precision: str, threads: Optional[int], features: bool) -> OnnxRuntimeEngine:
     """See :func:`pplc_cli.predict.engines.open.open_engine`."""
+    require("onnxruntime")
     if precision == "bfloat16":
         raise PredictError("the engine onnxruntime runs float32 and int8; pplc, paddle and openvino run bfloat16")
     source = onnx_source(folder, precision=precision, features=features)

@@ -11,7 +11,7 @@ from pplc_cli.base.errors import PredictError, one_line
 from pplc_cli.base.forks import ForkSafeLock
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.predict.engines.base import run_in_batches
-from pplc_cli.predict.engines.installed import not_installed
+from pplc_cli.predict.engines.installed import not_installed, require
 from pplc_cli.predict.engines.onnx_source import onnx_source
 
 IR = "inference.xml"
@@ -90,6 +90,7 @@ class OpenVinoEngine:
 
 def open_folder(folder: Path, *, precision: str, threads: Optional[int], features: bool) -> OpenVinoEngine:
     """See :func:`pplc_cli.predict.engines.open.open_engine`."""
+    require("openvino")
     own = (folder / IR).is_file() and precision != "int8" and not features
     source = folder / IR if own else onnx_source(folder, precision=precision, features=features)
     return OpenVinoEngine(source, precision=precision, threads=threads or physical_cores(), where=folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +11,7 @@ from typing import Optional
 
 from pplc_cli.base.errors import PplcError
 from pplc_cli.data.image_files import is_image_name, walk
-from pplc_cli.predict.inputs.expand import Argument, Kind, classify, kind_of_item
+from pplc_cli.predict.inputs.expand import Argument, Kind, classify, kind_of_item, matches
 from pplc_cli.predict.inputs.source import TAR_SUFFIXES, VIDEO_SUFFIXES
 
 _SHARDS = tuple(suffix.encode() for suffix in (*TAR_SUFFIXES, *VIDEO_SUFFIXES))
@@ -53,7 +52,7 @@ def _folder(argument: Argument) -> Iterator[Optional[int]]:
 
 
 def _glob(argument: Argument) -> Iterator[Optional[int]]:
-    for match in glob.iglob(argument.name, recursive=True):  # noqa: PTH207 - pathlib's refuses absolute patterns
+    for match in matches(argument.name):
         if not os.path.isdir(match):  # noqa: PTH112
             kind = kind_of_item(match)
             yield from _COUNTERS[kind](Argument(kind, match, match))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import dataclasses
 import enum
 import glob
 import os
+import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -16,7 +19,19 @@ from typing import BinaryIO, Optional
 from pplc_cli.base.errors import PredictError
 from pplc_cli.base.storage.files import user_path
 from pplc_cli.data.image_files import is_image_name, walk
-from pplc_cli.predict.inputs.source import ADDRESSES, LIST_SUFFIXES, TAR_SUFFIXES, VIDEO_SUFFIXES, Source
+from pplc_cli.predict.inputs.source import (
+    ADDRESSES,
+    LIST_SUFFIXES,
+    MAX_ENCODED,
+    TAR_SUFFIXES,
+    VIDEO_SUFFIXES,
+    Source,
+)
+
+ENCODINGS = ("utf-8", "gb18030")  # of lists; the second one is that of Chinese Windows
+LONGEST_LINE = 1 << 16  # bytes; several times the longest path
+LONGEST_SUFFIX = 10  # characters; what follows another dot is no kind of file
+KINDS = 8  # of skipped files, named
 
 
 class Kind(enum.Enum):
@@ -74,7 +89,39 @@ def kind_of_item(name: str) -> Kind:
     return Kind.VIDEO if lower.endswith(VIDEO_SUFFIXES) else Kind.FILE
 
 
-def expand(arguments: Iterable[str], *, every: Optional[float] = None) -> Iterator[Source]:
+class Skipped:
+    """Counts the files of folders and archives that are not images, by their suffix."""
+
+    def __init__(self) -> None:
+        self.suffixes: Counter[str] = Counter()
+
+    def add(self, name: str) -> None:
+        """Count a file."""
+        suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path takes three times as long
+        self.suffixes[suffix if len(suffix) <= LONGEST_SUFFIX else ""] += 1
+
+    def __str__(self) -> str:
+        """The kinds with their numbers, the most frequent first; "" if nothing was skipped."""
+        kinds = [f"{count:,} {suffix or 'without a suffix'}" for suffix, count in self.suffixes.most_common()]
+        return ", ".join(kinds[:KINDS] + ["..."] * (len(kinds) > KINDS))
+
+
+def base_of(argument: Argument) -> Optional[str]:
+    """The start of the names of an argument's images, up to their subfolders; None: they have none."""
+    name = argument.name
+    if argument.kind is Kind.GLOB:
+        literal = _existing_start(name)
+        return literal + re.match(r"([^*?\[]*[/\\])?", name[len(literal) :]).group()  # type: ignore[union-attr]
+    if argument.kind is Kind.LIST:
+        name = os.path.dirname(name) or "."  # noqa: PTH120
+    elif argument.kind not in (Kind.FOLDER, Kind.TAR):
+        return None
+    return "" if name == "." else os.path.join(name, "")  # noqa: PTH118
+
+
+def expand(
+    arguments: Iterable[str], *, every: Optional[float] = None, skipped: Optional[Skipped] = None
+) -> Iterator[Source]:
     """Yield the images of arguments, always in the same order; each argument is read when the one before it ends.
 
     A missing or damaged file yields a source with ``error`` set.
@@ -82,16 +129,18 @@ def expand(arguments: Iterable[str], *, every: Optional[float] = None) -> Iterat
     Args:
         arguments: as a user typed them.
         every: seconds between the frames taken from a video; None: all frames.
+        skipped: counts the files of folders and archives that are not images.
 
     Raises:
         PredictError: a folder or glob without images, or an unreadable list.
     """
-    for source in find(arguments):
+    skipped = skipped or Skipped()
+    for source in find(arguments, skipped):
         kind = kind_of_item(source.name) if source.data is None else Kind.FILE
         if kind is Kind.TAR:
             from pplc_cli.predict.inputs.tar import read_tar
 
-            yield from read_tar(source.name)
+            yield from read_tar(source.name, skipped.add)
         elif kind is Kind.VIDEO:
             from pplc_cli.predict.inputs.video import read_video
 
@@ -100,40 +149,65 @@ def expand(arguments: Iterable[str], *, every: Optional[float] = None) -> Iterat
             yield source
 
 
-def find(arguments: Iterable[str]) -> Iterator[Source]:
+def find(arguments: Iterable[str], skipped: Optional[Skipped] = None) -> Iterator[Source]:
     """Like :func:`expand`, but an archive or a video yields one source, unopened."""
+    skipped = skipped or Skipped()
     for argument in map(classify, arguments):
-        yield from _FINDERS[argument.kind](argument)
+        if argument.kind is Kind.FOLDER:
+            yield from _folder(argument, skipped)
+        else:
+            yield from _FINDERS[argument.kind](argument)
 
 
 def is_text(head: bytes) -> bool:
-    """Whether bytes, which may end inside a character, are UTF-8 text."""
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(head)
-    except UnicodeDecodeError:
+    """Whether bytes, which may end inside a character, are text in one of the encodings of lists."""
+    if b"\0" in head:
         return False
-    return b"\0" not in head
+    for encoding in ENCODINGS:
+        with contextlib.suppress(UnicodeDecodeError):
+            codecs.getincrementaldecoder(encoding)().decode(head)
+            return True
+    return False
+
+
+def matches(pattern: str) -> list[str]:
+    """The files and folders of a glob, sorted. Brackets in the names of existing folders are taken literally."""
+    literal = _existing_start(pattern)
+    start, rest = glob.escape(literal), pattern[len(literal) :]
+    found = glob.glob(start + rest, recursive=True)  # noqa: PTH207 - pathlib's refuses absolute patterns
+    return sorted(found or glob.glob(start + rest.replace("[", "[[]"), recursive=True))  # noqa: PTH207
+
+
+def _existing_start(pattern: str) -> str:
+    """The longest start of a pattern that is the path of a folder, with its separator."""
+    ends = [match.end() for match in re.finditer(r"[/\\]", pattern)]
+    return next((pattern[:end] for end in reversed(ends) if os.path.isdir(pattern[:end])), "")  # noqa: PTH112
 
 
 def _itself(argument: Argument) -> Iterator[Source]:
     yield Source(argument.name)
 
 
-def _folder(argument: Argument) -> Iterator[Source]:
-    empty = True
+def _folder(argument: Argument, skipped: Skipped) -> Iterator[Source]:
+    empty, others = True, Skipped()
     for name in walk(argument.name):
         if is_image_name(name):
             empty = False
             yield Source(name)
+        else:
+            others.add(name)
+    skipped.suffixes.update(others.suffixes)
+    if empty and others.suffixes:
+        raise PredictError(f"{argument.text}: the folder holds no images, only other files: {others}")
     if empty:
         raise PredictError(f"{argument.text}: the folder holds no images")
 
 
 def _glob(argument: Argument) -> Iterator[Source]:
-    matches = sorted(glob.glob(argument.name, recursive=True))  # noqa: PTH207 - pathlib's refuses absolute patterns
-    if not matches:
+    found = matches(argument.name)
+    if not found:
         raise PredictError(f"{argument.text}: matches no file")
-    for match in matches:
+    for match in found:
         if not os.path.isdir(match):  # noqa: PTH112
             yield Source(match)
 
@@ -142,59 +216,84 @@ def _list_file(argument: Argument) -> Iterator[Source]:
     path = Path(argument.name)
     try:
         with path.open("rb") as file:
-            if not is_text(file.read(1 << 16)):
-                raise PredictError(f"{argument.text}: expected a list of paths in UTF-8, got other bytes")
+            if b"\0" in file.read(1 << 16):
+                raise PredictError(f"{argument.text}: expected a list of paths in UTF-8 or GB18030, got other bytes")
             file.seek(0)
-            yield from _listed(file, path.parent, argument.text)
+            yield from _listed(_lines(file), path.parent, argument.text)
     except OSError as error:
-        raise PredictError(f"{argument.text}: expected a list of paths in UTF-8: {error}") from None
+        raise PredictError(f"{argument.text}: the list cannot be read: {error.strerror or error}") from None
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    return iter(lambda: file.readline(LONGEST_LINE), b"")
 
 
 def _listed(lines: Iterable[bytes], folder: Path, where: str) -> Iterator[Source]:
-    """One image per line: a path or URL, optionally followed by a class id as in train_list.txt."""
+    """One image per line: a path or URL, optionally followed by a TAB or a space and a class id, as in training."""
     empty = True
     for number, raw in enumerate(lines):
-        # Bytes that are not UTF-8 become the surrogates that Python's own file functions use for such names.
-        line = raw.decode("utf-8-sig" if number == 0 else "utf-8", "surrogateescape").strip()
-        if not line:
-            continue
-        empty = False
-        if line.startswith(ADDRESSES):
-            yield Source(line)
-            continue
-        if os.path.isabs(line) and os.path.exists(line):  # noqa: PTH110, PTH117 - a Path takes three times as long
-            yield Source(line)
-            continue
-        candidates = [line]
-        before, _, last = line.rpartition(" ")
-        if last.isdecimal() and before:
-            candidates.append(before)
-        places = (place for c in candidates for place in (folder / user_path(c), user_path(c)))
-        found = (place for place in places if os.path.exists(place))  # noqa: PTH110 - pathlib's raises for long names
-        yield Source(str(next(found, folder / user_path(candidates[-1]))))
+        line = (raw[3:] if number == 0 and raw.startswith(codecs.BOM_UTF8) else raw).strip()
+        if line:
+            empty = False
+            yield Source(_listed_name(line, folder))
     if empty:
         raise PredictError(f"{where}: lists no image")
 
 
+def _listed_name(line: bytes, folder: Path) -> str:
+    """The path or address that a line means: of its possible readings, the first that exists."""
+    first = None
+    for text in _decoded(line):
+        if text.startswith(ADDRESSES):
+            return text
+        if os.path.isabs(text) and os.path.exists(text):  # noqa: PTH110, PTH117 - a Path takes three times as long
+            return text
+        names = [text]
+        for mark in ("\t", " "):
+            before, _, last = text.rpartition(mark)
+            if last.isdecimal() and before:
+                names.append(before.strip())
+        places = (place for name in names for place in (folder / user_path(name), user_path(name)))
+        found = next((place for place in places if os.path.exists(place)), None)  # noqa: PTH110 - pathlib's raises
+        if found is not None:
+            return str(found)
+        first = first or str(folder / user_path(names[-1]))
+    return first or ""
+
+
+def _decoded(line: bytes) -> Iterator[str]:
+    """What a line may mean: bytes may be valid in several encodings, or an odd name that Python's functions escape."""
+    for encoding in ENCODINGS[: 1 if line.isascii() else None]:
+        with contextlib.suppress(UnicodeDecodeError):
+            yield line.decode(encoding)
+    if not line.isascii():
+        yield line.decode("utf-8", "surrogateescape")
+
+
 def _standard_input(_: Argument) -> Iterator[Source]:
     """One encoded image, or lines of paths, which are read one by one."""
+    if sys.stdin is None:
+        raise PredictError("-: standard input is closed; expected an image's bytes or a list of paths")
     stream: BinaryIO = sys.stdin.buffer
     head = stream.read(16)
     if not head:
         raise PredictError("-: standard input is empty; expected an image's bytes or a list of paths")
-    head += stream.readline()
+    head += stream.readline(LONGEST_LINE)
     # GIF and WebP are the only image formats whose first bytes may be text.
     like_text = head.startswith((b"GIF87a", b"GIF89a")) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
-    if like_text or not is_text(head):
-        yield Source("-", head + stream.read())
+    if not like_text and is_text(head):
+        yield from _listed(chain(head.splitlines(), _lines(stream)), Path(), "-")
+        return
+    data = head + stream.read(MAX_ENCODED + 1 - len(head))
+    if len(data) > MAX_ENCODED:
+        yield Source("-", error=f"is larger than {MAX_ENCODED >> 20} MB")
     else:
-        yield from _listed(chain(head.splitlines(), stream), Path(), "-")
+        yield Source("-", data)
 
 
 _FINDERS: dict[Kind, Callable[[Argument], Iterator[Source]]] = {
     Kind.STDIN: _standard_input,
     Kind.URL: _itself,
-    Kind.FOLDER: _folder,
     Kind.GLOB: _glob,
     Kind.LIST: _list_file,
     Kind.TAR: _itself,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import TYPE_CHECKING, Optional, Union
+import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Optional, Union, cast
 
 import numpy as np
 
-from pplc_cli.base.errors import DownloadError, ImageError
+from pplc_cli.base.errors import ImageError, PredictError
 from pplc_cli.data.decode import convert_pillow, decode_image
 from pplc_cli.data.image_files import read_bytes
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-MAX_DOWNLOAD = 200 << 20
+MAX_ENCODED = 200 << 20  # bytes of an image from an address, an archive or standard input
 LIST_SUFFIXES = (".txt", ".list", ".lst")
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm")
@@ -50,12 +51,9 @@ class Source:
         if self.data is not None:
             return self.data
         if self.name.startswith(ADDRESSES):
-            from pplc_cli.base.storage.download import read_url
+            from pplc_cli.predict.inputs.address import read_address
 
-            try:
-                return read_url(self.name, MAX_DOWNLOAD)
-            except DownloadError as error:
-                raise ImageError(str(error)) from None
+            return read_address(self.name, MAX_ENCODED)
         return read_bytes(self.name)
 
     def decode(self) -> np.ndarray:
@@ -67,42 +65,84 @@ class Source:
         return decode_image(self.read()) if self.pixels is None else self.pixels
 
 
-ImageLike = Union[str, Path, bytes, np.ndarray, "Image", Source]
+ImageLike = Union[str, "os.PathLike[str]", bytes, bytearray, memoryview, np.ndarray, "Image", Source]
 
 
 def name_of(image: ImageLike) -> str:
     """The name of an image in its prediction."""
     if isinstance(image, Source):
         return image.name
-    if isinstance(image, (str, Path)):
-        return str(image)
+    if isinstance(image, (str, os.PathLike)):
+        return os.fsdecode(image)
     return str(getattr(image, "filename", "") or type(image).__name__)  # Pillow images have the file's name
 
 
 def held_bytes(image: ImageLike) -> int:
     """Bytes of memory that an image holds while it waits; 0 for a path."""
-    held = (image.data if image.data is not None else image.pixels) if isinstance(image, Source) else image
-    if isinstance(held, np.ndarray):
+    held: Any = (image.data if image.data is not None else image.pixels) if isinstance(image, Source) else image
+    if isinstance(held, (np.ndarray, memoryview)):
         return held.nbytes
-    return len(held) if isinstance(held, bytes) else 0
+    if isinstance(held, (bytes, bytearray)):
+        return len(held)
+    return 4 * held.width * held.height if _is_pillow(held) else 0
 
 
-def pixels_of(image: ImageLike) -> np.ndarray:
+def is_one(image: object) -> bool:
+    """Whether this is one image, by its type and shape."""
+    if isinstance(image, np.ndarray):
+        return _is_decoded(image)
+    return isinstance(image, (str, os.PathLike, bytes, bytearray, memoryview, Source)) or _is_pillow(image)
+
+
+def _is_decoded(array: np.ndarray) -> bool:
+    return array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3 and array.size > 0
+
+
+def as_images(images: Union[ImageLike, Iterable[ImageLike]]) -> Iterable[ImageLike]:
+    """Turn one image into a list of it, and leave an iterable of images as it is.
+
+    Raises:
+        PredictError: it is neither.
+    """
+    expected = "a path, bytes, a uint8 array (H, W, 3) or (N, H, W, 3), a Pillow image, or several of them"
+    if is_one(images):
+        return [cast(ImageLike, images)]
+    dimensions = getattr(images, "ndim", 1)  # also of tensors, whose rows would be taken for images
+    if isinstance(images, np.ndarray) and images.dtype.kind not in "OSU":
+        if dimensions == 4 and all(map(_is_decoded, images[:1])):
+            return images
+        raise PredictError(f"expected {expected}, got an array of {images.dtype} {images.shape}")
+    several = isinstance(images, Iterable) and dimensions == 1
+    if not several or isinstance(images, Mapping) or hasattr(images, "read"):  # an open file gives its lines
+        raise PredictError(f"expected {expected}, got {type(images).__name__}")
+    return cast(Iterable[ImageLike], images)
+
+
+def pixels_of(image: ImageLike, *, bgr: bool = False) -> np.ndarray:
     """Decode anything that :meth:`Predictor.predict` takes to uint8 RGB (H, W, 3).
+
+    Args:
+        image: the image.
+        bgr: arrays have the channels of OpenCV, blue first.
 
     Raises:
         ImageError: it cannot be decoded.
     """
     if isinstance(image, Source):
         return image.decode()
-    if isinstance(image, (str, Path)):
-        return Source(str(image)).decode()
+    if isinstance(image, (str, os.PathLike)):
+        return Source(os.fsdecode(image)).decode()
     if isinstance(image, (bytes, bytearray, memoryview)):
         return decode_image(bytes(image))
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        if not _is_decoded(image):
             raise ImageError(f"expected uint8 (H, W, 3), got {image.dtype} {image.shape}")
-        return image
-    if callable(getattr(image, "convert", None)):  # a Pillow image, recognised without importing Pillow
+        return np.ascontiguousarray(image[..., ::-1]) if bgr else image
+    if _is_pillow(image):
         return convert_pillow(image)
     raise ImageError(f"expected a path, bytes, an array or a Pillow image, got {type(image).__name__}")
+
+
+def _is_pillow(image: object) -> bool:
+    """Whether this is a Pillow image, without importing Pillow."""
+    return any(each.__module__ == "PIL.Image" for each in type(image).__mro__)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from pplc_cli.base.errors import PredictError
 from pplc_cli.base.storage.files import PathLike, atomic_file, user_path
+from pplc_cli.base.text import file_name, unused
+from pplc_cli.predict.inputs.expand import base_of, classify
 from pplc_cli.predict.inputs.source import ADDRESSES
 from pplc_cli.predict.prediction import Prediction
 
@@ -24,19 +27,25 @@ def draw(prediction: Prediction) -> Any:
 
     if prediction.image is None:
         raise ValueError("expected a prediction made with keep_images=True")
-    lines = [f"{label}  {score:.4f}" for label, score in prediction.top]
+    lines = [f"{label}  {score:.2%}" for label, score in prediction.top]  # long labels are cut, percentages are not
     return Image.fromarray(annotate(prediction.image, lines))
 
 
 class AnnotatedFolder:
-    """A folder of annotated images; images with the same name do not overwrite each other.
+    """A folder of annotated images, with the subfolders of the originals; equal names do not overwrite each other.
 
     Attributes:
         folder: the folder.
     """
 
-    def __init__(self, folder: PathLike) -> None:
+    def __init__(self, folder: PathLike, arguments: Iterable[str] = ()) -> None:
+        """
+        Args:
+            folder: created with the first image.
+            arguments: those of the images; subfolders below them are kept.
+        """
         self.folder = user_path(folder)
+        self._bases = [base for base in (base_of(classify(argument)) for argument in arguments) if base is not None]
         self._taken: set[str] = set()
 
     def save(self, prediction: Prediction) -> Path:
@@ -46,21 +55,20 @@ class AnnotatedFolder:
             PplcError: the file cannot be written, or it exists and is not an annotated image. So photographs are never
                 overwritten, not even if the folder is that of the input.
         """
-        name = prediction.path
-        if name.startswith(ADDRESSES):
-            name = urlparse(name).path
-        stem = Path(name).stem.lstrip("-") or "picture"
-        number, candidate = 1, stem
-        while candidate.lower() in self._taken:
-            number += 1
-            candidate = f"{stem}_{number}"
-        self._taken.add(candidate.lower())
-        path = self.folder / f"{candidate}.jpg"
+        path = self.folder / f"{unused(self._name(prediction.path), self._taken)}.jpg"
         if path.exists() and not _is_annotated(path):
             raise PredictError(f"{path} exists and is not an annotated image; expected another folder for --save")
         with atomic_file(path) as temporary:
             draw(prediction).save(temporary, quality=92, comment=_MARK)
         return path
+
+    def _name(self, path: str) -> str:
+        """The name of a copy without its suffix, relative to the folder."""
+        if path.startswith(ADDRESSES):
+            path = urlparse(path).path
+        rest = Path(next((path[len(base) :] for base in self._bases if path.startswith(base)), Path(path).name))
+        *folders, name = [part for part in rest.parts if part not in ("..", rest.anchor)] or ["picture"]
+        return "/".join([*map(file_name, folders), file_name(Path(name).stem)])
 
 
 def _is_annotated(path: Path) -> bool:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 from pplc_cli.base.errors import PredictError
-from pplc_cli.base.storage.files import plain
 from pplc_cli.base.storage.locks import Locked, lock
+from pplc_cli.base.text import plain
 from pplc_cli.predict.prediction import Prediction
 from pplc_cli.predict.predictor import Predictor
 
@@ -46,7 +46,7 @@ class OutputSchema:
         path, error = plain(prediction.path), None if prediction.error is None else plain(prediction.error)
         if self.embedding:
             return [path, prediction.embedding, error]
-        top: list[Any] = [value for label, score in prediction.top for value in (label, round(score, 6))]
+        top: list[Any] = [value for label, score in prediction.top for value in (plain(label), round(score, 6))]
         top += [None] * (2 * self.top_k - len(top))
         return [path, *top[:2], error, *top[2 : 2 * self.top_k]]
 
@@ -87,6 +87,10 @@ class Output(abc.ABC):
                 f"{self.path}: another process is writing it; wait until it ends, or choose another file"
             ) from None
         self._lock_file = lock_file
+
+    def is_empty(self) -> bool:
+        """Whether the file holds no byte of a prediction; it exists, and need not be open."""
+        return not self.path.stat().st_size
 
     @abc.abstractmethod
     def open(self) -> None:

@@ -6,6 +6,7 @@ Scores are rounded to 6 decimals. Embeddings are written with 9 significant digi
 from __future__ import annotations
 
 import abc
+import codecs
 import contextlib
 import csv
 import io
@@ -13,9 +14,9 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Optional
+from typing import BinaryIO, Optional
 
-from pplc_cli.base.storage.files import plain
+from pplc_cli.base.text import csv_line, plain, unguarded
 from pplc_cli.predict.outputs.base import Output, OutputSchema, WrittenRow
 from pplc_cli.predict.prediction import Prediction
 
@@ -29,14 +30,6 @@ def json_line(prediction: Prediction) -> str:
     return f'{{"path": {json.dumps(prediction.path, ensure_ascii=False)}, "embedding": [{numbers}]}}'
 
 
-def csv_line(values: list[Any]) -> str:
-    """A CSV record with its line end; floats have 6 decimals."""
-    text = io.StringIO()
-    cells = (f"{value:.6f}" if isinstance(value, float) else value for value in values)
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
-
-
 class LinesOutput(Output):
     """Text records, appended to the file itself."""
 
@@ -45,6 +38,10 @@ class LinesOutput(Output):
     def __init__(self, path: Path, schema: OutputSchema) -> None:
         super().__init__(path, schema)
         self._end: Optional[int] = None  # where the last complete record ends; None once the rest is cut off
+
+    def is_empty(self) -> bool:
+        with self.path.open("rb") as file:
+            return self.head.startswith(file.read(len(self.head) + 1))
 
     def open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +122,8 @@ class Csv(LinesOutput):
 
     @property
     def head(self) -> bytes:
-        return csv_line(self.schema.columns).encode()
+        # Spreadsheets need the byte order mark to read names that are not ASCII.
+        return codecs.BOM_UTF8 + csv_line(self.schema.columns).encode()
 
     def encode(self, prediction: Prediction) -> str:
         return csv_line(self.schema.row(prediction))
@@ -138,7 +136,7 @@ class Csv(LinesOutput):
             return None
         if len(row) != len(self.schema.columns) or (not self._end and record != self.head):
             return None
-        return WrittenRow(row[0], bool(row[3]))
+        return WrittenRow(unguarded(row[0]), bool(row[self.schema.columns.index("error")]))
 
     def _records(self) -> Iterator[bytes]:
         record = b""

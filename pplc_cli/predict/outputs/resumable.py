@@ -10,12 +10,13 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from itertools import chain, islice
 from typing import Any, Optional
 
 from pplc_cli.base.errors import PplcError, PredictError
-from pplc_cli.base.storage.files import PathLike, plain, user_path, write_json
+from pplc_cli.base.storage.files import PathLike, user_path, write_json
+from pplc_cli.base.text import plain
 from pplc_cli.predict.exported_model import hash_model
 from pplc_cli.predict.inputs.source import Source
 from pplc_cli.predict.outputs.base import Output, OutputSchema
@@ -59,6 +60,7 @@ class ResumableOutput:
         path: the file.
         done: predictions that it held before this run.
         failed: number of these that were errors.
+        note: a sentence about a file that is begun again, or None.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class ResumableOutput:
         self.signature = RunSignature.of(predictor, schema)
         self.state = path.with_name(f"{path.name}.state.json")
         self.done = self.failed = 0
+        self.note: Optional[str] = None
         self._output: Output = open_output(path, schema)
         exists = path.exists() or self.state.exists()
         if exists and not (resume or force):
@@ -89,6 +92,9 @@ class ResumableOutput:
         with self._write_errors():
             self._output.open()
             if not resumes:
+                # A process may die between any two of these steps: a state must never stand beside the predictions of
+                # another run.
+                self.state.unlink(missing_ok=True)
                 self._output.clear()
                 self._output.sync()
                 write_json(self.state, {**dataclasses.asdict(self.signature), "finished": False})
@@ -139,6 +145,8 @@ class ResumableOutput:
                 self._output.sync()
             raise
         finally:
+            if isinstance(predictions, Generator):
+                predictions.close()  # ends its threads here; the garbage collector may run in one of them
             self._output.close()
 
     def _mismatch(self, path: str, source: Optional[Source]) -> str:
@@ -153,7 +161,8 @@ class ResumableOutput:
     def _can_resume(self) -> bool:
         """Whether the file holds predictions of the same model and options; False if it is empty."""
         if not self.state.is_file():
-            if not self.path.stat().st_size:
+            if self._output.is_empty():
+                self.note = f"{self.path} has no predictions yet; it is begun again"
                 return False
             raise PredictError(f"{self.path} cannot be resumed: {self.state.name} is missing; --force replaces it")
         try:

@@ -18,7 +18,8 @@ import numpy as np
 from pplc_cli.base.errors import ImageError, PplcError, TrainError
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.progress import ProgressCallback
-from pplc_cli.base.storage.files import PathLike, plain, user_path, write_json, write_text
+from pplc_cli.base.storage.files import PathLike, user_path, write_json, write_text
+from pplc_cli.base.text import plain
 from pplc_cli.data.decode import decode_image, read_image
 from pplc_cli.data.image_files import find_copies, is_image_name, list_files, read_bytes
 from pplc_cli.data.lists import read_labels, read_part
@@ -49,7 +50,8 @@ class Labelling:
         file: the list; the report and the contact sheet are beside it.
         labels: the models' classes.
         kept: images on the list, the most confident first.
-        unsure: by label, the number of images below the threshold or beyond ``per_class``.
+        unsure: by label, the number of images below the threshold.
+        surplus: by label, the number of images beyond ``per_class``.
         known: number of images skipped because the models were trained or tested on them.
         unchecked: models whose lists could not be read; images on them may be among those kept.
         failed: files that cannot be read as images, and why.
@@ -59,6 +61,7 @@ class Labelling:
     labels: list[str]
     kept: list[Labelled]
     unsure: list[int]
+    surplus: list[int]
     known: int
     unchecked: list[str]
     failed: list[tuple[str, str]]
@@ -124,9 +127,10 @@ def pseudo_label(
         done += len(batch)
         progress(done, len(files))
     kept.sort(key=lambda one: -one.score)
+    surplus = [0] * len(ensemble.labels)
     if per_class is not None:
-        kept = _at_most(kept, per_class, unsure)
-    found = Labelling(output, ensemble.labels, kept, unsure, len(copies), unchecked, failed)
+        kept = _at_most(kept, per_class, surplus)
+    found = Labelling(output, ensemble.labels, kept, unsure, surplus, len(copies), unchecked, failed)
     _write(found, threshold, models)
     return found
 
@@ -232,8 +236,8 @@ def _listed_images(models: Sequence[str]) -> tuple[list[Path], list[str]]:
     return found, unchecked
 
 
-def _at_most(kept: Sequence[Labelled], number: int, unsure: list[int]) -> list[Labelled]:
-    """Return the first ``number`` images of each class, and count the others in ``unsure``."""
+def _at_most(kept: Sequence[Labelled], number: int, surplus: list[int]) -> list[Labelled]:
+    """Return the first ``number`` images of each class, and count the others in ``surplus``."""
     counts: dict[int, int] = {}
     result = []
     for one in kept:
@@ -241,7 +245,7 @@ def _at_most(kept: Sequence[Labelled], number: int, unsure: list[int]) -> list[L
         if counts[one.label] <= number:
             result.append(one)
         else:
-            unsure[one.label] += 1
+            surplus[one.label] += 1
     return result
 
 
@@ -251,8 +255,8 @@ def _write(found: Labelling, threshold: float, models: Sequence[str]) -> None:
         "models": list(models),
         "threshold": threshold,
         "classes": [
-            {"label": label, "kept": kept, "unsure": unsure}
-            for label, kept, unsure in zip(found.labels, counts, found.unsure)
+            {"label": label, "kept": kept, "unsure": unsure, "surplus": surplus}
+            for label, kept, unsure, surplus in zip(found.labels, counts, found.unsure, found.surplus)
         ],
         "known": found.known,
         "failed": [{"path": path, "reason": reason} for path, reason in found.failed],

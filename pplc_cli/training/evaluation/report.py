@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pplc_cli.base.storage.files import write_json, write_text
+from pplc_cli.base.text import csv_line
 from pplc_cli.data.decode import read_image
 from pplc_cli.data.lists import Sample
 from pplc_cli.training.evaluation.metrics import Scores
@@ -57,6 +56,5 @@ def write_report(
 
 
 def _write_csv(path: Path, rows: list[list[Any]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_text(path, "\ufeff" + text.getvalue())  # Excel needs the byte order mark to read Chinese names
+    text = "".join(map(csv_line, rows))
+    write_text(path, "\ufeff" + text)  # Excel needs the byte order mark to read Chinese names

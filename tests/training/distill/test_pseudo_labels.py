@@ -86,7 +86,7 @@ def test_training_uses_the_list(trained, loose, pplc):
 
 def test_several_models_are_averaged_and_classes_are_capped(trained, calm, loose, tmp_path):
     both = pseudo_label(loose, [str(trained.run), str(calm.folder)], tmp_path / "x.txt", threshold=0.0, per_class=4)
-    assert both.counts() == [4, 4] and sum(both.unsure) == 32
+    assert both.counts() == [4, 4] and sum(both.surplus) == 32 and not any(both.unsure)
     alone = [pseudo_label(loose, [str(m)], tmp_path / f"{i}.txt", threshold=0.0) for i, m in
              enumerate((trained.run, calm.folder))]  # fmt: skip
     scores = [{one.path: one.score if one.label == 0 else 1 - one.score for one in each.kept} for each in alone]
