@@ -78,5 +78,4 @@ def train_options(imported: Imported, path: Path) -> str:
 
 
 def _option(key: str, value: Any) -> str:
-    text = f"{key}={value if isinstance(value, str) else json.dumps(value)}"
-    return f'-o "{text}"' if isinstance(value, list) else f"-o {text}"
+    return f"-o {quoted(f'{key}={value if isinstance(value, str) else json.dumps(value)}')}"
