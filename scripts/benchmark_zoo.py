@@ -16,10 +16,9 @@ from typing import Any, Optional
 from benchmark_training import Contender, machine
 
 from pplc_cli.benchmark.compare import compare
-from pplc_cli.benchmark.macs import as_printed
-from pplc_cli.models.catalog import list_networks
+from pplc_cli.benchmark.macs import as_printed, count_params_and_macs
 from pplc_cli.models.published import PUBLISHED
-from pplc_cli.models.registry import network_names
+from pplc_cli.models.registry import build_network, network_names
 
 BATCH, STEPS = 16, 3
 
@@ -44,7 +43,6 @@ def main() -> None:
     arguments = parser.parse_args()
     found: dict[str, Any] = {"machine": machine(), "batch": BATCH, "networks": {}}
     print(json.dumps(found["machine"]), flush=True)
-    listed = {each.name: each for each in list_networks()}
     one = compare(arguments.networks, batch=1, threads=1, rounds=arguments.rounds)
     every = compare(arguments.networks, batch=1, rounds=arguments.rounds)
     lines = [
@@ -57,7 +55,9 @@ def main() -> None:
         rate = contender.result()["images_per_second"]
         contender.close()
         published = PUBLISHED[name]
-        counts = {"params": listed[name].params, "macs": listed[name].macs}
+        size = (227, 227) if name.startswith("SqueezeNext") else (224, 224)  # of the published figures
+        params, macs = count_params_and_macs(build_network(name, 1000), published.rule, size)
+        counts = {"params": params, "macs": macs}
         times = {"latency_one": single.latency, "latency_all": whole.latency, "training": rate}
         found["networks"][name] = {**counts, **times}
         counted = f"{both(counts['params'], published.params, '')} | {both(counts['macs'], published.macs, ' M')}"

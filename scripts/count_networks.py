@@ -15,12 +15,10 @@ def counts(name: str) -> dict[str, int]:
     """Count what ``pplc models`` prints: parameters, multiply-adds, and bytes read and written."""
     from pplc_cli.benchmark.macs import count_params_and_macs
     from pplc_cli.benchmark.operations import operations
-    from pplc_cli.models.registry import build_network, find_network
+    from pplc_cli.models.registry import build_network
 
     network = build_network(name, 1000)
-    # SqueezeNext's figures are published for 227 x 227.
-    size = (227, 227) if find_network(name).family == "squeezenext" else (224, 224)
-    params, macs = count_params_and_macs(network, find_network(name).published.rule, size)
+    params, macs = count_params_and_macs(network)
     memory = sum(operation.read + operation.written for operation in operations(network)[1])
     return {"params": params, "macs": macs, "memory": memory}
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Optional, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+MOST_LISTED = 12  # names in a message
 
 
 def option(
@@ -79,14 +80,30 @@ def read(cls: type[T], raw: Any, key: str, faults: list[str]) -> Optional[T]:
     return cls(**values) if len(faults) == before else None
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the end of a message: the nearest known name, or all known names if none is near."""
+def did_you_mean(name: str, known: Iterable[str], advice: str = "") -> str:
+    """Return the end of a message: the nearest known name; if none is near, ``advice``, or else the known names."""
     known = list(known)
-    lower = {item.lower(): item for item in reversed(known)}
-    near = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {lower[near[0]]}?"
-    return f"; known: {', '.join(known)}"
+    near = nearest(name, known)
+    if near is not None:
+        return f"; did you mean {near}?"
+    if advice:
+        return f"; {advice}"
+    more = len(known) - MOST_LISTED
+    return f"; known: {', '.join(known[:MOST_LISTED])}" + (f" and {more} more" if more > 0 else "")
+
+
+def nearest(name: str, known: Iterable[str]) -> Optional[str]:
+    """The known name most like ``name``, else one that contains it; the first of equals. None: there is none."""
+    word, lower = name.lower(), {}
+    for item in known:
+        lower.setdefault(item.lower(), item)
+    like = set(difflib.get_close_matches(word, lower, n=len(lower) + 1))
+    if like:
+        best = max(
+            (item for item in lower if item in like), key=lambda i: difflib.SequenceMatcher(None, i, word).ratio()
+        )
+        return lower[best]
+    return next((name for item, name in lower.items() if len(word) > 1 and word in item), None)
 
 
 def _nearest(name: str, fields: Iterable[str], key: str) -> str:
@@ -155,8 +172,8 @@ def _value(raw: Any, hint: Any, metadata: Mapping[str, Any], key: str, faults: l
         return value
     ending = ""
     if metadata.get("choices") and isinstance(raw, str):
-        near = did_you_mean(raw, metadata["choices"])
-        ending = near if "mean" in near else ""
+        near = nearest(raw, metadata["choices"])
+        ending = f"; did you mean {near}?" if near else ""
     unquoted = [name for name in raw if not isinstance(name, str)] if isinstance(raw, Mapping) else []
     if unquoted:
         ending = f"; put the key {_show(unquoted[0])} in quotes, since YAML does not read it as text"

@@ -17,6 +17,7 @@ from pplc_cli.base.errors import PredictError
 from pplc_cli.base.hardware import facts, physical_cores
 from pplc_cli.base.progress import ProgressCallback, no_progress
 from pplc_cli.base.schema import did_you_mean
+from pplc_cli.benchmark.disturbance import Disturbance, busy_cpus, disturbance
 from pplc_cli.benchmark.roofline import LowerBound, PeakRates, exported_cost, highest, lower_bound, measure_rates
 from pplc_cli.benchmark.targets import find_exported_target
 from pplc_cli.benchmark.worker import BenchCase, Worker
@@ -85,6 +86,7 @@ class BenchResult:
         floors: lower bounds by model, threads and batch size, for models that have Paddle's format.
         measured: by model, case and batch size.
         failed: cases that could not run.
+        disturbance: what else the machine did meanwhile.
     """
 
     machine: dict[str, Any]
@@ -94,6 +96,7 @@ class BenchResult:
     floors: list[LowerBound]
     measured: list[Measurement]
     failed: list[BenchFailure]
+    disturbance: Disturbance
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain data for JSON."""
@@ -145,12 +148,14 @@ def bench(
         running = _start(cases, min(STARTS, rounds), failed, stack)
         times: dict[tuple[BenchCase, int], list[float]] = {}
         samples: dict[int, list[PeakRates]] = {count: [] for count in counts}
+        busy = []
         turns = len(counts) + len(running) * len(sizes)
         done = itertools.count(1)
         for _ in range(rounds):
             for count in counts:
                 samples[count].append(measure_rates(count))
                 progress(next(done), rounds * turns)
+            busy.append(busy_cpus())  # the engines have been idle since measure_rates began
             for batch, case in itertools.product(sizes, list(running)):
                 if case in running:
                     try:
@@ -168,7 +173,8 @@ def bench(
             for model, cost in costs if cost for rate in rates for batch in sizes
         ]  # fmt: skip
         measured = [_measurement(case, batch, times[case, batch], running) for case in running for batch in sizes]
-    return BenchResult(facts(), rounds, seconds, rates, floors, measured, failed)
+        load = disturbance(busy, [times[case, batch] for case in running for batch in sizes])
+    return BenchResult(facts(), rounds, seconds, rates, floors, measured, failed, load)
 
 
 def _check(what: str, given: Sequence[str], known: Sequence[str]) -> None:

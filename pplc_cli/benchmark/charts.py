@@ -9,61 +9,80 @@ from typing import Any
 from pplc_cli.benchmark.bench import BenchResult, Measurement
 from pplc_cli.benchmark.compare import ComparedNetwork
 from pplc_cli.benchmark.profile import Profile
-from pplc_cli.plots.figure import save_figure
+from pplc_cli.plots.figure import BLUE, BLUES, ORANGE, chart, font_for, save_figure
+from pplc_cli.plots.fonts import printable
+from pplc_cli.plots.text import shortened_names
 
-_BLUE, _ORANGE = "#3b6fb6", "#e08a2e"
-_SHADES = (_BLUE, "#8fb1dd", "#254a7c", "#bcd0ea")
+_NAME_WIDTH = 48  # letters
 
 
+@chart
 def draw_profile(path: Path, found: Profile) -> None:
-    """Draw each layer's share of the time beside its share of the multiply-adds."""
+    """Draw each layer's share of the time beside its share of the multiply-adds; both sum to 100 %."""
     from matplotlib.figure import Figure
 
     shown = [op for op in found.operations if op.milliseconds or op.macs]
-    figure = Figure(figsize=(9, 1.5 + 0.22 * len(shown)), dpi=110, layout="constrained")
+    rest = [(kind, spent) for kind, spent in found.rest() if spent]
+    names = [*(op.name for op in shown), *(f"({kind})" for kind, _ in rest)]
+    times = [*(op.milliseconds or 0 for op in shown), *(spent for _, spent in rest)]
+    macs = [*(op.macs for op in shown), *(0 for _ in rest)]
+    places = range(len(names))
+    figure = Figure(figsize=(9, 1.5 + 0.22 * len(names)), layout="constrained")
     axes = figure.subplots()
-    places = range(len(shown))
-    times = [100 * (op.milliseconds or 0) / found.milliseconds for op in shown]
-    macs = [100 * op.macs / max(1, found.macs) for op in shown]
-    axes.barh([y - 0.2 for y in places], times, 0.4, color=_BLUE, label=f"time ({found.milliseconds:.2f} ms)")
-    axes.barh([y + 0.2 for y in places], macs, 0.4, color=_ORANGE, label=f"multiply-adds ({found.macs / 1e6:.1f} M)")
-    axes.set_yticks(list(places), [op.name for op in shown], fontsize=7)
-    axes.set_ylim(len(shown) - 0.3, -0.7)
+    axes.barh(
+        [y - 0.2 for y in places], [100 * time / found.accounted for time in times], 0.4, color=BLUE,
+        label=f"time ({found.milliseconds:.2f} ms)",
+    )  # fmt: skip
+    axes.barh(
+        [y + 0.2 for y in places], [100 * each / max(1, found.macs) for each in macs], 0.4, color=ORANGE,
+        label=f"multiply-adds ({found.macs / 1e6:.1f} M)",
+    )  # fmt: skip
+    axes.set_yticks(list(places), _written(names), fontproperties=font_for(names, 7))
+    axes.set_ylim(len(names) - 0.3, -0.7)
+    axes.grid(axis="y", visible=False)
     axes.set_xlabel("share of the total, %")
     height, width = found.size
-    axes.set_title(f"{found.name}, {width} x {height}, batch {found.batch}, {found.threads} threads", fontsize=10)
-    axes.legend(loc="lower right")
-    axes.grid(axis="x", alpha=0.3)
+    title = f"{found.name}, {width} x {height}, batch {found.batch}, {found.threads} threads"
+    axes.set_title(title, fontproperties=font_for([title], 11))
+    figure.legend(loc="outside lower center", ncols=2)
     save_figure(figure, path)
 
 
+@chart
 def draw_comparison(path: Path, found: Sequence[ComparedNetwork]) -> None:
     """Plot accuracy against latency, for networks whose accuracy is known."""
     from matplotlib.figure import Figure
 
     shown = [each for each in found if each.top1 is not None]
-    figure = Figure(figsize=(8, 5.5), dpi=110, layout="constrained")
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.subplots()
-    measured = [each for each in shown if each.measured]
-    for group, colour, label in (
-        (measured, _ORANGE, "measured on a validation list"),
-        ([each for each in shown if not each.measured], _BLUE, "published, ImageNet"),
+    for measured, colour, label in (
+        (True, ORANGE, "measured on a validation list"),
+        (False, BLUE, "published, ImageNet"),
     ):
+        group = [each for each in shown if each.measured == measured]
         if group:
-            axes.scatter(
-                [each.latency for each in group], [each.top1 or 0 for each in group], color=colour, label=label
-            )
-    for each in shown:
-        axes.annotate(each.name, (each.latency, each.top1), xytext=(4, 4), textcoords="offset points", fontsize=8)
+            heights = [each.top1 or 0 for each in group]
+            axes.scatter([each.latency for each in group], heights, color=colour, label=label)
+    names = [each.name for each in shown]
+    for each, name in zip(shown, _written(names)):
+        axes.annotate(
+            name, (each.latency, each.top1), xytext=(4, 4), textcoords="offset points",
+            fontproperties=font_for(names, 8),
+        )  # fmt: skip
+    axes.set_title("Accuracy and latency of one image")
     axes.set_xlabel("latency of one image, ms")
     axes.set_ylabel("top-1, %")
     axes.margins(0.15)
-    axes.grid(alpha=0.3)
     if shown:
-        axes.legend(loc="lower right")
+        axes.set_ylim(top=min(axes.get_ylim()[1], 101))
+        figure.legend(loc="outside lower center", ncols=2)
+    else:
+        axes.text(0.5, 0.5, "no accuracy is known of these networks", ha="center", transform=axes.transAxes)
     save_figure(figure, path)
 
 
+@chart
 def draw_bench(path: Path, found: BenchResult) -> None:
     """Draw latency at the smallest batch size, images per second at every batch size, and lower bounds (dashed)."""
     from matplotlib.figure import Figure
@@ -79,35 +98,36 @@ def draw_bench(path: Path, found: BenchResult) -> None:
         return ", ".join([*parts, *([f"{each.threads} threads"] if several["threads"] else [])])
 
     rows = list(dict.fromkeys(map(label, found.measured)))
-    figure = Figure(figsize=(11, 2.1 + (0.35 + 0.15 * len(batches)) * len(rows)), dpi=110, layout="constrained")
+    figure = Figure(figsize=(11, 2.1 + (0.35 + 0.15 * len(batches)) * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     height = 0.8 / len(batches)
     for each in found.measured:
         row = rows.index(label(each))
         number = batches.index(each.batch)
         place = row + (number - (len(batches) - 1) / 2) * height
-        right.barh(place, each.images_per_second, height, color=_SHADES[number % len(_SHADES)])
+        right.barh(place, each.images_per_second, height, color=BLUES[number % len(BLUES)])
         if number == 0:
             spread = [[0], [(each.p99 or each.p90) - each.p50]]
-            left.barh(row, each.p50, 0.6, color=_BLUE, xerr=spread, capsize=3)
+            left.barh(row, each.p50, 0.6, color=BLUE, xerr=spread, capsize=3)
     for bound in found.floors:
         if bound.batch == batches[0]:
-            left.axvline(bound.compute, color=_ORANGE, linestyle="--")
-        right.axvline(1e3 * bound.batch / bound.compute, color=_ORANGE, linestyle="--")
-    left.set_yticks(range(len(rows)), rows)
+            left.axvline(bound.compute, color=ORANGE, linestyle="--")
+        right.axvline(1e3 * bound.batch / bound.compute, color=ORANGE, linestyle="--")
+    left.set_yticks(range(len(rows)), _written(rows), fontproperties=font_for(rows, 9))
     left.set_ylim(len(rows) - 0.4, -0.6)
-    left.set_xlabel(f"latency of a batch of {batches[0]}, ms: median, whisker to the 99th (or 90th) percentile")
+    left.set_xlabel(f"latency of a batch of {batches[0]}, ms\nbar: median; line: to the 99th (or 90th) percentile")
     right.set_xlabel("images per second")
-    handles: list[Any] = [
-        Patch(color=_SHADES[n % len(_SHADES)], label=f"batch {batch}") for n, batch in enumerate(batches)
-    ]
+    handles: list[Any] = [Patch(color=BLUES[n % len(BLUES)], label=f"batch {batch}") for n, batch in enumerate(batches)]
     handles.append(
-        Line2D([], [], color=_ORANGE, linestyle="--", label="lower bound: multiply-adds at the machine's peak rate")
+        Line2D([], [], color=ORANGE, linestyle="--", label="lower bound: multiply-adds at the machine's peak rate")
     )
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     for axes in (left, right):
-        axes.grid(axis="x", alpha=0.3)
-    figure.suptitle(
-        f"{', '.join(dict.fromkeys(each.model for each in found.measured))}: {found.machine['cpu']}", fontsize=10
-    )
+        axes.grid(axis="y", visible=False)
+    title = f"{', '.join(dict.fromkeys(each.model for each in found.measured))}: {found.machine['cpu']}"
+    figure.suptitle(title, fontproperties=font_for([title], 11))
     save_figure(figure, path)
+
+
+def _written(names: Sequence[str]) -> list[str]:
+    return shortened_names([printable(name) for name in names], _NAME_WIDTH)

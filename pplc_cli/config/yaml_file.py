@@ -9,7 +9,7 @@ from typing import Any, Union
 import yaml
 
 from pplc_cli.base.errors import ConfigError
-from pplc_cli.base.schema import did_you_mean
+from pplc_cli.base.schema import nearest
 from pplc_cli.base.storage.files import quoted, user_path
 
 MAX_VALUES = 100_000  # in one file; an alias counts each time it is used
@@ -25,8 +25,9 @@ def read_yaml(path: Union[str, Path]) -> Any:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        beside = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-        ending = did_you_mean(path.name, beside) if beside else ""
+        beside = sorted(p.name for p in path.parent.glob("*.y*ml") if p.is_file()) if path.parent.is_dir() else []
+        near = nearest(path.name, beside)
+        ending = f"; did you mean {path.with_name(near)}?" if near else ""
         raise ConfigError(str(path), [f"no such file{ending}"]) from None
     except OSError as error:
         if path.is_dir():

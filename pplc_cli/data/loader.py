@@ -87,7 +87,7 @@ class Loader:
         reduction: maps a JPEG's height and width to the factor by which the decoder shrinks it. It stays that of the
             first pipeline, so that cached images also serve later pipelines with smaller outputs.
         views: number of augmented versions of each image, used in turn; 0: a new version in every epoch.
-        unusable: error messages of unlabelled images that cannot be read; black images replace them.
+        unusable: reasons by index of the images that cannot be used, where that is no error; black images replace them.
         wait: seconds that the consumer of the last epoch waited for batches.
         buffers: reusable memory of the batches.
     """
@@ -105,8 +105,12 @@ class Loader:
         seed: int = 0,
         label_smoothing: float = 0.0,
         share: tuple[int, int] = (0, 1),
+        tolerant: bool = False,
     ) -> None:
-        """Args: share: the rank of this process, and the number of processes that divide each batch."""
+        """Args:
+        share: the rank of this process, and the number of processes that divide each batch.
+        tolerant: an image that cannot be used is no error, as it never is without a label.
+        """
         self.samples = list(samples)
         self.pipeline = pipeline
         self.reduction = pipeline.reduction if pipeline.training else None
@@ -118,8 +122,9 @@ class Loader:
         self.seed = seed
         self.label_smoothing = label_smoothing
         self.share = share
+        self.tolerant = tolerant
         self.views = 0
-        self.unusable: set[str] = set()
+        self.unusable: dict[int, str] = {}
         self.wait = 0.0
         self.buffers = Buffers()
 
@@ -197,20 +202,24 @@ class Loader:
         """Load a part of a batch; return the batch if this was its last part."""
         for slot in part:
             index = int(batch.share.indices[slot])
-            sample = self.samples[index]
+            seeds = [self.seed, epoch, index]
             try:
-                image = self.cache.get(sample, self.reduction)
+                self._fill_slot(self.samples[index], seeds, batch.images[slot])
             except DataError as error:
-                if sample.label >= 0:
+                if self.samples[index].label >= 0 and not self.tolerant:
                     raise
-                # pplc split has not checked unlabelled images. A black image keeps all indices valid.
-                self.unusable.add(str(error).partition("; run")[0])
-                image = np.zeros((*self.pipeline.size, 3), np.uint8)
-            try:
-                self.pipeline(image, np.random.default_rng([self.seed, epoch, index]), batch.images[slot])
-            except ImageError as error:
-                raise DataError(f"{sample.path} {error}") from None
+                # pplc split has not checked these images. A black image keeps all indices valid.
+                self.unusable[index] = str(error).partition("; replace or remove")[0]
+                self.pipeline(np.zeros((*self.pipeline.size, 3), np.uint8), np.random.default_rng(seeds),
+                              batch.images[slot])  # fmt: skip
         return self._build_batch(batch.images, batch.share, epoch) if batch.task_done() else None
+
+    def _fill_slot(self, sample: Sample, seeds: list[int], slot: np.ndarray) -> None:
+        image = self.cache.get(sample, self.reduction)
+        try:
+            self.pipeline(image, np.random.default_rng(seeds), slot)
+        except ImageError as error:
+            raise DataError(f"{sample.path} {error}") from None
 
     def _build_batch(self, images: np.ndarray, share: Share, epoch: int) -> Batch:
         labels = np.array([self.samples[i].label for i in share.indices], np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -35,20 +36,23 @@ def preview(
     """
     normalize = next(o for o in pipeline.sample if isinstance(o, Normalize))
     originals = _some_images(data, images)
-    finals = [[pipeline(p, np.random.default_rng([seed, r, d])) for r, p in enumerate(originals)] for d in range(draws)]
+    finals = [
+        [pipeline(o.image, np.random.default_rng([seed, row, draw])) for row, o in enumerate(originals)]
+        for draw in range(draws)
+    ]
     targets = np.eye(len(originals), dtype=np.float32)
     for index in range(draws):
         for mixer in pipeline.batch:
             finals[index] = list(mixer(np.stack(finals[index]), targets, np.random.default_rng([seed, index]))[0])
+    mixing = "".join(f" + {type(o).__name__}" for o in pipeline.batch)
     tiles = []
     for row, original in enumerate(originals):
-        tiles.append((original, ["the image"]))
-        image, rng = original, np.random.default_rng([seed, row, 0])
+        tiles.append((original.image, [original.label, original.name]))
+        image, rng = original.image, np.random.default_rng([seed, row, 0])
         for transform in pipeline.sample:
             image = transform(image, rng)
-            shown = image if image.dtype == np.uint8 else _denormalize(image, normalize)
-            tiles.append((np.ascontiguousarray(shown), [type(transform).__name__]))
-        mixing = "".join(f" + {type(o).__name__}" for o in pipeline.batch)
+            name = type(transform).__name__
+            tiles.append((image, [name]) if image.dtype == np.uint8 else _as_grey_levels(image, name))
         for index in range(draws):
             shown = _denormalize(finals[index][row].transpose(1, 2, 0), normalize)
             tiles.append((shown, [f"all{mixing}, draw {index + 1}"]))
@@ -56,23 +60,41 @@ def preview(
     return Path(path)
 
 
-def _some_images(data: DataConfig, count: int) -> list[np.ndarray]:
+@dataclasses.dataclass(frozen=True)
+class _Original:
+    """An image, uint8 RGB (H, W, 3), with its class and its file name."""
+
+    image: np.ndarray
+    label: str
+    name: str
+
+
+def _some_images(data: DataConfig, count: int) -> list[_Original]:
     """Readable images spread over the training list, or over the folder if it has no lists."""
     folder = user_path(data.dir)
     try:
-        samples = read_part(data, "train", read_labels(data)) or []
+        labels = read_labels(data)
+        files = [(sample.path, labels[sample.label]) for sample in read_part(data, "train", labels) or []]
     except DataError:
-        samples = []
-    files = [s.path for s in samples] or [f for f in list_files(folder) if is_image_name(f)]
-    images: list[np.ndarray] = []
-    for file in spread(files, 2 * count):
+        files = []
+    files = files or [(file, "") for file in list_files(folder) if is_image_name(file)]
+    originals: list[_Original] = []
+    for file, label in spread(files, 2 * count):
         try:
-            images.append(inspect_image(read_bytes(file))[0])
+            image = inspect_image(read_bytes(file))[0]
         except ImageError:
             continue
-    if not images:
+        originals.append(_Original(image, label or file.parent.name, file.name))
+    if not originals:
         raise DataError(f"{folder}: no readable image to preview")
-    return spread(images, count)
+    return spread(originals, count)
+
+
+def _as_grey_levels(image: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
+    """Show normalized values, float32 (H, W, 3), as they are: the lowest black, the highest white."""
+    low, high = float(image.min()), float(image.max())
+    levels = (image - low) * (255 / max(high - low, 1e-6))
+    return levels.round().astype(np.uint8), [name, f"values {low:.1f} to {high:.1f}"]
 
 
 def _denormalize(image: np.ndarray, normalize: Normalize) -> np.ndarray:

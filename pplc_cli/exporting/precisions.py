@@ -70,7 +70,9 @@ def add_lower_precisions(
             raise ExportError(f"no installed engine computes in {precision} on this CPU")
         engines += found
     top1 = _measure_top1(engines, loader(samples, config.eval.batch_size))
-    accuracies = tuple(Accuracy(e.name, e.precision, value, top1[0]) for e, value in zip(engines[1:], top1[1:]))
+    accuracies = tuple(
+        Accuracy(e.name, e.precision, value, top1[0], len(samples)) for e, value in zip(engines[1:], top1[1:])
+    )
     measured = f"the {len(samples)} images of the {part} list"
     allowed = config.export.max_accuracy_loss
     for one in accuracies:

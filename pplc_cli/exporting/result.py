@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pplc_cli.exporting.formats import ExportOptions
+from pplc_cli.training.evaluation.metrics import wilson_interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,12 +18,14 @@ class Accuracy:
         engine, precision: what was measured.
         top1: share of correct predictions.
         before: top-1 of float32 on the same images.
+        images: number of images measured.
     """
 
     engine: str
     precision: str
     top1: float
     before: float
+    images: int
 
     @property
     def loss(self) -> float:
@@ -69,7 +72,11 @@ class ExportResult:
         """
         engines: dict[str, Any] = {name: {"float32": {"difference": d}} for name, d in self.differences.items()}
         for one in self.accuracies:
-            engines.setdefault(one.engine, {})[one.precision] = {"top1": one.top1, "float32_top1": one.before}
+            engines.setdefault(one.engine, {})[one.precision] = {
+                "top1": one.top1,
+                "float32_top1": one.before,
+                "top1_interval": list(wilson_interval(one.top1, one.images)),
+            }
         return {
             "network": network,
             "weights": weights,

@@ -11,6 +11,7 @@ from typing import Optional
 from pplc_cli.base.storage.cache_dir import cache_folder
 from pplc_cli.models.published import PUBLISHED
 from pplc_cli.models.registry import find_network, network_names
+from pplc_cli.models.weights.builtin import BUILTIN, builtin_names
 from pplc_cli.models.weights.official import official_file
 
 # Written by scripts/count_networks.py; a test compares it with the networks.
@@ -23,13 +24,13 @@ class CatalogEntry:
 
     Attributes:
         name: value for ``model.name``.
-        params: parameters, counted as the source of the published figures does (see :mod:`pplc_cli.benchmark.macs`).
-        macs: multiply-adds per image, counted by the same rule.
+        params: trainable parameters.
+        macs: multiply-adds of convolutions and linear layers for one image of 224 x 224.
         memory: bytes that its operations read and write for one image of 224 x 224, float32.
         top1: published accuracy on ImageNet in percent; None if nothing is published.
-        source: source of the published figures.
-        weights: kinds of official weights.
-        cached: whether any of them is in the cache.
+        source: source of the published accuracy.
+        weights: kinds of weights, as for ``model.pretrained``: builtin, imagenet, imagenet_ssld.
+        cached: whether any of the official ones is in the cache.
         paddlex: its name in PaddleX, or None.
     """
 
@@ -66,7 +67,8 @@ def list_networks(
     for name in network_names():
         spec, published = find_network(name), PUBLISHED[name]
         here = any((cache_folder() / official_file(spec, source)[0]).is_file() for source in spec.weights)
-        known = (published.top1, published.source, list(spec.weights), here, spec.paddlex)
+        weights = [*([BUILTIN] if name in builtin_names() else []), *spec.weights]
+        known = (published.top1, published.source, weights, here, spec.paddlex)
         found.append(CatalogEntry(name, counts[name]["params"], counts[name]["macs"], counts[name]["memory"], *known))
     return [
         each

@@ -117,8 +117,7 @@ def find_network(name: str) -> NetworkSpec:
     """
     known = {**_NETWORKS, **_ALIASES}
     if name not in known:
-        nearest = did_you_mean(name, known)
-        raise ModelError(f"unknown network {name!r}{nearest if 'mean' in nearest else did_you_mean(name, _NETWORKS)}")
+        raise ModelError(f"unknown network {name!r}{did_you_mean(name, known, 'pplc models lists them')}")
     return known[name]
 
 

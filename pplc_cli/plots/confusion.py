@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pplc_cli.base.storage.files import PathLike
-from pplc_cli.plots.figure import save_figure
-from pplc_cli.plots.fonts import best_font_file, printable
+from pplc_cli.plots.figure import GRID, INK, PALE, chart, font_for, save_figure
+from pplc_cli.plots.fonts import printable
+from pplc_cli.plots.text import display_width, shortened_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +26,7 @@ def row_shares(matrix: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
     return np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
 
 
+@chart
 def draw_confusion(path: PathLike, matrix: Sequence[Sequence[int]] | np.ndarray, labels: Sequence[str]) -> None:
     """Write a confusion matrix: rows are true classes, columns predicted classes, colours shares of the row.
 
@@ -47,6 +48,8 @@ def draw_confusion(path: PathLike, matrix: Sequence[Sequence[int]] | np.ndarray,
     # The panel fills the figure. Names, titles and the colour bar lie outside; saving makes room for them.
     figure = Figure(figsize=(side, side), dpi=140 if written else 170)
     axes = figure.add_axes((0, 0, 1, 1))
+    axes.grid(False)
+    axes.spines[:].set_visible(True)
     blues = colors.LinearSegmentedColormap.from_list("shares", ["#ffffff", "#9ecae1", "#3182bd", "#08306b"])
     colour_map = blues.with_extremes(bad="#e3e3e3")  # a class without images
     # With hundreds of classes a cell is a pixel, so small shares are drawn darker to be seen.
@@ -73,12 +76,10 @@ def draw_confusion(path: PathLike, matrix: Sequence[Sequence[int]] | np.ndarray,
 
 def _write_names(axes: Axes, labels: Sequence[str], cell: float) -> None:
     """Write the class names beside rows and columns of ``cell`` points; leave out some if they would overlap."""
-    from matplotlib.font_manager import FontProperties
-
     every = math.ceil(5.5 / cell) if cell < 5.5 else 1  # smaller letters would be illegible
     size = min(10.0, 0.8 * cell * every)
-    font = FontProperties(fname=str(best_font_file("".join(labels) + "…")), size=size)
-    names = [shortened(printable(label), 32) for label in labels]
+    font = font_for(labels, size)
+    names = shortened_names([printable(label) for label in labels], 32)
     ticks = list(range(0, len(labels), every))
     longest = max((display_width(name) for name in names), default=0)
     tilt: dict[str, Any] = {}
@@ -87,9 +88,8 @@ def _write_names(axes: Axes, labels: Sequence[str], cell: float) -> None:
         tilt = slanted if len(labels) <= _MOST_WRITTEN else {"rotation": 90}
     axes.set_yticks(ticks)
     axes.set_xticks(ticks)
-    # A class may be named "$5 and $10", which is not a formula.
-    axes.set_yticklabels([names[tick] for tick in ticks], fontproperties=font, parse_math=False)
-    axes.set_xticklabels([names[tick] for tick in ticks], fontproperties=font, parse_math=False, **tilt)
+    axes.set_yticklabels([names[tick] for tick in ticks], fontproperties=font)
+    axes.set_xticklabels([names[tick] for tick in ticks], fontproperties=font, **tilt)
     axes.tick_params(length=2, pad=2)
 
 
@@ -106,26 +106,9 @@ def _write_counts(axes: Axes, counts: np.ndarray, shares: np.ndarray, cell: floa
             va="center",
             fontsize=min(11.0, cell * 0.4, cell * 1.3 / digits),
             # Zeros are paler than the numbers that matter.
-            color="white" if shares[row, column] > 0.55 else ("#1b1f23" if count else "#b4b9bf"),
+            color="white" if shares[row, column] > 0.55 else (INK if count else PALE),
         )
     axes.set_xticks(np.arange(len(counts) + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(counts) + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color="#e1e4e8", linewidth=0.6)
+    axes.grid(which="minor", color=GRID)
     axes.tick_params(which="minor", length=0)
-
-
-def display_width(text: str) -> int:
-    """The width of a text in Latin letters; a Chinese character counts as two."""
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
-
-
-def shortened(text: str, limit: int) -> str:
-    """Shorten ``text`` in its middle to ``limit`` Latin letters, since names often differ only at an end."""
-    if display_width(text) <= limit:
-        return text
-    head, tail = len(text), 0
-    while display_width(text[:head]) > limit // 2:
-        head -= 1
-    while display_width(text[-tail - 1 :]) < limit - limit // 2:
-        tail += 1
-    return f"{text[:head].rstrip()}…{text[len(text) - tail :].lstrip()}"

@@ -9,10 +9,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from pplc_cli.base.storage.files import PathLike, atomic_file
+from pplc_cli.plots.figure import picture
 from pplc_cli.plots.fonts import find_font, printable
 from pplc_cli.plots.text import INK, PALE, fonts_by_line, trimmed
 
 
+@picture
 def contact_sheet(
     path: PathLike,
     tiles: Sequence[tuple[np.ndarray, Sequence[str]]],

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pplc_cli.base.storage.files import PathLike
-from pplc_cli.plots.figure import save_figure
+from pplc_cli.plots.figure import BLUE, GREEN, ORANGE, chart, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Colours of Okabe and Ito, distinct for colour-blind readers and in grey prints.
-_TRAIN, _VAL, _RATE = "#E69F00", "#0072B2", "#009E73"
 
-
+@chart
 def draw_curves(path: PathLike, epochs: Sequence[Mapping[str, Any]]) -> None:
     """Write three panels over the epochs: loss, top-1 accuracy with the best epoch marked, learning rate.
 
@@ -28,29 +26,26 @@ def draw_curves(path: PathLike, epochs: Sequence[Mapping[str, Any]]) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(13.5, 4.4), dpi=110, layout="constrained")
+    figure = Figure(figsize=(13.5, 4.4), layout="constrained")
     figure.get_layout_engine().set(wspace=0.06, w_pad=0.12, h_pad=0.1)  # type: ignore[union-attr, call-arg]
     loss, top1, rate = figure.subplots(1, 3)
     numbers = [int(record["epoch"]) for record in epochs]
     marker = {"marker": "o", "markersize": 6 if len(numbers) == 1 else 3.5} if len(numbers) <= 40 else {}
     for axes, key, factor in ((loss, "loss", 1), (top1, "top1", 100)):
-        for part, colour, style in (("train", _TRAIN, "--"), ("val", _VAL, "-")):
+        for part, colour, style in (("train", ORANGE, "--"), ("val", BLUE, "-")):
             values = _column(epochs, f"{part}_{key}") * factor
             if np.isfinite(values).any():
                 axes.plot(numbers, values, color=colour, linestyle=style, linewidth=1.8, label=part, **marker)
     _mark_best(top1, epochs)
     rates = _column(epochs, "learning_rate")
-    rate.plot(numbers, rates, color=_RATE, linewidth=1.8, drawstyle="steps-mid", label="learning rate", **marker)
+    rate.plot(numbers, rates, color=GREEN, linewidth=1.8, drawstyle="steps-mid", label="learning rate", **marker)
     if np.nanmax(rates, initial=0) > 0:
         rate.set_ylim(0, 1.08 * float(np.nanmax(rates)))
     # Numbers in full: Matplotlib would print an offset such as 1e-5 above the panel.
     rate.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
     for axes, name in ((loss, "Loss"), (top1, "Top-1 accuracy (%)"), (rate, "Learning rate")):
-        axes.set_title(name, fontsize=12)
+        axes.set_title(name)
         axes.set_xlabel("epoch")
-        axes.grid(True, color="#d9dce0", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
         if len(numbers) == 1:
             axes.set_xlim(numbers[0] - 1, numbers[0] + 1)
             axes.set_xticks(numbers)
@@ -61,7 +56,7 @@ def draw_curves(path: PathLike, epochs: Sequence[Mapping[str, Any]]) -> None:
             axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
         if axes.get_legend_handles_labels()[0]:
             # Below the panel, where no curve can run through it.
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False, fontsize=9)
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
     save_figure(figure, path)
 
 
@@ -79,7 +74,7 @@ def _mark_best(axes: Axes, epochs: Sequence[Mapping[str, Any]]) -> None:
             linestyle="none",
             marker="*",
             markersize=15,
-            color=_VAL,
+            color=BLUE,
             markeredgecolor="white",
             zorder=5,
             clip_on=False,

@@ -12,6 +12,8 @@ from typing import Optional
 
 from PIL import ImageFont
 
+from pplc_cli.plots.matplotlib import load_matplotlib
+
 # Files with Chinese, Japanese and Korean glyphs, best first. Regular weights come before whole families: a variable
 # font may open at its thinnest weight.
 _CJK_FILES = (
@@ -101,17 +103,16 @@ def _candidates() -> Iterator[Path]:
 
 @lru_cache(maxsize=1)
 def _dejavu() -> Path:
-    import matplotlib
-
-    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    """DejaVu Sans, which comes with Matplotlib; Matplotlib itself need not load."""
+    spec = importlib.util.find_spec("matplotlib")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    return Path(*folders[:1], "mpl-data", "fonts", "ttf", "DejaVuSans.ttf")
 
 
 @lru_cache(maxsize=1)
 def _system_fonts() -> tuple[Path, ...]:
     """The known CJK fonts of this machine, best first."""
-    from matplotlib.font_manager import findSystemFonts
-
-    files = sorted(map(Path, findSystemFonts()))
+    files = sorted(map(Path, load_matplotlib().font_manager.findSystemFonts()))
     found = (file for pattern in _CJK_FILES for file in files if file.match(pattern))
     return tuple(dict.fromkeys(found))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pplc_cli.plots.fonts import find_font, font_file
@@ -23,18 +24,56 @@ def fonts_by_line(lines: Sequence[str], size: int) -> dict[str, FreeTypeFont]:
 
 
 def trimmed(text: str, font: FreeTypeFont, width: float) -> str:
-    """Shorten ``text`` with an ellipsis to ``width`` pixels; keep a percentage at its end."""
-    if font.getlength(text) <= width:
+    """Shorten ``text`` in its middle to ``width`` pixels."""
+    return _cut(text, font.getlength, width)
+
+
+def shortened(text: str, limit: int) -> str:
+    """Shorten ``text`` in its middle to the width of ``limit`` Latin letters."""
+    return _cut(text, display_width, limit)
+
+
+def display_width(text: str) -> int:
+    """The width of a text in Latin letters; a Chinese character counts as two."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def _cut(text: str, measure: Callable[[str], float], limit: float) -> str:
+    """Cut the middle out of a text that is wider than ``limit``: names often differ only at an end."""
+    if measure(text) <= limit:
         return text
-    head, _, last = text.rpartition(" ")
-    if not (head and last.endswith("%") and font.getlength(f"……{last}") <= width):
-        head, last = text, ""
-    ending = f"… {last}" if last else "…"
-    low, high = 0, len(head)
+    low, high = 0, len(text)
     while low < high:
-        middle = (low + high + 1) // 2
-        if font.getlength(head[:middle].rstrip() + ending) <= width:
-            low = middle
+        kept = (low + high + 1) // 2
+        if measure(_without_middle(text, kept)) <= limit:
+            low = kept
         else:
-            high = middle - 1
-    return head[:low].rstrip() + ending
+            high = kept - 1
+    return _without_middle(text, low)
+
+
+def _without_middle(text: str, kept: int) -> str:
+    """Keep ``kept`` characters, half of them at each end."""
+    tail = kept // 2
+    return f"{text[: kept - tail].rstrip()}…{text[len(text) - tail :].lstrip()}"
+
+
+def shortened_names(names: Sequence[str], limit: int) -> list[str]:
+    """Shorten each name as :func:`shortened` does, but keep the part in which names differ from each other.
+
+    Args:
+        names: different names.
+        limit: largest width in Latin letters.
+    """
+    short = [shortened(name, limit) for name in names]
+    for stump in {one for one in short if short.count(one) > 1}:
+        places = [place for place, one in enumerate(short) if one == stump]
+        alike = [names[place] for place in places]
+        common = next((i for i, letters in enumerate(zip(*alike)) if len(set(letters)) > 1), min(map(len, alike)))
+        head = alike[0][:4]
+        if common - 2 <= len(head) or limit < 12:
+            continue
+        rests = shortened_names([name[common - 2 :] for name in alike], limit - display_width(head) - 1)
+        for place, rest in zip(places, rests):
+            short[place] = f"{head}…{rest}"
+    return short

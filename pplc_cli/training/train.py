@@ -37,7 +37,7 @@ class TrainResult:
     Attributes:
         run: its folder.
         epochs: epochs done.
-        best: epoch, val_top1 and val_loss of ``best_model``.
+        best: epoch, val_top1, val_loss and val_images of ``best_model``.
         seconds: duration in this process.
     """
 
@@ -240,7 +240,7 @@ def validate(
     with state.averaged():
         scores = gather(run_network(state.plan.trainable, loader, interrupts.check), samples, world)
         top1, loss = scores.top1, scores.loss
-        better = state.update(epoch, top1, loss)
+        better = state.update(epoch, top1, loss, len(scores.labels))
         if better:
             log.save_best(state)
     return {"val_loss": loss, "val_top1": top1, "best": better}

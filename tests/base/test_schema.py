@@ -141,6 +141,10 @@ def test_long_values_are_shortened() -> None:
 def test_did_you_mean() -> None:
     assert did_you_mean("EPOCH", ["batch_size", "epochs"]) == "; did you mean epochs?"
     assert did_you_mean("qqq", ["a", "b"]) == "; known: a, b"
+    assert did_you_mean("qqq", map(str, range(20))) == f"; known: {', '.join(map(str, range(12)))} and 8 more"
+    assert did_you_mean("qqq", ["a"], "look there") == "; look there"
+    assert did_you_mean("net_1", ["net_10", "net_12", "net_15"]) == "; did you mean net_10?"  # the first of equals
+    assert did_you_mean("x1", ["y0", "network_x1_0", "network_x1_5"]) == "; did you mean network_x1_0?"
 
 
 @pytest.mark.parametrize(

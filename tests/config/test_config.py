@@ -178,7 +178,7 @@ def test_python_tags_are_refused_and_not_run(tmp_path: Path, tag: str) -> None:
 
 def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
     written(tmp_path, "data: {dir: d}\n")
-    with pytest.raises(ConfigError, match=r"no such file; did you mean config\.yaml\?"):
+    with pytest.raises(ConfigError, match=r"no such file; did you mean .*[\\/]config\.yaml\?"):
         load_config(tmp_path / "confg.yaml")
     with pytest.raises(ConfigError, match="is a folder, expected a YAML file; pplc init"):
         load_config(tmp_path)

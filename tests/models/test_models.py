@@ -60,13 +60,14 @@ def test_paddlex_knows_the_names():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "near"), [("PPLCNet_x1.0", "PPLCNet_x1_0"), ("pp-lcnet_x0_25", "PP-LCNet_x0_25"), ("PPLCnet", "PPLCNet")]
-)
+    ("wrong", "near"), [("PPLCNet_x1.0", "PPLCNet_x1_0"), ("pp-lcnet_x0_25", "PP-LCNet_x0_25"), ("PPLCnet", "PPLCNet"),
+     ("PPLCNet_x1", "PPLCNet_x1_0"), ("x1", "PPLCNet_x1_0")],
+)  # fmt: skip
 def test_unknown_name_suggests_the_nearest(wrong, near):
     with pytest.raises(ModelError) as caught:
         build_network(wrong, 3)
     assert repr(wrong) in str(caught.value) and f"did you mean {near}?" in str(caught.value)
-    with pytest.raises(ModelError, match="known: PPLCNet_x0_25, "):
+    with pytest.raises(ModelError, match=r"^unknown network 'zzz'; pplc models lists them$"):
         find_network("zzz")
 
 

@@ -44,7 +44,8 @@ STEP = ["event", "epoch", "epochs", "step", "steps", "loss", "top1", "learning_r
 EPOCH = ["event", "epoch", "epochs", "learning_rate", "train_loss", "train_top1", "images_per_second", "data_wait",
          "val_loss", "val_top1", "best", "seconds"]  # fmt: skip
 PROBE = ["event", "epoch", "val_loss", "val_top1", "best"]
-BEST = ["format", "pplc", "network", "dropout", "options", "labels", "transforms", "epoch", "val_top1", "val_loss"]
+BEST = ["format", "pplc", "network", "dropout", "options", "labels", "transforms", "epoch", "val_top1", "val_loss",
+        "val_images"]  # fmt: skip
 SECTIONS = ["data", "output", "split", "model", "train", "distill", "eval", "export", "predict"]
 
 WARM = [0.005, 0.01, 0.015, 0.02]  # one epoch of four steps
@@ -125,7 +126,7 @@ def test_the_keys_beside_the_weights(filled, name):
     assert list(best) == [*BEST, "sha256"] and list(best["sha256"]) == ["model"]
     assert list(last) == [*BEST, "best", "stale_epochs", "fingerprint", "config", "sha256"]
     assert set(last["sha256"]) == {path.stem for path in (folder / "last").glob("*.safetensors")}
-    assert last["best"] == {key: best[key] for key in ("epoch", "val_top1", "val_loss")}
+    assert last["best"] == {key: best[key] for key in ("epoch", "val_top1", "val_loss", "val_images")}
     whole = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     assert list(whole) == SECTIONS and list(last["config"]) == SECTIONS and whole["output"] == name
 
@@ -180,11 +181,11 @@ def test_random_weights_are_trained_in_full(filled):
 def test_the_keys_of_a_report_and_an_export(filled):
     _, record = filled("ema")
     metrics, sidecar = (record["files"][file] for file in ("eval_test/metrics.json", "inference_model/pplc.json"))
-    assert list(metrics) == ["source", "network", "epoch", "images", "top1", "top5", "loss", "calibration_error",
-                             "macro", "classes", "confusion_matrix"]  # fmt: skip
+    assert list(metrics) == ["source", "network", "epoch", "unusable", "images", "top1", "top1_interval", "top5",
+                             "loss", "calibration_error", "macro", "classes", "confusion_matrix"]  # fmt: skip
     assert list(sidecar) == ["network", "weights", "difference", "images", "batch", "size", "simplified", "engines",
                              "measured_on"]  # fmt: skip
-    assert record["files"]["eval_test/predictions.csv"][0] == "\ufeffpath,true,predicted,score,right"
+    assert record["files"]["eval_test/predictions.csv"][0] == "\ufeffpath,true,predicted,score,right,error"
     assert record["files"]["eval_test/confusion_matrix.csv"][0] == "\ufefftrue \\ predicted,ant,bee,猫 cat"
     text = "\n".join(record["files"]["inference_model/inference.yml"])
     assert list(yaml.safe_load(text)) == ["Global", "Hpi", "PreProcess", "PostProcess"]

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,9 +36,13 @@ def _expanded(text: str) -> Path:
         return Path(text)
 
 
-def quoted(text: str) -> str:
-    """Quote a path for a suggested command."""
-    return f'"{text}"' if " " in text else text
+def quoted(text: str, *, windows: bool = os.name == "nt") -> str:
+    """Quote a word of a suggested command for the user's shell, if it needs that."""
+    plain = "@+=:,./_-" + "\\" * windows  # shells read letters and these as they are
+    if text and all(letter.isalnum() or letter in plain for letter in text):
+        return text
+    # No file name of Windows has double quotes, and its shells keep nearly all else between them.
+    return f'"{text}"' if windows else shlex.quote(text)
 
 
 def write_failure(path: Path, error: OSError) -> PplcError:

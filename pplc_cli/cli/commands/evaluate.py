@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Optional
 
 import click
@@ -34,7 +35,7 @@ def evaluate(
     """Measure the accuracy of a trained network.
 
     The report has precision, recall and F1 per class, the confusion matrix, all predictions, and the worst mistakes as
-    a contact sheet.
+    a contact sheet. The exit status is 1 if an image could not be used; the others are still measured.
     """
     from pplc_cli.cli.console import results
     from pplc_cli.cli.console.progress import counter
@@ -45,3 +46,5 @@ def evaluate(
     with counter("evaluating") as progress:
         found = measure(trained, config, data=data, output=output, progress=progress)
     results.print_evaluation(found, as_json)
+    if found.metrics["unusable"]:
+        sys.exit(1)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from pplc_cli.base.storage.files import quoted
 from pplc_cli.base.text import visible
-from pplc_cli.cli.command import echo, hint
+from pplc_cli.cli.command import echo, hint, note
+from pplc_cli.cli.console.layout import Column, print_table
 from pplc_cli.cli.console.progress import duration
 from pplc_cli.data.lists.assign import PARTS
 from pplc_cli.data.split import SplitReport
 from pplc_cli.training.evaluation.evaluate import Evaluation
+from pplc_cli.training.evaluation.metrics import accuracy_text
 from pplc_cli.training.train import TrainResult
 
 if TYPE_CHECKING:
@@ -23,27 +22,24 @@ if TYPE_CHECKING:
     from pplc_cli.training.distill.pseudo_labels import Labelling
 
 SHOWN = 20  # files listed by name; further ones are only counted
+_CLASS = Column("class", text=True)
 
 
 def print_trained(result: TrainResult) -> None:
     """Print the best epoch and the folder of a run."""
-    best = result.best
+    best, folder, time = result.best, result.run.folder, duration(result.seconds)
+    accuracy, images = accuracy_text(best["val_top1"], best.get("val_images")), best.get("val_images", "all")
     print(
-        f"best: epoch {best['epoch']} of {result.epochs}, validation top-1 {best['val_top1']:.1%}; "
-        f"{duration(result.seconds)}. Written to {result.run.folder}: best_model/, last/, curves.png, train_log.jsonl"
+        f"best epoch: {best['epoch']} of {result.epochs}; validation top-1 {accuracy} of {images} images; time {time}"
     )
+    print(f"written to {folder}: best_model/, last/, curves.png, train_log.jsonl")
 
 
 def print_split(folder: str, report: SplitReport) -> None:
     """Print the counts per class, and every file that was left out or is unusual."""
-    table = Table("class", *PARTS)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for index, label in enumerate(report.labels):
-        table.add_row(Text(visible(label)), *(str(report.counts[part][index]) for part in PARTS))
-    table.add_section()
-    table.add_row("all", *(str(sum(report.counts[part])) for part in PARTS))
-    Console(highlight=False).print(table)
+    rows = [[label, *(str(report.counts[part][row]) for part in PARTS)] for row, label in enumerate(report.labels)]
+    totals = ["all", *(str(sum(report.counts[part])) for part in PARTS)]
+    print_table([_CLASS, *map(Column, PARTS)], rows, [totals])
     for part, folders in report.parts.items():
         print(f"{part}: the images of {', '.join(folders)}")
     for part in PARTS:
@@ -71,41 +67,38 @@ def print_split(folder: str, report: SplitReport) -> None:
 def print_evaluation(found: Evaluation, as_json: bool) -> None:
     """Print the metrics, as tables or as JSON."""
     metrics = found.metrics
+    for text in found.notes:
+        note(text)
     if as_json:
         print(json.dumps(metrics, ensure_ascii=False))
         return
-    table = Table("class", "precision", "recall", "F1", "support")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for row in metrics["classes"]:
-        figures = (f"{row[name]:.3f}" for name in ("precision", "recall", "f1"))
-        table.add_row(Text(visible(row["label"])), *figures, str(row["support"]))
-    table.add_section()
-    table.add_row(
-        "macro", *(f"{metrics['macro'][n]:.3f}" for n in ("precision", "recall", "f1")), str(metrics["images"])
-    )
-    Console(highlight=False).print(table)
-    top5 = f", top-5 {metrics['top5']:.2%}" if len(metrics["classes"]) > 5 else ""  # of five classes, always 100 %
-    print(
-        f"{found.source}: top-1 {metrics['top1']:.2%}{top5} of {metrics['images']} images; "
-        f"calibration error {metrics['calibration_error']:.3f}"
-    )
+    figures = ("precision", "recall", "f1")
+    rows = [[row["label"], *(f"{row[n]:.3f}" for n in figures), str(row["support"])] for row in metrics["classes"]]
+    mean = ["macro", *(f"{metrics['macro'][n]:.3f}" for n in figures), str(metrics["images"])]
+    print_table([_CLASS, *map(Column, ("precision", "recall", "F1", "support"))], rows, [mean])
+    images, unusable = metrics["images"], metrics["unusable"]
+    print(f"{found.source}: top-1 {accuracy_text(metrics['top1'], images)} of {images} images")
+    if metrics["top5"] is not None:
+        print(f"top-5 {accuracy_text(metrics['top5'], images)}")
+    print(f"calibration error {metrics['calibration_error']:.3f}")
+    _print_unusable([(one["path"], one["reason"]) for one in unusable])
     echo(f"report in {found.folder}: {', '.join(sorted(path.name for path in found.folder.iterdir()))}")
+
+
+def _print_unusable(files: Sequence[tuple[str, str]]) -> None:
+    """Name the files that could not be used, with the reasons; beyond :data:`SHOWN`, only count them."""
+    for path, reason in files[:SHOWN]:
+        echo(visible(f"not used: {path} {reason}"))
+    if len(files) > SHOWN:
+        print(f"not used: {len(files) - SHOWN:,} more files")
 
 
 def print_labelling(found: Labelling) -> None:
     """Print how many images of each class were labelled, and the list written."""
-    table = Table("class", "labelled", "below threshold")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for label, kept, unsure in zip(found.labels, found.counts(), found.unsure):
-        if kept or unsure:
-            table.add_row(Text(visible(label)), f"{kept:,}", f"{unsure:,}")
-    Console(highlight=False).print(table)
-    for path, reason in found.failed[:SHOWN]:
-        echo(visible(f"{path}: {reason}"))
-    if len(found.failed) > SHOWN:
-        print(f"{len(found.failed) - SHOWN:,} more could not be used")
+    counted = zip(found.labels, found.counts(), found.unsure)
+    rows = [[label, f"{kept:,}", f"{unsure:,}"] for label, kept, unsure in counted if kept or unsure]
+    print_table([_CLASS, Column("labelled"), Column("below threshold")], rows)
+    _print_unusable(found.failed)
     if found.known:
         print(f"left out: {found.known:,} that are on the model's own lists")
     if any(found.surplus):
@@ -116,10 +109,12 @@ def print_labelling(found: Labelling) -> None:
         reason = "; try a lower --threshold" if any(found.unsure) else ": there was none to label"
         echo(f"{found.file} has no images{reason}")
         return
-    sheet = found.file.with_suffix(".png").name
     images = "1 image" if len(found.kept) == 1 else f"{len(found.kept):,} images"
     echo(f"{found.file} written, with {images}")
-    hint(f"Check {sheet} beside it, then:\n  pplc train CONFIG -o data.extra_list={quoted(str(found.file))}")
+    if found.undrawn is None:
+        hint(f"Look at the labels in {found.file.with_suffix('.png')} before you train with them.")
+    note(found.undrawn)
+    hint(f"Next: pplc train CONFIG -o data.extra_list={quoted(str(found.file))}")
 
 
 def print_exported(result: ExportResult) -> None:
@@ -130,9 +125,8 @@ def print_exported(result: ExportResult) -> None:
         f"(largest difference in probability {result.difference:.1e}; engines: {engines})"
     )
     for one in result.accuracies:
-        print(
-            f"{one.precision} with {one.engine}: top-1 {one.top1:.1%}, float32 {one.before:.1%}, on {result.measured}"
-        )
+        now, before = (accuracy_text(share, one.images) for share in (one.top1, one.before))
+        print(f"{one.precision} with {one.engine}: top-1 {now}; float32: {before}; on {result.measured}")
     if "paddle" not in result.formats:
         return
     if result.in_paddlex:

@@ -8,30 +8,39 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from pplc_cli.base.storage.files import quoted
 from pplc_cli.base.text import visible
 from pplc_cli.cli.command import echo, hint
+from pplc_cli.cli.console.layout import Column, print_table, say
+from pplc_cli.models.weights.builtin import BUILTIN
 from pplc_cli.models.weights.importing import Imported
 from pplc_cli.models.weights.inventory import CachedWeights, VerifyResult
 
 
 def print_list(files: list[CachedWeights], folder: Path, as_json: bool) -> None:
-    """Print one row per file that is in the cache or can be downloaded."""
+    """Print one row per file that comes with pplc, is in the cache, or can be downloaded."""
     if as_json:
         print(json.dumps([dataclasses.asdict(file) for file in files], ensure_ascii=False, indent=2))
         return
-    table = Table("network", "source", "cached", "file")
-    for column in table.columns[:3]:
-        column.no_wrap = True
-    table.columns[3].overflow = "fold"  # show names in full
-    for file in files:
-        size = "yes" if file.size is None else f"{file.size / 1e6:.1f} MB"
-        table.add_row(file.network, file.source, size if file.cached else "no", Text(file.file))
-    Console(highlight=False).print(table)
+    columns = [
+        Column("network", text=True),
+        Column("weights", text=True),
+        Column("here", text=True),
+        Column("MB"),
+        Column("file", text=True, optional=1),
+    ]
+    rows = [
+        [
+            file.network,
+            file.source,
+            "in pplc" if file.source == BUILTIN else "in the cache" if file.cached else "no",
+            "-" if file.size is None else f"{file.size / 1e6:.1f}",
+            file.file,
+        ]
+        for file in files
+    ]
+    print_table(columns, rows)
+    say("weights: values for --pretrained. Those that are not here are downloaded when they are first used.")
     print(f"{_files(sum(file.cached for file in files))} in {folder}")
 
 
@@ -70,5 +79,4 @@ def train_options(imported: Imported, path: Path) -> str:
 
 
 def _option(key: str, value: Any) -> str:
-    text = f"{key}={value if isinstance(value, str) else json.dumps(value)}"
-    return f'-o "{text}"' if isinstance(value, list) else f"-o {text}"
+    return f"-o {quoted(f'{key}={value if isinstance(value, str) else json.dumps(value)}')}"

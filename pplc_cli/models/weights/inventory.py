@@ -8,19 +8,20 @@ from typing import Optional
 
 from pplc_cli.base.errors import ModelError
 from pplc_cli.models.registry import find_network, network_names
+from pplc_cli.models.weights.builtin import BUILTIN, builtin_file, builtin_names
 from pplc_cli.models.weights.manifest import IMPORTED, Cache
 from pplc_cli.models.weights.official import official_file
 
 
 @dataclasses.dataclass(frozen=True)
 class CachedWeights:
-    """An official or imported weights file, whether or not it is in the cache.
+    """A weights file: built-in, official (whether or not it is in the cache) or imported.
 
     Attributes:
         network, source: the network, and the kind of weights.
-        file: its path within the cache.
+        file: its path within the cache, or the name of a built-in file.
         url: the official address, or the file it was imported from.
-        size: bytes; None if it is not in the cache.
+        size: bytes; None if it is neither built in nor in the cache.
         cached: whether it is in the cache.
         sha256: the recorded hash; None if not recorded.
     """
@@ -35,17 +36,21 @@ class CachedWeights:
 
 
 def inventory() -> list[CachedWeights]:
-    """List all official weights in the order of the networks, then the imported ones."""
+    """List the built-in weights, then all official ones, both in the order of the networks, then the imported ones."""
     cache = Cache()
     entries = cache.entries()
     specs = [find_network(name) for name in network_names()]
+    listed = []
+    for spec in specs:
+        if spec.name in builtin_names():
+            path = builtin_file(spec)
+            listed.append(CachedWeights(spec.name, BUILTIN, path.name, None, path.stat().st_size, False, None))
     rows = [(spec.name, source, *official_file(spec, source)) for spec in specs for source in spec.weights]
     names = {file for _, _, file, _ in rows}
     imports = {n: (e.network, e.source, n, e.url) for n, e in entries.items() if n not in names}
     for path in sorted((cache.folder / IMPORTED).glob("*.safetensors")):
         if not path.name.startswith("."):  # a temporary file of another process
             imports.setdefault(f"{IMPORTED}/{path.name}", ("?", IMPORTED, f"{IMPORTED}/{path.name}", None))
-    listed = []
     for network, source, file, url in [*rows, *imports.values()]:
         path = cache.folder / file
         cached, entry = path.is_file(), entries.get(file)

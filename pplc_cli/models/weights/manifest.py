@@ -13,7 +13,7 @@ from typing import Any, Optional
 
 from pplc_cli.base.errors import ModelError
 from pplc_cli.base.storage.cache_dir import cache_folder, sha256_of
-from pplc_cli.base.storage.files import write_failure, write_json
+from pplc_cli.base.storage.files import quoted, write_failure, write_json
 from pplc_cli.base.storage.locks import lock
 
 FORMAT = 1
@@ -50,7 +50,7 @@ class Entry:
     def remedy(self) -> str:
         """The command that restores a file that is missing or differs from its record."""
         if self.source == IMPORTED:
-            return f"pplc weights import {self.url or 'FILE'} writes it again"
+            return f"pplc weights import {quoted(self.url or 'FILE')} writes it again"
         return f"pplc weights fetch {self.network} --source {self.source} --force downloads it again"
 
 

@@ -124,7 +124,7 @@ def build_distillation(
     loader.views = wanted.views
     outputs = TeacherCache(teacher, loader, wanted.views, folder, reporter.teacher, columns)
     if loader.unusable:
-        (first, *_), more = sorted(loader.unusable), len(loader.unusable) - 1
+        (first, *_), more = sorted(loader.unusable.values()), len(loader.unusable) - 1
         reporter.note(f"{first}{f' and {more} more' if more else ''} cannot be read; black images take their place")
     reporter.note(f"distilling {teacher.name}: {len(loader.samples):,} images in {wanted.views} views")
     return Distillation(wanted, outputs, network)

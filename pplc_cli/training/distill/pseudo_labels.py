@@ -55,6 +55,7 @@ class Labelling:
         known: number of images skipped because the models were trained or tested on them.
         unchecked: models whose lists could not be read; images on them may be among those kept.
         failed: files that cannot be read as images, and why.
+        undrawn: why there is no contact sheet; None: there is one, or there are no images for it.
     """
 
     file: Path
@@ -65,6 +66,7 @@ class Labelling:
     known: int
     unchecked: list[str]
     failed: list[tuple[str, str]]
+    undrawn: Optional[str] = None
 
     def counts(self) -> list[int]:
         """Number of images kept, by class."""
@@ -132,6 +134,10 @@ def pseudo_label(
         kept = _at_most(kept, per_class, surplus)
     found = Labelling(output, ensemble.labels, kept, unsure, surplus, len(copies), unchecked, failed)
     _write(found, threshold, models)
+    try:
+        _draw(found, threshold)
+    except PplcError as error:  # the list matters more than its picture
+        return dataclasses.replace(found, undrawn=str(error))
     return found
 
 
@@ -267,8 +273,6 @@ def _write(found: Labelling, threshold: float, models: Sequence[str]) -> None:
     }
     write_json(output.with_suffix(".json"), report)
     write_text(output, "".join(f"{_relative(one.path, output.parent)} {one.label}\n" for one in found.kept))
-    if found.kept:
-        _draw(found, threshold)
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -304,4 +308,5 @@ def _draw(found: Labelling, threshold: float) -> None:
         tiles += [(_thumbnail(one.path), [label, f"{one.score:.3f}", one.path.name]) for one in least]
         tiles += [(np.full((8, 8, 3), 255, np.uint8), [""])] * (SHOWN - len(least))
     title = f"the least confident of {len(found.kept)} images at or above {threshold:g}"
-    contact_sheet(found.file.with_suffix(".png"), tiles, columns=SHOWN, title=title)
+    if tiles:
+        contact_sheet(found.file.with_suffix(".png"), tiles, columns=SHOWN, title=title)

@@ -141,10 +141,9 @@ def _of_name(name: str, weights: Optional[str], size: Optional[Size], threads: O
     try:
         spec = find_network(name)
     except ModelError:
-        nearest = did_you_mean(name, network_names())
         raise TrainError(
             f"{name!r}: expected the folder of a run or of an exported model, an ONNX file, or the name of a network"
-            f"{nearest if 'did you mean' in nearest else ' (pplc models lists them)'}"
+            f"{did_you_mean(name, network_names(), 'pplc models lists them')}"
         ) from None
     classes = 1000
     network = build_network(spec.name, classes)

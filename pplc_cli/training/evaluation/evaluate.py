@@ -29,13 +29,16 @@ class Evaluation:
 
     Attributes:
         source: the list or folder.
-        metrics: see :func:`pplc_cli.training.evaluation.metrics.summary`, with ``source`` and ``network``.
+        metrics: see :func:`pplc_cli.training.evaluation.metrics.summary`, with ``source``, ``network``, ``epoch``
+            and ``unusable``: path and reason of each image that could not be used and is not measured.
         folder: of the report.
+        notes: one sentence for each picture of the report that could not be drawn.
     """
 
     source: str
     metrics: dict[str, Any]
     folder: Path
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 class Batches(Protocol):
@@ -76,7 +79,7 @@ def evaluate(
     """Evaluate a run's best weights and write a report.
 
     The report: metrics.json, predictions.csv, confusion_matrix.csv and .png, and mistakes.png with the most confident
-    wrong predictions, if there are any.
+    wrong predictions, if there are any. An image that cannot be used is named there; the others are measured.
 
     Args:
         run: the run.
@@ -86,7 +89,7 @@ def evaluate(
         progress: called with the number of images done and the total.
 
     Raises:
-        PplcError: there are no weights or no list, or an image cannot be read.
+        PplcError: there are no weights or no list, or none of its images can be used.
     """
     load_paddle(config.train.threads)
     network, info = load_network(run.best)
@@ -101,12 +104,24 @@ def evaluate(
         source, samples = _choose_list(config, labels)
         source_text = f"{config.data.dir} ({source} list)"
     pipeline = Pipeline(config.eval.transforms, training=False)
-    loader = Loader(samples, pipeline, config.eval.batch_size, len(labels), workers=config.data.workers)
+    loader = Loader(samples, pipeline, config.eval.batch_size, len(labels), workers=config.data.workers, tolerant=True)
     scores = run_network(network, loader, progress)
-    metrics = {"source": source_text, "network": info["network"], "epoch": info["epoch"], **summary(scores, labels)}
+    reasons = {index: loader.unusable[index] for index in sorted(loader.unusable)}
+    if len(reasons) == len(samples):
+        raise DataError(f"{source_text}: none of the {len(samples)} images can be used: {reasons[0]}")
+    usable = [index for index in range(len(samples)) if index not in reasons]
+    scores = Scores(scores.probabilities[usable], scores.labels[usable])
+    metrics = {
+        **{"source": source_text, "network": info["network"], "epoch": info["epoch"]},
+        "unusable": [
+            {"path": samples[index].name, "reason": reason.removeprefix(f"{samples[index].path} ")}
+            for index, reason in reasons.items()
+        ],
+        **summary(scores, labels),
+    }
     folder = user_path(output) if output else run.folder / f"eval_{source}"
-    write_report(folder, metrics, samples, scores, labels, config.eval.worst)
-    return Evaluation(source_text, metrics, folder)
+    notes = write_report(folder, metrics, [samples[index] for index in usable], scores, labels, config.eval.worst)
+    return Evaluation(source_text, metrics, folder, notes)
 
 
 def _choose_list(config: Config, labels: list[str]) -> tuple[str, list[Sample]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
 CALIBRATION_BINS = 15
+_Z = 1.959964  # 95 % of a normal distribution lie within this many standard deviations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +43,29 @@ def top_k(scores: Scores, k: int) -> float:
     return float((best == scores.labels[:, None]).any(1).mean())
 
 
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a share that was measured on ``count`` images.
+
+    Wilson, 1927, https://doi.org/10.1080/01621459.1927.10502953. It never leaves 0 to 1, and holds for few images, too.
+    """
+    spread = _Z**2 / count
+    centre = (share + spread / 2) / (1 + spread)
+    half = _Z * math.sqrt(share * (1 - share) / count + spread / (4 * count)) / (1 + spread)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def accuracy_text(share: float, count: Optional[int]) -> str:
+    """Format a share with its 95 % interval, as in ``96% (95% interval 80% to 99%)``, in as many digits as it deserves.
+
+    None, the count of runs of older versions, gives the share alone.
+    """
+    if count is None:
+        return f"{share:.1%}"
+    low, high = wilson_interval(share, count)
+    digits = 0 if count < 100 else 1 if count < 10_000 else 2
+    return f"{share:.{digits}%} (95% interval {low:.{digits}%} to {high:.{digits}%})"
+
+
 def calibration_error(scores: Scores, bins: int = CALIBRATION_BINS) -> float:
     """Expected calibration error: mean distance between confidence and accuracy, over equal bins of confidence.
 
@@ -65,7 +90,8 @@ def summary(scores: Scores, labels: Sequence[str]) -> dict[str, Any]:
         labels: class names in the order of their ids.
 
     Returns:
-        images, top1, top5, loss, calibration_error, macro (precision, recall, f1), classes (label, precision, recall,
+        images, top1, top1_interval (95 %, low and high), top5 (null if there are at most five classes, where it would
+        always be 1), loss, calibration_error, macro (precision, recall, f1), classes (label, precision, recall,
         f1, support) and confusion_matrix, rows true, columns predicted.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
@@ -77,7 +103,8 @@ def summary(scores: Scores, labels: Sequence[str]) -> dict[str, Any]:
     return {
         "images": len(scores.labels),
         "top1": scores.top1,
-        "top5": top_k(scores, 5),
+        "top1_interval": list(wilson_interval(scores.top1, len(scores.labels))),
+        "top5": top_k(scores, 5) if len(labels) > 5 else None,
         "loss": scores.loss,
         "calibration_error": calibration_error(scores),
         "macro": {name: float(per_class[i][present].mean()) for i, name in enumerate(("precision", "recall", "f1"))},

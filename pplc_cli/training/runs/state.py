@@ -31,7 +31,7 @@ class TrainState:
         optimizer: of all trained parameters.
         average: moving average of the network's weights, or None.
         epoch: the last whole epoch.
-        best: epoch, val_top1 and val_loss of the best epoch so far.
+        best: epoch, val_top1, val_loss and val_images (images of the validation list) of the best epoch so far.
         stale_epochs: epochs since val_top1 last rose.
     """
 
@@ -130,15 +130,15 @@ class TrainState:
         with self.average.applied(self.network) if self.average is not None else contextlib.nullcontext():
             yield
 
-    def update(self, epoch: int, top1: float, loss: float) -> bool:
-        """Count an epoch with its validation scores; returns whether they are the best so far."""
+    def update(self, epoch: int, top1: float, loss: float, images: int) -> bool:
+        """Count an epoch with its validation scores on ``images`` images; returns whether they are the best so far."""
         best = self.best
         # Small validation sets tie often; the smaller loss then decides.
         better = best is None or (top1, -loss) > (best["val_top1"], -best["val_loss"])
         self.stale_epochs = 0 if best is None or top1 > best["val_top1"] else self.stale_epochs + 1
         self.epoch = epoch
         if better:
-            self.best = {"epoch": epoch, "val_top1": top1, "val_loss": loss}
+            self.best = {"epoch": epoch, "val_top1": top1, "val_loss": loss, "val_images": images}
         return better
 
     def finished(self, config: TrainConfig) -> bool:

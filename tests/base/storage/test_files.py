@@ -16,6 +16,7 @@ from pplc_cli.base.errors import PplcError
 from pplc_cli.base.storage.files import (
     atomic_directory,
     atomic_file,
+    quoted,
     recover_directory,
     remove_leftovers,
     user_path,
@@ -229,3 +230,18 @@ def test_user_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_user_path_keeps_a_real_backslash(tmp_path: Path) -> None:
     (tmp_path / "a\\b").mkdir()
     assert user_path(tmp_path / "a\\b") == tmp_path / "a\\b"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no sh")
+@pytest.mark.parametrize(
+    "name", ["a b", "$HOME", "it's", "a;b", "`id`", "数据", "数据 集", "x&y", "*", "-o", "", "a\\b", "tab\t"]
+)
+def test_suggested_commands_mean_what_they_say(name: str) -> None:
+    done = subprocess.run(["sh", "-c", f"printf %s {quoted(name)}"], capture_output=True, text=True, check=True)
+    assert done.stdout == name
+
+
+def test_plain_words_stay_unquoted() -> None:
+    assert [quoted(word) for word in ("output/数据-1", "a=b,c")] == ["output/数据-1", "a=b,c"]
+    words = ("C:\\my photos", "C:\\photos", "it's", "a&b")
+    assert [quoted(word, windows=True) for word in words] == ['"C:\\my photos"', "C:\\photos", '"it\'s"', '"a&b"']
