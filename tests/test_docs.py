@@ -20,7 +20,7 @@ from helpers.images import random_image, write_image
 from pplc_cli.cli.main import cli
 from pplc_cli.config.load import check_config, parse_override
 from pplc_cli.config.sections import Config
-from pplc_cli.data.transforms.pipeline import TRANSFORMS
+from pplc_cli.data.transforms.registry import TRANSFORMS
 from pplc_cli.models.registry import network_names
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
