@@ -12,25 +12,29 @@ import traceback
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from pplc_cli.base.errors import PplcError, one_line
+from pplc_cli.base.paddle import load_paddle
 from pplc_cli.base.storage.files import user_path
 from pplc_cli.config.sections import Config
+from pplc_cli.data.settings import MAX_THREADS
 from pplc_cli.data.transforms.registry import register_transform, transform_code
 from pplc_cli.models.registry import find_network, in_file, register_network
 
 _LOADED: dict[str, Path] = {}  # the file of each name
 
 
-def load_own_code(raw: Any, folder: Path, faults: list[str]) -> None:
+def load_own_code(raw: Mapping[str, Any], folder: Path, faults: list[str]) -> None:
     """Register the networks and transforms that a raw configuration names by file.
 
     Args:
-        raw: the configuration as plain data.
+        raw: the sections of the configuration as plain data.
         folder: relative files are relative to it.
         faults: every fault is appended to this list.
     """
+    if any(_names(raw)):
+        load_paddle(_threads(raw))  # with pplc's settings, before the code imports it
     for key, name in _names(raw):
         path = folder / user_path(name.rpartition(":")[0])
         try:
@@ -45,6 +49,7 @@ def load_files(raw: Any, files: Mapping[str, str]) -> None:
     """Register what another process of the same training has loaded; see :func:`loaded_files`."""
     for key, name in _names(raw):
         if name in files:
+            load_paddle(_threads(raw))
             _register(key, name, Path(files[name]))
 
 
@@ -94,6 +99,13 @@ def _names(raw: Any) -> Iterator[tuple[str, str]]:
         name = next(iter(item)) if isinstance(item, Mapping) and len(item) == 1 else item
         if isinstance(name, str) and in_file(name):
             yield f"train.transforms[{index}]", name
+
+
+def _threads(raw: Mapping[str, Any]) -> Optional[int]:
+    """``train.threads`` of a raw configuration, if it has a valid value."""
+    train = raw.get("train")
+    threads = train.get("threads") if isinstance(train, Mapping) else None
+    return threads if isinstance(threads, int) and 1 <= threads <= MAX_THREADS else None
 
 
 def _module(path: Path, content: bytes) -> types.ModuleType:

@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from pplc_cli.base.errors import ImageError, one_line
+from pplc_cli.base.schema import expect_type
 from pplc_cli.data.image_files import SUFFIXES, read_bytes
 
 try:
@@ -44,7 +45,19 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def read_image(path: Union[str, Path]) -> np.ndarray:
-    """Decode a file: :func:`read_bytes`, then :func:`decode_image`."""
+    """Decode a file as :func:`decode_image` decodes its bytes.
+
+    Args:
+        path: the file.
+
+    Returns:
+        uint8 RGB, shape (H, W, 3).
+
+    Raises:
+        TypeError: ``path`` is no path.
+        ImageError: the file cannot be read, or is no image that can be decoded.
+    """
+    expect_type("path", path, str, os.PathLike)
     return decode_image(read_bytes(path))
 
 
@@ -63,8 +76,10 @@ def decode_image(data: bytes, reduction: int = 1) -> np.ndarray:
         uint8 RGB, shape (H, W, 3); reduced sides are rounded up.
 
     Raises:
+        TypeError: ``data`` is not bytes.
         ImageError: the bytes are not a complete image in one of these formats, or its size is beyond the limits.
     """
+    expect_type("data", data, bytes)
     pixels = _decode_plain_jpeg(data) if reduction == 1 else None
     return _decode(_open(data), data, reduction) if pixels is None else pixels
 

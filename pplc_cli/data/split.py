@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import re
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from typing import Optional
 from pplc_cli.base.errors import DataError, ImageError
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.progress import ProgressCallback
+from pplc_cli.base.schema import expect_type
 from pplc_cli.base.storage.files import PathLike, plain, user_path
 from pplc_cli.data.decode import inspect_image
 from pplc_cli.data.image_files import SUFFIXES, is_image_name, list_files, read_bytes
@@ -74,9 +76,12 @@ def split_dataset(
         progress: called with the number of images done and the total.
 
     Raises:
+        TypeError: an argument has another type.
         DataError: there are no classes, a class is empty or would get no training or validation image, or lists exist
             already. Nothing is written.
     """
+    expect_type("folder", folder, str, os.PathLike)
+    expect_type("config", config, SplitConfig, type(None))
     config = config or SplitConfig()
     root = user_path(folder)
     if not root.is_dir():

@@ -13,6 +13,9 @@ import platform
 from collections.abc import Callable
 from typing import Any, Optional
 
+from pplc_cli.base.paddle import load_paddle
+from pplc_cli.base.schema import expect_type
+
 
 def unsupported() -> Optional[str]:
     """The reason why this machine cannot run the kernels, or None."""
@@ -66,7 +69,12 @@ def accelerate(
 
     Returns:
         None, or the reason why the network was left as it is (see :func:`unsupported`).
+
+    Raises:
+        TypeError: ``network`` is no layer, or ``threads`` no integer.
     """
+    expect_type("network", network, load_paddle().nn.Layer)
+    expect_type("threads", threads, int, type(None))
     reason = unsupported()
     if reason is None:
         from pplc_cli.kernels.train.accelerated import replace

@@ -182,6 +182,7 @@ def build_network(
     """
     expect_type("name", name, str)
     expect_type("num_classes", num_classes, int)
+    expect_type("dropout", dropout, float, int, type(None))
     expect_type("options", options, ModelOptions)
     if num_classes < 1:
         raise ModelError(f"num_classes: expected at least 1, got {num_classes}")

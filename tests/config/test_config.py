@@ -208,7 +208,10 @@ def test_faults_of_options_do_not_blame_the_file(tmp_path: Path) -> None:
     path.write_text("data: {dir: .}\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"^the options: train\.epoch: unknown key; did you mean train\.epochs\?"):
         load_config(path, {"train.epoch": 3})
-    with pytest.raises(ConfigError, match=r"^the options: train\.epochs: expected an integer of at least 1 and at most 1,000,000, got 0"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^the options: train\.epochs: expected an integer of at least 1 and at most 1,000,000, got 0",
+    ):
         load_config(path, {"train.epochs": 0})
     path.write_text("data: {dir: .}\ntrain: {seeds: 1}\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"config\.yaml: 2 faults"):

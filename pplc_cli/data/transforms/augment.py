@@ -13,7 +13,7 @@ from pplc_cli.base.schema import option
 from pplc_cli.data.transforms.basic import Rng, Transform, contiguous
 from pplc_cli.data.transforms.limits import MAX_RATIO
 
-MAX_CHANGE = 100.0  # of a factor; with 2, pixels are already black or white
+MAX_CHANGE = 100  # of a factor; with 2, pixels are already black or white
 
 
 @dataclasses.dataclass(frozen=True)
