@@ -29,7 +29,7 @@ from pplc_cli import (
 )
 from pplc_cli.training.progress import epoch_line
 
-TINY = {
+TINY: dict[str, Any] = {
     "model": {"name": "PPLCNet_x0_25", "pretrained": "none"},
     "train": {
         "epochs": 2,
