@@ -21,7 +21,8 @@ from pplc_cli.base.schema import describe
 from pplc_cli.cli.main import cli
 from pplc_cli.config.load import check_config
 from pplc_cli.config.sections import Config
-from pplc_cli.data.transforms.pipeline import TRANSFORMS, is_random
+from pplc_cli.data.transforms.pipeline import is_random
+from pplc_cli.data.transforms.registry import TRANSFORMS
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 NOTE = "<!-- Written by scripts/generate_reference.py from the code. Do not edit. -->"

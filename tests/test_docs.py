@@ -16,11 +16,11 @@ import pytest
 import yaml
 
 import pplc_cli
-from helpers.images import random_image, write_image
+from helpers.tutorial import write_tutorial
 from pplc_cli.cli.main import cli
 from pplc_cli.config.load import check_config, parse_override
 from pplc_cli.config.sections import Config
-from pplc_cli.data.transforms.pipeline import TRANSFORMS
+from pplc_cli.data.transforms.registry import TRANSFORMS
 from pplc_cli.models.registry import network_names
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
@@ -340,19 +340,8 @@ def test_readme_is_short(page: str) -> None:
 
 def test_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     """The blocks of docs/python-api.md, in order, in a folder with a small data set and short recipes."""
-    for label, name in enumerate(("panda", "tiger")):
-        for index in range(12):
-            image = random_image(100 * label + index) // 2
-            image[12:36, 12:36, 2 * label] += 100
-            write_image(tmp_path / "datasets" / "pandatiger" / name / f"{index}.png", image)
-    for name in ("img.jpg", "other.jpg"):
-        write_image(tmp_path / name, random_image(7))
-    config = yaml.safe_load(text_of("configs/pandatiger.yaml"))
-    config["model"] = {"name": "PPLCNet_x0_25", "pretrained": "none"}
-    config["train"]["transforms"] = [{"RandomCrop": {"crop_size": 32}}, "Normalize"]
-    config["eval"]["transforms"] = [{"Resize": {"target_size": 32}}, "Normalize"]
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "pandatiger.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    pytest.importorskip("fastapi", reason="the service's example needs fastapi")
+    write_tutorial(tmp_path)
     monkeypatch.chdir(tmp_path)
     for number, block in enumerate(blocks("docs/python-api.md", "python")):
         exec(compile(block, str(tmp_path / f"block_{number}.py"), "exec"), {})

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import threading
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Optional
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def load_paddle(threads: Optional[int] = None) -> Any:
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", kernels)
     # Paddle warns about more than one thread, a compiler cache, and its own batch norm.
     with EXCLUSIVE:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), _root_logger_kept():
             warnings.simplefilter("ignore")
             import paddle
         warnings.filterwarnings("ignore", module=r"paddle\..*")
@@ -62,6 +64,16 @@ def _enter_dynamic_mode(paddle: Any) -> None:
     mode = paddle.base.framework.global_var._functional_dygraph_context_manager
     if mode is not None and not any(mode is known for known in _modes):
         _modes.append(mode)
+
+
+@contextlib.contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """Undo what Paddle's import does to the root logger: it would print the INFO lines of all packages."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 def _mkl_kernels(vendor: str, flags: set[str]) -> Optional[str]:

@@ -60,7 +60,7 @@ def read(cls: type[T], raw: Any, key: str, faults: list[str]) -> Optional[T]:
     if raw is None:
         raw = {}
     if not isinstance(raw, Mapping):
-        faults.append(f"{key or 'the file'}: expected a mapping of keys to values, got {_show(raw)}")
+        faults.append(f"{key or 'the file'}: expected a mapping of keys to values, got {show(raw)}")
         return None
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = get_type_hints(cls)
@@ -112,10 +112,12 @@ def _nearest(name: str, fields: Iterable[str], key: str) -> str:
 
 
 def _join(key: str, name: Any) -> str:
-    return f"{key}.{name}" if key else str(name)
+    text = name if isinstance(name, str) and len(name) <= 60 and name.isprintable() else show(name)
+    return f"{key}.{text}" if key else text
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
+    """A short text for a value in a message, however large it is."""
     if value is None:
         return "nothing"
     try:
@@ -156,7 +158,7 @@ def describe(hint: Any, metadata: Mapping[str, Any]) -> str:
         return f"a mapping, each value {describe(args[1], metadata)}"
     name = _NAMES.get(hint, getattr(hint, "__name__", str(hint)))
     phrases = {"at_least": "at least", "more_than": "more than", "at_most": "at most", "below": "less than"}
-    limits = [f"{phrases[kind]} {limit:g}" for kind, limit in metadata.get("limits", {}).items()]
+    limits = [f"{phrases[kind]} {limit:,}" for kind, limit in metadata.get("limits", {}).items()]
     return f"{name} of {' and '.join(limits)}" if limits and hint in (int, float) else name
 
 
@@ -171,13 +173,16 @@ def _value(raw: Any, hint: Any, metadata: Mapping[str, Any], key: str, faults: l
     if value is not _BAD:
         return value
     ending = ""
+    if isinstance(raw, str) and not _is_text(raw):
+        faults.append(f"{key}: expected text without NUL and without bytes that are not UTF-8, got {show(raw)}")
+        return None
+    if isinstance(raw, Mapping) and not all(isinstance(each, str) for each in raw):
+        name = next(each for each in raw if not isinstance(each, str))
+        ending = f'; put the name {show(name)} in quotes, as in "{show(name)}"'
     if metadata.get("choices") and isinstance(raw, str):
         near = nearest(raw, metadata["choices"])
         ending = f"; did you mean {near}?" if near else ""
-    unquoted = [name for name in raw if not isinstance(name, str)] if isinstance(raw, Mapping) else []
-    if unquoted:
-        ending = f"; put the key {_show(unquoted[0])} in quotes, since YAML does not read it as text"
-    faults.append(f"{key}: expected {describe(hint, metadata)}, got {_show(raw)}{ending}")
+    faults.append(f"{key}: expected {describe(hint, metadata)}, got {show(raw)}{ending}")
     return None
 
 
@@ -209,7 +214,7 @@ def _convert(raw: Any, hint: Any, metadata: Mapping[str, Any]) -> Any:
     if hint is bool:
         return raw if isinstance(raw, bool) else _BAD
     if hint is str:
-        return raw if isinstance(raw, str) and _allowed(raw, metadata) else _BAD
+        return raw if isinstance(raw, str) and _is_text(raw) and _allowed(raw, metadata) else _BAD
     if isinstance(raw, bool):  # Python counts a bool as an int
         return _BAD
     number: Any = raw
@@ -225,6 +230,11 @@ def _convert(raw: Any, hint: Any, metadata: Mapping[str, Any]) -> Any:
     return hint(number) if _within(number, metadata.get("limits", {})) else _BAD
 
 
+def _is_text(text: str) -> bool:
+    """Whether a file name or a JSON file can hold the text: no NUL, no half of a surrogate pair."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def _allowed(text: str, metadata: Mapping[str, Any]) -> bool:
     return metadata.get("choices") is None or text in metadata["choices"]
 
@@ -236,3 +246,24 @@ def _within(number: float, limits: Mapping[str, float]) -> bool:
         and number <= limits.get("at_most", math.inf)
         and number < limits.get("below", math.inf)
     )
+
+
+def expect_type(name: str, value: object, *types: type) -> None:
+    """Check an argument of a public function.
+
+    Raises:
+        TypeError: it is an instance of none of the types; a bool is no int.
+    """
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types and object not in types):
+        names = " or ".join("None" if each is type(None) else each.__name__ for each in types)
+        raise TypeError(f"{name}: expected {names}, got {type(value).__name__} {show(value)}")
+
+
+def expect_callable(name: str, value: object) -> None:
+    """Check an argument that is called.
+
+    Raises:
+        TypeError: it cannot be called.
+    """
+    if not callable(value):
+        raise TypeError(f"{name}: expected a class or a function, got {type(value).__name__} {show(value)}")

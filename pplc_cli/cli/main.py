@@ -12,9 +12,11 @@ from typing import Any, Optional
 
 import click
 
+from pplc_cli.base.errors import ConfigError, PplcError
 from pplc_cli.base.text import visible_lines
 from pplc_cli.base.version import __version__
 from pplc_cli.cli.command import Group, Interrupted, is_verbose
+from pplc_cli.cli.options import named_by_options
 
 # Each command and its module in pplc_cli.cli.commands, in the order of --help.
 _COMMANDS = {
@@ -51,8 +53,6 @@ class _Pplc(Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        from pplc_cli.base.errors import PplcError
-
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -62,10 +62,12 @@ class _Pplc(Group):
         except (PplcError, OSError, MemoryError) as error:
             if is_verbose():
                 _print_traceback(error)
-            raise click.ClickException(visible_lines(_message(error))) from error
+            raise click.ClickException(visible_lines(_message(error, ctx))) from error
 
 
-def _message(error: Exception) -> str:
+def _message(error: Exception, ctx: click.Context) -> str:
+    if isinstance(error, ConfigError):
+        return named_by_options(error, ctx)
     if isinstance(error, OSError):
         file = f"{error.filename}: " if error.filename else ""
         return f"{file}{error.strerror or error}"

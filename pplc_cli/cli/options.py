@@ -7,7 +7,10 @@ from typing import Any
 
 import click
 
+from pplc_cli.base.errors import ConfigError
+
 SAMPLES = ("pandatiger",)  # data sets that pplc sample draws
+_NAMES = "pplc_cli.options"  # key of click's Context.meta, which a command shares with its groups
 
 
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -32,9 +35,40 @@ def run_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def overrides_of(texts: tuple[str, ...], **flags: Any) -> dict[str, Any]:
-    """Combine -o and other options as dotted keys; options, named section__key, win over -o."""
+    """Combine -o and other options as dotted keys; options, named section__key, win over -o.
+
+    The context remembers which option gave each key, for :func:`named_by_options`.
+    """
     from pplc_cli.config.load import parse_override
 
-    values = dict(parse_override(text) for text in texts)
-    values.update({key.replace("__", "."): value for key, value in flags.items() if value is not None})
+    context = click.get_current_context()
+    names: dict[str, str] = context.meta.setdefault(_NAMES, {})
+    values: dict[str, Any] = {}
+    for text in texts:
+        key, values[key] = parse_override(text)
+        names[key] = f"-o {text}"
+    for flag, value in flags.items():
+        if value is not None:
+            key = flag.replace("__", ".")
+            values[key], names[key] = value, _option_of(context.command, key)
     return values
+
+
+def named_by_options(error: ConfigError, context: click.Context) -> str:
+    """The text of an error in which the faults of options start with the option instead of the key."""
+    names: dict[str, str] = context.meta.get(_NAMES, {})
+    faults = []
+    for fault in error.faults:
+        key = next((key for key in names if fault.startswith(tuple(f"{key}{mark}" for mark in ":.["))), None)
+        if key is not None:
+            fault = names[key] + (fault[len(key) :] if fault[len(key)] == ":" else f": {fault}")
+        faults.append(fault)
+    alone = len(faults) == 1 and faults != error.faults
+    return faults[0] if alone else str(ConfigError(error.source, faults))
+
+
+def _option_of(command: click.Command, key: str) -> str:
+    """The option that sets a key: --top-k for predict.top_k, --model for model.name."""
+    known = {name for parameter in command.params for name in parameter.opts}
+    named = [f"--{part.replace('_', '-')}" for part in reversed(key.split("."))]
+    return next((name for name in named if name in known), key)

@@ -25,11 +25,11 @@ def check_transforms_of(sections: Mapping[str, Any], faults: list[str]) -> None:
 
 def check_network(sections: Mapping[str, Any], faults: list[str]) -> None:
     """Append a fault if no network has the name in the raw section ``model``."""
-    from pplc_cli.models.registry import find_network
+    from pplc_cli.models.registry import find_network, in_file
 
     part = sections.get("model")
     name = part.get("name") if isinstance(part, Mapping) else None
-    if isinstance(name, str):
+    if isinstance(name, str) and not in_file(name):  # the configuration of a run may name code that is not loaded
         try:
             find_network(name)
         except PplcError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional, Union, get_type_hints
@@ -10,19 +11,24 @@ from typing import Any, Optional, Union, get_type_hints
 import yaml
 
 from pplc_cli.base.errors import ConfigError, PplcError
-from pplc_cli.base.schema import read
+from pplc_cli.base.schema import expect_type, read
+from pplc_cli.base.storage.files import PathLike, user_path
 from pplc_cli.config.checks import check_combinations, check_network, check_paths, check_transforms_of
+from pplc_cli.config.own_code import load_own_code
 from pplc_cli.config.sections import Config
 from pplc_cli.config.yaml_file import parse_yaml, read_yaml
 
 
 def load_config(
-    path: Union[str, Path, None] = None,
+    path: Optional[PathLike] = None,
     overrides: Optional[Mapping[str, Any]] = None,
     *,
     must_exist: Sequence[str] = (),
 ) -> Config:
     """Read and check a configuration.
+
+    A network or a transform that it names as ``mine.py:Net`` is loaded, that is, the file is run. Do not load the
+    configuration of somebody you do not trust.
 
     Args:
         path: a YAML file; None: the overrides alone.
@@ -30,11 +36,30 @@ def load_config(
         must_exist: keys whose files and folders must exist: ``data.dir``, ``model.pretrained`` or both.
 
     Raises:
+        TypeError: an argument has another type.
         ConfigError: lists all faults.
     """
+    expect_type("path", path, str, os.PathLike, type(None))
+    expect_type("overrides", overrides, Mapping, type(None))
     source = str(path) if path is not None else "the options"
     raw = read_yaml(path) if path is not None else {}
-    return check_config(raw, overrides, source=source, must_exist=must_exist)
+    folder = user_path(path).parent if path is not None else Path()
+    return check_config(raw, overrides, source=source, must_exist=must_exist, code_from=folder)
+
+
+def as_config(config: Union[Config, Mapping[str, Any], PathLike]) -> Config:
+    """Return a configuration; one given as plain data or as a file is read and checked like a file.
+
+    Raises:
+        TypeError: it is none of these.
+        ConfigError: it is not valid.
+    """
+    expect_type("config", config, Config, Mapping, str, os.PathLike)
+    if isinstance(config, Config):
+        return config
+    if isinstance(config, Mapping):
+        return check_config(config, code_from=Path())
+    return load_config(config)
 
 
 def check_config(
@@ -43,8 +68,20 @@ def check_config(
     *,
     source: str = "config",
     must_exist: Sequence[str] = (),
+    code_from: Optional[Path] = None,
 ) -> Config:
-    """Check plain data in the same way as :func:`load_config` checks the content of a file."""
+    """Check plain data in the same way as :func:`load_config` checks the content of a file.
+
+    Args:
+        raw: the plain data.
+        overrides: values by dotted key, which replace those of the data.
+        source: where the data comes from, for errors.
+        must_exist: keys whose files and folders must exist.
+        code_from: the folder of files of code that the data names (``mine.py:Net``), which are run; None: none are run.
+
+    Raises:
+        ConfigError: lists all faults.
+    """
     faults: list[str] = []
     raw = _apply(raw, overrides or {}, faults)
     if isinstance(raw, dict) and "output" not in raw:
@@ -54,6 +91,8 @@ def check_config(
     config = read(Config, raw, "", faults)
     faults = [_hint_elsewhere(fault) for fault in faults]
     sections = raw if isinstance(raw, Mapping) else {}
+    if code_from is not None:
+        load_own_code(sections, code_from, faults)
     check_transforms_of(sections, faults)
     check_network(sections, faults)
     if config is not None:

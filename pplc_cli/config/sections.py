@@ -6,12 +6,21 @@ import dataclasses
 from typing import Any, Optional, Union
 
 from pplc_cli.base.schema import option
-from pplc_cli.data.settings import DataConfig, SplitConfig
+from pplc_cli.data.settings import MAX_SEED, MAX_THREADS, DataConfig, SplitConfig
+from pplc_cli.data.transforms.limits import MAX_SIDE
 from pplc_cli.models.options import ModelConfig
 
 # A test compares these with the engines of pplc_cli.predict.engines.open.
 ENGINES = ("paddle", "pplc", "onnxruntime", "openvino", "paddlex")
 PRECISIONS = ("float32", "bfloat16", "int8")
+
+# Bounds far above what is sensible, so that a slip of the finger is an error and not a full memory or a hang.
+MAX_EPOCHS = 1_000_000
+MAX_BATCH = 65_536  # twice the largest batches that are published for ImageNet
+MAX_RATE = 1000
+MAX_WEIGHT = 1_000_000  # of a class or of a part of the loss; float32 keeps its digits
+MAX_VIEWS = 1000  # each view of each image is kept
+MAX_IMAGES = 10_000  # they are in memory together
 
 DEFAULT_TRAIN_TRANSFORMS = [{"RandomCrop": {"crop_size": 224}}, "RandomHorizontalFlip", "Normalize"]
 DEFAULT_EVAL_TRANSFORMS = [
@@ -25,10 +34,15 @@ DEFAULT_EVAL_TRANSFORMS = [
 class TrainConfig:
     """The training recipe. Names and defaults follow PaddleX 2 for the keys that it has."""
 
-    epochs: int = option(10, at_least=1, help="Passes over the training list.")
-    batch_size: int = option(32, at_least=1, help="Images per training step, in all processes together.")
+    epochs: int = option(10, at_least=1, at_most=MAX_EPOCHS, help="Passes over the training list.")
+    batch_size: int = option(
+        32, at_least=1, at_most=MAX_BATCH, help="Images per training step, in all processes together."
+    )
     learning_rate: float = option(
-        0.025, more_than=0, help="Learning rate after warm-up and before decay; scale it with `batch_size`."
+        0.025,
+        more_than=0,
+        at_most=MAX_RATE,
+        help="Learning rate after warm-up and before decay; scale it with `batch_size`.",
     )
     optimizer: str = option(
         "momentum",
@@ -36,14 +50,17 @@ class TrainConfig:
         help="Optimizer; `adam` and `adamw` need a learning rate of about 0.001.",
     )
     momentum: float = option(0.9, at_least=0, below=1, help="Momentum of the optimizer `momentum`.")
-    weight_decay: float = option(1e-4, at_least=0, help="Weight decay; not applied to batch norm.")
+    weight_decay: float = option(1e-4, at_least=0, at_most=MAX_RATE, help="Weight decay; not applied to batch norm.")
     schedule: str = option(
         "piecewise",
         choices=("piecewise", "cosine", "constant"),
         help="How the learning rate falls: in steps at `lr_decay_epochs`, along a cosine to zero, or not at all.",
     )
     lr_decay_epochs: list[int] = option(
-        [30, 60, 90], at_least=1, help="Epochs at which `piecewise` lowers the learning rate, in rising order."
+        [30, 60, 90],
+        at_least=1,
+        at_most=MAX_EPOCHS,
+        help="Epochs at which `piecewise` lowers the learning rate, in rising order.",
     )
     lr_decay_gamma: float = option(
         0.1,
@@ -52,9 +69,11 @@ class TrainConfig:
         help="Factor by which `piecewise` multiplies the learning rate at each of `lr_decay_epochs`.",
     )
     warmup_epochs: float = option(
-        0.0, at_least=0, help="Epochs in which the learning rate rises linearly; at most `epochs`."
+        0.0, at_least=0, at_most=MAX_EPOCHS, help="Epochs in which the learning rate rises linearly; at most `epochs`."
     )
-    warmup_start_lr: float = option(0.0, at_least=0, help="Learning rate at the start of the warm-up.")
+    warmup_start_lr: float = option(
+        0.0, at_least=0, at_most=MAX_RATE, help="Learning rate at the start of the warm-up."
+    )
     label_smoothing: float = option(
         0.0, at_least=0, below=1, help="Share of each target that is spread evenly over all classes."
     )
@@ -65,22 +84,30 @@ class TrainConfig:
         help="Decay of the moving average of the weights, which is then validated and saved; 0: no average.",
     )
     clip_grad_norm: float = option(
-        0.0, at_least=0, help="Largest norm of all gradients together; 0: gradients are not clipped."
+        0.0,
+        at_least=0,
+        at_most=MAX_WEIGHT,
+        help="Largest norm of all gradients together; 0: gradients are not clipped.",
     )
     early_stop: bool = option(
         False,
         help="Whether training stops after `early_stop_patience` epochs without a better validation top-1 accuracy.",
     )
-    early_stop_patience: int = option(5, at_least=1, help="Epochs without improvement after which `early_stop` stops.")
+    early_stop_patience: int = option(
+        5, at_least=1, at_most=MAX_EPOCHS, help="Epochs without improvement after which `early_stop` stops."
+    )
     class_weights: Union[str, dict[str, float], None] = option(
         None,
-        more_than=0,
         choices=("balanced",),
+        more_than=0,
+        at_most=MAX_WEIGHT,
         help="Weights of the classes in the loss: `balanced` (the inverse of their numbers of images) or "
         "`{class: weight}` (1 for classes that are not named); null: all equal.",
     )
-    seed: int = option(0, at_least=0, help="Random seed; the same seed repeats the run.")
-    threads: Optional[int] = option(None, at_least=1, help="Number of CPU threads; null: physical cores.")
+    seed: int = option(0, at_least=0, at_most=MAX_SEED, help="Random seed; the same seed repeats the run.")
+    threads: Optional[int] = option(
+        None, at_least=1, at_most=MAX_THREADS, help="Number of CPU threads; null: physical cores."
+    )
     device: str = option("cpu", help="`cpu`, `auto`, `gpu:0`, or `gpu:0,1` for one process on each of these GPUs.")
     accelerate: bool = option(True, help="Train through pplc's own kernels on CPUs that support them; false: Paddle's.")
     precision: str = option(
@@ -98,7 +125,10 @@ class TrainConfig:
         False, help="With several processes, compute batch norm over the whole batch instead of each process's share."
     )
     progressive_from: Optional[int] = option(
-        None, at_least=32, help="Side of the images in the first epoch, in pixels; null: full size in all epochs."
+        None,
+        at_least=32,
+        at_most=MAX_SIDE,
+        help="Side of the images in the first epoch, in pixels; null: full size in all epochs.",
     )
     progressive_share: float = option(
         0.75, more_than=0, at_most=1, help="Share of the epochs in which the images grow to full size."
@@ -117,9 +147,12 @@ class TrainConfig:
     freeze_views: int = option(
         4,
         at_least=1,
+        at_most=MAX_VIEWS,
         help="With fixed stages: number of augmented versions of each image; their features are computed once.",
     )
-    log_interval_steps: int = option(10, at_least=1, help="Steps between two lines of the training log.")
+    log_interval_steps: int = option(
+        10, at_least=1, at_most=1_000_000_000, help="Steps between two lines of the training log."
+    )
     visualdl: bool = option(False, help="Write logs for VisualDL into the run's folder; needs `pplc[visualdl]`.")
     transforms: list[Any] = option(
         DEFAULT_TRAIN_TRANSFORMS, help="[Transforms](transforms.md) of the training images, in order."
@@ -141,14 +174,24 @@ class DistillConfig:
     divergence: str = option(
         "js", choices=("js", "kl"), help="Loss on the probabilities: `js` (Jensen-Shannon) or `kl` (Kullback-Leibler)."
     )
-    temperature: float = option(1.0, more_than=0, help="Values above 1 soften the probabilities that are compared.")
-    soft: float = option(1.0, at_least=0, help="Weight of the loss on the teacher's probabilities.")
-    features: float = option(
-        0.0, at_least=0, help="Weight of the loss on the teacher's features: the values before its last layer."
+    temperature: float = option(
+        1.0, more_than=0, at_most=1000, help="Values above 1 soften the probabilities that are compared."
     )
-    hard: float = option(0.0, at_least=0, help="Weight of the cross-entropy with the labels of the lists.")
+    soft: float = option(1.0, at_least=0, at_most=MAX_WEIGHT, help="Weight of the loss on the teacher's probabilities.")
+    features: float = option(
+        0.0,
+        at_least=0,
+        at_most=MAX_WEIGHT,
+        help="Weight of the loss on the teacher's features: the values before its last layer.",
+    )
+    hard: float = option(
+        0.0, at_least=0, at_most=MAX_WEIGHT, help="Weight of the cross-entropy with the labels of the lists."
+    )
     views: int = option(
-        4, at_least=1, help="Augmented versions of each image; the teacher classifies each of them once."
+        4,
+        at_least=1,
+        at_most=MAX_VIEWS,
+        help="Augmented versions of each image; the teacher classifies each of them once.",
     )
     cache: Optional[str] = option(
         None, help="Folder for the stored outputs of the teacher; null: `teacher` in the run's folder."
@@ -159,13 +202,15 @@ class DistillConfig:
 class EvalConfig:
     """How a trained network is evaluated."""
 
-    batch_size: int = option(32, at_least=1, help="Images per batch.")
+    batch_size: int = option(32, at_least=1, at_most=MAX_BATCH, help="Images per batch.")
     split: Optional[str] = option(
         None,
         choices=("train", "val", "test"),
         help="List on which `pplc eval` evaluates; null: the test list, or the validation list if there is none.",
     )
-    worst: int = option(24, at_least=0, help="Number of mistakes shown in `mistakes.png`, the most confident ones.")
+    worst: int = option(
+        24, at_least=0, at_most=1000, help="Number of mistakes shown in `mistakes.png`, the most confident ones."
+    )
     transforms: list[Any] = option(
         DEFAULT_EVAL_TRANSFORMS,
         help="[Transforms](transforms.md) of the images in evaluation and prediction, in order; none may be random.",
@@ -179,14 +224,18 @@ class ExportConfig:
     tolerance: float = option(
         1e-4,
         more_than=0,
+        at_most=1,
         help="Largest allowed difference between a probability of the exported model and of the trained network.",
     )
-    images: int = option(64, at_least=1, help="Number of images whose probabilities are compared.")
+    images: int = option(64, at_least=1, at_most=MAX_IMAGES, help="Number of images whose probabilities are compared.")
     max_accuracy_loss: float = option(
         0.01, at_least=0, below=1, help="Largest allowed loss of top-1 accuracy from int8 or bfloat16, as a share."
     )
     calibration_images: int = option(
-        128, at_least=1, help="Number of training images from which int8 takes the ranges of the activations."
+        128,
+        at_least=1,
+        at_most=MAX_IMAGES,
+        help="Number of training images from which int8 takes the ranges of the activations.",
     )
     model_name: Optional[str] = option(
         None, help="Name of the network that the exported folder gives to PaddleX; null: PaddleX's own name for it."
@@ -205,14 +254,17 @@ class PredictConfig:
     )
     precision: str = option("float32", choices=PRECISIONS, help="Precision of the computation.")
     mkldnn: bool = option(True, help="Use oneDNN in the engine `paddle`.")
-    threads: Optional[int] = option(None, at_least=1, help="Number of CPU threads; null: physical cores.")
+    threads: Optional[int] = option(
+        None, at_least=1, at_most=MAX_THREADS, help="Number of CPU threads; null: physical cores."
+    )
     workers: Optional[int] = option(
         None,
         at_least=1,
+        at_most=MAX_THREADS,
         help="Batches processed in parallel if there are more images than one batch; null: as many as `threads`.",
     )
-    batch_size: Optional[int] = option(None, at_least=1, help="Images per batch; null: 16.")
-    top_k: int = option(1, at_least=1, help="Number of labels per image.")
+    batch_size: Optional[int] = option(None, at_least=1, at_most=MAX_BATCH, help="Images per batch; null: 16.")
+    top_k: int = option(1, at_least=1, at_most=100_000, help="Number of labels per image.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,29 +1,35 @@
-"""YAML as plain data, with line numbers in errors and a bounded size."""
+"""YAML as plain data, with line numbers in errors; what it may cost in time and memory is bounded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Union
+import math
+from typing import Any
 
 import yaml
 
 from pplc_cli.base.errors import ConfigError
 from pplc_cli.base.schema import nearest
-from pplc_cli.base.storage.files import quoted, user_path
+from pplc_cli.base.storage.files import PathLike, quoted, user_path
 
+MAX_BYTES = 2_000_000  # of a file: the names of 20,000 classes and more; PyYAML reads 100 to 300 KB in a second
 MAX_VALUES = 100_000  # in one file; an alias counts each time it is used
+MAX_DIGITS = 400  # of a number; longer ones take PyYAML time that grows with their square
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
-def read_yaml(path: Union[str, Path]) -> Any:
+def read_yaml(path: PathLike) -> Any:
     """Read a YAML file as plain data; nothing in it is executed.
 
     Raises:
-        ConfigError: the file is missing, not text, not YAML, or contains a key twice.
+        ConfigError: the file is missing, too large, not text, not YAML, or contains a key twice.
     """
     path = user_path(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)  # also of a device, which has no end
+        if len(content) > MAX_BYTES:
+            raise ConfigError(str(path), [f"is larger than {MAX_BYTES:,} bytes, too large for a configuration"])
+        text = content.decode("utf-8-sig")
     except FileNotFoundError:
         beside = sorted(p.name for p in path.parent.glob("*.y*ml") if p.is_file()) if path.parent.is_dir() else []
         near = nearest(path.name, beside)
@@ -36,6 +42,8 @@ def read_yaml(path: Union[str, Path]) -> Any:
         raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError:
         raise ConfigError(str(path), ["expected YAML in UTF-8, got other bytes; save it as UTF-8"]) from None
+    except ValueError:
+        raise ConfigError(repr(str(path)), ["is no file name: it contains NUL"]) from None
     try:
         return parse_yaml(text)
     except yaml.YAMLError as error:
@@ -50,30 +58,61 @@ def read_yaml(path: Union[str, Path]) -> Any:
 def parse_yaml(text: str) -> Any:
     """Parse YAML text into plain data.
 
+    What aliases and merges (``<<``) expand to is counted before it is built.
+
     Raises:
         yaml.YAMLError: it is not YAML, or not plain data.
         ValueError: it is nested too deeply, or too large with its aliases expanded.
     """
+    loader = _Loader(text)
     try:
-        value = yaml.load(text, _Loader)  # a SafeLoader that also refuses duplicate keys
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count(node, {})
+        return loader.construct_document(node)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    waiting, count = [value], 0
-    while waiting:
-        count += 1
-        if count > MAX_VALUES:  # also where an alias contains itself
-            raise ValueError(f"it contains more than {MAX_VALUES} values, or an alias that contains itself")
-        item = waiting.pop()
-        if isinstance(item, (Mapping, list, tuple)):
-            waiting.extend(item.values() if isinstance(item, Mapping) else item)
-    return value
+    finally:
+        loader.dispose()
+
+
+def _count(node: yaml.Node, counts: dict[int, float]) -> float:
+    """The number of values in a node, with aliases and merges expanded.
+
+    Args:
+        node: part of a document.
+        counts: those of the nodes that are counted; an alias is the same node again.
+
+    Raises:
+        ValueError: there are too many.
+    """
+    if id(node) not in counts:
+        counts[id(node)] = math.inf  # until it is known: a node that contains itself has no end
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        flat = [part for pair in parts for part in pair] if isinstance(node, yaml.MappingNode) else parts
+        counts[id(node)] = 1 + sum(_count(part, counts) for part in flat)
+    if counts[id(node)] > MAX_VALUES:
+        raise ValueError(f"it contains more than {MAX_VALUES} values, or an alias that contains itself")
+    return counts[id(node)]
 
 
 class _Loader(yaml.SafeLoader):
+    """A SafeLoader that also refuses duplicate keys, and names the line of every value that it cannot build."""
+
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
+            if node.tag in _NUMBERS and len(node.value) > MAX_DIGITS:
+                raise ValueError
             return super().construct_object(node, deep)
-        except (ValueError, KeyError, AttributeError, TypeError):  # 2026-13-45, !!bool maybe, !!timestamp never, ...
+        except (
+            ValueError,
+            KeyError,
+            AttributeError,
+            TypeError,
+            ArithmeticError,
+            IndexError,
+        ):  # 2026-13-45, !!bool maybe, !!timestamp never, ...
             kind = node.tag.rpartition(":")[2]
             raise yaml.constructor.ConstructorError(None, None, f"not a valid {kind}", node.start_mark) from None
 

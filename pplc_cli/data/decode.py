@@ -21,6 +21,7 @@ from PIL import Image
 
 from pplc_cli.base.errors import ImageError, ImageMemoryError, one_line
 from pplc_cli.base.forks import ForkSafeLock
+from pplc_cli.base.schema import expect_type
 from pplc_cli.data.decoding import tiff
 from pplc_cli.data.decoding.budget import DECODING
 from pplc_cli.data.decoding.headers import checked_png, formats_of, webp_size, why_not_opened
@@ -40,7 +41,19 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def read_image(path: Union[str, Path]) -> np.ndarray:
-    """Decode a file: :func:`read_bytes`, then :func:`decode_image`."""
+    """Decode a file as :func:`decode_image` decodes its bytes.
+
+    Args:
+        path: the file.
+
+    Returns:
+        uint8 RGB, shape (H, W, 3).
+
+    Raises:
+        TypeError: ``path`` is no path.
+        ImageError: the file cannot be read, or is no image that can be decoded.
+    """
+    expect_type("path", path, str, os.PathLike)
     return decode_image(read_bytes(path))
 
 
@@ -59,9 +72,11 @@ def decode_image(data: bytes, reduction: int = 1) -> np.ndarray:
         uint8 RGB, shape (H, W, 3); reduced sides are rounded up.
 
     Raises:
+        TypeError: ``data`` is not bytes.
         ImageMemoryError: the memory does not suffice; the image may be sound.
         ImageError: the bytes are not a complete image in one of these formats, or its size is beyond the limits.
     """
+    expect_type("data", data, bytes)
     frame = read_frame(data)
     if frame is not None:
         check_frame(frame, data)

@@ -7,6 +7,10 @@ from typing import Optional
 
 from pplc_cli.base.schema import option
 
+MAX_SEED = 2**63 - 1  # Paddle takes 64 bits, JSON readers of other languages 63
+MAX_THREADS = 1024  # more than the cores of any machine; each thread has its buffers
+MAX_CACHE_MB = 16 * 1024 * 1024  # 16 TB
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -41,9 +45,11 @@ class DataConfig:
     )
     unlabelled: Optional[str] = option(None, help="Folder of images without labels, for distillation.")
     cache_mb: Optional[int] = option(
-        None, at_least=0, help="Memory for decoded images, in MB; null: half of the free memory."
+        None, at_least=0, at_most=MAX_CACHE_MB, help="Memory for decoded images, in MB; null: half of the free memory."
     )
-    workers: Optional[int] = option(None, at_least=1, help="Number of decoding threads; null: physical cores.")
+    workers: Optional[int] = option(
+        None, at_least=1, at_most=MAX_THREADS, help="Number of decoding threads; null: physical cores."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +60,7 @@ class SplitConfig:
     test: float = option(
         0.1, at_least=0, below=1, help="Share of each class for testing; the remaining images are for training."
     )
-    seed: int = option(0, at_least=0, help="Random seed; the same seed gives the same lists.")
+    seed: int = option(0, at_least=0, at_most=MAX_SEED, help="Random seed; the same seed gives the same lists.")
     group: Optional[str] = option(
         None,
         help="Regular expression; images whose paths give the same text for its part in parentheses (without "

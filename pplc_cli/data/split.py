@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import re
 import tempfile
 from collections import defaultdict
@@ -14,6 +15,7 @@ from typing import NamedTuple, Optional
 from pplc_cli.base.errors import DataError, ImageError, ImageMemoryError
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.progress import ProgressCallback
+from pplc_cli.base.schema import expect_type
 from pplc_cli.base.storage.files import PathLike, quoted, user_path
 from pplc_cli.base.text import plain
 from pplc_cli.data.decode import inspect_image
@@ -97,9 +99,12 @@ def split_dataset(
         progress: called with the number of images done and the total.
 
     Raises:
+        TypeError: an argument has another type.
         DataError: there are no classes, a class is empty or would get no training or validation image, or lists exist
             already. Nothing is written.
     """
+    expect_type("folder", folder, str, os.PathLike)
+    expect_type("config", config, SplitConfig, type(None))
     config = config or SplitConfig()
     root = user_path(folder)
     if not root.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, Optional, Union
 
@@ -10,7 +11,7 @@ import yaml
 
 from pplc_cli.base.errors import ExportError, one_line
 from pplc_cli.base.paddle import load_paddle
-from pplc_cli.base.schema import did_you_mean
+from pplc_cli.base.schema import did_you_mean, expect_type
 from pplc_cli.base.storage.files import PathLike, atomic_directory, user_path, write_json, write_text
 from pplc_cli.config.sections import Config
 from pplc_cli.data.transforms.pipeline import Pipeline
@@ -22,14 +23,15 @@ from pplc_cli.models.registry import find_network
 from pplc_cli.predict.inference_yml import at_size, build_inference_yml
 from pplc_cli.predict.records import SIDECAR, record_files
 from pplc_cli.training.runs.checkpoint import load_network
+from pplc_cli.training.runs.run import Run, open_run
 from pplc_cli.training.runs.run_folder import RunFolder
 
 ANY = "any"
 
 
 def export(
-    run: RunFolder,
-    config: Config,
+    run: Union[Run, RunFolder, PathLike],
+    config: Union[Config, PathLike, None] = None,
     *,
     output: Optional[PathLike] = None,
     formats: Sequence[str] = ("paddle",),
@@ -41,9 +43,9 @@ def export(
     """Write the inference model of a run's best weights, and compare it with the trained network on validation images.
 
     Args:
-        run: the run to export.
-        config: its configuration; the ``export`` section has the tolerance, the number of images and the accuracy that
-            a lower precision may lose.
+        run: the run to export, or its folder.
+        config: a configuration or its YAML file; None: that of the run. The ``export`` section has the tolerance, the
+            number of images and the accuracy that a lower precision may lose.
         output: the folder to write; default ``inference_model`` in the run.
         formats: some of paddle, onnx, openvino.
         precisions: lower precisions to measure: ``int8`` adds files; for ``bfloat16``, engines convert the float32
@@ -54,10 +56,14 @@ def export(
         simplify: fold batch norm and scales into the weights.
 
     Raises:
+        TypeError: an argument has another type.
         ExportError: the preprocessing cannot be expressed in PaddleX, an engine differs from the trained network, or a
             precision loses too much accuracy. Nothing is written.
         PplcError: a package is not installed. Nothing is written.
     """
+    run, config = open_run(run, config)
+    expect_type("output", output, str, os.PathLike, type(None))
+    expect_type("batch", batch, int, type(None))
     formats = _known(formats, FORMATS, "format")
     precisions = _known(precisions, LOWER_PRECISIONS, "precision")
     load_paddle(config.train.threads)
@@ -107,6 +113,8 @@ def _probabilities(network: Any, images: np.ndarray, name: str) -> np.ndarray:
 
 
 def _known(names: Sequence[str], known: Sequence[str], what: str) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise TypeError(f"{what}s: expected a list of names, got str {names!r}")
     for name in names:
         if name not in known:
             raise ExportError(f"unknown {what} {name!r}{did_you_mean(name, known)}")

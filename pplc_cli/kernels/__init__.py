@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, Optional
 
 from pplc_cli.base.paddle import load_paddle
+from pplc_cli.base.schema import expect_type
 
 
 def unsupported() -> Optional[str]:
@@ -97,7 +98,12 @@ def accelerate(
 
     Returns:
         None, or the reason why the network was left as it is (see :func:`unsupported`).
+
+    Raises:
+        TypeError: ``network`` is no layer, or ``threads`` no integer.
     """
+    expect_type("network", network, load_paddle().nn.Layer)
+    expect_type("threads", threads, int, type(None))
     reason = unsupported()
     if reason is None:
         load_paddle(threads)

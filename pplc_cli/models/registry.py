@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
+from collections.abc import Callable
 from typing import Any, Optional
 
 from pplc_cli.base.errors import ModelError
 from pplc_cli.base.paddle import EXCLUSIVE, load_paddle
-from pplc_cli.base.schema import did_you_mean
+from pplc_cli.base.schema import did_you_mean, expect_callable, expect_type
 from pplc_cli.models.options import PUBLISHED_DESIGN, ModelOptions
 from pplc_cli.models.published import PUBLISHED, Published
 
@@ -29,6 +31,8 @@ class NetworkSpec:
         classifier: name of the layer that depends on the number of classes.
         pretrained: the weights that the name itself implies (PPLCNet_ssld of PaddleX 2).
         normalization: mean and standard deviation with which the images of its published weights were normalised.
+        factory: builds a network of the user's own from the number of classes; None for the networks of the zoo.
+        code: SHA-256 of the file that defines ``factory``, if a configuration named it.
     """
 
     name: str
@@ -41,6 +45,8 @@ class NetworkSpec:
         (0.485, 0.456, 0.406),
         (0.229, 0.224, 0.225),
     )
+    factory: Optional[Callable[..., Any]] = None
+    code: Optional[str] = None
 
     @property
     def published(self) -> Published:
@@ -102,6 +108,39 @@ _ALIASES = {
     "PPLCNet": _NETWORKS["PPLCNet_x1_0"],
     "PPLCNet_ssld": dataclasses.replace(_NETWORKS["PPLCNet_x1_0"], pretrained="imagenet_ssld"),
 }
+_OWN: dict[str, NetworkSpec] = {}  # those of register_network
+REMEDY = "give this configuration with --config FILE (in Python: load_config(FILE))"
+_IN_FILE = re.compile(r"\S.*\.py:[^\W\d]\w*")  # as in mine.py:Net
+
+
+def register_network(
+    name: str, factory: Callable[..., Any], *, classifier: str = "fc", code: Optional[str] = None
+) -> None:
+    """Add a network of your own, which ``model.name``, :func:`build_network` and trained runs then find by its name.
+
+    Args:
+        name: a name that no network of pplc has; the same name again replaces the network.
+        factory: a class or function that returns a ``paddle.nn.Layer`` from images, float32 (N, 3, H, W), to logits
+            (N, num_classes); it is called as ``factory(num_classes=...)``.
+        classifier: name of the layer that depends on the number of classes; starting weights of another number of
+            classes leave it random.
+        code: SHA-256 of the file with ``factory``, which runs record; None: it is not checked.
+
+    Raises:
+        TypeError: ``name`` or ``classifier`` is no string, or ``factory`` cannot be called.
+        ModelError: a network of pplc has the name.
+    """
+    expect_type("name", name, str)
+    expect_type("classifier", classifier, str)
+    expect_callable("factory", factory)
+    if name in _NETWORKS or name in _ALIASES:
+        raise ModelError(f"pplc has a network {name!r} already; choose another name")
+    _OWN[name] = NetworkSpec(name, "own", None, {}, classifier, factory=factory, code=code)
+
+
+def in_file(name: str) -> bool:
+    """Whether a name stands for code in a file, as in ``mine.py:Net``."""
+    return bool(_IN_FILE.fullmatch(name))
 
 
 def network_names() -> list[str]:
@@ -115,7 +154,11 @@ def find_network(name: str) -> NetworkSpec:
     Raises:
         ModelError: the name is unknown; the message suggests the nearest one.
     """
-    known = {**_NETWORKS, **_ALIASES}
+    known = {**_NETWORKS, **_ALIASES, **_OWN}
+    if in_file(name) and name not in known:
+        raise ModelError(
+            f"{name} is code of your own, and pplc runs it only for the configuration that names it; {REMEDY}"
+        )
     if name not in known:
         raise ModelError(f"unknown network {name!r}{did_you_mean(name, known, 'pplc models lists them')}")
     return known[name]
@@ -124,21 +167,45 @@ def find_network(name: str) -> NetworkSpec:
 def build_network(
     name: str, num_classes: int, *, dropout: Optional[float] = None, options: ModelOptions = PUBLISHED_DESIGN
 ) -> Any:
-    """Build a ``paddle.nn.Layer`` with random weights: images (N, 3, H, W) to logits (N, num_classes).
+    """Build a ``paddle.nn.Layer`` with random weights: images, float32 (N, 3, H, W), to logits (N, num_classes).
 
     Args:
-        name: a name that :func:`find_network` accepts.
+        name: a name that ``model.name`` accepts.
         num_classes: outputs of the classifier.
         dropout: rate before the classifier; None: the network's published rate.
         options: design choices of PP-LCNet.
 
     Raises:
-        ModelError: the name is unknown, or the network does not support options.
+        TypeError: an argument has another type.
+        ModelError: the name is unknown, the number of classes is below 1, or the network does not support dropout or
+            options.
     """
+    expect_type("name", name, str)
+    expect_type("num_classes", num_classes, int)
+    expect_type("dropout", dropout, float, int, type(None))
+    expect_type("options", options, ModelOptions)
+    if num_classes < 1:
+        raise ModelError(f"num_classes: expected at least 1, got {num_classes}")
     spec = find_network(name)
+    if spec.factory is not None:
+        return _build_own(spec, spec.factory, num_classes, dropout, options)
     if spec.family != "pplcnet" and options != PUBLISHED_DESIGN:
         raise ModelError(f"model.options is supported by PP-LCNet only, not by {spec.name}")
     load_paddle()
     family = importlib.import_module(f"pplc_cli.models.families.{spec.family}")
     with EXCLUSIVE:  # no other thread builds a network without values meanwhile
         return family.build(spec.name, num_classes, dropout, options=options)
+
+
+def _build_own(
+    spec: NetworkSpec, factory: Callable[..., Any], num_classes: int, dropout: Optional[float], options: ModelOptions
+) -> Any:
+    """Build a network of the user's own; its own exceptions pass through, with the line of the user's file."""
+    if dropout is not None or options != PUBLISHED_DESIGN:
+        raise ModelError(f"model.dropout and model.options do not apply to {spec.name}; remove them")
+    network = factory(num_classes=num_classes)
+    from paddle.nn import Layer  # loaded by the factory
+
+    if not isinstance(network, Layer):
+        raise ModelError(f"{spec.name}: expected a paddle.nn.Layer, got {type(network).__name__}")
+    return network

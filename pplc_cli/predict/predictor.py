@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import numpy as np
 from pplc_cli.base.errors import ImageError, PredictError
 from pplc_cli.base.forks import ForkSafeLock
 from pplc_cli.base.hardware import physical_cores
+from pplc_cli.base.schema import expect_type
 from pplc_cli.base.storage.files import PathLike
 from pplc_cli.predict.engines.base import Engine
 from pplc_cli.predict.engines.choose import open_chosen
@@ -73,8 +75,14 @@ class Predictor:
             mkldnn: whether the engine paddle uses oneDNN.
 
         Raises:
+            TypeError: an argument has another type.
             PredictError: the folder holds no exported model, or the engine cannot run it.
         """
+        expect_type("folder", folder, str, os.PathLike)
+        for name, number in (("threads", threads), ("workers", workers), ("batch_size", batch_size)):
+            expect_type(name, number, int, type(None))
+        for name, text in (("engine", engine), ("precision", precision)):
+            expect_type(name, text, str)
         model = read_exported(folder)
         self.folder, self.labels, self.pipeline = model.folder, model.labels, model.pipeline
         self.size = self.pipeline.size

@@ -2,13 +2,51 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from typing import Any, Optional
 
+from pplc_cli.base.errors import TrainError
+
+LOG = logging.getLogger("pplc_cli")  # the package's __init__ keeps it silent unless the program sets up logging
+
+
+class TrainingStopped(TrainError):
+    """:meth:`Reporter.stop` ended the training; the checkpoint of the last complete epoch is intact."""
+
 
 class Reporter:
-    """Receives the progress of a run. The command line prints it; a notebook may override any method."""
+    """Receives the progress of a run; override any of its methods.
+
+    ``train`` calls them in its own thread, and enters the reporter as a context manager for the time of the training.
+    An exception that a method raises ends the training and passes through ``train``; the last complete epoch is saved.
+    """
+
+    _stopped = False
+
+    def __enter__(self) -> Reporter:
+        """Called before the first report."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Called after the last report, also if training failed."""
+
+    def stop(self) -> None:
+        """End the training after the current step; may be called from any thread.
+
+        ``train`` then raises :class:`TrainingStopped`.
+        """
+        self._stopped = True
+
+    def check(self) -> None:
+        """Called after every step.
+
+        Raises:
+            TrainingStopped: :meth:`stop` was called.
+        """
+        if self._stopped:
+            raise TrainingStopped("training was stopped; resume continues after the last complete epoch")
 
     def note(self, text: str) -> None:
         """Receive a remark for the user."""
@@ -20,10 +58,67 @@ class Reporter:
         """Receive the number of images that the teacher has predicted, and the total."""
 
     def step(self, record: dict[str, Any]) -> None:
-        """Receive a step: epoch, epochs, step, steps, loss, top1, learning_rate, images_per_second, seconds_left."""
+        """Receive a step: epoch, epochs, step, steps, loss, top1, learning_rate, images_per_second, seconds_left.
+
+        Loss and accuracy are means over the epoch so far; accuracies are shares from 0 to 1.
+        """
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """Receive an epoch: its line of the log."""
+        """Receive an epoch, already saved.
+
+        The record has epoch, epochs, train_loss, train_top1, val_loss, val_top1, best (whether it is the best epoch so
+        far), learning_rate, images_per_second and seconds.
+        """
+
+
+class Logged(Reporter):
+    """Passes reports on and also logs them, under the name ``pplc_cli``: notes and epochs as INFO."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    def __enter__(self) -> Logged:
+        self._reporter.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._reporter.__exit__(*error)
+
+    def check(self) -> None:
+        self._reporter.check()
+
+    def note(self, text: str) -> None:
+        LOG.info("%s", text)
+        self._reporter.note(text)
+
+    def download(self, done: int, total: Optional[int]) -> None:
+        self._reporter.download(done, total)
+
+    def teacher(self, done: int, total: Optional[int]) -> None:
+        self._reporter.teacher(done, total)
+
+    def step(self, record: dict[str, Any]) -> None:
+        self._reporter.step(record)
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        LOG.info("%s", epoch_line(record))
+        self._reporter.epoch(record)
+
+
+def epoch_line(record: dict[str, Any]) -> str:
+    """An epoch in a line that fits 80 columns."""
+    star = "  best" if record["best"] else ""
+    return (
+        f"epoch {record['epoch']}/{record['epochs']}  loss {record['train_loss']:.3f}, val {record['val_loss']:.3f}  "
+        f"top-1 {record['train_top1']:.1%}, val {record['val_top1']:.1%}  {duration(record['seconds'])}{star}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Format seconds as 1:02:03 or 2:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class Interrupts:

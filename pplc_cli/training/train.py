@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 import numpy as np
 
 from pplc_cli.base.errors import TrainError
-from pplc_cli.base.storage.files import user_path
+from pplc_cli.base.schema import expect_type
+from pplc_cli.base.storage.files import PathLike, user_path
+from pplc_cli.config.load import as_config
 from pplc_cli.config.sections import Config, TrainConfig
 from pplc_cli.data.image_cache import ImageCache
 from pplc_cli.data.loader import Batch, Loader
@@ -18,9 +21,9 @@ from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.data.transforms.progressive import scaled, side_at
 from pplc_cli.training.evaluation.evaluate import run_network
 from pplc_cli.training.evaluation.metrics import Scores
-from pplc_cli.training.progress import Interrupts, Reporter
+from pplc_cli.training.progress import Interrupts, Logged, Reporter
 from pplc_cli.training.runs.resume import agree_on_start, check_start, clear_folder
-from pplc_cli.training.runs.run_folder import RunFolder
+from pplc_cli.training.runs.run import Run
 from pplc_cli.training.runs.run_log import RunLog
 from pplc_cli.training.samples import Samples, read_samples
 from pplc_cli.training.world import World, init_world
@@ -35,20 +38,24 @@ class TrainResult:
     """The outcome of a training run.
 
     Attributes:
-        run: its folder.
+        run: the run, as ``load_run`` opens it.
         epochs: epochs done.
         best: epoch, val_top1, val_loss and val_images of ``best_model``.
         seconds: duration in this process.
     """
 
-    run: RunFolder
+    run: Run
     epochs: int
     best: dict[str, Any]
     seconds: float
 
 
 def train(
-    config: Config, *, resume: bool = False, force: bool = False, reporter: Optional[Reporter] = None
+    config: Union[Config, Mapping[str, Any], PathLike],
+    *,
+    resume: bool = False,
+    force: bool = False,
+    reporter: Optional[Reporter] = None,
 ) -> TrainResult:
     """Train the network of a configuration.
 
@@ -56,16 +63,26 @@ def train(
     a run that is stopped and resumed therefore ends with bit-identical weights to one that never stopped.
 
     Args:
-        config: what to train, and how.
+        config: what to train, and how: a configuration, its YAML file, or a mapping of its sections.
         resume: continue after the last whole epoch of ``config.output``; without one, start from the beginning.
         force: replace the run in ``config.output``.
-        reporter: receives the progress.
+        reporter: receives the progress, as ``TrainProgress`` and your own subclasses of ``Reporter`` do; None: the
+            training is silent, except for the log ``pplc_cli``.
 
     Raises:
+        TypeError: an argument has another type.
+        TrainingStopped: ``reporter.stop()`` was called.
         PplcError: for anything a user can mend; the last good checkpoint is intact.
     """
-    began, reporter = time.perf_counter(), reporter or Reporter()
-    run = RunFolder(user_path(config.output))
+    config = as_config(config)
+    expect_type("reporter", reporter, Reporter, type(None))
+    with Logged(reporter or Reporter()) as logged:
+        return _train(config, resume, force, logged)
+
+
+def _train(config: Config, resume: bool, force: bool, reporter: Reporter) -> TrainResult:
+    began = time.perf_counter()
+    run = Run(user_path(config.output))
     samples = read_samples(config.data, reporter.note)
     start = check_start(run, config, samples, resume=resume, force=force, note=reporter.note)
 

@@ -65,8 +65,8 @@ def test_every_fault_at_once() -> None:
         "data.dri: unknown key; did you mean data.dir?",
         "data.dir: is required, expected a string",
         "train.epoch: unknown key; did you mean train.epochs?",
-        "train.batch_size: expected an integer of at least 1, got True",
-        "train.learning_rate: expected a number of more than 0, got 'fast'",
+        "train.batch_size: expected an integer of at least 1 and at most 65,536, got True",
+        "train.learning_rate: expected a number of more than 0 and at most 1,000, got 'fast'",
         "train.optimizer: expected one of momentum, sgd, adam, adamw, got 'adma'; did you mean adam?",
         "modle: unknown key; did you mean model?",
         "batch_size: unknown key; did you mean train.batch_size or eval.batch_size or predict.batch_size?",
@@ -208,7 +208,10 @@ def test_faults_of_options_do_not_blame_the_file(tmp_path: Path) -> None:
     path.write_text("data: {dir: .}\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"^the options: train\.epoch: unknown key; did you mean train\.epochs\?"):
         load_config(path, {"train.epoch": 3})
-    with pytest.raises(ConfigError, match=r"^the options: train\.epochs: expected an integer of at least 1, got 0"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^the options: train\.epochs: expected an integer of at least 1 and at most 1,000,000, got 0",
+    ):
         load_config(path, {"train.epochs": 0})
     path.write_text("data: {dir: .}\ntrain: {seeds: 1}\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"config\.yaml: 2 faults"):
@@ -219,8 +222,8 @@ def test_faults_of_options_do_not_blame_the_file(tmp_path: Path) -> None:
     ("key", "value", "words"),
     [
         ("train.epoch", 5, "train.epoch: unknown key; did you mean train.epochs?"),
-        ("train.epochs", "five", "train.epochs: expected an integer of at least 1, got 'five'"),
-        ("train.epochs", None, "train.epochs: expected an integer of at least 1, got nothing"),
+        ("train.epochs", "five", "train.epochs: expected an integer of at least 1 and at most 1,000,000, got 'five'"),
+        ("train.epochs", None, "train.epochs: expected an integer of at least 1 and at most 1,000,000, got nothing"),
         ("train.epochs.x", 5, "train.epochs.x: epochs has a value, not keys"),
         ("trian.epochs", 5, "trian: unknown key; did you mean train?"),
         ("train", 5, "train: expected a mapping"),

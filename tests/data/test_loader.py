@@ -16,7 +16,8 @@ from pplc_cli.base.paddle import as_tensor, load_paddle
 from pplc_cli.data.image_cache import Buffers, ImageCache
 from pplc_cli.data.lists import Sample
 from pplc_cli.data.loader import Loader
-from pplc_cli.data.transforms.pipeline import Mixup, Pipeline
+from pplc_cli.data.transforms.mixing import Mixup
+from pplc_cli.data.transforms.pipeline import Pipeline
 
 load_paddle()
 

@@ -1,8 +1,9 @@
-"""Progress of training and of other long commands, on standard error."""
+"""Progress of training and of other long commands, on standard error or in a notebook."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Iterator
 from typing import Any, Optional
 
@@ -13,7 +14,8 @@ from rich.text import Text
 
 from pplc_cli.base.progress import ProgressCallback, no_progress
 from pplc_cli.cli.command import is_quiet
-from pplc_cli.training.progress import Reporter
+from pplc_cli.training.progress import Reporter, epoch_line
+from pplc_cli.training.progress import duration as duration
 
 
 @contextlib.contextmanager
@@ -30,14 +32,19 @@ def counter(what: str) -> Iterator[ProgressCallback]:
 
 
 class TrainProgress(Reporter):
-    """Prints notes and one line per epoch; on a terminal, also a live line for the steps. Silent with --quiet."""
+    """A reporter for ``train`` that prints notes and one line per epoch.
+
+    On a terminal, and in a notebook with ipywidgets, a live line also follows the steps. Elsewhere it prints plain
+    lines to standard error. Within a command with --quiet it is silent.
+    """
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False, quiet=is_quiet())
         self._live = Live(console=self.console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> TrainProgress:
-        if self.console.is_terminal:
+        widgets = self.console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
+        if widgets or (self.console.is_terminal and not self.console.is_jupyter):
             self._live.start()
         return self
 
@@ -45,36 +52,25 @@ class TrainProgress(Reporter):
         self._live.stop()
 
     def note(self, text: str) -> None:
-        self.console.print(text, markup=False, soft_wrap=True)
+        # A terminal would break a long line within a word; files keep it whole.
+        self.console.print(text, markup=False, soft_wrap=not self.console.is_terminal)
 
     def download(self, done: int, total: Optional[int]) -> None:
         of = f" of {total / 1e6:.1f}" if total else ""
-        self._live.update(Text(f"downloading weights: {done / 1e6:.1f}{of} MB"))
+        self._show(f"downloading weights: {done / 1e6:.1f}{of} MB")
 
     def teacher(self, done: int, total: Optional[int]) -> None:
-        self._live.update(Text(f"predictions of the teacher: {done:,} of {total:,} images"))
+        self._show(f"predictions of the teacher: {done:,} of {total:,} images")
 
     def step(self, record: dict[str, Any]) -> None:
-        self._live.update(
-            Text(
-                f"epoch {record['epoch']}/{record['epochs']} {record['step']}/{record['steps']}  "
-                f"loss {record['loss']:.3f}  top-1 {record['top1']:.0%}  lr {record['learning_rate']:.2g}  "
-                f"{record['images_per_second']:.1f} images/s  {duration(record['seconds_left'])} left"
-            )
+        self._show(
+            f"epoch {record['epoch']}/{record['epochs']} {record['step']}/{record['steps']}  "
+            f"loss {record['loss']:.3f}  top-1 {record['top1']:.0%}  lr {record['learning_rate']:.2g}  "
+            f"{record['images_per_second']:.0f} images/s  {duration(record['seconds_left'])} left"
         )
 
     def epoch(self, record: dict[str, Any]) -> None:
-        star = "  best" if record["best"] else ""
-        self.note(
-            f"epoch {record['epoch']}/{record['epochs']}  loss {record['train_loss']:.4f}  "
-            f"top-1 {record['train_top1']:.1%}  val loss {record['val_loss']:.4f}  val top-1 {record['val_top1']:.1%}  "
-            f"learning rate {record['learning_rate']:.2g}  {record['images_per_second']:.1f} images/s  "
-            f"{duration(record['seconds'])}{star}"
-        )
+        self.note(epoch_line(record))
 
-
-def duration(seconds: float) -> str:
-    """Format seconds as 1:02:03 or 2:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    def _show(self, text: str) -> None:
+        self._live.update(Text(text, no_wrap=True, overflow="ellipsis"))

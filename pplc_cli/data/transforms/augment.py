@@ -11,6 +11,9 @@ import numpy as np
 
 from pplc_cli.base.schema import option
 from pplc_cli.data.transforms.basic import Rng, Transform, contiguous
+from pplc_cli.data.transforms.limits import MAX_RATIO
+
+MAX_CHANGE = 100  # of a factor; with 2, pixels are already black or white
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,15 +26,21 @@ class RandomDistort(Transform):
     """
 
     brightness_range: float = option(
-        0.5, at_least=0, help="Largest change of the brightness: 0.5 draws a factor from 0.5 to 1.5."
+        0.5,
+        at_least=0,
+        at_most=MAX_CHANGE,
+        help="Largest change of the brightness: 0.5 draws a factor from 0.5 to 1.5.",
     )
     brightness_prob: float = option(0.5, at_least=0, at_most=1, help="Probability of a change of the brightness.")
     contrast_range: float = option(
-        0.5, at_least=0, help="Largest change of the contrast: 0.5 draws a factor from 0.5 to 1.5."
+        0.5, at_least=0, at_most=MAX_CHANGE, help="Largest change of the contrast: 0.5 draws a factor from 0.5 to 1.5."
     )
     contrast_prob: float = option(0.5, at_least=0, at_most=1, help="Probability of a change of the contrast.")
     saturation_range: float = option(
-        0.5, at_least=0, help="Largest change of the saturation: 0.5 draws a factor from 0.5 to 1.5."
+        0.5,
+        at_least=0,
+        at_most=MAX_CHANGE,
+        help="Largest change of the saturation: 0.5 draws a factor from 0.5 to 1.5.",
     )
     saturation_prob: float = option(0.5, at_least=0, at_most=1, help="Probability of a change of the saturation.")
     hue_range: float = option(18, at_least=0, at_most=180, help="Largest change of the hue, in degrees.")
@@ -60,13 +69,19 @@ class ColorJitter(Transform):
     """Change brightness, contrast, saturation and hue, each by a random amount, in random order."""
 
     brightness: float = option(
-        0.4, at_least=0, help="Largest change of the brightness: 0.4 draws a factor from 0.6 to 1.4."
+        0.4,
+        at_least=0,
+        at_most=MAX_CHANGE,
+        help="Largest change of the brightness: 0.4 draws a factor from 0.6 to 1.4.",
     )
     contrast: float = option(
-        0.4, at_least=0, help="Largest change of the contrast: 0.4 draws a factor from 0.6 to 1.4."
+        0.4, at_least=0, at_most=MAX_CHANGE, help="Largest change of the contrast: 0.4 draws a factor from 0.6 to 1.4."
     )
     saturation: float = option(
-        0.4, at_least=0, help="Largest change of the saturation: 0.4 draws a factor from 0.6 to 1.4."
+        0.4,
+        at_least=0,
+        at_most=MAX_CHANGE,
+        help="Largest change of the saturation: 0.4 draws a factor from 0.6 to 1.4.",
     )
     hue: float = option(
         0.0, at_least=0, at_most=0.5, help="Largest change of the hue, as a share of the colour circle."
@@ -97,7 +112,7 @@ class RandomBlur(Transform):
 class RandAugment(Transform):
     """``num_ops`` random changes of strength ``magnitude`` (0 to 10). Cubuk et al., 2020, arXiv:1909.13719."""
 
-    num_ops: int = option(2, at_least=1, help="Number of random changes per image.")
+    num_ops: int = option(2, at_least=1, at_most=100, help="Number of random changes per image.")
     magnitude: float = option(9, at_least=0, at_most=10, help="Strength of the changes.")
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
@@ -116,7 +131,10 @@ class RandomErasing(Transform):
         (0.02, 0.33), more_than=0, at_most=1, help="Smallest and largest share of the image's area."
     )
     aspect_ratio: tuple[float, float] = option(
-        (0.3, 3.3), more_than=0, help="Smallest and largest height / width of the rectangle."
+        (0.3, 3.3),
+        at_least=1 / MAX_RATIO,
+        at_most=MAX_RATIO,
+        help="Smallest and largest height / width of the rectangle.",
     )
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:

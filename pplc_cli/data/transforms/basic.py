@@ -14,6 +14,7 @@ import numpy as np
 
 from pplc_cli.base.errors import ImageError
 from pplc_cli.base.schema import option
+from pplc_cli.data.transforms.limits import MAX_LEVEL, MAX_PIXELS, MAX_RATIO, MAX_SIDE
 
 cv2.setNumThreads(1)  # the loader runs one image per thread; nested threads would only compete
 
@@ -55,7 +56,7 @@ def contiguous(image: np.ndarray) -> np.ndarray:
 class Resize(Transform):
     """Resize to ``target_size``, one side or [height, width]; with ``keep_ratio``, fit the image inside it."""
 
-    target_size: Union[int, list[int]] = option(at_least=1, help="One side or [height, width].")
+    target_size: Union[int, list[int]] = option(at_least=1, at_most=MAX_SIDE, help="One side or [height, width].")
     interp: str = option("LINEAR", choices=_INTERP, help=_INTERP_HELP)
     keep_ratio: bool = option(False, help="Keep the aspect ratio and fit the image inside `target_size`.")
 
@@ -87,8 +88,8 @@ class Resize(Transform):
 class ResizeByShort(Transform):
     """Resize the short side to ``short_size``, but the long side to at most ``max_size`` (-1: no limit)."""
 
-    short_size: int = option(256, at_least=1, help="Short side of the result.")
-    max_size: int = option(-1, at_least=-1, help="Largest long side; -1: no limit.")
+    short_size: int = option(256, at_least=1, at_most=MAX_SIDE, help="Short side of the result.")
+    max_size: int = option(-1, at_least=-1, at_most=MAX_PIXELS, help="Largest long side; -1: no limit.")
     interp: str = option("LINEAR", choices=_INTERP, help=_INTERP_HELP)
 
     def _scale(self, height: int, width: int) -> float:
@@ -98,9 +99,18 @@ class ResizeByShort(Transform):
         return scale
 
     def result(self, height: int, width: int) -> Size:
-        """Height and width after resizing an image of this size."""
+        """Height and width after resizing an image of this size.
+
+        Raises:
+            ImageError: the result would be too large to keep.
+        """
         scale = self._scale(height, width)
-        return max(1, round(height * scale)), max(1, round(width * scale))
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        if size[0] * size[1] > MAX_PIXELS:
+            raise ImageError(
+                f"is {width} x {height} pixels and would become {size[1]} x {size[0]}; set max_size of ResizeByShort"
+            )
+        return size
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         return resize(image, self.result(*image.shape[:2]), self.interp, rng)
@@ -116,8 +126,10 @@ class ResizeByShort(Transform):
 class RandomResizeByShort(Transform):
     """:class:`ResizeByShort` to a side drawn from ``short_sizes``."""
 
-    short_sizes: list[int] = option(at_least=1, help="Short sides, of which one is drawn for each image.")
-    max_size: int = option(-1, at_least=-1, help="Largest long side; -1: no limit.")
+    short_sizes: list[int] = option(
+        at_least=1, at_most=MAX_SIDE, help="Short sides, of which one is drawn for each image."
+    )
+    max_size: int = option(-1, at_least=-1, at_most=MAX_PIXELS, help="Largest long side; -1: no limit.")
     interp: str = option("LINEAR", choices=_INTERP, help=_INTERP_HELP)
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
@@ -135,7 +147,7 @@ class RandomResizeByShort(Transform):
 class ResizeByLong(Transform):
     """Resize the long side to ``long_size``."""
 
-    long_size: int = option(256, at_least=1, help="Long side of the result.")
+    long_size: int = option(256, at_least=1, at_most=MAX_SIDE, help="Long side of the result.")
     interp: str = option("LINEAR", choices=_INTERP, help=_INTERP_HELP)
 
     def result(self, height: int, width: int) -> Size:
@@ -157,7 +169,7 @@ class ResizeByLong(Transform):
 class CenterCrop(Transform):
     """Crop a square of side ``crop_size`` from the centre."""
 
-    crop_size: int = option(224, at_least=1, help="Side of the square.")
+    crop_size: int = option(224, at_least=1, at_most=MAX_SIDE, help="Side of the square.")
 
     def first(self, height: int, width: int) -> tuple[int, int]:
         """The first row and column of the square in an image of this size.
@@ -189,18 +201,24 @@ class RandomCrop(Transform):
     """
 
     crop_size: Union[int, list[int], None] = option(
-        None, at_least=1, help="One side or [height, width] of the result; null: the rectangle is not resized."
+        None,
+        at_least=1,
+        at_most=MAX_SIDE,
+        help="One side or [height, width] of the result; null: the rectangle is not resized.",
     )
     aspect_ratio: tuple[float, float] = option(
-        (0.5, 2.0), more_than=0, help="Smallest and largest width / height, relative to the image's."
+        (0.5, 2.0),
+        at_least=1 / MAX_RATIO,
+        at_most=MAX_RATIO,
+        help="Smallest and largest width / height, relative to the image's.",
     )
     scaling: tuple[float, float] = option(
         (0.3, 1.0),
-        more_than=0,
+        at_least=1 / MAX_RATIO,
         at_most=1,
         help="Smallest and largest factor of the sides; the area shrinks by its square.",
     )
-    num_attempts: int = option(50, at_least=1, help="Draws before the whole image is used.")
+    num_attempts: int = option(50, at_least=1, at_most=1000, help="Draws before the whole image is used.")
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         height, width = image.shape[:2]
@@ -251,14 +269,14 @@ class RandomScaleAspect(Transform):
         if self.min_scale == 0 or self.aspect_ratio == 0:
             return image
         ratios = (self.aspect_ratio, 1 / self.aspect_ratio)
-        return RandomCrop(list(image.shape[:2]), ratios, (self.min_scale, 1.0), 10)(image, rng)
+        return RandomCrop(list(image.shape[:2]), ratios, (max(self.min_scale, 1 / MAX_RATIO), 1.0), 10)(image, rng)
 
 
 @dataclasses.dataclass(frozen=True)
 class Padding(Transform):
     """Pad to ``target_size`` with ``im_padding_value``; ``pad_mode`` 0: right, bottom, 1: around, 2: left, top."""
 
-    target_size: Union[int, list[int]] = option(at_least=1, help="One side or [height, width].")
+    target_size: Union[int, list[int]] = option(at_least=1, at_most=MAX_SIDE, help="One side or [height, width].")
     pad_mode: int = option(
         0, at_least=0, at_most=2, help="Side to pad: 0: right and bottom, 1: all around, 2: left and top."
     )
@@ -306,14 +324,22 @@ class Normalize(Transform):
     """Scale to 0..1 by ``min_val`` and ``max_val``, subtract ``mean``, divide by ``std``; returns float32."""
 
     mean: tuple[float, float, float] = option(
-        (0.485, 0.456, 0.406), help="Mean of each channel, after scaling to 0..1."
+        (0.485, 0.456, 0.406),
+        at_least=-MAX_LEVEL,
+        at_most=MAX_LEVEL,
+        help="Mean of each channel, after scaling to 0..1.",
     )
     std: tuple[float, float, float] = option(
-        (0.229, 0.224, 0.225), more_than=0, help="Standard deviation of each channel, after scaling to 0..1."
+        (0.229, 0.224, 0.225),
+        at_least=1 / MAX_LEVEL,
+        at_most=MAX_LEVEL,
+        help="Standard deviation of each channel, after scaling to 0..1.",
     )
-    min_val: tuple[float, float, float] = option((0.0, 0.0, 0.0), help="Value of each channel that becomes 0.")
+    min_val: tuple[float, float, float] = option(
+        (0.0, 0.0, 0.0), at_least=-MAX_LEVEL, at_most=MAX_LEVEL, help="Value of each channel that becomes 0."
+    )
     max_val: tuple[float, float, float] = option(
-        (255.0, 255.0, 255.0), more_than=0, help="Value of each channel that becomes 1."
+        (255.0, 255.0, 255.0), more_than=0, at_most=MAX_LEVEL, help="Value of each channel that becomes 1."
     )
     is_scale: bool = option(True, help="Scale to 0..1 first; false: `min_val` and `max_val` are ignored.")
 

@@ -1,23 +1,21 @@
-"""Check a list of transforms and run it; the batch transforms mixup and CutMix."""
+"""Check a list of transforms, and run it."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 import numpy as np
 
-from pplc_cli.base.schema import did_you_mean, option, read
-from pplc_cli.data.transforms.augment import ColorJitter, RandAugment, RandomBlur, RandomDistort, RandomErasing
+from pplc_cli.base.errors import ConfigError
+from pplc_cli.base.schema import did_you_mean, show
+from pplc_cli.data.transforms.augment import RandomErasing
 from pplc_cli.data.transforms.basic import (
     CenterCrop,
     Normalize,
     Padding,
-    RandomCrop,
     RandomHorizontalFlip,
     RandomResizeByShort,
-    RandomScaleAspect,
     RandomVerticalFlip,
     Resize,
     ResizeByLong,
@@ -26,72 +24,10 @@ from pplc_cli.data.transforms.basic import (
     Size,
     Transform,
 )
-
-
-class BatchTransform:
-    """A transform of a whole training batch; it comes last in the list of transforms."""
-
-    def __call__(self, images: np.ndarray, targets: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
-        """Mix images, float32 (N, 3, H, W), and the rows of targets, float32 (N, any), with the same weights."""
-        raise NotImplementedError
-
-
-@dataclasses.dataclass(frozen=True)
-class Mixup(BatchTransform):
-    """Blend every image with another one of the batch. Zhang et al., 2017, arXiv:1710.09412."""
-
-    alpha: float = option(
-        0.2,
-        more_than=0,
-        help="Parameter of the distribution Beta(alpha, alpha), from which the ratio of the blend is drawn for each "
-        "batch.",
-    )
-    prob: float = option(1.0, at_least=0, at_most=1, help="Probability for each batch.")
-
-    def __call__(self, images: np.ndarray, targets: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
-        if rng.random() >= self.prob:
-            return images, targets
-        share = np.float32(rng.beta(self.alpha, self.alpha))
-        order = rng.permutation(len(images))
-        mixed = share * images
-        for image, other in zip(mixed, order):  # image by image, so that temporaries stay in the core's cache
-            image += (1 - share) * images[other]
-        return mixed, share * targets + (1 - share) * targets[order]
-
-
-@dataclasses.dataclass(frozen=True)
-class CutMix(BatchTransform):
-    """Paste a rectangle of another image of the batch into every image. Yun et al., 2019, arXiv:1905.04899."""
-
-    alpha: float = option(
-        1.0,
-        more_than=0,
-        help="Parameter of the distribution Beta(alpha, alpha), from which the area of the rectangle is drawn for each "
-        "batch.",
-    )
-    prob: float = option(1.0, at_least=0, at_most=1, help="Probability for each batch.")
-
-    def __call__(self, images: np.ndarray, targets: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
-        if rng.random() >= self.prob:
-            return images, targets
-        height, width = images.shape[2:]
-        side = (1 - rng.beta(self.alpha, self.alpha)) ** 0.5
-        middle_y, middle_x = rng.integers(height), rng.integers(width)
-        top, bottom = (int(np.clip(middle_y + d * height * side / 2, 0, height)) for d in (-1, 1))
-        left, right = (int(np.clip(middle_x + d * width * side / 2, 0, width)) for d in (-1, 1))
-        order = rng.permutation(len(images))
-        mixed = images.copy()
-        mixed[:, :, top:bottom, left:right] = images[order, :, top:bottom, left:right]
-        share = np.float32(1 - (bottom - top) * (right - left) / (height * width))
-        return mixed, share * targets + (1 - share) * targets[order]
-
-
-_SINGLE = (
-    Resize, ResizeByShort, RandomResizeByShort, ResizeByLong, CenterCrop, RandomCrop, RandomScaleAspect, Padding,
-    RandomHorizontalFlip, RandomVerticalFlip, RandomDistort, ColorJitter, RandomBlur, RandAugment, RandomErasing,
-    Normalize,
-)  # fmt: skip
-TRANSFORMS: dict[str, type] = {cls.__name__: cls for cls in (*_SINGLE, Mixup, CutMix)}
+from pplc_cli.data.transforms.limits import MAX_LEVEL, MAX_TRANSFORMS
+from pplc_cli.data.transforms.mixing import BatchTransform
+from pplc_cli.data.transforms.registry import TRANSFORMS, OwnTransform, own_transforms, read_transform
+from pplc_cli.models.registry import REMEDY, in_file
 
 
 def check_transforms(raw: Sequence[Any], key: str, faults: list[str], *, training: bool) -> list[Any]:
@@ -108,20 +44,32 @@ def check_transforms(raw: Sequence[Any], key: str, faults: list[str], *, trainin
     """
     transforms: list[Any] = []
     before = len(faults)
+    if len(raw) > MAX_TRANSFORMS:
+        faults.append(f"{key}: expected at most {MAX_TRANSFORMS} transforms, got {len(raw):,}")
+        return transforms
     for index, item in enumerate(raw):
         where = f"{key}[{index}]"
         name, arguments = next(iter(item.items())) if isinstance(item, Mapping) and len(item) == 1 else (item, {})
         if not isinstance(name, str):
-            faults.append(f"{where}: expected a transform's name, or one name with its arguments, got {item!r}")
+            faults.append(f"{where}: expected a transform's name, or one name with its arguments, got {show(item)}")
             continue
-        if name not in TRANSFORMS:
-            faults.append(f"{where}: unknown transform {name!r}{did_you_mean(name, TRANSFORMS)}")
+        known = [*TRANSFORMS, *own_transforms()]
+        if name in known:
+            transform = read_transform(name, arguments, f"{where}.{name}", faults)
+        elif in_file(name):
+            transform = OwnTransform(name, None)
+        else:
+            faults.append(f"{where}: unknown transform {show(name)}{did_you_mean(name, known)}")
             continue
-        transform = read(TRANSFORMS[name], arguments, f"{where}.{name}", faults)
         if transform is None:
             continue
         _check_arguments(transform, f"{where}.{name}", faults)
-        if not training and is_random(transform):
+        if not training and isinstance(transform, OwnTransform):
+            faults.append(
+                f"{where}: {name} is a transform of your own; they are for train.transforms only, since an "
+                "exported folder cannot contain them"
+            )
+        elif not training and is_random(transform):
             faults.append(f"{where}: {name} is random; evaluation needs the same result each time")
         if transforms and isinstance(transforms[-1], BatchTransform) and not isinstance(transform, BatchTransform):
             faults.append(
@@ -160,7 +108,9 @@ def _check_arguments(transform: Any, key: str, faults: list[str]) -> None:
             faults.append(f"{key}.{name}: expected [smallest, largest], got {list(value)}")
     if isinstance(transform, RandomResizeByShort) and not transform.short_sizes:
         faults.append(f"{key}.short_sizes: expected at least one size")
-    if isinstance(transform, Normalize) and any(a >= b for a, b in zip(transform.min_val, transform.max_val)):
+    if isinstance(transform, Normalize) and any(
+        b - a < 1 / MAX_LEVEL for a, b in zip(transform.min_val, transform.max_val)
+    ):
         faults.append(f"{key}.max_val: expected more than min_val, got {list(transform.max_val)}")
 
 
@@ -190,6 +140,9 @@ class Pipeline:
         size = fixed_size(transforms)
         if faults or size is None:
             raise ValueError("; ".join(faults))
+        for each in transforms:
+            if isinstance(each, OwnTransform) and each.function is None:
+                raise ConfigError("transforms", [f"{each.name} is code of your own, and it is not loaded; {REMEDY}"])
         self.sample = [each for each in transforms if isinstance(each, Transform)]
         self.batch = [each for each in transforms if isinstance(each, BatchTransform)]
         self.size = size

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Optional, Protocol
+from typing import Any, Optional, Protocol, Union
 
 import numpy as np
 
 from pplc_cli.base.errors import DataError
 from pplc_cli.base.paddle import as_tensor, load_paddle
 from pplc_cli.base.progress import ProgressCallback
+from pplc_cli.base.schema import expect_type
 from pplc_cli.base.storage.files import PathLike, user_path
 from pplc_cli.config.sections import Config
 from pplc_cli.data.lists import Sample, read_class_folders, read_part
@@ -20,6 +22,7 @@ from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.training.evaluation.metrics import Scores, summary
 from pplc_cli.training.evaluation.report import write_report
 from pplc_cli.training.runs.checkpoint import load_network
+from pplc_cli.training.runs.run import Run, open_run
 from pplc_cli.training.runs.run_folder import RunFolder
 
 
@@ -69,8 +72,8 @@ def run_network(network: Any, loader: Batches, progress: Optional[ProgressCallba
 
 
 def evaluate(
-    run: RunFolder,
-    config: Config,
+    run: Union[Run, RunFolder, PathLike],
+    config: Union[Config, PathLike, None] = None,
     *,
     data: Optional[PathLike] = None,
     output: Optional[PathLike] = None,
@@ -82,15 +85,20 @@ def evaluate(
     wrong predictions, if there are any. An image that cannot be used is named there; the others are measured.
 
     Args:
-        run: the run.
-        config: its configuration; ``eval.split`` chooses the list; null: test, or val if there is no test list.
+        run: the run, or its folder.
+        config: a configuration or its YAML file; None: that of the run. ``eval.split`` chooses the list; null: test, or
+            val if there is no test list.
         data: use this folder with one folder per class, named like the classes, instead of a list.
         output: the report's folder; default ``eval_SPLIT`` in the run.
         progress: called with the number of images done and the total.
 
     Raises:
-        PplcError: there are no weights or no list, or none of its images can be used.
+        TypeError: an argument has another type.
+        PplcError: there is no run, no weights or no list, or none of its images can be used.
     """
+    run, config = open_run(run, config)
+    for name, path in (("data", data), ("output", output)):
+        expect_type(name, path, str, os.PathLike, type(None))
     load_paddle(config.train.threads)
     network, info = load_network(run.best)
     labels = info["labels"]

@@ -20,8 +20,10 @@ from pplc_cli.base.errors import TrainError
 from pplc_cli.base.hardware import WORKER
 from pplc_cli.base.paddle import QUIET
 from pplc_cli.base.storage.files import user_path, write_text
+from pplc_cli.config.own_code import loaded_files
 from pplc_cli.config.sections import Config
 from pplc_cli.training.progress import Reporter
+from pplc_cli.training.runs.run import Run
 from pplc_cli.training.runs.run_folder import RunFolder
 from pplc_cli.training.train import TrainResult
 
@@ -81,7 +83,7 @@ def launch(
     """
     with _ended_by_sigterm(), tempfile.TemporaryDirectory(prefix="pplc-") as name:
         folder = Path(name)
-        job = {"config": config.to_dict(), "resume": resume, "force": force}
+        job = {"config": config.to_dict(), "code": loaded_files(), "resume": resume, "force": force}
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         with _launcher(folder, hosts, config.train.device) as process:
             result = _follow(process, folder, reporter)
@@ -89,7 +91,7 @@ def launch(
             raise TrainError(_reason(folder, config))
     if result is None:
         return None
-    return TrainResult(RunFolder(user_path(config.output)), result["epochs"], result["best"], result["seconds"])
+    return TrainResult(Run(user_path(config.output)), result["epochs"], result["best"], result["seconds"])
 
 
 @contextlib.contextmanager
@@ -164,6 +166,7 @@ def _follow(process: subprocess.Popen, folder: Path, reporter: Reporter) -> Opti
                         getattr(reporter, name)(*values)
         if ended:
             return result
+        reporter.check()
         time.sleep(0.1)
 
 

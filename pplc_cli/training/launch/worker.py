@@ -24,6 +24,7 @@ def main(folder: Path) -> int:
     """Train with the settings of ``folder/job.json``; write the message of a failure to ``folder/error.RANK``."""
     from pplc_cli.base.errors import PplcError
     from pplc_cli.config.load import check_config
+    from pplc_cli.config.own_code import load_files
     from pplc_cli.training.progress import Reporter
     from pplc_cli.training.world import ConnectionLost, is_main_process
 
@@ -52,6 +53,7 @@ def main(folder: Path) -> int:
     try:
         from pplc_cli.training.train import train
 
+        load_files(job["config"], job["code"])
         result = train(check_config(job["config"]), resume=job["resume"], force=job["force"], reporter=events)
     except PplcError as error:
         if isinstance(error, ConnectionLost):

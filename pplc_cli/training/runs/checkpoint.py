@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -14,6 +14,7 @@ import numpy as np
 from pplc_cli.base.errors import CheckpointError, ModelError
 from pplc_cli.base.storage.files import atomic_directory, recover_directory, write_json
 from pplc_cli.base.version import __version__
+from pplc_cli.config.own_code import code_of
 from pplc_cli.config.sections import Config
 from pplc_cli.models.registry import find_network
 
@@ -124,11 +125,14 @@ def load_network(folder: Path) -> tuple[Any, dict[str, Any]]:
         raise CheckpointError(f"{folder}: model.safetensors is missing")
     try:
         spec = find_network(str(info["network"]))
+        check_code(str(folder), info.get("code"), {spec.name: spec.code})
         dropout = None if info["dropout"] is None else float(info["dropout"])
         options = ModelOptions(**info.get("options", {}))
         network = build_network(spec.name, len(info["labels"]), dropout=dropout, options=options)
         replaced = fit_weights(network, weights, str(folder), spec.classifier)
-    except (KeyError, TypeError, ValueError, ModelError) as error:
+    except ModelError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder} is damaged: {error}") from None
     if replaced:
         raise CheckpointError(
@@ -136,6 +140,25 @@ def load_network(folder: Path) -> tuple[Any, dict[str, Any]]:
         )
     network.eval()
     return network, info
+
+
+def check_code(where: str, recorded: Any, current: Mapping[str, Optional[str]]) -> None:
+    """Check that the user's own code is that of the training.
+
+    Args:
+        where: the run, for the error.
+        recorded: ``code`` of ``model.json``: the SHA-256 of its file by the name that uses it.
+        current: the same of the code that is loaded; None: not known, as for code that Python registered.
+
+    Raises:
+        CheckpointError: a file has changed.
+    """
+    known = recorded if isinstance(recorded, dict) else {}
+    for name, code in current.items():
+        if code is not None and known.get(name, code) != code:
+            raise CheckpointError(
+                f"{where}: the file of {name} has changed since the training; restore it, or train again with --force"
+            )
 
 
 def model_info(config: Config, labels: Sequence[str]) -> dict[str, Any]:
@@ -147,6 +170,7 @@ def model_info(config: Config, labels: Sequence[str]) -> dict[str, Any]:
         "options": dataclasses.asdict(config.model.options),
         "labels": list(labels),
         "transforms": config.eval.transforms,
+        "code": code_of(config),
     }
 
 

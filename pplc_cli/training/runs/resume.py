@@ -10,6 +10,7 @@ from typing import Any, Optional
 
 from pplc_cli.base.errors import CheckpointError, TrainError
 from pplc_cli.base.storage.files import remove_leftovers, write_text
+from pplc_cli.config.own_code import code_of
 from pplc_cli.config.sections import Config
 from pplc_cli.training.runs import checkpoint
 from pplc_cli.training.runs.run_folder import RunFolder
@@ -112,6 +113,7 @@ def _read_last(run: RunFolder) -> Optional[dict[str, Any]]:
 
 
 def _check_resumable(run: RunFolder, config: Config, fingerprint: str, start: dict[str, Any]) -> None:
+    checkpoint.check_code(str(run.folder), start.get("code"), code_of(config))
     old, new = start["config"], config.to_dict()
     changed = []
     for section in ("data", "model", "train", "distill", "eval"):

@@ -61,6 +61,7 @@ class RunLog:
         if not self._writes:
             return
         self._reporter.step(record)
+        self._reporter.check()
         if record["step"] % self._config.train.log_interval_steps == 0:
             self._write(record)
 

@@ -22,16 +22,9 @@ from pplc_cli.data.transforms.basic import (
     ResizeByShort,
     Transform,
 )
-from pplc_cli.data.transforms.pipeline import (
-    TRANSFORMS,
-    BatchTransform,
-    CutMix,
-    Mixup,
-    Pipeline,
-    check_transforms,
-    fixed_size,
-    is_random,
-)
+from pplc_cli.data.transforms.mixing import BatchTransform, CutMix, Mixup
+from pplc_cli.data.transforms.pipeline import Pipeline, check_transforms, fixed_size, is_random
+from pplc_cli.data.transforms.registry import TRANSFORMS
 
 SIZES = [(1, 1), (5, 7), (64, 48)]
 # One or more calls of every transform on one image; CenterCrop suits the smallest image, Padding the largest.
@@ -336,7 +329,7 @@ def test_good_lists():
         ([7, *GOOD], True, ["t[0]", "got 7"]),
         ([{"Resize": {}, "CenterCrop": {}}, "Normalize"], True, ["t[0]", "one name"]),
         ([{}, *GOOD], True, ["t[0]", "got {}"]),
-        ([None, *GOOD], True, ["t[0]", "got None"]),
+        ([None, *GOOD], True, ["t[0]", "got nothing"]),
     ],
 )
 def test_faults(raw, training, words):
