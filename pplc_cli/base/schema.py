@@ -59,7 +59,7 @@ def read(cls: type[T], raw: Any, key: str, faults: list[str]) -> Optional[T]:
     if raw is None:
         raw = {}
     if not isinstance(raw, Mapping):
-        faults.append(f"{key or 'the file'}: expected a mapping of keys to values, got {_show(raw)}")
+        faults.append(f"{key or 'the file'}: expected a mapping of keys to values, got {shown(raw)}")
         return None
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = get_type_hints(cls)
@@ -98,7 +98,8 @@ def _join(key: str, name: Any) -> str:
     return f"{key}.{name}" if key else str(name)
 
 
-def _show(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value for a message, shortened."""
     if value is None:
         return "nothing"
     try:
@@ -143,6 +144,11 @@ def describe(hint: Any, metadata: Mapping[str, Any]) -> str:
     return f"{name} of {' and '.join(limits)}" if limits and hint in (int, float) else name
 
 
+def matches(value: Any, hint: Any) -> bool:
+    """Whether a value from YAML or JSON has the type of a hint, as for the fields in :func:`read`."""
+    return _convert(value, hint, {}) is not _BAD
+
+
 _BAD = object()
 _LARGEST = sys.float_info.max
 
@@ -157,7 +163,7 @@ def _value(raw: Any, hint: Any, metadata: Mapping[str, Any], key: str, faults: l
     if metadata.get("choices") and isinstance(raw, str):
         near = did_you_mean(raw, metadata["choices"])
         ending = near if "mean" in near else ""
-    faults.append(f"{key}: expected {describe(hint, metadata)}, got {_show(raw)}{ending}")
+    faults.append(f"{key}: expected {describe(hint, metadata)}, got {shown(raw)}{ending}")
     return None
 
 

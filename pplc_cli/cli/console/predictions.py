@@ -122,8 +122,9 @@ def record_predictions(
                     progress.failure(f"{prediction.path}: {prediction.error}")
                 progress.step()
                 drawer.draw(prediction)
-    except KeyboardInterrupt:
-        raise Interrupted("Repeat the command with --resume to continue after the last complete prediction.") from None
+    except KeyboardInterrupt as error:
+        advice = "Repeat the command with --resume to continue after the last complete prediction."
+        raise Interrupted(error, advice) from None
     before = f" ({recording.done:,} of them before)" if recording.done else ""
     seconds = time.perf_counter() - began
     print(f"{recording.path}: {summary(count, failed, seconds, predictor, before)}", file=sys.stderr)
