@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +88,8 @@ def atomic_file(path: PathLike) -> Iterator[Path]:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
+        if TEMPORARY in str(path.parent):
+            raise  # atomic_directory names the folder that the user knows
         raise write_failure(path, error) from error
     finally:
         with contextlib.suppress(OSError):
@@ -138,6 +141,28 @@ def atomic_directory(path: PathLike) -> Iterator[Path]:
         raise write_failure(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def disk_errors_named(folder: Path, size: int) -> Iterator[None]:
+    """After an error of a library that writes files itself, raise the system's own error if a disk is the cause.
+
+    Paddle notices a full disk only when it reads the file again, and others report it as errors of their own.
+
+    Args:
+        folder: where the library writes.
+        size: bytes that it may write.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(size))
+            file.flush()
+            os.fsync(file.fileno())
+        raise
 
 
 def _replace_directory(temporary: Path, path: Path) -> None:

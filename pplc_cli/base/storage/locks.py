@@ -48,21 +48,22 @@ def lock(file: Path, *, wait: bool = True, note: Optional[Note] = None) -> Itera
 
 
 @contextlib.contextmanager
-def claim(target: Path, lock_file: Path, *, note: Optional[Note] = None) -> Iterator[None]:
+def claim(target: Path, lock_file: Path, *, wait: bool = False, note: Optional[Note] = None) -> Iterator[None]:
     """Keep other processes from writing a file or folder for the time of the block; leaves no lock file.
 
     Args:
         target: what is written, for the message.
         lock_file: the lock.
+        wait: wait while another process writes it.
         note: called with a remark if the file system has no locks.
 
     Raises:
-        Locked: another process writes it; the message names the process.
+        Locked: ``wait`` is false, and another process writes it; the message names the process.
         PplcError: the lock file cannot be created.
     """
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(lock(lock_file, wait=False, note=note))
+            held.enter_context(lock(lock_file, wait=wait, note=note))
         except Locked:
             raise Locked(
                 f"{target}: {holder(lock_file)} is writing it; wait until it ends, or name another one with --output"

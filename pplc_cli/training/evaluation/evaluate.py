@@ -13,6 +13,7 @@ from pplc_cli.base.errors import DataError
 from pplc_cli.base.paddle import as_tensor, load_paddle
 from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.base.storage.files import PathLike, user_path
+from pplc_cli.base.storage.locks import beside, claim
 from pplc_cli.config.sections import Config
 from pplc_cli.data.lists import Sample, read_class_folders, read_part
 from pplc_cli.data.loader import Batch, Loader
@@ -105,7 +106,9 @@ def evaluate(
     scores = run_network(network, loader, progress)
     metrics = {"source": source_text, "network": info["network"], "epoch": info["epoch"], **summary(scores, labels)}
     folder = user_path(output) if output else run.folder / f"eval_{source}"
-    write_report(folder, metrics, samples, scores, labels, config.eval.worst)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with claim(folder, beside(folder), wait=True):  # so that the files of a report belong together
+        write_report(folder, metrics, samples, scores, labels, config.eval.worst)
     return Evaluation(source_text, metrics, folder)
 
 

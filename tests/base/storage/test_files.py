@@ -119,14 +119,14 @@ def test_atomic_directory_does_not_replace_a_file(tmp_path: Path) -> None:
 
 
 def test_recover_between_the_renames(tmp_path: Path) -> None:
-    (tmp_path / ".old-best").mkdir()
-    fill(tmp_path / ".old-best", 1)
+    (tmp_path / ".old-pplc-best").mkdir()
+    fill(tmp_path / ".old-pplc-best", 1)
     assert recover_directory(tmp_path / "best") == tmp_path / "best"
     assert names(tmp_path) == ["best"] and (tmp_path / "best" / "b.txt").read_text() == "1"
 
 
 def test_recover_after_the_renames(tmp_path: Path) -> None:
-    for name, number in ((".old-best", 1), ("best", 2)):
+    for name, number in ((".old-pplc-best", 1), ("best", 2)):
         (tmp_path / name).mkdir()
         fill(tmp_path / name, number)
     recover_directory(tmp_path / "best")
