@@ -156,7 +156,7 @@ def snapshot(name: str, work: Path) -> dict[str, Any]:
     if name == "data":
         found = {key: path for key, path in found.items() if path.suffix == ".txt"}
     latest = work / ".pplc/latest_run"
-    if latest.exists() and latest.read_text("utf-8").strip().endswith(f"/{name}"):
+    if latest.exists() and Path(latest.read_text("utf-8").strip()).name == name:
         found["../.pplc/latest_run"] = latest
     return {re.sub(r"vdlrecords\.\d+", "vdlrecords.N", key): content(path, work) for key, path in found.items()}
 

@@ -6,15 +6,18 @@ import contextlib
 import io
 import logging
 import os
+import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib.abc import MetaPathFinder
 from typing import TYPE_CHECKING, Any, Optional
 
 if TYPE_CHECKING:
     import numpy as np
 from pplc_cli.base.forks import hold_at_fork
 from pplc_cli.base.hardware import cpu_flags, cpu_info, physical_cores
+from pplc_cli.base.signals import python_handlers_kept
 
 QUIET = ("GLOG_minloglevel", "2")  # silences Paddle's log on stderr
 # Held while something is changed in the whole process for a moment: to trace a network, save it as a static graph or
@@ -44,7 +47,12 @@ def load_paddle(threads: Optional[int] = None) -> Any:
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", kernels)
     # Paddle warns about more than one thread, a compiler cache, and its own batch norm.
     with EXCLUSIVE:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), _root_logger_kept():
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stderr(io.StringIO()),
+            _root_logger_kept(),
+            _without_signal_handlers(),
+        ):
             warnings.simplefilter("ignore")
             import paddle
         warnings.filterwarnings("ignore", module=r"paddle\..*")
@@ -74,6 +82,32 @@ def _root_logger_kept() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@contextlib.contextmanager
+def _without_signal_handlers() -> Iterator[None]:
+    """Take away the handlers that Paddle installs while it is imported, as soon as they are there.
+
+    They print a page of C++ for SIGTERM, and can hang.
+    """
+    if "paddle" in sys.modules:
+        yield
+        return
+    finder = _AfterStart()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
+class _AfterStart(MetaPathFinder):
+    """Finds no module, but notices when Paddle's core has started: then ``paddle.tensor`` is imported."""
+
+    def find_spec(self, name: str, path: Optional[Sequence[str]], target: Any = None) -> None:
+        if name == "paddle.tensor":
+            with python_handlers_kept():
+                sys.modules["paddle.base.core"].disable_signal_handler()
 
 
 def _mkl_kernels(vendor: str, flags: set[str]) -> Optional[str]:
@@ -106,3 +140,28 @@ def set_bn_momentum(layer: Any, momentum: float) -> None:
 def bn_momentum(layer: Any) -> float:
     """The momentum of a batch norm's running statistics: the share of the old value that each batch keeps."""
     return layer._momentum
+
+
+@contextlib.contextmanager
+def batch_statistics_weighted(network: Any, share: float) -> Iterator[None]:
+    """For the time of the block, count a batch in the running statistics by its share of a whole batch.
+
+    Otherwise the last batch of an epoch, perhaps a single image, would count as much as any other, right before the
+    network is validated with these statistics.
+
+    Args:
+        network: the layer whose batch norms are meant.
+        share: images of the batch / images of a whole batch.
+    """
+    if share == 1:
+        yield
+        return
+    layers = [layer for layer in network.sublayers() if hasattr(layer, "_momentum")]
+    momenta = [bn_momentum(layer) for layer in layers]
+    for layer, momentum in zip(layers, momenta):
+        set_bn_momentum(layer, momentum**share)
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta):
+            set_bn_momentum(layer, momentum)

@@ -162,6 +162,11 @@ def describe(hint: Any, metadata: Mapping[str, Any]) -> str:
     return f"{name} of {' and '.join(limits)}" if limits and hint in (int, float) else name
 
 
+def matches(value: Any, hint: Any) -> bool:
+    """Whether a value from YAML or JSON has the type of a hint, as for the fields in :func:`read`."""
+    return _convert(value, hint, {}) is not _BAD
+
+
 _BAD = object()
 _LARGEST = sys.float_info.max
 

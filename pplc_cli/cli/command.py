@@ -1,7 +1,11 @@
-"""Base classes of the commands: --quiet, --verbose and Ctrl-C. Only click and the standard library load here."""
+"""Base classes of the commands: --quiet, --verbose, Ctrl-C and other signals.
+
+Only click and the standard library load here.
+"""
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import IO, Any, Optional
 
@@ -13,13 +17,18 @@ _VERBOSITY = "pplc_cli.verbosity"  # key of click's Context.meta, which a comman
 
 
 class Interrupted(click.ClickException):
-    """Ctrl-C: one line on standard error, exit status 130."""
+    """Ctrl-C, SIGTERM or SIGHUP: one line on standard error, exit status 128 + the signal's number."""
 
-    exit_code = 130
-
-    def __init__(self, advice: str = "") -> None:
-        """``advice``: a sentence on how to continue."""
-        super().__init__(f"Interrupted. {advice}".rstrip())
+    def __init__(self, cause: KeyboardInterrupt, advice: str = "") -> None:
+        """
+        Args:
+            cause: what the signal raised.
+            advice: a sentence on how to continue.
+        """
+        number = getattr(cause, "number", signal.SIGINT)
+        what = "Interrupted" if number == signal.SIGINT else f"Ended by {signal.Signals(number).name}"
+        super().__init__(f"{what}. {advice}".rstrip())
+        self.exit_code = 128 + number  # type: ignore[misc] # click's exceptions have one status each
 
     def show(self, file: Optional[IO[Any]] = None) -> None:
         """Print the line, below the ^C of a terminal."""

@@ -15,7 +15,7 @@ from pplc_cli.config.load import check_config, load_config
 from pplc_cli.config.sections import Config, PredictConfig
 from pplc_cli.exporting.current import exported_folder
 from pplc_cli.predict.predictor import Predictor, load_predictor
-from pplc_cli.training.runs.run_folder import RunFolder, find_run
+from pplc_cli.training.runs.run_folder import RunFolder, find_run, latest_run
 
 CONFIGS, DATASETS = Path("configs"), Path("datasets")
 
@@ -69,6 +69,19 @@ def _place_of(name: str) -> Optional[Path]:
     return next((path for path in (user_path(name), DATASETS / name) if name and path.is_dir()), None)
 
 
+def find_recipe(config: Optional[str], dataset: Optional[str], overrides: Mapping[str, Any], *, resume: bool) -> Config:
+    """Load the configuration to train with; to resume, that of the latest run if none is named.
+
+    Raises:
+        PplcError: there is none, or it is not valid.
+    """
+    if resume and config is None and dataset is None and "output" not in overrides:
+        run = short(latest_run())
+        note(f"resuming {run.folder}")
+        return run.load_config(dict(overrides))
+    return find_config(config, dataset, overrides, must_exist=("data.dir", "model.pretrained"))
+
+
 def find_dataset(name: str) -> Path:
     """Find the folder of a data set by its path or its name under datasets/.
 
@@ -86,12 +99,18 @@ def find_dataset(name: str) -> Path:
 
 
 def find_latest_run() -> RunFolder:
-    """Find the latest run, its path relative to the current folder if it lies below it.
+    """Find the latest run, and say which it is.
 
     Raises:
         CheckpointError: there is none.
     """
-    run = find_run()
+    run = short(find_run())
+    note(f"run: {run.folder}")
+    return run
+
+
+def short(run: RunFolder) -> RunFolder:
+    """The run, its path relative to the current folder if it lies below it."""
     here = Path.cwd()
     return RunFolder(run.folder.relative_to(here)) if here in run.folder.parents else run
 

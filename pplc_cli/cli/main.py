@@ -13,6 +13,7 @@ from typing import Any, Optional
 import click
 
 from pplc_cli.base.errors import ConfigError, PplcError
+from pplc_cli.base.signals import Ended, EndingSignals
 from pplc_cli.base.text import visible_lines
 from pplc_cli.base.version import __version__
 from pplc_cli.cli.command import Group, Interrupted, is_verbose
@@ -53,16 +54,21 @@ class _Pplc(Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise Interrupted from None
-        except BrokenPipeError:
-            raise
-        except (PplcError, OSError, MemoryError) as error:
-            if is_verbose():
-                _print_traceback(error)
-            raise click.ClickException(visible_lines(_message(error, ctx))) from error
+        with EndingSignals() as signals:
+            try:
+                return super().invoke(ctx)
+            except Interrupted:
+                raise
+            except KeyboardInterrupt as error:
+                raise Interrupted(error) from None
+            except Exception as error:
+                if signals.came is not None:  # a library made another error of it
+                    raise Interrupted(Ended(signals.came)) from error
+                if isinstance(error, BrokenPipeError) or not isinstance(error, (PplcError, OSError, MemoryError)):
+                    raise
+                if is_verbose():
+                    _print_traceback(error)
+                raise click.ClickException(visible_lines(_message(error, ctx))) from error
 
 
 def _message(error: Exception, ctx: click.Context) -> str:

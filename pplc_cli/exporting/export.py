@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Optional, Union
 
 import numpy as np
@@ -12,7 +14,8 @@ import yaml
 from pplc_cli.base.errors import ExportError, one_line
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.base.schema import did_you_mean, expect_type
-from pplc_cli.base.storage.files import PathLike, atomic_directory, user_path, write_json, write_text
+from pplc_cli.base.storage.files import PathLike, atomic_directory, disk_errors_named, user_path, write_json, write_text
+from pplc_cli.base.storage.locks import beside, claim
 from pplc_cli.config.sections import Config
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.exporting.formats import ENGINE_OF, FORMATS, ExportOptions, write_formats
@@ -22,7 +25,7 @@ from pplc_cli.exporting.verify import compare_engines, load_check_images
 from pplc_cli.models.registry import find_network
 from pplc_cli.predict.inference_yml import at_size, build_inference_yml
 from pplc_cli.predict.records import SIDECAR, record_files
-from pplc_cli.training.runs.checkpoint import load_network
+from pplc_cli.training.runs.checkpoint import load_network, network_arrays
 from pplc_cli.training.runs.run import Run, open_run
 from pplc_cli.training.runs.run_folder import RunFolder
 
@@ -39,6 +42,7 @@ def export(
     batch: Optional[int] = None,
     size: Union[tuple[int, int], str, None] = None,
     simplify: bool = False,
+    note: Callable[[str], None] = lambda text: None,
 ) -> ExportResult:
     """Write the inference model of a run's best weights, and compare it with the trained network on validation images.
 
@@ -54,6 +58,7 @@ def export(
         size: height and width; None: those of the evaluation; ``any``: the network accepts every size, and the
             preprocessing is that of the evaluation.
         simplify: fold batch norm and scales into the weights.
+        note: called with remarks.
 
     Raises:
         TypeError: an argument has another type.
@@ -77,10 +82,9 @@ def export(
     name = config.export.model_name or spec.paddlex or spec.name
     description = build_inference_yml(name, labels, transforms, pipeline.size, batch)
     folder = user_path(output) if output else run.exported
-    if folder.exists() and any(folder.iterdir()) and not (folder / "inference.yml").exists():
-        raise ExportError(f"{folder} contains other files; choose an empty or new folder")
+    room = 2 * sum(array.nbytes for array in network_arrays(network).values()) * len(formats)
 
-    with atomic_directory(folder) as temporary:
+    with _claimed(folder, note), atomic_directory(folder) as temporary, disk_errors_named(temporary, room):
         graph = write_formats(network, options, formats, temporary, graph="int8" in precisions)
         write_text(temporary / "inference.yml", yaml.safe_dump(description, allow_unicode=True, sort_keys=False))
         differences = compare_engines(temporary, config, formats, images, expected)
@@ -97,6 +101,21 @@ def export(
         facts = result.sidecar(spec.name, info["sha256"]["model"], options)
         write_json(temporary / SIDECAR, {**facts, "files": record_files(temporary)})
     return result
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
+    """Keep other processes from exporting to the folder, which must hold nothing but an earlier export."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with claim(folder, beside(folder), note=note):
+        names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+        others = [name for name in names if name != SIDECAR and not name.startswith("inference")]
+        if others or (names and SIDECAR not in names):
+            raise ExportError(
+                f"{folder} contains {others[0] if others else names[0]}, which pplc export has not "
+                "written; choose an empty or new folder"
+            )
+        yield
 
 
 def _probabilities(network: Any, images: np.ndarray, name: str) -> np.ndarray:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
-from pplc_cli.base.errors import ExportError
+from pplc_cli.base.errors import ExportError, one_line
 from pplc_cli.base.paddle import EXCLUSIVE
 
 PADDLE_FILES = ("inference.json", "inference.pdiparams")
@@ -24,7 +27,7 @@ def save_graph(
         batch: fixed batch size; None: variable.
 
     Raises:
-        ExportError: Paddle wrote other files than expected.
+        ExportError: Paddle failed, or wrote other files than expected.
     """
 
     class WithSoftmax(paddle.nn.Layer):
@@ -39,11 +42,27 @@ def save_graph(
 
 
 def save_layer(paddle: Any, layer: Any, size: Optional[tuple[int, int]], folder: Path, batch: Optional[int]) -> None:
-    """Save a layer as it is; the arguments are those of :func:`save_graph`."""
+    """Save a layer as it is; the arguments and errors are those of :func:`save_graph`."""
     layer.eval()
     spec = paddle.static.InputSpec([batch, 3, *(size or (None, None))], "float32", name="x")
-    with EXCLUSIVE:
-        paddle.jit.save(paddle.jit.to_static(layer, input_spec=[spec], full_graph=True), str(folder / "inference"))
+    try:
+        with EXCLUSIVE, _own_scratch_folder(paddle):
+            paddle.jit.save(paddle.jit.to_static(layer, input_spec=[spec], full_graph=True), str(folder / "inference"))
+    except RuntimeError as error:
+        raise ExportError(f"Paddle cannot write this network: {one_line(error, stack=True)}") from error
     missing = [name for name in PADDLE_FILES if not (folder / name).is_file()]
     if missing:
         raise ExportError(f"Paddle did not write {' and '.join(missing)} to {folder}; Paddle 3 is required")
+
+
+@contextlib.contextmanager
+def _own_scratch_folder(paddle: Any) -> Iterator[None]:
+    """Let Paddle put the code that it generates into a temporary folder: ~/.cache may be missing or read-only."""
+    utils = paddle.jit.dy2static.utils
+    before = utils.get_temp_dir
+    with tempfile.TemporaryDirectory(prefix="pplc-") as scratch:
+        utils.get_temp_dir = lambda: scratch
+        try:
+            yield
+        finally:
+            utils.get_temp_dir = before

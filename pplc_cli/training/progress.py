@@ -1,10 +1,8 @@
-"""Reports of a run's progress, and Ctrl-C during a run."""
+"""Reports of a run's progress."""
 
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 from typing import Any, Optional
 
 from pplc_cli.base.errors import TrainError
@@ -119,38 +117,3 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-class Interrupts:
-    """Delays Ctrl-C until :meth:`check`; a second Ctrl-C takes effect at once.
-
-    Inside Paddle's backward pass, a KeyboardInterrupt would turn into another error; inside a destructor it would be
-    lost.
-    """
-
-    def __init__(self) -> None:
-        self._came = False
-        self._before: Any = None
-
-    def __enter__(self) -> Interrupts:
-        if threading.current_thread() is threading.main_thread():  # Python delivers signals there only
-            self._before = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-
-    def _note(self, number: int, frame: Any) -> None:
-        if self._came:
-            raise KeyboardInterrupt
-        self._came = True
-
-    def check(self, *_: object) -> None:
-        """Raise what Ctrl-C would have raised.
-
-        Raises:
-            KeyboardInterrupt: Ctrl-C came.
-        """
-        if self._came:
-            raise KeyboardInterrupt

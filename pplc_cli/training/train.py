@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 import numpy as np
 
-from pplc_cli.base.errors import TrainError
+from pplc_cli.base.errors import PplcError, TrainError
+from pplc_cli.base.paddle import batch_statistics_weighted
 from pplc_cli.base.schema import expect_type
-from pplc_cli.base.storage.files import PathLike, user_path
+from pplc_cli.base.signals import Interrupts
+from pplc_cli.base.storage.files import PathLike, quoted, user_path
 from pplc_cli.config.load import as_config
 from pplc_cli.config.sections import Config, TrainConfig
 from pplc_cli.data.image_cache import ImageCache
@@ -21,12 +23,12 @@ from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.data.transforms.progressive import scaled, side_at
 from pplc_cli.training.evaluation.evaluate import run_network
 from pplc_cli.training.evaluation.metrics import Scores
-from pplc_cli.training.progress import Interrupts, Logged, Reporter
+from pplc_cli.training.progress import Logged, Reporter
 from pplc_cli.training.runs.resume import agree_on_start, check_start, clear_folder
 from pplc_cli.training.runs.run import Run
 from pplc_cli.training.runs.run_log import RunLog
 from pplc_cli.training.samples import Samples, read_samples
-from pplc_cli.training.world import World, init_world
+from pplc_cli.training.world import World, init_world, is_main_process
 
 if TYPE_CHECKING:
     from pplc_cli.training.runs.state import TrainState
@@ -76,13 +78,26 @@ def train(
     """
     config = as_config(config)
     expect_type("reporter", reporter, Reporter, type(None))
-    with Logged(reporter or Reporter()) as logged:
-        return _train(config, resume, force, logged)
-
-
-def _train(config: Config, resume: bool, force: bool, reporter: Reporter) -> TrainResult:
-    began = time.perf_counter()
     run = Run(user_path(config.output))
+    with Logged(reporter or Reporter()) as logged:
+        if not is_main_process():
+            return _train(run, config, resume, force, logged)
+        _remember(run, logged.note)
+        with run.claimed(logged.note):
+            return _train(run, config, resume, force, logged)
+
+
+def _remember(run: Run, note: Callable[[str], None]) -> None:
+    """Make this the latest run, before anything fails: later commands must not take the run before it for this one."""
+    try:
+        run.remember()
+    except (PplcError, OSError) as error:
+        note(f"{error} Give later commands --run {quoted(str(run.folder))}.")
+
+
+def _train(run: Run, config: Config, resume: bool, force: bool, reporter: Reporter) -> TrainResult:
+    """Do what :func:`train` does, in a folder that no other process trains into."""
+    began = time.perf_counter()
     samples = read_samples(config.data, reporter.note)
     start = check_start(run, config, samples, resume=resume, force=force, note=reporter.note)
 
@@ -121,6 +136,12 @@ def _train(config: Config, resume: bool, force: bool, reporter: Reporter) -> Tra
             record |= validate(epoch, state, loaders.val, samples, world, log, interrupts)
             record["seconds"] = round(time.perf_counter() - epoch_began, 3)
             log.epoch(record, state)  # last, so that a kill before it costs only this epoch
+    if state.epoch < config.train.epochs:
+        reporter.note(
+            f"stopped early after epoch {state.epoch} of {config.train.epochs}: validation top-1 has not risen for "
+            f"{state.stale_epochs} epochs; to go on, --resume with -o train.early_stop=false or a larger "
+            "train.early_stop_patience"
+        )
     assert state.best is not None
     return TrainResult(run, state.epoch, state.best, time.perf_counter() - began)
 
@@ -196,7 +217,8 @@ def train_step(
     step = (epoch - 1) * steps + index
     rate = learning_rate(config, step, steps)
     state.optimizer.set_lr(rate)
-    logits, loss = state.objective(state.plan.trainable, batch, epoch)
+    with batch_statistics_weighted(state.network, batch.global_size / config.batch_size):
+        logits, loss = state.objective(state.plan.trainable, batch, epoch)
     hits = float((logits.numpy().argmax(1) == batch.labels).mean())
     whole_loss, hits = world.all_reduce(np.array([float(loss), hits * batch.loss_weight]))
     if not math.isfinite(whole_loss):

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import itertools
 import json
 import os
 import shlex
 import shutil
+import stat
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Union
 
 from pplc_cli.base.errors import PplcError
+from pplc_cli.base.storage.processes import is_running, process_identity
 
 PathLike = Union[str, "os.PathLike[str]"]
+TEMPORARY = ".tmp-pplc-"  # begins the name of every temporary file and folder
+DAY = 24 * 3600
+_NUMBERS = itertools.count()  # distinguishes the temporary files of a process, also between its threads
 
 
 def user_path(text: PathLike) -> Path:
@@ -46,30 +55,46 @@ def quoted(text: str, *, windows: bool = os.name == "nt") -> str:
 
 
 def write_failure(path: Path, error: OSError) -> PplcError:
-    """The error for a file that could not be written."""
+    """The error for a file that could not be written; it names the file that the system refused."""
     reason = error.strerror or str(error)
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     advice = "free some space and try again" if full else "check the folder and its permissions"
-    return PplcError(f"cannot write {path}: {reason}; {advice}. The previous content is unchanged.")
+    refused = str(error.filename or path)
+    if refused == str(path) or TEMPORARY in refused:
+        return PplcError(f"cannot write {path}: {reason}; {advice}. The previous content is unchanged.")
+    return PplcError(f"cannot write {path}: {refused}: {reason}; {advice}. The previous content is unchanged.")
+
+
+def read_failure(path: Path, error: OSError) -> str:
+    """Why a file that is there could not be read: no permission, no access to the disk."""
+    return f"{path} cannot be read: {error.strerror or error}; check its permissions"
 
 
 @contextlib.contextmanager
 def atomic_file(path: PathLike) -> Iterator[Path]:
     """Yield the path of a temporary file. Success renames the file to ``path``, failure removes it.
 
+    The file gets the permissions that the umask grants, whichever library writes it.
+
     Raises:
         PplcError: the file cannot be written (no space, no permission, ...).
     """
     path = Path(path)
-    # Keep the suffix at the end: some writers choose the format by it.
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    # Keep the suffix: some writers choose the format by it.
+    temporary = _temporary(path.parent, path.suffix)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers_once(path.parent.resolve())
+        temporary.touch(exist_ok=False)
+        mode = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
+        _set_mode(temporary, mode)
         _sync(temporary)
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
+        if TEMPORARY in str(path.parent):
+            raise  # atomic_directory names the folder that the user knows
         raise write_failure(path, error) from error
     finally:
         with contextlib.suppress(OSError):
@@ -91,37 +116,73 @@ def write_json(path: PathLike, value: Any) -> None:
 def atomic_directory(path: PathLike) -> Iterator[Path]:
     """Yield a temporary folder. On success it replaces the folder ``path`` as a whole.
 
-    Swapping two folders in one step is not portable, so the old one is first renamed to ``.old-NAME``.
-    :func:`recover_directory` renames it back after a crash between the two renames.
+    Swapping two folders in one step is not portable, so the old one is first renamed to ``.old-pplc-NAME``.
+    :func:`recover_directory` renames it back after a crash between the two renames. All files get the permissions that
+    the umask grants, whichever library writes them.
 
     Raises:
         PplcError: the folder cannot be written.
     """
     path = _linked(Path(path))
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    old = _old_name(path)
+    temporary = _temporary(path.parent)
     try:
         if path.exists() and not path.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "a file has this name")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers_once(path.parent.resolve())
+        temporary.mkdir()
         yield temporary
+        mode = stat.S_IMODE(temporary.stat().st_mode) & 0o666
         for file in temporary.rglob("*"):
             if file.is_file():
+                _set_mode(file, mode)
                 _sync(file)
         _sync_folder(temporary)
-        recover_directory(path)
-        if path.exists():
-            path.rename(old)
-        temporary.rename(path)
+        _replace_directory(temporary, path)
         _sync_folder(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         with contextlib.suppress(PplcError):
             recover_directory(path)
         raise write_failure(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def disk_errors_named(folder: Path, size: int) -> Iterator[None]:
+    """After an error of a library that writes files itself, raise the system's own error if a disk is the cause.
+
+    Paddle notices a full disk only when it reads the file again, and others report it as errors of their own.
+
+    Args:
+        folder: where the library writes.
+        size: bytes that it may write.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(size))
+            file.flush()
+            os.fsync(file.fileno())
+        raise
+
+
+def _replace_directory(temporary: Path, path: Path) -> None:
+    old = _old_name(path)
+    while True:
+        recover_directory(path)
+        if path.exists():
+            path.rename(old)
+        try:
+            temporary.rename(path)
+            break
+        except OSError as error:  # a reader has just recovered the old folder
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def recover_directory(path: PathLike) -> Path:
@@ -144,8 +205,10 @@ def recover_directory(path: PathLike) -> Path:
 
 
 def remove_leftovers(folder: PathLike) -> None:
-    """Remove temporary files that killed processes left in a folder; only this process may write there."""
-    for leftover in Path(folder).glob(".tmp-*"):
+    """Remove the temporary files and folders of :func:`atomic_file` and :func:`atomic_directory` of dead processes."""
+    for leftover in Path(folder).glob(f"{TEMPORARY}*"):
+        if not _is_abandoned(leftover):
+            continue
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
@@ -153,8 +216,39 @@ def remove_leftovers(folder: PathLike) -> None:
                 leftover.unlink()
 
 
+@functools.cache
+def _remove_leftovers_once(folder: Path) -> None:
+    """Listing a large folder before each of many writes would be slow."""
+    with contextlib.suppress(OSError):
+        remove_leftovers(folder)
+
+
+def _temporary(folder: Path, suffix: str = "") -> Path:
+    """A new temporary name, which says who writes it; as short as it can be, since names are limited to 255 bytes."""
+    owner = "-".join(map(str, process_identity()))
+    return folder / f"{TEMPORARY}{owner}-{next(_NUMBERS)}{suffix if len(suffix.encode()) <= 32 else ''}"
+
+
+def _is_abandoned(leftover: Path) -> bool:
+    """Whether the writer is dead; where the system does not tell, that is assumed after a day."""
+    machine, pid, start, *_ = [*leftover.name[len(TEMPORARY) :].split("-"), "", "", ""]
+    if not (pid.isdecimal() and start.isdecimal()):
+        return False  # not one of our names
+    running = is_running(machine, int(pid), int(start))
+    if running is None:
+        with contextlib.suppress(OSError):
+            return time.time() - leftover.stat().st_mtime > DAY
+    return running is False
+
+
 def _old_name(path: Path) -> Path:
-    return path.with_name(f".old-{path.name}")
+    return path.with_name(f".old-pplc-{path.name}")
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    """Undo the private mode of a library's own temporary file; some file systems have no modes to change."""
+    if stat.S_IMODE(path.stat().st_mode) != mode:
+        path.chmod(mode)
 
 
 def _linked(path: Path) -> Path:

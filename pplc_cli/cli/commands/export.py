@@ -101,5 +101,6 @@ def export(
         batch=batch,
         size=size,
         simplify=simplify,
+        note=note,
     )
     print_exported(result)

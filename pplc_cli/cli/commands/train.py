@@ -19,7 +19,11 @@ def _recipe(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that both commands share."""
     for option in reversed(
         (
-            click.option("--resume", is_flag=True, help="Continue an interrupted run after its last complete epoch."),
+            click.option(
+                "--resume",
+                is_flag=True,
+                help="Continue an interrupted run after its last complete epoch; by itself, the latest run.",
+            ),
             click.option("--force", is_flag=True, help="Replace an existing run."),
             click.option(
                 "--output",
@@ -85,10 +89,10 @@ def train(
 
     CONFIG is a YAML file, as with --config; the defaults apply where it sets no value. Without it, give --dataset.
     """
-    from pplc_cli.cli.locate import find_config
+    from pplc_cli.cli.locate import find_recipe
 
     flags = overrides_of(overrides, **_keys(recipe), train__device=device)
-    config = find_config(config_argument or config_option, dataset, flags, must_exist=("data.dir", "model.pretrained"))
+    config = find_recipe(config_argument or config_option, dataset, flags, resume=resume)
     from pplc_cli.training.launch.launcher import ClusterSpec
 
     _train(config, ClusterSpec(nproc or config.train.device.count(",") + 1, nnodes, master, node), resume, force)
@@ -142,7 +146,7 @@ def distill(
     the run's folder. The result is a run like those of pplc train.
     """
     from pplc_cli.base.errors import ConfigError
-    from pplc_cli.cli.locate import find_config
+    from pplc_cli.cli.locate import find_recipe
 
     flags = overrides_of(
         overrides,
@@ -158,7 +162,7 @@ def distill(
         distill__views=views,
     )
     file = config_argument or config_option
-    config = find_config(file, dataset, flags, must_exist=("data.dir", "model.pretrained"))
+    config = find_recipe(file, dataset, flags, resume=resume)
     if config.distill.teacher is None:
         raise ConfigError(file or "the options", ["distill.teacher: expected a teacher; name it with --teacher"])
     from pplc_cli.training.launch.launcher import ClusterSpec
@@ -189,6 +193,7 @@ def _train(config: Config, hosts: ClusterSpec, resume: bool, force: bool) -> Non
                     echo(f"finished; the run is on machine 0, {hosts.master}")
                     return
                 result = launched
-        except KeyboardInterrupt:
-            raise Interrupted("Repeat the command with --resume to continue after the last complete epoch.") from None
+        except KeyboardInterrupt as error:
+            advice = "Repeat the command with --resume to continue after the last complete epoch."
+            raise Interrupted(error, advice) from None
     results.print_trained(result)

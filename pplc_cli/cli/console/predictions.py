@@ -193,8 +193,9 @@ def record_predictions(
                     progress.failure(f"{prediction.path}: {prediction.error}")
                 progress.step()
                 keeper.add(prediction)
-    except KeyboardInterrupt:
-        raise Interrupted("Repeat the command with --resume to continue after the last complete prediction.") from None
+    except KeyboardInterrupt as error:
+        advice = "Repeat the command with --resume to continue after the last complete prediction."
+        raise Interrupted(error, advice) from None
     before = f" ({recording.done:,} of them before)" if recording.done else ""
     seconds, failed = time.perf_counter() - began, recording.failed + tally.failed
     if tally.labels and tally.images > 1:

@@ -84,9 +84,10 @@ class BatchRun:
             if name[0] == "tensor":
                 return name[2].data_ptr()
             if name[0] == "constants":
-                if name not in self._constants:
-                    self._constants[name] = np.array(name[1:], np.float32)
-                return self._constants[name].ctypes.data
+                layer = name[1]
+                constants = self._constants.setdefault(id(layer), np.empty(2, np.float32))
+                constants[:] = layer._epsilon, layer._momentum  # the momentum depends on the size of the batch
+                return constants.ctypes.data
             if name[0] == "planes":
                 if name[1] not in self._tensors:
                     self._tensors[name[1]] = paddle.empty(name[2], "float32")

@@ -79,9 +79,6 @@ class Output(abc.ABC):
         """
         try:
             self._lock.enter_context(lock(lock_file, wait=False))
-            if not lock_file.exists():  # removed by its last holder after we opened it: no lock
-                self._lock.close()
-                raise Locked
         except Locked:
             raise PredictError(
                 f"{self.path}: another process is writing it; wait until it ends, or choose another file"

@@ -7,7 +7,6 @@ small complete files, ``FILE.parts/NUMBER.parquet`` by the number of their first
 from __future__ import annotations
 
 import contextlib
-import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,10 +55,7 @@ class Parquet(Output):
         self.parts.mkdir(parents=True, exist_ok=True)
         self._acquire(self.parts / "lock")
         remove_leftovers(self.parts)
-        for leftover in self.path.parent.glob(f".tmp-*-{glob.escape(self.path.name)}"):
-            pid = leftover.name[len(".tmp-") : -len(self.path.name) - 1]
-            if pid.isdecimal():  # of a killed merge of this output, and about as large
-                leftover.unlink(missing_ok=True)
+        remove_leftovers(self.path.parent)  # of a killed merge
 
     def clear(self) -> None:
         self._stale, self._start = [*self._numbered(), self.path], 0

@@ -6,6 +6,7 @@ Averaging the predictions for several views of an image (data distillation): Rad
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from pplc_cli.base.errors import ImageError, PplcError, TrainError
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.base.storage.files import PathLike, user_path, write_json, write_text
+from pplc_cli.base.storage.locks import beside, claim
 from pplc_cli.base.text import plain
 from pplc_cli.data.decode import decode_image, read_image
 from pplc_cli.data.image_files import find_copies, is_image_name, list_files, read_bytes
@@ -102,7 +104,8 @@ def pseudo_label(
         progress: called with the number of images done and the total.
 
     Raises:
-        PplcError: there are no images, or the models have different classes.
+        PplcError: there are no images, the models have different classes, ``output`` exists and is no such list, or
+            another process is writing it.
     """
     folder, output = user_path(folder), user_path(output)
     if output.suffix.lower() in (".json", ".png") or output.is_dir() or not output.parent.is_dir():
@@ -110,6 +113,38 @@ def pseudo_label(
             f"{output}: expected a file in an existing folder, with another suffix than .json and .png, which are for "
             "the report and the contact sheet"
         )
+    _require_own(output)
+    with claim(output, beside(output)):
+        return _label(folder, models, output, threshold, per_class, zooms, flip, threads, progress)
+
+
+def _require_own(output: Path) -> None:
+    """Refuse to replace files that an earlier labelling has not written.
+
+    Raises:
+        TrainError: there are such files.
+    """
+    report = output.with_suffix(".json")
+    found = [file for file in (output, report, output.with_suffix(".png")) if file.exists()]
+    try:
+        known = bool(found) and {"models", "threshold", "pictures"} <= set(json.loads(report.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        known = False
+    if found and not known:
+        raise TrainError(f"{found[0]} exists, and pplc label has not written it; choose another file with --output")
+
+
+def _label(
+    folder: Path,
+    models: Sequence[str],
+    output: Path,
+    threshold: float,
+    per_class: Optional[int],
+    zooms: Sequence[float],
+    flip: bool,
+    threads: Optional[int],
+    progress: ProgressCallback,
+) -> Labelling:
     files = [file for file in list_files(folder) if is_image_name(file)]
     if not files:
         raise TrainError(f"{folder}: holds no images")

@@ -52,7 +52,7 @@ class TeacherCache:
         self._held: Optional[tuple[int, dict[str, np.ndarray]]] = None
         done, total = 0, views * len(loader.samples)
         for view in range(views):
-            if not self._file(view).is_file():
+            if not self._is_stored(view, len(loader.samples)):
                 self._compute(loader, view, functools.partial(_shifted, progress, done, total))
             done += len(loader.samples)
         self.mean: Optional[np.ndarray] = None
@@ -73,6 +73,22 @@ class TeacherCache:
 
     def _file(self, view: int) -> Path:
         return self._folder / f"view-{view}.safetensors"
+
+    def _is_stored(self, view: int, images: int) -> bool:
+        """Whether the file of a view is there and whole."""
+        from safetensors import SafetensorError, safe_open
+
+        if not self._file(view).is_file():
+            return False
+        wanted = {"log_probabilities": [images, self.teacher.classes]}
+        if self.teacher.features:
+            wanted["features"] = [images, self.teacher.features]
+        try:
+            with safe_open(self._file(view), "numpy") as stored:  # compares the header with the size of the file
+                slices = {name: stored.get_slice(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
+            return {name: each.get_shape() for name, each in slices.items() if each.get_dtype() == "F16"} == wanted
+        except SafetensorError:
+            return False
 
     def _compute(self, loader: Loader, view: int, progress: Callable[[int], None]) -> None:
         from safetensors.numpy import save

@@ -15,6 +15,7 @@ from pplc_cli.base.paddle import as_tensor, load_paddle
 from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.base.schema import expect_type
 from pplc_cli.base.storage.files import PathLike, user_path
+from pplc_cli.base.storage.locks import beside, claim
 from pplc_cli.config.sections import Config
 from pplc_cli.data.lists import Sample, read_class_folders, read_part
 from pplc_cli.data.loader import Batch, Loader
@@ -128,7 +129,9 @@ def evaluate(
         **summary(scores, labels),
     }
     folder = user_path(output) if output else run.folder / f"eval_{source}"
-    notes = write_report(folder, metrics, [samples[index] for index in usable], scores, labels, config.eval.worst)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with claim(folder, beside(folder), wait=True):  # so that the files of a report belong together
+        notes = write_report(folder, metrics, [samples[index] for index in usable], scores, labels, config.eval.worst)
     return Evaluation(source_text, metrics, folder, notes)
 
 

@@ -6,11 +6,9 @@ import contextlib
 import dataclasses
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any, Optional
 from pplc_cli.base.errors import TrainError
 from pplc_cli.base.hardware import WORKER
 from pplc_cli.base.paddle import QUIET
+from pplc_cli.base.signals import EndingSignals
 from pplc_cli.base.storage.files import user_path, write_text
 from pplc_cli.config.own_code import loaded_files
 from pplc_cli.config.sections import Config
@@ -81,7 +80,7 @@ def launch(
         TrainError: a process failed or was killed; the others are ended, and the last checkpoint is intact. The
             message is the worker's own if it has one.
     """
-    with _ended_by_sigterm(), tempfile.TemporaryDirectory(prefix="pplc-") as name:
+    with EndingSignals(), tempfile.TemporaryDirectory(prefix="pplc-") as name:
         folder = Path(name)
         job = {"config": config.to_dict(), "code": loaded_files(), "resume": resume, "force": force}
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
@@ -92,23 +91,6 @@ def launch(
     if result is None:
         return None
     return TrainResult(Run(user_path(config.output)), result["epochs"], result["best"], result["seconds"])
-
-
-@contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that processes and temporary files are removed."""
-
-    def leave(number: int, _: Any) -> None:
-        sys.exit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():  # Python delivers signals there only
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,8 @@ from typing import Any, Optional
 import numpy as np
 
 from pplc_cli.base.errors import CheckpointError, ModelError
-from pplc_cli.base.storage.files import atomic_directory, recover_directory, write_json
+from pplc_cli.base.schema import describe, matches
+from pplc_cli.base.storage.files import atomic_directory, read_failure, recover_directory, write_json
 from pplc_cli.base.version import __version__
 from pplc_cli.config.own_code import code_of
 from pplc_cli.config.sections import Config
@@ -20,6 +21,20 @@ from pplc_cli.models.registry import find_network
 
 FORMAT = 1
 Arrays = dict[str, np.ndarray]
+# Of the JSON files' values. Scores are left out: a loss may be infinite, which a schema refuses.
+_TYPES: dict[str, Any] = {
+    "network": str,
+    "dropout": Optional[float],
+    "options": dict[str, Any],
+    "labels": list[str],
+    "transforms": list[Any],
+    "epoch": int,
+    "sha256": dict[str, str],
+    "best": Optional[dict[str, Any]],
+    "stale_epochs": int,
+    "fingerprint": str,
+    "config": dict[str, Any],
+}
 
 
 def save(folder: Path, info: dict[str, Any], **files: Optional[Arrays]) -> None:
@@ -33,20 +48,19 @@ def save(folder: Path, info: dict[str, Any], **files: Optional[Arrays]) -> None:
     Raises:
         PplcError: the folder cannot be written; the old one is unchanged.
     """
-    from safetensors.numpy import save_file
+    from safetensors import SafetensorError
+    from safetensors.numpy import save as serialized
 
     with atomic_directory(folder) as temporary:
         hashes = {}
         for name, arrays in files.items():
             if arrays is not None:
-                path = temporary / f"{name}.safetensors"
                 try:
-                    save_file({key: np.asarray(value, order="C") for key, value in arrays.items()}, path)
-                except Exception as error:  # safetensors raises its own error for a full disk
-                    if isinstance(error, OSError) and error.errno:
-                        raise
-                    raise OSError(None, str(error)) from None
-                hashes[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+                    data = serialized({key: np.asarray(value, order="C") for key, value in arrays.items()})
+                except SafetensorError as error:
+                    raise CheckpointError(f"cannot write {folder}: {error}") from None
+                (temporary / f"{name}.safetensors").write_bytes(data)
+                hashes[name] = hashlib.sha256(data).hexdigest()
         write_json(temporary / f"{next(iter(files))}.json", {"format": FORMAT, **info, "sha256": hashes})
 
 
@@ -62,33 +76,52 @@ def load_info(folder: Path, name: str) -> dict[str, Any]:
         version = info["format"]
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; was {folder} written by pplc train?") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise CheckpointError(read_failure(path, error)) from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
     if not isinstance(version, int):
         raise CheckpointError(f"{path} is damaged: format is {version!r}")
     if version > FORMAT:
         raise CheckpointError(f"{path} was written by a newer pplc; update with: pip install -U pplc")
+    for key, hint in _TYPES.items():
+        if key in info and not matches(info[key], hint):
+            raise CheckpointError(f"{path} is damaged: {key}: expected {describe(hint, {})}, got {show(info[key])}")
     return info
+
+
+def require(info: dict[str, Any], keys: Sequence[str], folder: Path) -> None:
+    """Check that the JSON of a folder has keys.
+
+    Raises:
+        CheckpointError: one is missing.
+    """
+    for key in keys:
+        if key not in info:
+            raise CheckpointError(f"{folder} is damaged: its JSON file has no {key!r}")
 
 
 def load_arrays(folder: Path, name: str) -> Optional[Arrays]:
     """Read arrays that :func:`save` wrote; None if the folder has no such file.
 
     Raises:
-        CheckpointError: the file is damaged, or differs from the one that was written.
+        CheckpointError: the file cannot be read, is damaged, or differs from the one that was written.
     """
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
     path = recover_directory(folder) / f"{name}.safetensors"
-    if not path.exists():
-        return None
     try:
-        arrays = load_file(path)
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-    except (SafetensorError, OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        data = path.read_bytes()  # safetensors would report a missing permission as a missing file
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CheckpointError(read_failure(path, error)) from None
+    try:
+        arrays = load(data)
+    except (SafetensorError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
-    if _written_hash(path) not in (None, found):
+    if _written_hash(path) not in (None, hashlib.sha256(data).hexdigest()):
         raise CheckpointError(f"{path} is damaged: its SHA-256 differs from the one that was recorded")
     return arrays
 
@@ -120,6 +153,7 @@ def load_network(folder: Path) -> tuple[Any, dict[str, Any]]:
     from pplc_cli.models.weights.fit import fit_weights
 
     info = load_info(folder, "model")
+    require(info, ("network", "dropout", "labels", "transforms", "epoch", "sha256"), folder)
     weights = load_arrays(folder, "model")
     if weights is None:
         raise CheckpointError(f"{folder}: model.safetensors is missing")

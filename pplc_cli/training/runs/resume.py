@@ -22,7 +22,7 @@ _FREE_KEYS = {
     "data": {"cache_mb", "workers"},
     "model": {"pretrained"},
     "distill": {"cache"},
-    "train": {"log_interval_steps", "visualdl", "epochs"},
+    "train": {"log_interval_steps", "visualdl", "epochs", "early_stop", "early_stop_patience"},
     "eval": {"split", "worst"},
 }
 
@@ -53,11 +53,9 @@ def check_start(
             f"{run.folder} already holds a run: continue it with --resume, replace it with --force, "
             "or choose another folder with --output"
         )
-    try:
-        run.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"{run.folder}: cannot be created: {error.strerror}") from None
     start = _read_last(run) if resume else None
+    if start is None and not force:
+        _check_others(run)
     if start is not None:
         _check_resumable(run, config, samples.fingerprint, start)
     elif resume:
@@ -97,7 +95,10 @@ def agree_on_start(
 
 
 def clear_folder(run: RunFolder, config: Config, start: Optional[dict[str, Any]]) -> None:
-    """Prepare the folder for the first step: remove all of an earlier run that ``start`` does not continue."""
+    """Prepare the folder for the first step: remove all of an earlier run that ``start`` does not continue.
+
+    :func:`check_start` has refused files that are not of a run.
+    """
     remove_leftovers(run.folder)
     run.crash.unlink(missing_ok=True)
     if start is None:
@@ -107,14 +108,39 @@ def clear_folder(run: RunFolder, config: Config, start: Optional[dict[str, Any]]
     write_text(run.log, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))
 
 
+def _check_others(run: RunFolder) -> None:
+    """Refuse a folder with files that training would replace, unless a run without a whole epoch wrote them.
+
+    Raises:
+        CheckpointError: it has some.
+    """
+    unfinished = [run.config_file, run.log, run.crash, run.visualdl]
+    finished = [run.best, run.last, run.exported, run.curves]
+    others = [path.name for path in (finished if run.is_marked() else unfinished + finished) if path.exists()]
+    if others:
+        raise CheckpointError(
+            f"{run.folder} is not a run, but has {', '.join(others)}, which training would replace: "
+            "choose another folder with --output, or replace them with --force"
+        )
+
+
 def _read_last(run: RunFolder) -> Optional[dict[str, Any]]:
     """The JSON of the last whole epoch's checkpoint, or None."""
-    return checkpoint.load_info(run.last, "model") if run.exists() and run.last.exists() else None
+    if not (run.exists() and run.last.exists()):
+        return None
+    info = checkpoint.load_info(run.last, "model")
+    checkpoint.require(info, ("epoch", "best", "stale_epochs", "config", "fingerprint"), run.last)
+    best = info["best"]
+    if best is not None and not all(isinstance(best.get(k), (int, float)) for k in ("epoch", "val_top1", "val_loss")):
+        raise CheckpointError(f"{run.last} is damaged: its JSON file has no scores of the best epoch")
+    return info
 
 
 def _check_resumable(run: RunFolder, config: Config, fingerprint: str, start: dict[str, Any]) -> None:
     checkpoint.check_code(str(run.folder), start.get("code"), code_of(config))
-    old, new = start["config"], config.to_dict()
+    # A damaged section counts as one without keys.
+    old = {name: section for name, section in start["config"].items() if isinstance(section, dict)}
+    new = config.to_dict()
     changed = []
     for section in ("data", "model", "train", "distill", "eval"):
         for key, now in new[section].items():
@@ -123,11 +149,10 @@ def _check_resumable(run: RunFolder, config: Config, fingerprint: str, start: di
             then = before[key] if key in before else _default(getattr(config, section), key)
             if key not in _FREE_KEYS.get(section, ()) and json.dumps(then) != json.dumps(now):
                 changed.append(f"{section}.{key}: {then!r} then, {now!r} now")
-    if (config.train.schedule == "cosine" or config.train.progressive_from) and (
-        old["train"]["epochs"] != config.train.epochs
-    ):
+    epochs = old.get("train", {}).get("epochs")
+    if (config.train.schedule == "cosine" or config.train.progressive_from) and (epochs != config.train.epochs):
         what = "a cosine schedule" if config.train.schedule == "cosine" else "progressive resizing"
-        changed.append(f"train.epochs: {old['train']['epochs']} then, and {what} depends on it")
+        changed.append(f"train.epochs: {epochs} then, and {what} depends on it")
     if changed:
         raise CheckpointError(
             f"{run.folder} cannot be resumed with another recipe ({'; '.join(changed)}); "
@@ -150,8 +175,9 @@ def _default(section: Any, key: str) -> Any:
 
 
 def _remove_run(run: RunFolder) -> None:
-    """Remove an earlier run's files from the folder; any other files stay."""
-    for folder in (run.best, run.last, run.exported, run.visualdl):
+    """Remove an earlier run's files from the folder, and reports on its weights; any other files stay."""
+    reports = [metrics.parent for metrics in run.folder.glob("eval_*/metrics.json")]
+    for folder in (run.best, run.last, run.exported, run.visualdl, *reports):
         shutil.rmtree(folder, ignore_errors=True)
     for file in (run.log, run.curves):
         file.unlink(missing_ok=True)

@@ -78,7 +78,6 @@ class RunLog:
         if self._writes:
             self._write(record, sync=True)
             state.save(self._run.last, self._info, self._origin)
-            self._run.remember()
             self._reporter.epoch(record)
 
     def save_best(self, state: TrainState) -> None:

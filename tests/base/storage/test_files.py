@@ -14,6 +14,7 @@ import pytest
 
 from pplc_cli.base.errors import PplcError
 from pplc_cli.base.storage.files import (
+    TEMPORARY,
     atomic_directory,
     atomic_file,
     quoted,
@@ -23,6 +24,7 @@ from pplc_cli.base.storage.files import (
     write_json,
     write_text,
 )
+from pplc_cli.base.storage.processes import process_identity
 
 
 def names(folder: Path) -> list[str]:
@@ -120,14 +122,14 @@ def test_atomic_directory_does_not_replace_a_file(tmp_path: Path) -> None:
 
 
 def test_recover_between_the_renames(tmp_path: Path) -> None:
-    (tmp_path / ".old-best").mkdir()
-    fill(tmp_path / ".old-best", 1)
+    (tmp_path / ".old-pplc-best").mkdir()
+    fill(tmp_path / ".old-pplc-best", 1)
     assert recover_directory(tmp_path / "best") == tmp_path / "best"
     assert names(tmp_path) == ["best"] and (tmp_path / "best" / "b.txt").read_text() == "1"
 
 
 def test_recover_after_the_renames(tmp_path: Path) -> None:
-    for name, number in ((".old-best", 1), ("best", 2)):
+    for name, number in ((".old-pplc-best", 1), ("best", 2)):
         (tmp_path / name).mkdir()
         fill(tmp_path / name, number)
     recover_directory(tmp_path / "best")
@@ -207,13 +209,122 @@ def test_full_disk_is_reported_and_keeps_the_old(tmp_path: Path) -> None:
     assert names(tmp_path) == ["best", "file.txt"]
 
 
-def test_remove_leftovers(tmp_path: Path) -> None:
-    (tmp_path / ".tmp-1-best").mkdir()
-    fill(tmp_path / ".tmp-1-best", 1)
-    (tmp_path / ".tmp-2-x.json").write_text("x")
-    (tmp_path / "keep.txt").write_text("x")
+def dead_writer() -> str:
+    """The part of a temporary name that says who wrote it, of a process that has ended."""
+    code = "from pplc_cli.base.storage.processes import process_identity; print(*process_identity(), sep='-')"
+    return subprocess.check_output([sys.executable, "-c", code], text=True).strip()
+
+
+def test_leftovers_of_dead_processes_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    dead, alive = dead_writer(), "-".join(map(str, process_identity()))
+    (tmp_path / f"{TEMPORARY}{dead}-0").mkdir()
+    fill(tmp_path / f"{TEMPORARY}{dead}-0", 1)
+    (tmp_path / f"{TEMPORARY}{dead}-1.json").write_text("x")
+    kept = [
+        "keep.txt", ".tmp-1-theirs", ".tmp-notes", f"{TEMPORARY}notes", f"{TEMPORARY}a-b-c-d",
+        f"{TEMPORARY}{alive}-0", f"{TEMPORARY}000000-1-1-0",
+    ]  # fmt: skip
+    for name in kept:
+        (tmp_path / name).write_text("x")
     remove_leftovers(tmp_path)
-    assert names(tmp_path) == ["keep.txt"]
+    assert names(tmp_path) == sorted(kept)
+    for name in kept:
+        os.utime(tmp_path / name, (1e9, 1e9))
+    remove_leftovers(tmp_path)
+    kept.remove(f"{TEMPORARY}000000-1-1-0")  # of another machine, and years old
+    assert names(tmp_path) == sorted(kept)
+
+
+def test_a_number_used_again_is_another_process(tmp_path: Path) -> None:
+    machine, pid, start = process_identity()
+    if not start:
+        pytest.skip("this system does not tell when a process started")
+    (tmp_path / f"{TEMPORARY}{machine}-{pid}-{start - 1}-0").write_text("x")
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    (tmp_path / f"{TEMPORARY}{dead_writer()}-0").mkdir()
+    write_text(tmp_path / "file.txt", "x")
+    assert names(tmp_path) == ["file.txt"]
+
+
+def test_the_longest_names_can_be_written(tmp_path: Path) -> None:
+    target = tmp_path / ("x" * 251 + ".txt")
+    write_text(target, "x")
+    assert target.read_text() == "x"
+
+
+WITH_UMASK = """
+import os, sys, tempfile
+from pathlib import Path
+from pplc_cli.base.storage.files import atomic_directory, atomic_file
+os.umask(int(sys.argv[2], 8))
+def private(path):  # as a library does that writes a temporary file of its own
+    descriptor, name = tempfile.mkstemp(dir=path.parent)
+    os.close(descriptor)
+    os.replace(name, path)
+with atomic_file(Path(sys.argv[1]) / "file") as temporary:
+    private(temporary)
+with atomic_directory(Path(sys.argv[1]) / "folder") as temporary:
+    private(temporary / "file")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize(("umask", "mode"), [("022", 0o644), ("002", 0o664), ("077", 0o600)])
+def test_permissions_follow_the_umask(tmp_path: Path, umask: str, mode: int) -> None:
+    subprocess.run([sys.executable, "-c", WITH_UMASK, str(tmp_path), umask], check=True)
+    for file in (tmp_path / "file", tmp_path / "folder" / "file"):
+        assert file.stat().st_mode & 0o777 == mode
+
+
+def test_the_refused_file_is_named_not_only_the_target(tmp_path: Path) -> None:
+    refused = r"cannot write .*best: /elsewhere/\.cache: Permission denied"
+    with pytest.raises(PplcError, match=refused), atomic_directory(tmp_path / "best"):
+        raise PermissionError(13, "Permission denied", "/elsewhere/.cache")
+    with pytest.raises(PplcError) as caught, atomic_directory(tmp_path / "best") as temporary:
+        write_text(temporary / "folder is missing" / ("x" * 400), "x")
+    assert str(caught.value).startswith(f"cannot write {tmp_path / 'best'}: ") and TEMPORARY not in str(caught.value)
+
+
+def test_a_reader_that_recovers_does_not_stop_the_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "best"
+    with atomic_directory(target) as temporary:
+        fill(temporary, 1)
+    rename, interfered = Path.rename, []
+
+    def rename_then_read(self: Path, to: Path) -> Path:
+        result = rename(self, to)
+        if not interfered:
+            interfered.append(recover_directory(target))  # between the two renames
+        return result
+
+    monkeypatch.setattr(Path, "rename", rename_then_read)
+    with atomic_directory(target) as temporary:
+        fill(temporary, 2)
+    assert interfered and (target / "a.txt").read_text() == "2" and names(tmp_path) == ["best"]
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from pplc_cli.base.storage.files import disk_errors_named
+for limit in (1000, 10000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, -1))
+    try:
+        with disk_errors_named(Path(sys.argv[1]), 5000):
+            raise RuntimeError("is.good() == false")
+    except Exception as error:
+        print(type(error).__name__)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows limits no file sizes")
+def test_a_librarys_error_is_the_systems_if_the_disk_is_full(tmp_path: Path) -> None:
+    found = subprocess.check_output([sys.executable, "-c", FULL_DISK, str(tmp_path)], text=True)
+    assert found.split() == ["OSError", "RuntimeError"] and names(tmp_path) == []
 
 
 def test_user_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

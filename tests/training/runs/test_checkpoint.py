@@ -15,7 +15,7 @@ from pplc_cli.training.runs import checkpoint
 
 paddle = load_paddle()
 LABELS = ["ant", "bee", "猫"]
-INFO = {"network": "PPLCNet_x0_25", "labels": LABELS, "dropout": 0.1}
+INFO = {"network": "PPLCNet_x0_25", "labels": LABELS, "dropout": 0.1, "transforms": ["Normalize"], "epoch": 1}
 
 
 def tricky() -> dict[str, np.ndarray]:
@@ -78,7 +78,7 @@ def test_a_failed_save_leaves_the_old_folder(tmp_path: Path):
 def test_a_crash_between_the_two_renames(tmp_path: Path):
     folder = tmp_path / "last"
     checkpoint.save(folder, {"epoch": 1}, model=tricky())
-    folder.rename(tmp_path / ".old-last")
+    folder.rename(tmp_path / ".old-pplc-last")
     assert checkpoint.load_info(folder, "model")["epoch"] == 1
     assert same(checkpoint.load_arrays(folder, "model"), tricky())
 

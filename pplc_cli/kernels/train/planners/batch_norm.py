@@ -41,7 +41,7 @@ def norm(builder: Builder, node: Node) -> View:
             bias=builder.parameter(layer.bias),
             running_mean=builder.parameter(layer._mean),
             running_variance=builder.parameter(layer._variance),
-            constants=Slot(("constants", layer._epsilon, layer._momentum)),
+            constants=Slot(("constants", layer)),
         )
     )
     view.norm = made
