@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Iterator
 from typing import IO, Any, Optional
 
 import click
+
+from pplc_cli.base.language.messages import tr
 
 _VERBOSITY = "pplc_cli.verbosity"  # key of click's Context.meta, which a command shares with its groups
 
@@ -33,6 +37,26 @@ class _WithVerbosity(click.Command):
             click.Option(["-v", "--verbose"], is_flag=True, expose_value=False, callback=_set_verbosity,
                          help="Also print the libraries' log lines and, after an error, its traceback."),
         ]  # fmt: skip
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the help in the user's language."""
+        self.help = tr(inspect.cleandoc(self.help or ""))
+        for option in self.get_params(ctx):
+            if isinstance(option, click.Option) and option.help:
+                option.help = tr(option.help)
+        super().format_help(ctx, formatter)
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """The first sentence of the help, in the user's language."""
+        self.help = tr(inspect.cleandoc(self.help or ""))
+        sentence, stop, _ = self.help.partition("。")
+        return sentence if stop else super().get_short_help_str(limit)
+
+
+def help_of(command: click.Command) -> Iterator[str]:
+    """The texts of a command's help, in English: its own and those of its options."""
+    yield inspect.cleandoc(command.help or "")
+    yield from (option.help for option in command.params if isinstance(option, click.Option) and option.help)
 
 
 class Command(_WithVerbosity):

@@ -12,6 +12,7 @@ from typing import Any, Optional
 
 import click
 
+from pplc_cli.base.language.messages import use_language
 from pplc_cli.base.version import __version__
 from pplc_cli.cli.command import Group, Interrupted, is_verbose
 
@@ -102,4 +103,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names that are not UTF-8 must not stop a command
+    use_language()
     cli(prog_name="pplc")
