@@ -78,9 +78,11 @@ def po_text(catalog: Catalog) -> str:
         if isinstance(message.id, str):
             lines.append(f"msgid {_quoted(message.id)}\nmsgstr {_quoted(str(message.string))}\n")
         else:
-            (form,) = message.string if isinstance(message.string, (tuple, list)) else [message.string]
+            form = message.string if isinstance(message.string, str) else message.string[0]
             singular, plural = message.id
-            lines.append(f"msgid {_quoted(singular)}\nmsgid_plural {_quoted(plural)}\nmsgstr[0] {_quoted(form or '')}\n")
+            lines.append(
+                f"msgid {_quoted(singular)}\nmsgid_plural {_quoted(plural)}\nmsgstr[0] {_quoted(form or '')}\n"
+            )
     return "\n".join(lines)
 
 
@@ -126,7 +128,9 @@ def main() -> None:
         if not check:
             write_text(po, text)
             mo.write_bytes(binary)
-        problems += [f"{po}: translation missing or with other placeholders: {each.id!r}" for each in incomplete(catalog)]
+        problems += [
+            f"{po}: translation missing or with other placeholders: {each.id!r}" for each in incomplete(catalog)
+        ]
     print("\n".join(problems[:20]) or "All messages are translated.")
     sys.exit(bool(problems))
 

@@ -15,6 +15,7 @@ from helpers.images import random_image, write_image
 from helpers.servers import Server, running
 from pplc_cli.training.runs.run_folder import RunFolder
 
+os.environ["PPLC_LANG"] = "en"  # the tests read English messages, in processes of their own too
 # A shell that starts pytest in the background makes it ignore SIGINT, and the tests' processes would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import unicodedata
 from collections.abc import Iterator
 from typing import IO, Any, Optional
 
@@ -11,6 +12,7 @@ import click
 
 from pplc_cli.base.language.messages import tr
 
+_ZERO_WIDTH = "\u200b"
 _VERBOSITY = "pplc_cli.verbosity"  # key of click's Context.meta, which a command shares with its groups
 
 
@@ -38,19 +40,23 @@ class _WithVerbosity(click.Command):
                          help="Also print the libraries' log lines and, after an error, its traceback."),
         ]  # fmt: skip
 
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the help in the user's language."""
-        self.help = tr(inspect.cleandoc(self.help or ""))
+    def get_help(self, ctx: click.Context) -> str:
+        """The help in the user's language."""
+        self.help = _spaced(inspect.cleandoc(self.help or ""))
         for option in self.get_params(ctx):
             if isinstance(option, click.Option) and option.help:
-                option.help = tr(option.help)
-        super().format_help(ctx, formatter)
+                option.help = _spaced(option.help)
+        return super().get_help(ctx).replace(_ZERO_WIDTH, "")
 
     def get_short_help_str(self, limit: int = 45) -> str:
         """The first sentence of the help, in the user's language."""
-        self.help = tr(inspect.cleandoc(self.help or ""))
-        sentence, stop, _ = self.help.partition("。")
+        sentence, stop, _ = tr(inspect.cleandoc(self.help or "")).partition("。")
         return sentence if stop else super().get_short_help_str(limit)
+
+
+def _spaced(text: str) -> str:
+    """Translate a help text. Wide characters get a second character, for click breaks lines by the number of them."""
+    return "".join(char + _ZERO_WIDTH * (unicodedata.east_asian_width(char) in "WF") for char in tr(text))
 
 
 def help_of(command: click.Command) -> Iterator[str]:
