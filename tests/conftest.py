@@ -19,6 +19,7 @@ from pplc_cli.training.runs.run_folder import RunFolder
 # Tests with an empty cache folder of their own find the compiled kernels.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder()))
 
+os.environ["PPLC_LANG"] = "en"  # the tests read English messages, in processes of their own too
 # A shell that starts pytest in the background makes it ignore SIGINT, and the tests' processes would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

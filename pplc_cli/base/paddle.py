@@ -47,14 +47,10 @@ def load_paddle(threads: Optional[int] = None) -> Any:
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", kernels)
     # Paddle warns about more than one thread, a compiler cache, and its own batch norm.
     with EXCLUSIVE:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stderr(io.StringIO()),
-            _root_logger_kept(),
-            _without_signal_handlers(),
-        ):
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
-            import paddle
+            with _root_logger_kept(), _without_signal_handlers():
+                import paddle
         warnings.filterwarnings("ignore", module=r"paddle\..*")
         _enter_dynamic_mode(paddle)
     return paddle

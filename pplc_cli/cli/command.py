@@ -5,14 +5,19 @@ Only click and the standard library load here.
 
 from __future__ import annotations
 
+import inspect
 import signal
 import sys
+import unicodedata
+from collections.abc import Iterator
 from typing import IO, Any, Optional
 
 import click
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.text import visible_lines
 
+_ZERO_WIDTH = "\u200b"
 _VERBOSITY = "pplc_cli.verbosity"  # key of click's Context.meta, which a command shares with its groups
 
 
@@ -44,6 +49,30 @@ class _WithVerbosity(click.Command):
             click.Option(["-v", "--verbose"], is_flag=True, expose_value=False, callback=_set_verbosity,
                          help="Also print the libraries' log lines and, after an error, its traceback."),
         ]  # fmt: skip
+
+    def get_help(self, ctx: click.Context) -> str:
+        """The help in the user's language."""
+        self.help = _spaced(inspect.cleandoc(self.help or ""))
+        for option in self.get_params(ctx):
+            if isinstance(option, click.Option) and option.help:
+                option.help = _spaced(option.help)
+        return super().get_help(ctx).replace(_ZERO_WIDTH, "")
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """The first sentence of the help, in the user's language."""
+        sentence, stop, _ = tr(inspect.cleandoc(self.help or "")).partition("。")
+        return sentence if stop else super().get_short_help_str(limit)
+
+
+def _spaced(text: str) -> str:
+    """Translate a help text. Wide characters get a second character, for click breaks lines by the number of them."""
+    return "".join(char + _ZERO_WIDTH * (unicodedata.east_asian_width(char) in "WF") for char in tr(text))
+
+
+def help_of(command: click.Command) -> Iterator[str]:
+    """The texts of a command's help, in English: its own and those of its options."""
+    yield inspect.cleandoc(command.help or "")
+    yield from (option.help for option in command.params if isinstance(option, click.Option) and option.help)
 
 
 class Command(_WithVerbosity):

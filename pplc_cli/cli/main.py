@@ -13,6 +13,7 @@ from typing import Any, Optional
 import click
 
 from pplc_cli.base.errors import ConfigError, PplcError
+from pplc_cli.base.language.messages import use_language
 from pplc_cli.base.signals import Ended, EndingSignals
 from pplc_cli.base.text import visible_lines
 from pplc_cli.base.version import __version__
@@ -112,4 +113,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names that are not UTF-8 must not stop a command
+    use_language()
     cli(prog_name="pplc")
