@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import unicodedata
@@ -13,6 +14,7 @@ from pplc_cli.base.errors import DataError
 from pplc_cli.data.lists.text import read_lines
 
 _NUMBERED = re.compile(r"(\d{1,9})(?:[ \t]|[ \t]*[,:;])[ \t]*(.+)")
+_DEPTH = 7  # folders around class folders, as find_layout allows them: archive/.../train/.../cat
 _ALWAYS_NUMBERED = ("label.txt", "label_list.txt")  # PaddleX 3 and PaddleClas read a number on every line
 
 
@@ -29,17 +31,18 @@ def read_label_file(path: Path, folder: Path) -> list[str]:
     Raises:
         DataError: the file cannot be read, is empty, has duplicate names, or its numbers are not 0 to N-1.
     """
-    folders = folder_names(folder)
-    lines = read_lines(path, lambda line: any(composed(name) in folders for name in _readings(line.strip())))
+    folders = FolderNames(folder)
+    lines = read_lines(path, lambda line: any(name in folders for name in _readings(line.strip())))
     names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise DataError(f"{path}: contains no class names")
-    numbered = [_NUMBERED.fullmatch(name) for name in names]
-    in_full = path.name not in _ALWAYS_NUMBERED and all(composed(name) in folders for name in names)
-    if not in_full and all(numbered):
-        names = _by_number(path, [(int(match[1]), match[2]) for match in numbered if match])
-    elif not in_full and any(numbered) and path.name in _ALWAYS_NUMBERED:
-        first = next(name for name, match in zip(names, numbered) if not match)
+    matches = [_NUMBERED.fullmatch(name) for name in names]
+    numbered = [(int(match[1]), match[2]) for match in matches if match]
+    always = path.name in _ALWAYS_NUMBERED
+    if len(numbered) == len(names) and (always or not all(name in folders for name in names)):
+        names = _by_number(path, numbered)
+    elif numbered and always:
+        first = next(name for name, match in zip(names, matches) if not match)
         raise DataError(f"{path}: expected a class number and a name on every line, as in '0 cat', got {first!r}")
     doubled = sorted(name for name, count in Counter(names).items() if count > 1)
     if doubled:
@@ -47,12 +50,27 @@ def read_label_file(path: Path, folder: Path) -> list[str]:
     return names
 
 
-def folder_names(folder: Path) -> set[str]:
-    """The names of the folders in a folder and one level deeper, in Unicode's composed form."""
-    names: set[str] = set()
-    for path in (folder, *_subfolders(folder)):
-        names.update(composed(sub.name) for sub in _subfolders(path))
-    return names
+class FolderNames:
+    """The names of all folders below a folder, down to class folders; read when they are first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __contains__(self, name: str) -> bool:
+        return composed(name) in self._names
+
+    @functools.cached_property
+    def _names(self) -> set[str]:
+        names: set[str] = set()
+        seen: set[str] = set()  # links may lead in circles
+        level = [self.folder]
+        for _ in range(_DEPTH):
+            level = [sub for folder in level for sub in _subfolders(folder)]
+            names.update(composed(folder.name) for folder in level)
+            real = {os.path.realpath(folder): folder for folder in level}
+            level = [folder for path, folder in real.items() if path not in seen]
+            seen.update(real)
+        return names
 
 
 def _subfolders(folder: Path) -> list[Path]:

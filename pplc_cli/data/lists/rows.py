@@ -12,7 +12,7 @@ from typing import Optional
 from pplc_cli.base.errors import DataError
 from pplc_cli.base.schema import did_you_mean
 from pplc_cli.data.image_files import SUFFIXES
-from pplc_cli.data.lists.labels import composed, folder_names
+from pplc_cli.data.lists.labels import FolderNames
 from pplc_cli.data.lists.tables import Columns, Row, read_table, shortened
 from pplc_cli.data.lists.text import read_lines
 
@@ -89,11 +89,11 @@ def read_rows(path: Path, folder: Path, columns: Optional[Columns] = None, label
 
 def names_files_in(folder: Path) -> Callable[[str], bool]:
     """A function of a line: whether names in it that are not ASCII are those of files or folders below a folder."""
-    folders = folder_names(folder)
+    folders = FolderNames(folder)
 
     def known(line: str) -> bool:
         cells = re.split(r"[\t,;/\\]", line)
-        if any(not cell.isascii() and composed(cell.strip().strip('"')) in folders for cell in cells):
+        if any(not cell.isascii() and cell.strip().strip('"') in folders for cell in cells):
             return True
         return any(not name.isascii() and _exists(folder, locate(folder, name)[1]) for name in possible_paths(line))
 

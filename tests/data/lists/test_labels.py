@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -71,8 +72,9 @@ def test_a_line_without_a_number_in_a_numbered_file_is_refused(tmp_path: Path) -
     assert labels(tmp_path, b"0 cat\ndog\n", "labels.txt") == ["0 cat", "dog"]
 
 
-def test_names_that_begin_with_a_number(tmp_path: Path) -> None:
-    make_folders(tmp_path, "1 euro", "2 euro")
+@pytest.mark.parametrize("base", [".", "train", "archive/coins/train"])
+def test_names_that_begin_with_a_number(tmp_path: Path, base: str) -> None:
+    make_folders(tmp_path, f"{base}/1 euro", f"{base}/2 euro")
     assert labels(tmp_path, b"1 euro\n2 euro\n", "labels.txt") == ["1 euro", "2 euro"]
     assert labels(tmp_path, b"1 2 euro\n0 1 euro\n", "labels.txt") == ["1 euro", "2 euro"]
     assert labels(tmp_path, b"0 1 euro\n1 2 euro\n", "label.txt") == ["1 euro", "2 euro"]
@@ -119,3 +121,11 @@ def test_decomposed_folder_names_confirm_an_encoding(tmp_path: Path) -> None:
 def test_files_that_are_not_text(tmp_path: Path, text: bytes, words: str) -> None:
     with pytest.raises(DataError, match=words):
         labels(tmp_path, text)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs links")
+def test_links_in_circles_among_the_folders(tmp_path: Path) -> None:
+    make_folders(tmp_path, *(f"{number} euro" for number in range(1, 31)))
+    for folder in list(tmp_path.iterdir()):
+        (folder / "up").symlink_to(tmp_path)
+    assert labels(tmp_path, b"1 euro\n2 euro\n", "labels.txt") == ["1 euro", "2 euro"]
