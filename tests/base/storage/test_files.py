@@ -233,7 +233,9 @@ def test_user_path_keeps_a_real_backslash(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no sh")
-@pytest.mark.parametrize("name", ["a b", "$HOME", "it's", "a;b", "`id`", "数据", "数据 集", "x&y", "*", "-o", "", "a\\b", "tab\t"])
+@pytest.mark.parametrize(
+    "name", ["a b", "$HOME", "it's", "a;b", "`id`", "数据", "数据 集", "x&y", "*", "-o", "", "a\\b", "tab\t"]
+)
 def test_suggested_commands_mean_what_they_say(name: str) -> None:
     done = subprocess.run(["sh", "-c", f"printf %s {quoted(name)}"], capture_output=True, text=True, check=True)
     assert done.stdout == name

@@ -24,7 +24,7 @@ from pplc_cli.training.distill.pseudo_labels import Labelled, Labelling
 from pplc_cli.training.evaluation.evaluate import Evaluation
 
 NAMES = ["cat", "a class with a long name, longer than many a terminal is wide, as folders may have", "大熊猫" * 12]
-BUSY = Disturbance(1.5, 0.6, True)
+IDLE, BUSY = Disturbance(), Disturbance(1.5, 0.6, True)
 
 
 def operation(name: str, kind: str, weight: tuple[int, ...], milliseconds: float) -> Operation:
@@ -35,7 +35,7 @@ def operation(name: str, kind: str, weight: tuple[int, ...], milliseconds: float
     )  # fmt: skip
 
 
-def profile(disturbance: Disturbance = Disturbance()) -> Profile:
+def profile(disturbance: Disturbance = IDLE) -> Profile:
     ops = [
         operation("blocks6.0.dw_conv.conv", "depthwise_conv2d", (512, 1, 5, 5), 1.5),
         operation("stages.2.blocks.1.spatial_mixing.partial_conv3", "conv2d", (64, 64, 3, 3), 2.5),
@@ -45,7 +45,9 @@ def profile(disturbance: Disturbance = Disturbance()) -> Profile:
 
 def bench() -> BenchResult:
     def measured(engine: str, precision: str, batch: int) -> Measurement:
-        return Measurement("PPLCNet_x1_0", engine, precision, 2, batch, 1234, 123.45, 150.0, 199.99, 1234.5, 12.34, 1e-7)
+        return Measurement(
+            "PPLCNet_x1_0", engine, precision, 2, batch, 1234, 123.45, 150.0, 199.99, 1234.5, 12.34, 1e-7
+        )
 
     machine = {"cpu": "a CPU", "cores": 2, "caches": {"L2": 1 << 20}, "system": "Linux", "versions": {"numpy": "2.0"}}
     cost = NetworkCost(155_700_480, 11_000_000, 20_000_000)
