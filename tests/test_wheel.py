@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -133,3 +134,11 @@ def test_extras_can_be_read(extra: str) -> None:
         requirement = Requirement(text)
         if requirement.name == "pplc":
             assert requirement.extras <= set(PROJECT["optional-dependencies"])
+
+
+def test_a_python_that_is_too_old_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pip shows what setup.py says."""
+    monkeypatch.setattr(sys, "version_info", (3, 8, 18, "final", 0))
+    with pytest.raises(SystemExit, match=r"^pplc needs Python 3\.9 to 3\.13; this is Python 3\.8$"):
+        runpy.run_path(str(ROOT / "setup.py"))
+    assert PROJECT["requires-python"] == ">=3.9,<3.14"

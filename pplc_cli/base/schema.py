@@ -94,7 +94,8 @@ def did_you_mean(name: str, known: Iterable[str], advice: str = "") -> str:
 
 def nearest(name: str, known: Iterable[str]) -> Optional[str]:
     """The known name most like ``name``, else one that contains it; the first of equals. None: there is none."""
-    word, lower = name.lower(), {}
+    word = name.lower()
+    lower: dict[str, str] = {}
     for item in known:
         lower.setdefault(item.lower(), item)
     like = set(difflib.get_close_matches(word, lower, n=len(lower) + 1))

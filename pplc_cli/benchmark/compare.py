@@ -22,6 +22,7 @@ from pplc_cli.benchmark.targets import find_network_target
 from pplc_cli.models.published import PUBLISHED
 from pplc_cli.models.static import save_graph
 from pplc_cli.predict.engines.paddle import PaddleEngine
+from pplc_cli.training.evaluation.metrics import wilson_interval
 from pplc_cli.training.runs.checkpoint import load_info
 from pplc_cli.training.runs.run_folder import RunFolder
 
@@ -45,6 +46,7 @@ class ComparedNetwork:
         source: where ``top1`` comes from.
         measured: whether ``top1`` comes from a run.
         images: number of images on which a run's ``top1`` was measured; None if unknown.
+        interval: its 95 % interval, percent; None if unknown.
         disturbance: what else the machine did while the times were measured.
     """
 
@@ -59,6 +61,7 @@ class ComparedNetwork:
     source: str = ""
     measured: bool = False
     images: Optional[int] = None
+    interval: Optional[tuple[float, float]] = None
     disturbance: Disturbance = Disturbance()
 
 
@@ -137,8 +140,13 @@ def _accuracy(text: str, name: str) -> dict[str, Any]:
     folder = user_path(text)
     if folder.is_dir():
         info = load_info(RunFolder(folder).best, "model")
-        top1, source = info.get("val_top1"), f"validation list of {folder.name}"
-        percent = None if top1 is None else 100 * top1
-        return {"top1": percent, "source": source, "measured": True, "images": info.get("val_images")}
+        top1, images = info.get("val_top1"), info.get("val_images")
+        found = {"source": f"validation list of {folder.name}", "measured": True, "images": images}
+        if top1 is not None:
+            found["top1"] = 100 * top1
+        if top1 is not None and images:
+            low, high = wilson_interval(top1, images)
+            found["interval"] = (100 * low, 100 * high)
+        return found
     published = PUBLISHED.get(name)
     return {"top1": published.top1, "source": published.source} if published else {}

@@ -34,6 +34,20 @@ def run_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+class RenamedOption(click.Option):
+    """An option with one name in help, completion and errors; further names are older ones, which still work."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.opts, self._older = self.opts[:1], self.opts[1:]
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Accept all names."""
+        shown, self.opts = self.opts, [*self.opts, *self._older]
+        super().add_to_parser(parser, ctx)
+        self.opts = shown
+
+
 def overrides_of(texts: tuple[str, ...], **flags: Any) -> dict[str, Any]:
     """Combine -o and other options as dotted keys; options, named section__key, win over -o.
 

@@ -112,7 +112,10 @@ def _dejavu() -> Path:
 @lru_cache(maxsize=1)
 def _system_fonts() -> tuple[Path, ...]:
     """The known CJK fonts of this machine, best first."""
-    files = sorted(map(Path, load_matplotlib().font_manager.findSystemFonts()))
+    try:
+        files = sorted(map(Path, load_matplotlib().font_manager.findSystemFonts()))
+    except Exception:  # Matplotlib refuses to load, for example with a damaged settings file
+        return ()
     found = (file for pattern in _CJK_FILES for file in files if file.match(pattern))
     return tuple(dict.fromkeys(found))
 

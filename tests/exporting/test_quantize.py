@@ -97,12 +97,15 @@ def test_the_command_prints_the_accuracy_of_each_precision(pplc, calm):
     if "computes in bfloat16 on this CPU" in done.stderr:
         pytest.skip("no bfloat16 on this CPU")
     assert done.returncode == 0, done.stderr
-    found = re.findall(r"(\w+) with (\w+): top-1 ([\d.]+)%, float32 ([\d.]+)%, on the 16 images", done.stdout)
+    share = r"([\d.]+)% \(95% interval \d+% to \d+%\)"
+    found = re.findall(rf"(\w+) with (\w+): top-1 {share}; float32: {share}; on the 16 images", done.stdout)
     assert {"int8", "bfloat16"} == {precision for precision, *_ in found}
     facts = json.loads((pplc.cwd / "out/pplc.json").read_text(encoding="utf-8"))
     for precision, engine, top1, before in found:
         recorded = facts["engines"][engine][precision]
-        assert f"{100 * recorded['top1']:.1f}" == top1 and f"{100 * recorded['float32_top1']:.1f}" == before
+        assert f"{100 * recorded['top1']:.0f}" == top1 and f"{100 * recorded['float32_top1']:.0f}" == before
+        low, high = recorded["top1_interval"]
+        assert low <= recorded["top1"] <= high
 
 
 def test_lower_precisions_need_lists(trained, tmp_path):

@@ -1,4 +1,4 @@
-"""Pictures are drawn whatever the environment sets for Matplotlib, and one that cannot be drawn is told in a sentence."""
+"""Pictures are drawn whatever the environment says; one that cannot be drawn is told in a sentence."""
 
 from __future__ import annotations
 

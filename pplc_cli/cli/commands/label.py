@@ -15,8 +15,8 @@ from pplc_cli.cli.command import Command
     "--model",
     "models",
     multiple=True,
-    metavar="RUN",
-    help="A run, an exported folder or an ONNX file; may be repeated: probabilities are averaged.  "
+    metavar="MODEL",
+    help="A trained model: a run, an exported folder or an ONNX file; may be repeated: probabilities are averaged.  "
     "[default: the latest run]",
 )
 @click.option(

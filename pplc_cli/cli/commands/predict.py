@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Optional
 import click
 
 from pplc_cli.cli.command import Command, note
-from pplc_cli.cli.options import config_options, overrides_of, run_option
+from pplc_cli.cli.options import RenamedOption, config_options, overrides_of, run_option
 
 if TYPE_CHECKING:
     from pplc_cli.predict.inputs.expand import Skipped
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 @config_options
 @run_option
 @click.option(
-    "--model", metavar="FOLDER", help="An exported folder, made by pplc or PaddleX 3.  [default: that of --run]"
+    "--exported",
+    "--model",
+    "model",
+    cls=RenamedOption,
+    metavar="FOLDER",
+    help="An exported folder, made by pplc or PaddleX 3.  [default: that of --run]",
 )
 @click.option(
     "--engine",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional
 import click
 
 from pplc_cli.cli.command import Command, Interrupted, echo
-from pplc_cli.cli.options import config_options, overrides_of
+from pplc_cli.cli.options import RenamedOption, config_options, overrides_of
 
 if TYPE_CHECKING:
     from pplc_cli.config.sections import Config
@@ -31,7 +31,12 @@ def _recipe(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="The folder for the run.  [default: the configuration's, else output/NAME of the data set]",
             ),
             click.option(
-                "--model", metavar="NAME", help="The network; pplc models lists them.  [default: PPLCNet_x1_0]"
+                "--network",
+                "--model",
+                "model",
+                cls=RenamedOption,
+                metavar="NAME",
+                help="The network; pplc models lists them.  [default: PPLCNet_x1_0]",
             ),
             click.option(
                 "--pretrained",

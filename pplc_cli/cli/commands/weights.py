@@ -8,6 +8,7 @@ from typing import Optional
 import click
 
 from pplc_cli.cli.command import Group, echo
+from pplc_cli.cli.options import RenamedOption
 
 
 @click.group(cls=Group)
@@ -72,7 +73,12 @@ def weights_verify() -> None:
 @weights.command(name="import")
 @click.argument("file")
 @click.option(
-    "--model", metavar="NETWORK", help="The network that the weights belong to.  [default: the one that they fit]"
+    "--network",
+    "--model",
+    "model",
+    cls=RenamedOption,
+    metavar="NAME",
+    help="The network that the weights belong to.  [default: the one that they fit]",
 )
 @click.option("--output", metavar="FILE", help="The .safetensors file to write.  [default: a file in the cache]")
 def weights_import(file: str, model: Optional[str], output: Optional[str]) -> None:

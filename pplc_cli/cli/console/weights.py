@@ -73,7 +73,7 @@ def print_imported(imported: Imported, path: Path) -> None:
 
 def train_options(imported: Imported, path: Path) -> str:
     """Format the options of ``pplc train`` that start from imported weights."""
-    options = [f"--model {imported.spec.name}", f"--pretrained {quoted(str(path))}"]
+    options = [f"--network {imported.spec.name}", f"--pretrained {quoted(str(path))}"]
     options += [_option(f"model.options.{key}", value) for key, value in imported.options_set().items()]
     return " ".join(options)
 

@@ -12,7 +12,7 @@ from typing import Any, Optional
 import numpy as np
 
 from pplc_cli.base.errors import CheckpointError, ModelError
-from pplc_cli.base.schema import describe, matches
+from pplc_cli.base.schema import describe, matches, show
 from pplc_cli.base.storage.files import atomic_directory, read_failure, recover_directory, write_json
 from pplc_cli.base.version import __version__
 from pplc_cli.config.own_code import code_of

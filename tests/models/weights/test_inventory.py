@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 
 from helpers.cached_weights import NAME, SPEC, WEIGHTS, digits
 from pplc_cli.base.errors import ModelError
+from pplc_cli.models.weights.builtin import builtin_names
 from pplc_cli.models.weights.inventory import inventory, verify
 from pplc_cli.models.weights.manifest import Cache, Entry
 from pplc_cli.models.weights.official import fetch_official
@@ -29,7 +30,8 @@ def test_list(mirror, cache, pplc):
     fetch_official(SPEC, "imagenet")
     record_import(cache)
     rows = json.loads(pplc("weights", "list", "--json").stdout)
-    assert rows[0] == {
+    assert [row["file"] for row in rows if row["source"] == "builtin"] == [f"{n}.safetensors" for n in builtin_names()]
+    assert rows[len(builtin_names())] == {
         "network": "PPLCNet_x0_25",
         "source": "imagenet",
         "file": NAME,
@@ -41,7 +43,7 @@ def test_list(mirror, cache, pplc):
     assert [row["file"] for row in rows if row["cached"]] == [NAME, "imported/mine.safetensors"]
     table = pplc("weights", "list").stdout
     line = next(line for line in table.splitlines() if NAME in line)
-    assert "PPLCNet_x0_25 " in line and f" {len(WEIGHTS) / 1e6:.1f} MB " in line
+    assert "PPLCNet_x0_25 " in line and " in the cache " in line and f" {len(WEIGHTS) / 1e6:.1f} " in line
     assert f"2 files in {cache}" in table
 
 
