@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Optional
 
 if TYPE_CHECKING:
     import numpy as np
-from pplc_cli.base.forks import hold_at_fork
 from pplc_cli.base.hardware import cpu_flags, cpu_info, physical_cores
-from pplc_cli.base.signals import python_handlers_kept
+from pplc_cli.base.processes.forks import hold_at_fork
+from pplc_cli.base.processes.signals import python_handlers_kept
 
 QUIET = ("GLOG_minloglevel", "2")  # silences Paddle's log on stderr
 # Held while something is changed in the whole process for a moment: to trace a network, save it as a static graph or

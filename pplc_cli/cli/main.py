@@ -14,7 +14,7 @@ import click
 
 from pplc_cli.base.errors import ConfigError, PplcError
 from pplc_cli.base.language.messages import use_language
-from pplc_cli.base.signals import Ended, EndingSignals
+from pplc_cli.base.processes.signals import Ended, EndingSignals
 from pplc_cli.base.text import visible_lines
 from pplc_cli.base.version import __version__
 from pplc_cli.cli.command import Group, Interrupted, is_verbose

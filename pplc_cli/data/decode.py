@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from pplc_cli.base.errors import ImageError, ImageMemoryError, one_line
-from pplc_cli.base.forks import ForkSafeLock
+from pplc_cli.base.processes.forks import ForkSafeLock
 from pplc_cli.base.schema import expect_type
 from pplc_cli.data.decoding import tiff
 from pplc_cli.data.decoding.budget import DECODING

@@ -9,8 +9,8 @@ from typing import Callable, Optional
 import numpy as np
 
 from pplc_cli.base.errors import DataError, ImageError, ImageMemoryError
-from pplc_cli.base.forks import ForkSafeLock
 from pplc_cli.base.hardware import available_memory
+from pplc_cli.base.processes.forks import ForkSafeLock
 from pplc_cli.data.decode import decode_image, jpeg_size
 from pplc_cli.data.image_files import read_bytes
 from pplc_cli.data.lists import Sample

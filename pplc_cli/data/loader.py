@@ -13,8 +13,8 @@ from typing import Optional
 import numpy as np
 
 from pplc_cli.base.errors import DataError, ImageError
-from pplc_cli.base.forks import ForkSafeLock
 from pplc_cli.base.hardware import physical_cores
+from pplc_cli.base.processes.forks import ForkSafeLock
 from pplc_cli.data.image_cache import Buffers, ImageCache
 from pplc_cli.data.lists import Sample
 from pplc_cli.data.transforms.pipeline import Pipeline

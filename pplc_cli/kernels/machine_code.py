@@ -25,7 +25,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.serialize import dumps
 
 from pplc_cli.base.errors import PplcError, one_line
-from pplc_cli.base.forks import hold_at_fork
+from pplc_cli.base.processes.forks import hold_at_fork
 from pplc_cli.base.storage.cache_dir import cache_folder
 from pplc_cli.base.storage.files import atomic_file
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pplc_cli.base.forks import ForkSafeLock
+from pplc_cli.base.processes.forks import ForkSafeLock
 
 
 def empty_program(operation: np.dtype) -> tuple:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 import numpy as np
 
 from pplc_cli.base.errors import ImageError, PredictError
-from pplc_cli.base.forks import ForkSafeLock
 from pplc_cli.base.hardware import physical_cores
+from pplc_cli.base.processes.forks import ForkSafeLock
 from pplc_cli.base.schema import expect_type
 from pplc_cli.base.storage.files import PathLike
 from pplc_cli.predict.engines.base import Engine

@@ -12,8 +12,8 @@ import numpy as np
 
 from pplc_cli.base.errors import PplcError, TrainError
 from pplc_cli.base.paddle import batch_statistics_weighted
+from pplc_cli.base.processes.signals import Interrupts
 from pplc_cli.base.schema import expect_type
-from pplc_cli.base.signals import Interrupts
 from pplc_cli.base.storage.files import PathLike, quoted, user_path
 from pplc_cli.config.load import as_config
 from pplc_cli.config.sections import Config, TrainConfig

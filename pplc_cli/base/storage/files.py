@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Union
 
 from pplc_cli.base.errors import PplcError
-from pplc_cli.base.storage.processes import is_running, process_identity
+from pplc_cli.base.processes.identity import is_running, process_identity
 
 PathLike = Union[str, "os.PathLike[str]"]
 TEMPORARY = ".tmp-pplc-"  # begins the name of every temporary file and folder

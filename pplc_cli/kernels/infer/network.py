@@ -8,7 +8,7 @@ from typing import Optional
 
 import numpy as np
 
-from pplc_cli.base.forks import ForkSafeLock
+from pplc_cli.base.processes.forks import ForkSafeLock
 from pplc_cli.kernels.graph.graph import Graph
 from pplc_cli.kernels.infer.operands import PlanOptions
 from pplc_cli.kernels.infer.packing import Weights, aligned

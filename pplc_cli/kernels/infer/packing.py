@@ -6,7 +6,7 @@ from typing import Callable, Optional
 
 import numpy as np
 
-from pplc_cli.base.forks import ForkSafeLock
+from pplc_cli.base.processes.forks import ForkSafeLock
 from pplc_cli.kernels.graph.graph import ACTIVATIONS, Node
 from pplc_cli.kernels.infer.ops.products import PANEL
 from pplc_cli.kernels.infer.ops.tiles import BFLOAT16, FLOAT32, INT8

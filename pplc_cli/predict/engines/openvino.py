@@ -8,8 +8,8 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from pplc_cli.base.errors import PredictError, one_line
-from pplc_cli.base.forks import ForkSafeLock
 from pplc_cli.base.hardware import physical_cores
+from pplc_cli.base.processes.forks import ForkSafeLock
 from pplc_cli.predict.engines.base import run_in_batches
 from pplc_cli.predict.engines.installed import not_installed, require
 from pplc_cli.predict.engines.onnx_source import onnx_source

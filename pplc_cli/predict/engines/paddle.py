@@ -8,9 +8,9 @@ from typing import Any, Optional
 import numpy as np
 
 from pplc_cli.base.errors import ModelError, PredictError, one_line
-from pplc_cli.base.forks import ForkSafeLock
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.paddle import load_paddle
+from pplc_cli.base.processes.forks import ForkSafeLock
 from pplc_cli.kernels.graph.paddle_reader import UnknownOperation, read_paddle
 from pplc_cli.predict.engines.base import run_in_batches
 

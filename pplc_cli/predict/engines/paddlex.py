@@ -11,9 +11,9 @@ from typing import Any, Optional
 import numpy as np
 
 from pplc_cli.base.errors import PredictError, one_line
-from pplc_cli.base.forks import ForkSafeLock
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.paddle import load_paddle
+from pplc_cli.base.processes.forks import ForkSafeLock
 from pplc_cli.predict.engines.base import finite, run_in_batches
 from pplc_cli.predict.engines.installed import not_installed
 from pplc_cli.predict.engines.paddle import classes_of

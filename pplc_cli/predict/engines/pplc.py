@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 
 from pplc_cli.base.errors import ModelError, PredictError
-from pplc_cli.base.forks import ForkSafeLock
 from pplc_cli.base.hardware import physical_cores
+from pplc_cli.base.processes.forks import ForkSafeLock
 from pplc_cli.kernels import compiling_note, unsupported
 from pplc_cli.kernels.graph.graph import Graph
 from pplc_cli.predict.engines.base import finite

@@ -17,7 +17,7 @@ from typing import Any, Optional
 from pplc_cli.base.errors import TrainError
 from pplc_cli.base.hardware import WORKER
 from pplc_cli.base.paddle import QUIET
-from pplc_cli.base.signals import EndingSignals
+from pplc_cli.base.processes.signals import EndingSignals
 from pplc_cli.base.storage.files import user_path, write_text
 from pplc_cli.config.own_code import loaded_files
 from pplc_cli.config.sections import Config

@@ -50,8 +50,8 @@ def literals(node: ast.expr) -> Iterator[str]:
         yield from [*literals(node.body), *literals(node.orelse)]
     elif isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
-    elif isinstance(node, ast.JoinedStr):
-        yield "".join(each.value for each in node.values if isinstance(each, ast.Constant))
+    elif isinstance(node, ast.JoinedStr):  # without its placeholders
+        yield "".join(str(each.value) for each in node.values if isinstance(each, ast.Constant))
 
 
 @pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE)))

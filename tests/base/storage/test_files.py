@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pplc_cli.base.errors import PplcError
+from pplc_cli.base.processes.identity import process_identity
 from pplc_cli.base.storage.files import (
     TEMPORARY,
     atomic_directory,
@@ -24,7 +25,6 @@ from pplc_cli.base.storage.files import (
     write_json,
     write_text,
 )
-from pplc_cli.base.storage.processes import process_identity
 
 
 def names(folder: Path) -> list[str]:
@@ -211,7 +211,7 @@ def test_full_disk_is_reported_and_keeps_the_old(tmp_path: Path) -> None:
 
 def dead_writer() -> str:
     """The part of a temporary name that says who wrote it, of a process that has ended."""
-    code = "from pplc_cli.base.storage.processes import process_identity; print(*process_identity(), sep='-')"
+    code = "from pplc_cli.base.processes.identity import process_identity; print(*process_identity(), sep='-')"
     return subprocess.check_output([sys.executable, "-c", code], text=True).strip()
 
 

@@ -1,0 +1,1 @@
+"""This process and others: signals, forks, and whether a process still runs."""
