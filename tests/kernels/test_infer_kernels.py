@@ -357,18 +357,21 @@ def test_images_of_one_pixel_are_refused():
 
 @pytest.mark.parametrize("name", ["PPLCNet_x0_25", "ShuffleNetV2_x1_0", "MobileNetV3_small_x1_0", "SqueezeNet1_1"])
 def test_steps_that_reach_past_their_memory_are_found(name, tmp_path):
-    """Every step of a plan is enlarged in turn, by rows or by channels."""
+    """Every step of a plan is enlarged in turn, and every array of weights is cut."""
     graph = simplify(read_paddle(export_network(name, tmp_path)))
     weights = Weights()
     plan = Plan(graph, (64, 64), 3, PlanOptions(), weights)
     slots = {"input": 4 * 3 * 64 * 64, "output": 4 * 3 * CLASSES}
+    for address, size in weights.sizes.items():
+        cut = {**weights.sizes, address: size // 4}  # biases of few channels are padded to twice what is read
+        with pytest.raises(Unsupported, match="past the end"):
+            for step in (*plan.body, *plan.tail):
+                check_extents(step, cut, slots, 1)
     for steps, images in ((plan.body, 3), (plan.tail, 1)):
         for step in steps:
             check_extents(step, weights.sizes, slots, images)
             with pytest.raises(Unsupported, match="past the end"):
                 check_extents(enlarged(step), weights.sizes, slots, images)
-            with pytest.raises(Unsupported, match="past the end"):
-                check_extents(step, dict.fromkeys(weights.sizes, 0), {"input": 0, "output": 0}, 10**6)
 
 
 def enlarged(step):

@@ -52,7 +52,8 @@ class PplcEngine:
 
         _check_cpu(precision)
         self.graph, self.precision = graph, precision
-        self.threads, self.outputs = threads or physical_cores(), graph.classes
+        self.threads = threads or physical_cores()
+        self.outputs = graph.shapes[graph.output][1] if graph.output in graph.shapes else None
         self._weights: Weights = Weights() if of is None else of._weights
         self._activation_ranges = activation_ranges or {}
         self._networks: dict[tuple[Size, int], Network] = {}
