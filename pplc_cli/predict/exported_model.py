@@ -57,7 +57,9 @@ def read_exported(folder: PathLike) -> ExportedModel:
         transforms = read_steps(content["PreProcess"]["transform_ops"])
         name = str((content.get("Global") or {}).get("model_name", ""))
         return ExportedModel(folder, name, labels, Pipeline(transforms, training=False))
-    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+    except OSError as error:
+        raise PredictError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:300]  # YAML errors span lines
         raise PredictError(
             f"{path}: is not a valid inference.yml of PaddleX 3: {type(error).__name__}: {reason}"

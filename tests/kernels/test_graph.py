@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from helpers.graph_reference import evaluate
 from pplc_cli.base.errors import ModelError
 from pplc_cli.base.paddle import load_paddle
+from pplc_cli.kernels.graph.graph import Graph, Node
 from pplc_cli.kernels.graph.onnx_writer import to_onnx
 from pplc_cli.kernels.graph.paddle_reader import UnknownOperation, read_paddle
+from pplc_cli.kernels.graph.shapes import shapes_of
 from pplc_cli.kernels.graph.simplify import simplify
 from pplc_cli.models.registry import build_network
 from pplc_cli.models.static import save_graph
@@ -239,6 +241,132 @@ def test_other_json_is_refused(whole, tmp_path, text):
     folder = copied(whole, tmp_path)
     (folder / "inference.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     assert read_or_refuse(folder) is None
+
+
+def ops_of(program):
+    return program["program"]["regions"][0]["blocks"][0]["ops"]
+
+
+def with_attribute(program, kind, name, value, *, free_sides):
+    """A program in which the first operation of a kind has another attribute, as Paddle writes it."""
+    program = copy.deepcopy(program)
+    if free_sides:  # otherwise the stated shapes of the values contradict most changes
+        for op in ops_of(program):
+            for made in op["O"] if op["#"] not in ("p", "1.data") else ():
+                shape = made["TT"]["D"][1]
+                shape[2:] = [-1] * len(shape[2:])
+    op = next(op for op in ops_of(program) if op["#"].endswith(kind))
+    (attribute,) = (a["AT"] for a in op["A"] if a["N"] == name)
+    attribute["D"] = [{"#": "0.a_i32", "D": v} for v in value] if isinstance(value, list) else value
+    return program
+
+
+WRONG = [
+    *((name, value) for name in ("paddings", "strides", "dilations") for value in (
+        [-1, -1], [-1, 1], [10**5, 1], [2**40, 1], [0.5, 1], [None, 1], ["1", 1], [True, True], [1], [1] * 5, None
+    )),
+    ("strides", [0, 0]), ("dilations", [0, 1]), ("dilations", [4000, 1]), ("paddings", [4096, 4096]),
+    *(("groups", value) for value in (0, -1, 7, 10**9, 2.0, "1", None, True)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["1.conv2d", "1.depthwise_conv2d"])
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_windows_that_leave_the_map_are_refused(whole, tmp_path, kind, name, value):
+    if (kind, name, value) == ("1.depthwise_conv2d", "groups", 7):
+        value = 9
+    folder = copied(whole, tmp_path)
+    for free_sides in (False, True):
+        program = with_attribute(whole[1], kind, name, value, free_sides=free_sides)
+        (folder / "inference.json").write_text(json.dumps(program), encoding="utf-8")
+        assert read_or_refuse(folder) is None
+
+
+@pytest.mark.parametrize("epsilon", [-1.0, float("nan"), float("inf"), 10**400, None, "small", True])
+def test_variances_that_are_not_positive_are_refused(whole, tmp_path, epsilon):
+    folder = copied(whole, tmp_path)
+    program = with_attribute(whole[1], "batch_norm_", "epsilon", epsilon, free_sides=False)
+    (folder / "inference.json").write_text(json.dumps(program), encoding="utf-8")
+    assert read_or_refuse(folder) is None
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [[-1, 3, 10**9, 10**9], [-1, 3, 4097, 4097], [-1, 3, 0, 32], [-1, 4, 32, 32], [-1, 3, 32], [-1, 3, 33, 32], "x"],
+)
+def test_images_of_other_shapes_are_refused(whole, tmp_path, shape):
+    folder = copied(whole, tmp_path)
+    program = copy.deepcopy(whole[1])
+    data = next(op for op in ops_of(program) if op["#"] == "1.data")
+    next(a["AT"] for a in data["A"] if a["N"] == "shape")["D"] = shape
+    (folder / "inference.json").write_text(json.dumps(program), encoding="utf-8")
+    assert read_or_refuse(folder) is None
+
+
+def test_values_are_computed_once_and_before_they_are_read(whole, tmp_path):
+    folder = copied(whole, tmp_path)
+    for change in ("swapped", "repeated", "unknown", "cycle"):
+        program = copy.deepcopy(whole[1])
+        ops = ops_of(program)
+        first = next(i for i, op in enumerate(ops) if op["#"] == "1.conv2d")
+        if change == "swapped":
+            ops[first], ops[first + 1] = ops[first + 1], ops[first]
+        elif change == "repeated":
+            ops.insert(first, ops[first])
+        else:
+            ops[first]["I"][0]["%"] = 10**6 if change == "unknown" else ops[first]["O"][0]["%"]
+        (folder / "inference.json").write_text(json.dumps(program), encoding="utf-8")
+        assert read_or_refuse(folder) is None, change
+
+
+def test_weights_that_are_no_numbers_are_refused(whole, tmp_path):
+    folder, weight = copied(whole, tmp_path), read_paddle(whole[0]).nodes[0].weights["weight"]
+    data = (folder / "inference.pdiparams").read_bytes()
+    assert data.count(weight.tobytes()) == 1
+    for number in (np.inf, -np.inf, np.nan):
+        changed = np.full_like(weight, number)
+        (folder / "inference.pdiparams").write_bytes(data.replace(weight.tobytes(), changed.tobytes()))
+        with pytest.raises(ModelError, match="not finite"):
+            read_paddle(folder)
+
+
+def test_weights_of_another_network_are_refused(whole, tmp_path):
+    folder = copied(whole, tmp_path)
+    save_graph(paddle, build_network("PPLCNet_x0_25", 4), (32, 32), tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "inference.pdiparams", folder)
+    with pytest.raises(ModelError, match="has the shape"):
+        read_paddle(folder)
+
+
+def test_an_enormous_weights_file_is_not_read(whole, tmp_path):
+    folder = copied(whole, tmp_path)
+    with (folder / "inference.pdiparams").open("r+b") as file:
+        file.truncate(10 << 30)
+    with pytest.raises(ModelError, match=r"inference.pdiparams: is larger than"):
+        read_paddle(folder)
+
+
+def test_pooling_windows_have_a_pixel():
+    def shape(size, kernel, stride, padding, ceil):
+        window = {"kernel": (kernel,) * 2, "stride": (stride,) * 2, "padding": (padding,) * 4}
+        pool = Node("pool", ["x"], "y", options={**window, "largest": True, "ceil": ceil, "count_padding": False})
+        return shapes_of(Graph("x", "y", [pool], {"x": (-1, 3, size, size)}), (size, size))["y"]
+
+    assert shape(7, 3, 2, 1, False) == (3, 4, 4)
+    assert shape(8, 3, 2, 1, True) == (3, 5, 5)
+    for wrong in ((7, 3, 2, 3, False), (7, 1, 9, 0, True), (7, 0, 1, 0, False), (7, 3, 0, 1, False)):
+        with pytest.raises(ModelError, match="does not fit"):
+            shape(*wrong)
+
+
+def test_memory_and_work_are_bounded():
+    weight = np.zeros((64, 3, 1, 1), np.float32)
+    window = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
+    conv = Node("conv", ["x"], "y", weights={"weight": weight}, options=window)
+    graph = Graph("x", "y", [conv], {"x": (-1, 3, -1, -1)})
+    assert shapes_of(graph, (2000, 2000))["y"] == (64, 2000, 2000)
+    with pytest.raises(ModelError, match="too large for the network"):
+        shapes_of(graph, (4096, 4096))
 
 
 def test_missing_files_are_named(whole, tmp_path):

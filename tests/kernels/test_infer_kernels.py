@@ -10,21 +10,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.exports import export_network, random_images
+from helpers.exports import CLASSES, export_network, random_images
 from helpers.graph_reference import evaluate
 from pplc_cli.base.errors import PredictError
 from pplc_cli.kernels import unsupported
 from pplc_cli.kernels.graph.graph import Graph, Node
 from pplc_cli.kernels.graph.paddle_reader import read_paddle
 from pplc_cli.kernels.graph.simplify import simplify
+from pplc_cli.kernels.infer.extents import check_extents
 from pplc_cli.kernels.infer.int8_ranges import (
     measure_activation_ranges,
     read_activation_ranges,
     write_activation_ranges,
 )
-from pplc_cli.kernels.infer.operands import PlanOptions
+from pplc_cli.kernels.infer.operands import PlanOptions, Unsupported
 from pplc_cli.kernels.infer.packing import Weights
 from pplc_cli.kernels.infer.plan import Plan
+from pplc_cli.kernels.infer.steps import Planar
 from pplc_cli.kernels.simd.llvm import BFLOAT16, INT8
 from pplc_cli.predict.engines.paddle import PaddleEngine
 from pplc_cli.predict.engines.pplc import PplcEngine
@@ -322,3 +324,60 @@ def test_activation_ranges_are_stored_beside_the_model(tmp_path):
         (tmp_path / "inference_int8.json").write_text(damage)
         with pytest.raises(PredictError, match="damaged"):
             read_activation_ranges(tmp_path)
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+def first_convolution(**options) -> Graph:
+    window = {"stride": (1, 1), "padding": (1, 1, 1, 1), "dilation": (1, 1), "groups": 1, **options}
+    conv = Node("conv", ["x"], "a", weights={"weight": np.ones((8, 3, 3, 3), np.float32)}, options=window)
+    return Graph("x", "m", [conv, Node("mean", ["a"], "m")], {"x": (-1, 3, 12, 12)})
+
+
+@pytest.mark.parametrize("padding", [(1, 1, 1, 40), (0, 0, 0, 5), (0, 0, 0, 4000)])
+def test_more_padding_on_the_right_than_a_row_holds_is_refused(padding):
+    with pytest.raises(PredictError, match="pixels of padding left, and more right"):
+        PplcEngine(first_convolution(padding=padding), threads=1)
+
+
+@pytest.mark.parametrize("padding", [(0, 0, 40, 0), (40, 0, 0, 0), (0, 7, 0, 2), (0, 0, 0, 2), (9, 9, 9, 9)])
+def test_other_uneven_padding_follows_float64(padding):
+    graph = first_convolution(padding=padding)
+    images = random_images(2, 16)[:, :, :12, :12]
+    np.testing.assert_allclose(
+        PplcEngine(graph, threads=1).run(images), evaluate(graph, images).reshape(2, 8), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_images_of_one_pixel_are_refused():
+    with pytest.raises(PredictError, match="one pixel"):
+        PplcEngine(Graph("x", "m", first_convolution().nodes, {"x": (-1, 3, 1, 1)}), threads=1)
+
+
+@pytest.mark.parametrize("name", ["PPLCNet_x0_25", "ShuffleNetV2_x1_0", "MobileNetV3_small_x1_0", "SqueezeNet1_1"])
+def test_steps_that_reach_past_their_memory_are_found(name, tmp_path):
+    """Every step of a plan is enlarged in turn, and every array of weights is cut."""
+    graph = simplify(read_paddle(export_network(name, tmp_path)))
+    weights = Weights()
+    plan = Plan(graph, (64, 64), 3, PlanOptions(), weights)
+    slots = {"input": 4 * 3 * 64 * 64, "output": 4 * 3 * CLASSES}
+    for address, size in weights.sizes.items():
+        cut = {**weights.sizes, address: size // 4}  # biases of few channels are padded to twice what is read
+        with pytest.raises(Unsupported, match="past the end"):
+            for step in (*plan.body, *plan.tail):
+                check_extents(step, cut, slots, 1)
+    for steps, images in ((plan.body, 3), (plan.tail, 1)):
+        for step in steps:
+            check_extents(step, weights.sizes, slots, images)
+            with pytest.raises(Unsupported, match="past the end"):
+                check_extents(enlarged(step), weights.sizes, slots, images)
+
+
+def enlarged(step):
+    """A copy of a step that works on a hundred times as many rows."""
+    if isinstance(step, Planar):
+        size = (100 * step.geometry.size[0], step.geometry.size[1])
+        return dataclasses.replace(step, geometry=dataclasses.replace(step.geometry, size=size))
+    count = "images" if hasattr(step, "images") else "rows"
+    return dataclasses.replace(step, **{count: 100 * getattr(step, count)})

@@ -19,7 +19,7 @@ from pplc_cli.kernels.graph.graph import ACTIVATIONS, Graph, Node
 from pplc_cli.kernels.graph.paddle_weights import UnknownType, read_weights
 from pplc_cli.kernels.graph.validate import check_graph
 
-_LARGEST = 1 << 25  # bytes of the program; the deepest network of the zoo has a twentieth
+_LARGEST = 1 << 25  # bytes of the program; the deepest network of the zoo has a hundredth
 
 
 def read_paddle(folder: Path) -> Graph:
@@ -184,13 +184,12 @@ class _Reader:
         if op["padding_algorithm"] != "EXPLICIT" or op["data_format"] != "NCHW":
             op.unknown(f"{op['padding_algorithm']} padding or {op['data_format']} layout")
         if len(padding) == 2:
-            padding = [padding[0], padding[1], padding[0], padding[1]]
-        else:  # top, bottom, left, right
-            padding = [padding[0], padding[2], padding[1], padding[3]]
+            padding = [padding[0], padding[0], padding[1], padding[1]]
+        top, bottom, left, right = padding
         weight = self._array(op, 1)
         options: dict[str, Any] = {
             "stride": tuple(op["strides"]),
-            "padding": tuple(padding),
+            "padding": (top, left, bottom, right),
             "dilation": tuple(op["dilations"]),
         }
         self._add_node(op, "conv", **options, groups=op["groups"]).weights["weight"] = weight

@@ -15,7 +15,7 @@ import numpy as np
 
 from pplc_cli.base.storage.bounded import read_bounded
 
-LARGEST = 1 << 30  # bytes of the file, which is read into memory; the largest network of the zoo has a fifth
+LARGEST = 1 << 30  # bytes of the file, which is read into memory; the largest network of the zoo has a third
 _FLOAT32 = 5  # Paddle's number for the type
 _HEAD = struct.Struct("<IQIi")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable
 
 from pplc_cli.base.errors import ModelError
@@ -28,9 +29,9 @@ def shapes_of(graph: Graph, size: tuple[int, int]) -> dict[str, Shape]:
     images, work = f"images of {size[1]} x {size[0]} pixels", 0
     for node in graph.nodes:
         inputs = [shapes[name] for name in node.inputs]
-        name = f"the {node.kind} {node.name or node.output}"
+        name = f"the {node.kind} {reprlib.repr(node.name or node.output)}"
         if not _fits(node, inputs):
-            raise ModelError(f"{name} does not fit its input {inputs}")
+            raise ModelError(f"{name} does not fit its input {reprlib.repr(inputs)}")
         shape = shapes[node.output] = _shape(node, inputs)
         if min(shape) < 1:
             raise ModelError(f"{images} are too small for the network")

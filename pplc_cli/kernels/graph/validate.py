@@ -17,7 +17,7 @@ from pplc_cli.base.errors import ModelError
 from pplc_cli.kernels.graph.graph import ACTIVATIONS, Graph, Node
 from pplc_cli.kernels.graph.shapes import Shape, shapes_of
 
-MAX_NODES = 4096  # the deepest network of the zoo has a fifth; planning takes time that grows with the square
+MAX_NODES = 4096  # the deepest network of the zoo has a tenth; planning takes time that grows with the square
 MAX_SIDE = 4096  # of images and windows: a batch of 16 such images takes 3 GB
 MAX_CHANNELS = 1 << 16  # of any value, also classes; the largest common label list, ImageNet-21k, has 21,841
 _TYPICAL = 224  # height and width to check networks at that accept images of any size

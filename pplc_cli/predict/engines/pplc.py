@@ -52,7 +52,8 @@ class PplcEngine:
 
         _check_cpu(precision)
         self.graph, self.precision = graph, precision
-        self.threads, self.outputs = threads or physical_cores(), graph.classes
+        self.threads = threads or physical_cores()
+        self.outputs = graph.shapes[graph.output][1] if graph.output in graph.shapes else None
         self._weights: Weights = Weights() if of is None else of._weights
         self._activation_ranges = activation_ranges or {}
         self._networks: dict[tuple[Size, int], Network] = {}
@@ -74,7 +75,10 @@ class PplcEngine:
         return self._run(images, size, lambda network, part: network.run_pixels(part, normalization))
 
     def _run(self, images: np.ndarray, size: Size, run: Run) -> np.ndarray:
-        return finite(self._run_parts(images, size, run), "the engine pplc")
+        try:
+            return finite(self._run_parts(images, size, run), "the engine pplc")
+        except MemoryError:
+            raise PredictError(f"not enough memory for images of {size[1]} x {size[0]} pixels") from None
 
     def _run_parts(self, images: np.ndarray, size: Size, run: Run) -> np.ndarray:
         if self.threads == 1 or len(images) < self.threads:
@@ -123,9 +127,6 @@ class PplcEngine:
                     raise PredictError(str(error)) from None
                 except Unsupported as reason:
                     raise PredictError(f"the engine pplc does not support {reason}; expected --engine paddle") from None
-                except MemoryError:
-                    height, width = size
-                    raise PredictError(f"there is not enough memory for images of {width} x {height} pixels") from None
             return self._networks[size, number]
 
 
@@ -167,6 +168,8 @@ def open_folder(folder: Path, *, precision: str, threads: Optional[int], feature
         raise PredictError(f"{error}; expected --engine paddle") from None
     except (ModelError, ValueError) as error:
         raise PredictError(str(error)) from None
+    except MemoryError:
+        raise PredictError(f"{folder}: not enough memory for this network") from None
 
 
 def _check_cpu(precision: str) -> None:
