@@ -6,12 +6,14 @@ import io
 import subprocess
 import sys
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
 
 from helpers.images import random_image, write_image
 from pplc_cli.predict.inputs import tar
+from pplc_cli.predict.inputs.count import count
 from pplc_cli.predict.inputs.expand import Skipped, expand
 from pplc_cli.predict.inputs.tar import read_tar
 
@@ -45,6 +47,7 @@ def test_a_negative_size_ends_the_archive(tmp_path, jpeg, size):
     path = write(tmp_path / "x.tar", header("a.jpg", len(jpeg)), padded(jpeg), header("b.jpg", size))
     good, bad = read_tar(path)
     assert good.data == jpeg and bad.name == path and "damaged" in bad.error
+    assert count([path], threading.Event()) is None
 
 
 def test_a_negative_size_in_an_extended_header_ends_the_archive(tmp_path, jpeg):

@@ -13,6 +13,7 @@ from pplc_cli.base.errors import PplcError
 from pplc_cli.data.image_files import is_image_name, walk
 from pplc_cli.predict.inputs.expand import Argument, Kind, classify, kind_of_item, matches
 from pplc_cli.predict.inputs.source import TAR_SUFFIXES, VIDEO_SUFFIXES
+from pplc_cli.predict.inputs.tar import Member
 
 _SHARDS = tuple(suffix.encode() for suffix in (*TAR_SUFFIXES, *VIDEO_SUFFIXES))
 
@@ -69,7 +70,7 @@ def _tar(argument: Argument) -> Iterator[Optional[int]]:
     if not argument.name.lower().endswith(".tar"):
         yield None  # a compressed archive would have to be decompressed
         return
-    with tarfile.open(argument.name, "r:") as archive:
+    with tarfile.open(argument.name, "r:", tarinfo=Member) as archive:
         while (member := archive.next()) is not None:  # seeks from header to header
             archive.members.clear()  # type: ignore[attr-defined]
             yield int(is_image_name(member.name))

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import codecs
-import contextlib
 import dataclasses
 import enum
 import glob
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
-from pathlib import Path
-from typing import BinaryIO, Optional
+from typing import Optional
 
 from pplc_cli.base.errors import PredictError
 from pplc_cli.base.storage.files import user_path
 from pplc_cli.data.image_files import is_image_name, walk
+from pplc_cli.predict.inputs.listed import read_list, read_standard_input
 from pplc_cli.predict.inputs.source import (
     ADDRESSES,
     LIST_SUFFIXES,
-    MAX_ENCODED,
     TAR_SUFFIXES,
     VIDEO_SUFFIXES,
     Source,
 )
 
-ENCODINGS = ("utf-8", "gb18030")  # of lists; the second one is that of Chinese Windows
-LONGEST_LINE = 1 << 16  # bytes; several times the longest path
 LONGEST_SUFFIX = 10  # characters; what follows another dot is no kind of file
 KINDS = 8  # of skipped files, named
 
@@ -159,17 +152,6 @@ def find(arguments: Iterable[str], skipped: Optional[Skipped] = None) -> Iterato
             yield from _FINDERS[argument.kind](argument)
 
 
-def is_text(head: bytes) -> bool:
-    """Whether bytes, which may end inside a character, are text in one of the encodings of lists."""
-    if b"\0" in head:
-        return False
-    for encoding in ENCODINGS:
-        with contextlib.suppress(UnicodeDecodeError):
-            codecs.getincrementaldecoder(encoding)().decode(head)
-            return True
-    return False
-
-
 def matches(pattern: str) -> list[str]:
     """The files and folders of a glob, sorted. Brackets in the names of existing folders are taken literally."""
     literal = _existing_start(pattern)
@@ -212,90 +194,11 @@ def _glob(argument: Argument) -> Iterator[Source]:
             yield Source(match)
 
 
-def _list_file(argument: Argument) -> Iterator[Source]:
-    path = Path(argument.name)
-    try:
-        with path.open("rb") as file:
-            if b"\0" in file.read(1 << 16):
-                raise PredictError(f"{argument.text}: expected a list of paths in UTF-8 or GB18030, got other bytes")
-            file.seek(0)
-            yield from _listed(_lines(file), path.parent, argument.text)
-    except OSError as error:
-        raise PredictError(f"{argument.text}: the list cannot be read: {error.strerror or error}") from None
-
-
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    return iter(lambda: file.readline(LONGEST_LINE), b"")
-
-
-def _listed(lines: Iterable[bytes], folder: Path, where: str) -> Iterator[Source]:
-    """One image per line: a path or URL, optionally followed by a TAB or a space and a class id, as in training."""
-    empty = True
-    for number, raw in enumerate(lines):
-        line = (raw[3:] if number == 0 and raw.startswith(codecs.BOM_UTF8) else raw).strip()
-        if line:
-            empty = False
-            yield Source(_listed_name(line, folder))
-    if empty:
-        raise PredictError(f"{where}: lists no image")
-
-
-def _listed_name(line: bytes, folder: Path) -> str:
-    """The path or address that a line means: of its possible readings, the first that exists."""
-    first = None
-    for text in _decoded(line):
-        if text.startswith(ADDRESSES):
-            return text
-        if os.path.isabs(text) and os.path.exists(text):  # noqa: PTH110, PTH117 - a Path takes three times as long
-            return text
-        names = [text]
-        for mark in ("\t", " "):
-            before, _, last = text.rpartition(mark)
-            if last.isdecimal() and before:
-                names.append(before.strip())
-        places = (place for name in names for place in (folder / user_path(name), user_path(name)))
-        found = next((place for place in places if os.path.exists(place)), None)  # noqa: PTH110 - pathlib's raises
-        if found is not None:
-            return str(found)
-        first = first or str(folder / user_path(names[-1]))
-    return first or ""
-
-
-def _decoded(line: bytes) -> Iterator[str]:
-    """What a line may mean: bytes may be valid in several encodings, or an odd name that Python's functions escape."""
-    for encoding in ENCODINGS[: 1 if line.isascii() else None]:
-        with contextlib.suppress(UnicodeDecodeError):
-            yield line.decode(encoding)
-    if not line.isascii():
-        yield line.decode("utf-8", "surrogateescape")
-
-
-def _standard_input(_: Argument) -> Iterator[Source]:
-    """One encoded image, or lines of paths, which are read one by one."""
-    if sys.stdin is None:
-        raise PredictError("-: standard input is closed; expected an image's bytes or a list of paths")
-    stream: BinaryIO = sys.stdin.buffer
-    head = stream.read(16)
-    if not head:
-        raise PredictError("-: standard input is empty; expected an image's bytes or a list of paths")
-    head += stream.readline(LONGEST_LINE)
-    # GIF and WebP are the only image formats whose first bytes may be text.
-    like_text = head.startswith((b"GIF87a", b"GIF89a")) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
-    if not like_text and is_text(head):
-        yield from _listed(chain(head.splitlines(), _lines(stream)), Path(), "-")
-        return
-    data = head + stream.read(MAX_ENCODED + 1 - len(head))
-    if len(data) > MAX_ENCODED:
-        yield Source("-", error=f"is larger than {MAX_ENCODED >> 20} MB")
-    else:
-        yield Source("-", data)
-
-
 _FINDERS: dict[Kind, Callable[[Argument], Iterator[Source]]] = {
-    Kind.STDIN: _standard_input,
+    Kind.STDIN: lambda _: read_standard_input(),
     Kind.URL: _itself,
     Kind.GLOB: _glob,
-    Kind.LIST: _list_file,
+    Kind.LIST: lambda argument: read_list(argument.name, argument.text),
     Kind.TAR: _itself,
     Kind.VIDEO: _itself,
     Kind.FILE: _itself,

@@ -28,7 +28,7 @@ def read_tar(path: str, skipped: Callable[[str], None] = lambda name: None) -> I
     """
     empty = True
     try:
-        with tarfile.open(path, "r:*", tarinfo=_Member) as archive:
+        with tarfile.open(path, "r:*", tarinfo=Member) as archive:
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined] # tarfile would keep them all, a kilobyte each
                 name = f"{path}/{member.name}"
@@ -64,18 +64,18 @@ def _source(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> Sou
         return Source(name, error="needs more memory than there is")
 
 
-class _Member(tarfile.TarInfo):
+class Member(tarfile.TarInfo):
     """Raises for a damaged header or a missing end, which tarfile treats like the end of the archive."""
 
     @classmethod
-    def frombuf(cls, buf: Any, encoding: str, errors: str) -> _Member:
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> Member:
         header = super().frombuf(buf, encoding, errors)
         if header.type in _EXTENSIONS and header.size > MAX_EXTENSION:
             raise tarfile.InvalidHeaderError("a name is too long")  # type: ignore[attr-defined]
         return header
 
     @classmethod
-    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _Member:
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Member:
         try:
             member = super().fromtarfile(tarfile_)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined] # two blocks of zeros: the end
