@@ -46,8 +46,8 @@ def compiling_note() -> str:
     if fault is None:
         return "compiling pplc's kernels for this CPU; this takes one to two minutes, the first time only"
     return (
-        "compiling pplc's kernels for this CPU; this takes one to two minutes in every run, because the result cannot be "
-        f"kept ({fault}). Set PPLC_CACHE to a folder of your own"
+        "compiling pplc's kernels for this CPU; this takes one to two minutes in every run, because the result cannot "
+        f"be kept ({fault}). Set PPLC_CACHE to a folder of your own"
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
@@ -38,11 +41,28 @@ def save_graph(
     save_layer(paddle, WithSoftmax(), size, folder, batch)
 
 
+@contextlib.contextmanager
+def converting() -> Iterator[None]:
+    """Let this thread alone make static graphs, and Paddle write their code into a temporary folder.
+
+    Paddle's own choice is the home folder, which may be missing or read-only.
+    """
+    from paddle.jit.dy2static import utils
+
+    with EXCLUSIVE, tempfile.TemporaryDirectory(prefix="pplc-") as folder:
+        before = utils.get_temp_dir
+        utils.get_temp_dir = lambda: folder
+        try:
+            yield
+        finally:
+            utils.get_temp_dir = before
+
+
 def save_layer(paddle: Any, layer: Any, size: Optional[tuple[int, int]], folder: Path, batch: Optional[int]) -> None:
     """Save a layer as it is; the arguments are those of :func:`save_graph`."""
     layer.eval()
     spec = paddle.static.InputSpec([batch, 3, *(size or (None, None))], "float32", name="x")
-    with EXCLUSIVE:
+    with converting():
         paddle.jit.save(paddle.jit.to_static(layer, input_spec=[spec], full_graph=True), str(folder / "inference"))
     missing = [name for name in PADDLE_FILES if not (folder / name).is_file()]
     if missing:
