@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, Optional
 
+from pplc_cli.models.static import converting
+
 FLOAT = 4  # bytes
 _LAYER = "pplc_layer"  # an attribute added to the operations of a program
 _SILENT = {"full", "full_int_array", "reshape", "shadow_output", "data", "fetch", "feed", "assign", "slice"}
@@ -78,7 +80,7 @@ def operations(network: Any, size: tuple[int, int] = (224, 224), batch: int = 1)
     network.eval()
     spec = paddle.static.InputSpec([batch, 3, *size], "float32", name="x")
     static = paddle.jit.to_static(network, input_spec=[spec], full_graph=True)
-    with _mark_layers(network):
+    with converting(), _mark_layers(network):
         program = static.forward.concrete_program.main_program
     return static, _Reader(network, program).found
 

@@ -17,6 +17,9 @@ from typing import Any, Optional
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.base.schema import expect_type
 
+# With other values, Numba compiles nothing, or for another CPU than the one whose instructions the kernels use.
+_NUMBA_SETTINGS = {"NUMBA_DISABLE_JIT": "0", "NUMBA_ENABLE_AVX": "1", "NUMBA_CPU_NAME": "", "NUMBA_CPU_FEATURES": ""}
+
 
 def unsupported() -> Optional[str]:
     """The reason why this machine cannot run the kernels, or None."""
@@ -27,8 +30,8 @@ def unsupported() -> Optional[str]:
         import numba  # noqa: F401
     except Exception as error:  # a broken LLVM raises all kinds of exceptions
         return f"Numba does not load ({error})"
-    for name in ("NUMBA_DISABLE_JIT", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"):
-        if os.environ.get(name, "0") != "0":
+    for name, usual in _NUMBA_SETTINGS.items():
+        if os.environ.get(name, usual) != usual:
             return f"the environment variable {name} is set, which changes what Numba compiles"
     features = llvmlite.binding.get_host_cpu_features()
     if not (features.get("avx2") and features.get("fma")):
@@ -44,8 +47,8 @@ def compiling_note() -> str:
     if fault is None:
         return "compiling pplc's kernels for this CPU; this takes one to two minutes, the first time only"
     return (
-        "compiling pplc's kernels for this CPU, which takes one to two minutes in every run: the result cannot be kept "
-        f"({fault}). Set PPLC_CACHE to a folder of your own to keep it"
+        "compiling pplc's kernels for this CPU; this takes one to two minutes in every run, because the result cannot "
+        f"be kept ({fault}). Set PPLC_CACHE to a folder of your own"
     )
 
 

@@ -43,7 +43,7 @@ def compiled(file: str) -> Callable[[Callable[..., None]], Any]:
 
     def decorate(work: Callable[..., None]) -> Any:
         folder = Path(file).parent
-        dispatcher = numba.njit(nogil=True)(work)
+        dispatcher: Any = numba.njit(nogil=True)(work)
         dispatcher._cache = _CodeCache(f"{folder.name}{work.__name__}", _digest(folder))
         return dispatcher
 
@@ -90,7 +90,7 @@ def _own_folder() -> Path:
     return folder
 
 
-class _CodeCache(NullCache):  # type: ignore[misc]
+class _CodeCache(NullCache):
     """Keeps the machine code of one function: a file for each version of everything that it depends on."""
 
     def __init__(self, name: str, sources: str) -> None:

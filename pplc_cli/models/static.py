@@ -41,28 +41,32 @@ def save_graph(
     save_layer(paddle, WithSoftmax(), size, folder, batch)
 
 
+@contextlib.contextmanager
+def converting() -> Iterator[None]:
+    """Let this thread alone make static graphs, and Paddle write their code into a temporary folder.
+
+    Paddle's own choice is the home folder, which may be missing or read-only.
+    """
+    from paddle.jit.dy2static import utils
+
+    with EXCLUSIVE, tempfile.TemporaryDirectory(prefix="pplc-") as folder:
+        before = utils.get_temp_dir
+        utils.get_temp_dir = lambda: folder
+        try:
+            yield
+        finally:
+            utils.get_temp_dir = before
+
+
 def save_layer(paddle: Any, layer: Any, size: Optional[tuple[int, int]], folder: Path, batch: Optional[int]) -> None:
     """Save a layer as it is; the arguments and errors are those of :func:`save_graph`."""
     layer.eval()
     spec = paddle.static.InputSpec([batch, 3, *(size or (None, None))], "float32", name="x")
     try:
-        with EXCLUSIVE, _own_scratch_folder(paddle):
+        with converting():
             paddle.jit.save(paddle.jit.to_static(layer, input_spec=[spec], full_graph=True), str(folder / "inference"))
     except RuntimeError as error:
         raise ExportError(f"Paddle cannot write this network: {one_line(error, stack=True)}") from error
     missing = [name for name in PADDLE_FILES if not (folder / name).is_file()]
     if missing:
         raise ExportError(f"Paddle did not write {' and '.join(missing)} to {folder}; Paddle 3 is required")
-
-
-@contextlib.contextmanager
-def _own_scratch_folder(paddle: Any) -> Iterator[None]:
-    """Let Paddle put the code that it generates into a temporary folder: ~/.cache may be missing or read-only."""
-    utils = paddle.jit.dy2static.utils
-    before = utils.get_temp_dir
-    with tempfile.TemporaryDirectory(prefix="pplc-") as scratch:
-        utils.get_temp_dir = lambda: scratch
-        try:
-            yield
-        finally:
-            utils.get_temp_dir = before

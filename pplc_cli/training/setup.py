@@ -217,6 +217,8 @@ def build_objective(
     if world.size > 1:
         raise TrainError("distill.teacher: distillation runs in one process; leave out --nproc and --nnodes")
     folder = user_path(config.distill.cache or run.folder / "teacher")
+    if unsupported() is None:
+        compile_all(reporter.note)  # the teacher runs through them
     return build_distillation(config, network, samples.labels, loader, folder, reporter)
 
 

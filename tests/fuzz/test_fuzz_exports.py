@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 import pytest
-from fuzz.exports import fuzz
 
+from fuzz.exports import fuzz
 from pplc_cli.kernels import unsupported
 
 pytestmark = [

@@ -21,7 +21,7 @@ SECONDS = 60  # until a child counts as hung
 def main(folder: str, engine: str, forks: int) -> None:
     predictor = Predictor(folder, engine=engine, workers=2)
     images = [random_image(number) for number in range(20)]
-    expected = [prediction.score for prediction in predictor.predict(images)]
+    expected = [prediction.score or 0.0 for prediction in predictor.predict(images)]
     stop = threading.Event()
 
     def predict_for_ever(count: int) -> None:
@@ -34,7 +34,7 @@ def main(folder: str, engine: str, forks: int) -> None:
 
     def child() -> bool:
         few, many = (list(predictor.predict(images[:count])) for count in (3, 20))
-        return all(abs(one.score - score) < 1e-4 for part in (few, many) for one, score in zip(part, expected))
+        return all(abs((one.score or 0.0) - score) < 1e-4 for part in (few, many) for one, score in zip(part, expected))
 
     ends: collections.Counter[str] = collections.Counter()
     for number in range(forks):

@@ -65,7 +65,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         partial = asked and self.server.ranges
         if self.server.if_range and self.headers.get("If-Range", tag) != tag:
             partial = False
-        start = int(asked[len("bytes=") : -1]) if partial else 0
+        start = int(asked[len("bytes=") : -1]) if asked and partial else 0
         if start >= len(content):
             return self.send_error(416)
         start = max(0, start - self.server.shift)

@@ -15,10 +15,12 @@ class Deadline:
     """Ends the connection of an exchange when its time is over, whatever the exchange waits for.
 
     Attributes:
+        seconds: the time.
         over: whether the time is over.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
         self.over = False
         self._lock = threading.Lock()
         self._socket: Optional[socket.socket] = None
@@ -43,7 +45,7 @@ class Deadline:
 @contextlib.contextmanager
 def deadline(seconds: float) -> Iterator[Deadline]:
     """Start a time limit, which ends with the block."""
-    limit = Deadline()
+    limit = Deadline(seconds)
     alarm = threading.Timer(seconds, limit.cut)
     alarm.daemon = True
     alarm.start()

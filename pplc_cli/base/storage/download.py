@@ -23,6 +23,7 @@ TOTAL_SECONDS = 3600  # for a file, with all attempts
 MAX_BYTES = 2 << 30
 ATTEMPTS = 3
 QUICK_SECONDS = 5  # time-out for the connection if the caller has a fallback
+QUICK_TOTAL_SECONDS = 600
 # httpx raises plain errors for a proxy variable that it cannot use.
 _UNUSABLE = (httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError)
 
@@ -46,7 +47,7 @@ def fetch(
         path: the file to write.
         progress: called with the bytes received and the total, None if the server does not send it.
         check: called with the complete ``path.part``; if it raises, that file is removed.
-        quick: try once, with a short time-out for the connection.
+        quick: try once, with a short time-out for the connection, and for ten minutes at most.
 
     Raises:
         DownloadError: no connection, an error status, fewer bytes than announced, or one of the limits.
@@ -55,7 +56,7 @@ def fetch(
     part = _Part(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with deadline(TOTAL_SECONDS) as limit, _client(url, quick) as client:
+        with deadline(QUICK_TOTAL_SECONDS if quick else TOTAL_SECONDS) as limit, _client(url, quick) as client:
             _fetch(client, url, part, progress, limit, 1 if quick else ATTEMPTS)
         if check:
             try:
@@ -141,8 +142,7 @@ def _fetch(
             return _fetch_once(client, url, part, progress, limit)
         except (httpx.TransportError, _Incomplete) as error:
             if limit.over:
-                minutes = TOTAL_SECONDS // 60
-                raise DownloadError(f"{url}: the download took more than {minutes} minutes") from None
+                raise DownloadError(f"{url}: the download took more than {limit.seconds:g} seconds") from None
             if attempt == attempts:
                 reason, more = str(error) or type(error).__name__, f" ({attempts} attempts)" if attempts > 1 else ""
                 raise DownloadError(f"{url}: {reason}{more}") from None

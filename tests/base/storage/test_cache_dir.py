@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from helpers.commands import ROOT
 from pplc_cli.base.storage.cache_dir import cache_folder, sha256_of
 
 
@@ -50,3 +54,23 @@ def test_sha256_of_a_file(tmp_path: Path, size: int) -> None:
     content = bytes(size)
     (tmp_path / "file").write_bytes(content)
     assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("chosen", ["", "~/mine"])
+def test_no_home_folder(tmp_path: Path, chosen: str) -> None:
+    """In a container with any user id: neither HOME nor the list of users names a home folder."""
+    code = """
+import os, pwd
+from pplc_cli.base.errors import PplcError
+from pplc_cli.base.storage.cache_dir import cache_folder
+os.setuid(54321)
+try:
+    print(cache_folder())
+except PplcError as error:
+    print(error)
+"""
+    environment = {"PPLC_CACHE": chosen, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert "this user has no home folder; set PPLC_CACHE" in done.stdout, done.stderr
+    assert not list(tmp_path.iterdir())

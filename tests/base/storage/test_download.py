@@ -168,7 +168,14 @@ def https(tmp_path: Path, server) -> Iterator[str]:
         pytest.skip("no openssl to make a certificate")
     names = {"key": tmp_path / "key.pem", "certificate": tmp_path / "certificate.pem"}
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", names["key"], "-out", names["certificate"]]
+    command += [
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-keyout",
+        str(names["key"]),
+        "-out",
+        str(names["certificate"]),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(names["certificate"], names["key"])
