@@ -12,7 +12,7 @@ from rich.text import Text
 from pplc_cli.base.storage.files import quoted
 from pplc_cli.cli.command import hint
 from pplc_cli.cli.console.progress import duration
-from pplc_cli.data.lists.assign import PARTS
+from pplc_cli.data.lists.parts import PARTS
 from pplc_cli.data.split import SplitReport
 from pplc_cli.training.evaluation.evaluate import Evaluation
 from pplc_cli.training.train import TrainResult

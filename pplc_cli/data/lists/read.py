@@ -54,7 +54,7 @@ def read_part(data: DataConfig, part: str, labels: Sequence[str]) -> Optional[li
     path = find_list(data, part)
     if path is None:
         return None
-    samples = _samples(read_rows(path, folder, _columns(data), labels), folder, labels)
+    samples = _samples(read_rows(path, folder, _columns(data), labels).of_part(part), folder, labels)
     if not samples:
         raise DataError(f"{path}: contains no images; run: {split_command(data)} --force")
     return samples

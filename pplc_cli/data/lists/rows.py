@@ -13,6 +13,7 @@ from pplc_cli.base.errors import DataError
 from pplc_cli.base.schema import did_you_mean
 from pplc_cli.data.image_files import SUFFIXES
 from pplc_cli.data.lists.labels import FolderNames
+from pplc_cli.data.lists.parts import part_of
 from pplc_cli.data.lists.tables import Columns, Row, read_table, shortened
 from pplc_cli.data.lists.text import read_lines
 
@@ -30,6 +31,17 @@ class ImageList:
     path: Path
     is_table: bool
     rows: list[Row]
+
+    def has_parts(self) -> bool:
+        """Whether a table has a column that puts every image into the part train, val or test."""
+        parts = {part_of(row.part) for row in self.rows}
+        return self.is_table and "train" in parts and None not in parts
+
+    def of_part(self, part: str) -> ImageList:
+        """The rows of a part, if a column names the parts; else all."""
+        if not self.has_parts():
+            return self
+        return dataclasses.replace(self, rows=[row for row in self.rows if part_of(row.part) == part])
 
     def class_names(self) -> list[str]:
         """The labels of a table in sorted order; numbers in the order of their values."""

@@ -8,7 +8,8 @@ import pytest
 
 from helpers.images import random_image, write_image
 from pplc_cli.base.errors import DataError
-from pplc_cli.data.lists.folders import find_layout, part_of, read_class_folders
+from pplc_cli.data.lists.folders import find_layout, read_class_folders
+from pplc_cli.data.lists.parts import part_of
 
 
 def fill(root: Path, *folders: str) -> Path:
