@@ -422,7 +422,7 @@ def test_a_table_may_name_the_parts(class_folders: Maker) -> None:
     table.write_text("\n".join(["filepaths,labels,data set", *rows_of]))
     report = split_dataset(root, SplitConfig(table=str(table)))
     assert report.parts == {"train": [str(table)], "val": [str(table)]}
-    assert report.counts == {"train": [6, 5], "val": [3, 3], "test": [1, 1]}
+    assert report.counts == {"train": [7, 7], "val": [3, 3], "test": [0, 0]}
     assert {name for name, _ in rows(root)["val"]} == {name for i, name in enumerate(files) if i % 3 == 2}
     data = DataConfig(dir=str(root), train_list=str(table), val_list=str(table))
     assert [len(read_part(data, part, report.labels) or []) for part in ("train", "val")] == [14, 6]

@@ -12,7 +12,7 @@ from typing import Optional
 from pplc_cli.base.errors import DataError
 
 _PATH_COLUMNS = (
-    "path", "filepath", "filepaths", "imagepath", "file", "filename", "image", "imagename", "imagefile", "img", 
+    "path", "filepath", "filepaths", "imagepath", "file", "filename", "image", "imagename", "imagefile", "img",
     "imageid", "id", "name",
 )  # fmt: skip
 _LABEL_COLUMNS = (
