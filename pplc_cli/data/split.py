@@ -19,7 +19,7 @@ from pplc_cli.data.decode import inspect_image
 from pplc_cli.data.image_files import SUFFIXES, is_image_name, list_files, read_bytes
 from pplc_cli.data.lists import LIST_FORMATS, existing_lists, write_lists
 from pplc_cli.data.lists.assign import CheckedImage, count_images, divide
-from pplc_cli.data.lists.folders import find_layout
+from pplc_cli.data.lists.folders import find_layout, require_classes
 from pplc_cli.data.lists.parts import PARTS, part_of
 from pplc_cli.data.lists.rows import locate, read_rows, with_suffix
 from pplc_cli.data.lists.tables import Columns
@@ -166,10 +166,7 @@ def _require_writable(target: Path, root: Path) -> None:
 def _from_folders(root: Path) -> _Source:
     """The files of the class folders, of which there must be at least two."""
     layout = find_layout(root)
-    if not layout.labels:
-        raise DataError(f"{root}: has no subfolders; put each class in its own folder")
-    if len(layout.labels) < 2:
-        raise DataError(f"{root}: has only one class folder, {layout.labels[0]!r}; expected at least two")
+    require_classes(root, layout)
     left_out = dict(layout.left_out)
     for path in sorted(root.iterdir()):
         if path.is_file() and is_image_name(path) and not path.name.startswith("."):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Optional
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -69,7 +70,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(labels=files, train=files, columns=st.sampled_from([(None, None), ("path", None), ("where", "what")]))
 def test_only_errors_for_the_user(
-    root: Path, labels: bytes, train: bytes, columns: tuple[str | None, str | None]
+    root: Path, labels: bytes, train: bytes, columns: tuple[Optional[str], Optional[str]]
 ) -> None:
     for name in ("label.txt", "labels.txt"):
         (root / name).write_bytes(labels)

@@ -77,6 +77,20 @@ def find_layout(root: Path) -> Layout:
     )
 
 
+def require_classes(root: Path, layout: Layout) -> None:
+    """Raise an error if there are fewer than two classes."""
+    if not layout.labels:
+        raise DataError(f"{root}: has no subfolders; put each class in its own folder")
+    if len(layout.labels) == 1:
+        only = layout.folders[0].path
+        if len(class_folders(only)) > 1:
+            raise DataError(
+                f"{root}: has only one class folder, {only.name!r}; if the folders in it are the classes, name {only} "
+                "in place of the folder above"
+            )
+        raise DataError(f"{root}: has only one class folder, {only.name!r}; expected at least two")
+
+
 def class_folders(folder: Path) -> list[Path]:
     """The class folders, sorted by name; hidden folders and those that pplc writes to are not classes.
 
