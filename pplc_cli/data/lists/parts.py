@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Optional
 
@@ -14,6 +15,7 @@ _WORDS = {
 _PARTS = {word: part for part, words in _WORDS.items() for word in words}
 
 
+@functools.lru_cache(maxsize=1000)  # a table names the part of every image
 def part_of(name: str) -> Optional[str]:
     """The part that a name stands for, as val for "Validation_set" and "birds-val"; None if it is another."""
     words = _words_of(name)

@@ -46,7 +46,7 @@ class ImageList:
     def class_names(self) -> list[str]:
         """The labels of a table in sorted order; numbers in the order of their values."""
         names = {row.label for row in self.rows}
-        if all(name.isdecimal() for name in names):
+        if all(name.isdecimal() and len(name) <= 9 for name in names):
             return sorted(names, key=lambda name: (int(name), name))
         return sorted(names)
 

@@ -65,6 +65,8 @@ def test_names_with_spaces_commas_and_quotes(tmp_path: Path) -> None:
 
 
 def test_numbers_in_a_table(tmp_path: Path) -> None:
+    huge = "9" * 5000
+    assert read(tmp_path, f"path,label\na.jpg,{huge}\nb.jpg,9\n")[0] == ["9", huge]
     assert read(tmp_path, "path,label\na.jpg,10\nb.jpg,9\n") == [["9", "10"], [("a.jpg", 1), ("b.jpg", 0)]]
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
     assert read(tmp_path, "path,label\na.jpg,1\nb.jpg,0\n") == [["cat", "dog"], [("a.jpg", 1), ("b.jpg", 0)]]
