@@ -107,7 +107,7 @@ def names_files_in(folder: Path) -> Callable[[str], bool]:
         cells = re.split(r"[\t,;/\\]", line)
         if any(not cell.isascii() and cell.strip().strip('"') in folders for cell in cells):
             return True
-        return any(not name.isascii() and _exists(folder, locate(folder, name)[1]) for name in possible_paths(line))
+        return any(not name.isascii() and exists_in(folder, locate(folder, name)[1]) for name in possible_paths(line))
 
     return known
 
@@ -130,16 +130,17 @@ def locate(folder: Path, name: str) -> tuple[Path, str]:
     Lists written on Windows have backslashes, but a file name may also contain one. An absolute path of a data set that
     was moved since is looked for in the folder.
     """
-    if "\\" in name and not _exists(folder, name):
+    if "\\" in name and not exists_in(folder, name):
         name = name.replace("\\", "/")
-    if re.match(r"/|[A-Za-z]:/", name) and not _exists(folder, name):
+    if re.match(r"/|[A-Za-z]:/", name) and not exists_in(folder, name):
         parts = [part for part in name.split("/") if part]
         tails = ("/".join(parts[start:]) for start in range(1, len(parts) - 1))  # at least a folder and a file
-        name = next((tail for tail in tails if _exists(folder, tail)), name)
+        name = next((tail for tail in tails if exists_in(folder, tail)), name)
     return folder / name, name
 
 
-def _exists(folder: Path, name: str) -> bool:
+def exists_in(folder: Path, name: str) -> bool:
+    """Whether a file of a list exists."""
     return os.path.exists(os.path.join(folder, name))  # noqa: PTH110, PTH118 - pathlib raises for long names
 
 
@@ -161,6 +162,6 @@ def _split(path: Path, number: int, line: str, labels: Sequence[str]) -> Row:
 
 def with_suffix(folder: Path, name: str) -> str:
     """The name of an image in a table, which may lack its suffix, as in "000a1" for 000a1.jpg."""
-    if _exists(folder, name):
+    if exists_in(folder, name):
         return name
-    return next((name + suffix for suffix in SUFFIXES if _exists(folder, name + suffix)), name)
+    return next((name + suffix for suffix in SUFFIXES if exists_in(folder, name + suffix)), name)

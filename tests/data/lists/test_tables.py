@@ -140,6 +140,7 @@ def test_lists_without_labels(tmp_path: Path) -> None:
 
     assert names("a 1.jpg\nb.jpg\n\nx, y.jpg\ngone 2.jpg\n") == ["a 1.jpg", "b.jpg", "x, y.jpg", "gone 2.jpg"]
     assert names("a 1.jpg 0\nb.jpg\t1\ngone.jpg 2\n") == ["a 1.jpg", "b.jpg", "gone.jpg"]
+    assert names("9" * 5000) == ["9" * 5000]
     assert names("熊猫\\3.jpg 0\n", "gbk") == ["熊猫/3.jpg"]
     assert names("path,label\n熊猫/3.jpg,x\nb.jpg,y\n") == ["熊猫/3.jpg", "b.jpg"]
 
