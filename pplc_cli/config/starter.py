@@ -12,7 +12,7 @@ from pplc_cli.base.storage.files import PathLike, quoted, user_path, write_text
 from pplc_cli.data.image_files import is_image_name, list_files
 from pplc_cli.data.lists import count_by_class, read_labels, require_part
 from pplc_cli.data.lists.files import find_list
-from pplc_cli.data.lists.folders import Layout, find_layout
+from pplc_cli.data.lists.folders import Layout, find_layout, require_classes
 from pplc_cli.data.settings import DataConfig
 
 
@@ -108,16 +108,12 @@ def write_config(folder: PathLike, file: PathLike, *, force: bool = False) -> Pa
     layout = find_layout(folder)
     data = DataConfig(dir=str(folder))
     listed = len(layout.labels) < 2 and find_list(data, "train") is not None
+    if not listed:
+        require_classes(folder, layout)
     counts = _count_listed(data) if listed else _count_in_folders(layout, folder)
     empty = [name for name, count in counts.items() if count == 0]
-    if len(counts) < 2 or empty:
-        if empty:
-            what = f"the class folder {empty[0]!r} contains no images"
-        elif counts:
-            what = "has one subfolder; expected at least two, one per class"
-        else:
-            what = "has no subfolders; put each class in its own folder"
-        raise DataError(f"{folder}: {what}")
+    if empty:
+        raise DataError(f"{folder}: the class {empty[0]!r} contains no images to train on")
     images = sum(counts.values())
     recipe = next(r for r in RECIPES if images <= r.up_to)
     uneven = max(counts.values()) >= 3 * min(counts.values())

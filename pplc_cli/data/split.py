@@ -21,8 +21,9 @@ from pplc_cli.base.text import plain
 from pplc_cli.data.decode import inspect_image
 from pplc_cli.data.image_files import SUFFIXES, is_image_name, list_files, read_bytes
 from pplc_cli.data.lists import LIST_FORMATS, existing_lists, write_lists
-from pplc_cli.data.lists.assign import PARTS, CheckedImage, count_images, divide
-from pplc_cli.data.lists.folders import find_layout
+from pplc_cli.data.lists.assign import CheckedImage, count_images, divide
+from pplc_cli.data.lists.folders import find_layout, require_classes
+from pplc_cli.data.lists.parts import PARTS, part_of
 from pplc_cli.data.lists.rows import locate, read_rows, with_suffix
 from pplc_cli.data.lists.tables import Columns
 from pplc_cli.data.settings import SplitConfig
@@ -40,7 +41,7 @@ class SplitReport:
         duplicates: the number of files that are copies of another file.
         conflicts: pairs of files with equal content in different classes.
         leaks: pairs of files with equal content in different parts, if the data set came in parts.
-        parts: maps train, val and test to the folders that were taken as this part of the data set.
+        parts: maps train, val and test to the folders, or the table, that were taken as this part of the data set.
         files: the files written.
     """
 
@@ -65,9 +66,10 @@ class _File(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """What folders or a table say: classes, files, the folders of each part, and what is not used."""
+    """What folders or a table say: classes, the place of each, files, the places of each part, and what is not used."""
 
     labels: list[str]
+    places: list[str]
     files: list[_File]
     parts: dict[str, list[str]]
     left_out: dict[str, str]
@@ -127,7 +129,7 @@ def split_dataset(
 
     images, left_out, notes = _check_images(source.files, progress)
     left_out = {**source.left_out, **left_out}
-    _require_images(root, source, images, left_out)
+    _require_images(source, images, left_out)
     parts = divide(images, labels, group, config)
 
     rows = {part: sorted((image.name, image.label) for image in members) for part, members in parts.items()}
@@ -168,10 +170,7 @@ def _require_writable(target: Path, root: Path) -> None:
 def _from_folders(root: Path) -> _Source:
     """The files of the class folders, of which there must be at least two."""
     layout = find_layout(root)
-    if not layout.labels:
-        raise DataError(f"{root}: has no subfolders; put each class in its own folder")
-    if len(layout.labels) < 2:
-        raise DataError(f"{root}: has only one class folder, {layout.labels[0]!r}; expected at least two")
+    require_classes(root, layout)
     left_out = dict(layout.left_out)
     for path in sorted(root.iterdir()):
         if path.is_file() and is_image_name(path) and not path.name.startswith("."):
@@ -182,7 +181,8 @@ def _from_folders(root: Path) -> _Source:
         for path in list_files(folder.path, within=root)
     ]
     parts = {part: [p.relative_to(root).as_posix() for p in paths] for part, paths in layout.parts.items()}
-    return _Source(layout.labels, files, parts, left_out)
+    places = {folder.label: str(folder.path) for folder in reversed(layout.folders) if folder.part == "train"}
+    return _Source(layout.labels, [places[label] for label in range(len(places))], files, parts, left_out)
 
 
 def _from_table(root: Path, table: Path, columns: Optional[Columns]) -> _Source:
@@ -193,26 +193,26 @@ def _from_table(root: Path, table: Path, columns: Optional[Columns]) -> _Source:
     labels = rows.class_names()
     if len(labels) < 2:
         raise DataError(f"{table}: expected at least two classes, got {', '.join(labels) or 'none'}")
-    files = {
-        (name, label): _File(path, name, label)
-        for row, label in zip(rows.rows, rows.ids(labels))
-        for path, name in [locate(root, with_suffix(root, row.name))]
-    }
-    return _Source(labels, list(files.values()), {}, {})
+    has_parts = rows.has_parts()
+    files = {}
+    for row, label in zip(rows.rows, rows.ids(labels)):
+        path, name = locate(root, with_suffix(root, row.name))
+        part = part_of(row.part) if has_parts else None
+        files[name, label] = _File(path, name, label, part or "train")
+    parts = {part: [str(table)] for part in PARTS if any(file.part == part for file in files.values())}
+    places = [f"{table}: {label}" for label in labels]
+    return _Source(labels, places, list(files.values()), parts if has_parts else {}, {})
 
 
-def _require_images(root: Path, source: _Source, images: list[CheckedImage], left_out: dict[str, str]) -> None:
+def _require_images(source: _Source, images: list[CheckedImage], left_out: dict[str, str]) -> None:
     """Raise an error if a class has no usable image to train on."""
     used = {image.label for image in images if image.part == "train"}
-    for index, label in enumerate(source.labels):
+    for index, place in enumerate(source.places):
         if index not in used:
             names = [plain(file.name) for file in source.files if file.label == index and file.part == "train"]
             found = [f"{name} {left_out[name]}" for name in names if name in left_out]
             why = f": {found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else "") if found else ""
-            where = source.parts["train"][0] if source.parts else ""
-            raise DataError(
-                f"{root / where / label}: the class has no usable image{why}; add images or remove the folder"
-            )
+            raise DataError(f"{place}: the class has no usable training image{why}; add images or remove the class")
 
 
 def _remove(lists: list[Path]) -> None:

@@ -20,7 +20,8 @@ from helpers.bad_files import write_bad_files
 from helpers.images import random_image, write_image
 from pplc_cli.base.errors import DataError
 from pplc_cli.data.lists import read_labels, read_part
-from pplc_cli.data.lists.assign import PARTS, CheckedImage, assign_parts, group_images
+from pplc_cli.data.lists.assign import CheckedImage, assign_parts, group_images
+from pplc_cli.data.lists.parts import PARTS
 from pplc_cli.data.lists.tables import Columns
 from pplc_cli.data.settings import DataConfig, SplitConfig
 from pplc_cli.data.split import split_dataset
@@ -160,7 +161,7 @@ def test_class_without_a_training_image(class_folders: Maker) -> None:
 def test_empty_class(class_folders: Maker) -> None:
     root = class_folders((10, 10), size=12)
     (root / "nothing").mkdir()
-    with pytest.raises(DataError, match=r"nothing: the class has no usable image; add images"):
+    with pytest.raises(DataError, match=r"nothing: the class has no usable training image; add images"):
         split_dataset(root)
     (root / "nothing" / "x.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"nothing/x\.jpg is empty"):
@@ -329,7 +330,9 @@ def test_a_class_of_a_part_without_usable_training_images(class_folders: Maker) 
     root = class_folders((10, 1), folder="set/train").parent
     (root / "train" / "stripe" / "stripe_000.jpg").write_bytes(b"broken")
     class_folders((3, 3), folder="set/val", size=40)
-    with pytest.raises(DataError, match=r"train.stripe: the class has no usable image: train/stripe/stripe_000\.jpg"):
+    with pytest.raises(
+        DataError, match=r"train.stripe: the class has no usable training image: train/stripe/stripe_000\.jpg"
+    ):
         split_dataset(root)
 
 
@@ -409,3 +412,17 @@ def test_another_user_without_rights(class_folders: Maker, tmp_path: Path) -> No
     (root / "disc").chmod(0o700)
     unreadable = as_nobody("--lists", "more")
     assert unreadable == f"Error: {root / 'disc'}: the folder cannot be read: Permission denied\n"
+
+
+def test_a_table_may_name_the_parts(class_folders: Maker) -> None:
+    root = class_folders((10, 10), size=12)
+    files = sorted(path.relative_to(root).as_posix() for path in root.rglob("*_*.*"))
+    rows_of = [f"{name},{name.split('/')[0]},{('Train', 'train', 'valid')[i % 3]}" for i, name in enumerate(files)]
+    table = root.parent / "birds.csv"
+    table.write_text("\n".join(["filepaths,labels,data set", *rows_of]))
+    report = split_dataset(root, SplitConfig(table=str(table)))
+    assert report.parts == {"train": [str(table)], "val": [str(table)]}
+    assert report.counts == {"train": [7, 7], "val": [3, 3], "test": [0, 0]}
+    assert {name for name, _ in rows(root)["val"]} == {name for i, name in enumerate(files) if i % 3 == 2}
+    data = DataConfig(dir=str(root), train_list=str(table), val_list=str(table))
+    assert [len(read_part(data, part, report.labels) or []) for part in ("train", "val")] == [14, 6]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Optional
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -37,7 +38,7 @@ ENDS = ["\n", "\r\n", "\r", "\n\n", " \n", "\x85"]
 words = st.one_of(
     st.sampled_from([*NAMES, "path", "label", "filename", "class", "x.jpg", "cat/1.jpg"]), st.text(max_size=8)
 )
-numbers = st.one_of(st.integers(-3, 5).map(str), st.sampled_from(["00", "1e3", "٣", "²", "9" * 30, "0x1", "1.0"]))
+numbers = st.one_of(st.integers(-3, 5).map(str), st.sampled_from(["00", "1e3", "٣", "²", "9" * 5000, "0x1", "1.0"]))
 cells = st.one_of(words, numbers)
 lines = st.lists(st.tuples(cells, st.sampled_from(MARKS)), max_size=5).map(lambda parts: "".join(map("".join, parts)))
 texts = st.tuples(st.lists(lines, max_size=8), st.sampled_from(ENDS)).map(lambda pair: pair[1].join(pair[0]))
@@ -69,7 +70,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(labels=files, train=files, columns=st.sampled_from([(None, None), ("path", None), ("where", "what")]))
 def test_only_errors_for_the_user(
-    root: Path, labels: bytes, train: bytes, columns: tuple[str | None, str | None]
+    root: Path, labels: bytes, train: bytes, columns: tuple[Optional[str], Optional[str]]
 ) -> None:
     for name in ("label.txt", "labels.txt"):
         (root / name).write_bytes(labels)

@@ -11,7 +11,7 @@ from pplc_cli.base.text import visible
 from pplc_cli.cli.command import echo, hint, note
 from pplc_cli.cli.console.layout import Column, print_table
 from pplc_cli.cli.console.progress import duration
-from pplc_cli.data.lists.assign import PARTS
+from pplc_cli.data.lists.parts import PARTS
 from pplc_cli.data.split import SplitReport
 from pplc_cli.training.evaluation.evaluate import Evaluation
 from pplc_cli.training.evaluation.metrics import accuracy_text

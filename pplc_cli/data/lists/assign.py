@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from typing import Optional
 
 from pplc_cli.base.errors import DataError
+from pplc_cli.data.lists.parts import PARTS
 from pplc_cli.data.settings import SplitConfig
-
-PARTS = ("train", "val", "test")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Optional
 
 from pplc_cli.base.errors import DataError
 from pplc_cli.base.schema import did_you_mean
 from pplc_cli.data.image_files import is_image_name, list_files
 from pplc_cli.data.lists.files import existing_lists
+from pplc_cli.data.lists.parts import is_part_name, part_of
 from pplc_cli.data.lists.sample import Sample
 
-_WORDS = {
-    "train": ("train", "training", "训练"),
-    "val": ("val", "valid", "validation", "validate", "dev", "验证"),
-    "test": ("test", "testing", "测试"),
-}
-_PARTS = {word: part for part, words in _WORDS.items() for word in words}
 _DEPTH = 5  # folders that an archive may put around its content
 _OF_RUNS = ("config.yaml", "train_log.jsonl", "preview.png")
 
@@ -84,6 +77,20 @@ def find_layout(root: Path) -> Layout:
     )
 
 
+def require_classes(root: Path, layout: Layout) -> None:
+    """Raise an error if there are fewer than two classes."""
+    if not layout.labels:
+        raise DataError(f"{root}: has no subfolders; put each class in its own folder")
+    if len(layout.labels) == 1:
+        only = layout.folders[0].path
+        if len(class_folders(only)) > 1:
+            raise DataError(
+                f"{root}: has only one class folder, {only.name!r}; if the folders in it are the classes, name {only} "
+                "in place of the folder above"
+            )
+        raise DataError(f"{root}: has only one class folder, {only.name!r}; expected at least two")
+
+
 def class_folders(folder: Path) -> list[Path]:
     """The class folders, sorted by name; hidden folders and those that pplc writes to are not classes.
 
@@ -135,16 +142,6 @@ def list_unlabelled(folder: Path) -> list[Sample]:
     if not samples:
         raise DataError(f"{folder}: contains no images")
     return samples
-
-
-def part_of(name: str) -> Optional[str]:
-    """The part that a folder's name stands for, as val for "Validation_set" and "birds-val"; None if it is another."""
-    words = [word for word in re.split(r"[\W\d_]+", name.lower()) if word]
-    return _part_of_word("".join(words)) or (_part_of_word(words[-1]) if words else None)
-
-
-def _part_of_word(word: str) -> Optional[str]:
-    return _PARTS.get(word) or _PARTS.get(re.sub(r"(data)?(set|data|images|imgs|集)$", "", word))
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -202,7 +199,7 @@ def _find_parts(base: Path, folders: Sequence[Path]) -> dict[str, list[Path]]:
         return {}
     classes = {path: {sub.name for sub in _classes_in(path)} for path in folders}
     of_train = set().union(*(classes[path] for path in parts.get("train", [])))
-    if others or not all(_part_of_word(re.sub(r"[\W\d_]", "", path.name.lower())) for path in folders):
+    if others or not all(is_part_name(path.name) for path in folders):
         shared = any(classes[path] & of_train for part in ("val", "test") for path in parts.get(part, []))
         return parts if shared and not any(classes[path] & of_train for path in others) else {}
     if len(parts) > 1 and not of_train:

@@ -13,7 +13,7 @@ from pathlib import Path
 from pplc_cli.base.errors import DataError
 from pplc_cli.data.lists.text import read_lines
 
-_NUMBERED = re.compile(r"(\d{1,9})(?:[ \t]|[ \t]*[,:;])[ \t]*(.+)")
+_NUMBERED = re.compile(r"(\d{1,9})(?:[ \t]|[ \t]*[,:;](?![ \t]*\d))[ \t]*(.+)")  # not "0,5 l"
 _DEPTH = 7  # folders around class folders, as find_layout allows them: archive/.../train/.../cat
 _ALWAYS_NUMBERED = ("label.txt", "label_list.txt")  # PaddleX 3 and PaddleClas read a number on every line
 

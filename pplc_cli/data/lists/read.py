@@ -12,7 +12,15 @@ from pplc_cli.base.errors import DataError
 from pplc_cli.base.storage.files import user_path
 from pplc_cli.data.lists.files import find_label_file, find_list, lists_folder, split_command
 from pplc_cli.data.lists.labels import read_label_file
-from pplc_cli.data.lists.rows import ImageList, locate, names_files_in, possible_paths, read_rows, with_suffix
+from pplc_cli.data.lists.rows import (
+    ImageList,
+    exists_in,
+    locate,
+    names_files_in,
+    possible_paths,
+    read_rows,
+    with_suffix,
+)
 from pplc_cli.data.lists.sample import Sample
 from pplc_cli.data.lists.tables import Columns, read_table
 from pplc_cli.data.lists.text import read_lines
@@ -54,7 +62,7 @@ def read_part(data: DataConfig, part: str, labels: Sequence[str]) -> Optional[li
     path = find_list(data, part)
     if path is None:
         return None
-    samples = _samples(read_rows(path, folder, _columns(data), labels), folder, labels)
+    samples = _samples(read_rows(path, folder, _columns(data), labels).of_part(part), folder, labels)
     if not samples:
         raise DataError(f"{path}: contains no images; run: {split_command(data)} --force")
     return samples
@@ -84,7 +92,7 @@ def read_image_list(path: Path) -> list[str]:
 def _image_of(line: str, folder: Path) -> str:
     """The path in a line: the longest part of it that exists, else what stands before a label."""
     paths = list(possible_paths(line))
-    existing = (name for name in paths if locate(folder, name)[0].exists())
+    existing = (name for name in paths if exists_in(folder, locate(folder, name)[1]))
     has_label = line.strip()[len(paths[1]) :].strip().isdecimal() if len(paths) > 1 else False
     return next(existing, paths[1] if has_label else paths[0])
 

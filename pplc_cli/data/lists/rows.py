@@ -13,6 +13,7 @@ from pplc_cli.base.errors import DataError
 from pplc_cli.base.schema import did_you_mean
 from pplc_cli.data.image_files import SUFFIXES
 from pplc_cli.data.lists.labels import FolderNames
+from pplc_cli.data.lists.parts import part_of
 from pplc_cli.data.lists.tables import Columns, Row, read_table, shortened
 from pplc_cli.data.lists.text import read_lines
 
@@ -31,10 +32,21 @@ class ImageList:
     is_table: bool
     rows: list[Row]
 
+    def has_parts(self) -> bool:
+        """Whether a table has a column that puts every image into the part train, val or test."""
+        parts = {part_of(row.part) for row in self.rows}
+        return self.is_table and "train" in parts and None not in parts
+
+    def of_part(self, part: str) -> ImageList:
+        """The rows of a part, if a column names the parts; else all."""
+        if not self.has_parts():
+            return self
+        return dataclasses.replace(self, rows=[row for row in self.rows if part_of(row.part) == part])
+
     def class_names(self) -> list[str]:
         """The labels of a table in sorted order; numbers in the order of their values."""
         names = {row.label for row in self.rows}
-        if all(name.isdecimal() for name in names):
+        if all(name.isdecimal() and len(name) <= 9 for name in names):
             return sorted(names, key=lambda name: (int(name), name))
         return sorted(names)
 
@@ -95,7 +107,7 @@ def names_files_in(folder: Path) -> Callable[[str], bool]:
         cells = re.split(r"[\t,;/\\]", line)
         if any(not cell.isascii() and cell.strip().strip('"') in folders for cell in cells):
             return True
-        return any(not name.isascii() and _exists(folder, locate(folder, name)[1]) for name in possible_paths(line))
+        return any(not name.isascii() and exists_in(folder, locate(folder, name)[1]) for name in possible_paths(line))
 
     return known
 
@@ -118,16 +130,17 @@ def locate(folder: Path, name: str) -> tuple[Path, str]:
     Lists written on Windows have backslashes, but a file name may also contain one. An absolute path of a data set that
     was moved since is looked for in the folder.
     """
-    if "\\" in name and not _exists(folder, name):
+    if "\\" in name and not exists_in(folder, name):
         name = name.replace("\\", "/")
-    if re.match(r"/|[A-Za-z]:/", name) and not _exists(folder, name):
+    if re.match(r"/|[A-Za-z]:/", name) and not exists_in(folder, name):
         parts = [part for part in name.split("/") if part]
         tails = ("/".join(parts[start:]) for start in range(1, len(parts) - 1))  # at least a folder and a file
-        name = next((tail for tail in tails if _exists(folder, tail)), name)
+        name = next((tail for tail in tails if exists_in(folder, tail)), name)
     return folder / name, name
 
 
-def _exists(folder: Path, name: str) -> bool:
+def exists_in(folder: Path, name: str) -> bool:
+    """Whether a file of a list exists."""
     return os.path.exists(os.path.join(folder, name))  # noqa: PTH110, PTH118 - pathlib raises for long names
 
 
@@ -149,6 +162,6 @@ def _split(path: Path, number: int, line: str, labels: Sequence[str]) -> Row:
 
 def with_suffix(folder: Path, name: str) -> str:
     """The name of an image in a table, which may lack its suffix, as in "000a1" for 000a1.jpg."""
-    if _exists(folder, name):
+    if exists_in(folder, name):
         return name
-    return next((name + suffix for suffix in SUFFIXES if _exists(folder, name + suffix)), name)
+    return next((name + suffix for suffix in SUFFIXES if exists_in(folder, name + suffix)), name)

@@ -12,13 +12,15 @@ from typing import Optional
 from pplc_cli.base.errors import DataError
 
 _PATH_COLUMNS = (
-    "path", "filepath", "imagepath", "file", "filename", "image", "imagename", "imagefile", "img", "imageid", "id",
-    "name",
+    "path", "filepath", "filepaths", "imagepath", "file", "filename", "image", "imagename", "imagefile", "img",
+    "imageid", "id", "name",
 )  # fmt: skip
 _LABEL_COLUMNS = (
     "label", "labelname", "class", "classname", "category", "target", "species", "breed", "labelid", "classid",
     "labels",
 )  # fmt: skip
+
+_PART_COLUMNS = ("split", "set", "subset", "partition", "dataset", "part")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +39,13 @@ class Row:
         number: the line's number, from 1.
         name: the image's path as written.
         label: the class id or class name, as written.
+        part: the part of the data set, as written; empty if there is no such column.
     """
 
     number: int
     name: str
     label: str
+    part: str = ""
 
 
 def read_table(path: Path, lines: Sequence[str], columns: Columns) -> Optional[list[Row]]:
@@ -61,7 +65,7 @@ def read_table(path: Path, lines: Sequence[str], columns: Columns) -> Optional[l
         image = _place(header, columns.path, _PATH_COLUMNS)
         label = _place(header, columns.label, _LABEL_COLUMNS)
         if image is not None and label is not None:
-            return list(_rows(path, lines, delimiter, image, label))
+            return list(_rows(path, lines, delimiter, image, label, _place(header, None, _PART_COLUMNS)))
     if columns != Columns():
         wanted = f"{columns.path or 'path'!r} and {columns.label or 'label'!r}"
         raise DataError(f"{path}: expected a header with the columns {wanted}, got {shortened(first)}")
@@ -89,7 +93,9 @@ def _records(path: Path, lines: Sequence[str], delimiter: str) -> Iterator[list[
         raise DataError(f"{path}, line {reader.line_num}: is not a valid row of a table: {error}") from None
 
 
-def _rows(path: Path, lines: Sequence[str], delimiter: str, image: int, label: int) -> Iterator[Row]:
+def _rows(
+    path: Path, lines: Sequence[str], delimiter: str, image: int, label: int, part: Optional[int]
+) -> Iterator[Row]:
     header = True
     for number, cells in enumerate(_records(path, lines, delimiter), 1):
         if header or not any(cell.strip() for cell in cells):
@@ -99,7 +105,8 @@ def _rows(path: Path, lines: Sequence[str], delimiter: str, image: int, label: i
             raise DataError(
                 f"{path}, line {number}: expected at least {max(image, label) + 1} columns, got {len(cells)}"
             )
-        row = Row(number, cells[image].strip(), cells[label].strip())
+        part_name = cells[part].strip() if part is not None and part < len(cells) else ""
+        row = Row(number, cells[image].strip(), cells[label].strip(), part_name)
         if not row.name or not row.label:
             raise DataError(f"{path}, line {number}: the path or the class is empty")
         yield row

@@ -8,7 +8,8 @@ import pytest
 
 from helpers.images import random_image, write_image
 from pplc_cli.base.errors import DataError
-from pplc_cli.data.lists.folders import find_layout, part_of, read_class_folders
+from pplc_cli.data.lists.folders import find_layout, read_class_folders, require_classes
+from pplc_cli.data.lists.parts import part_of
 
 
 def fill(root: Path, *folders: str) -> Path:
@@ -110,3 +111,11 @@ def test_evaluation_of_a_folder_of_parts_names_the_parts(tmp_path: Path) -> None
     with pytest.raises(DataError, match=r"is divided into parts; name the folder of one of them: .*test"):
         read_class_folders(root, ["cat", "dog"])
     assert len(read_class_folders(root / "test", ["cat", "dog"])) == 2
+
+
+def test_a_folder_around_the_class_folders_is_named(tmp_path: Path) -> None:
+    root = fill(tmp_path, "archive/cat", "archive/dog")
+    with pytest.raises(
+        DataError, match=r"only one class folder, 'archive'; if the folders in it are the classes, name "
+    ):
+        require_classes(root, find_layout(root))

@@ -77,6 +77,7 @@ def test_names_that_begin_with_a_number(tmp_path: Path, base: str) -> None:
     make_folders(tmp_path, f"{base}/1 euro", f"{base}/2 euro")
     assert labels(tmp_path, b"1 euro\n2 euro\n", "labels.txt") == ["1 euro", "2 euro"]
     assert labels(tmp_path, b"1 2 euro\n0 1 euro\n", "labels.txt") == ["1 euro", "2 euro"]
+    assert labels(tmp_path, b"0,5 l\n1,0 l\n", "labels.txt") == ["0,5 l", "1,0 l"]
     assert labels(tmp_path, b"0 1 euro\n1 2 euro\n", "label.txt") == ["1 euro", "2 euro"]
 
 

@@ -65,6 +65,8 @@ def test_names_with_spaces_commas_and_quotes(tmp_path: Path) -> None:
 
 
 def test_numbers_in_a_table(tmp_path: Path) -> None:
+    huge = "9" * 5000
+    assert read(tmp_path, f"path,label\na.jpg,{huge}\nb.jpg,9\n")[0] == ["9", huge]
     assert read(tmp_path, "path,label\na.jpg,10\nb.jpg,9\n") == [["9", "10"], [("a.jpg", 1), ("b.jpg", 0)]]
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
     assert read(tmp_path, "path,label\na.jpg,1\nb.jpg,0\n") == [["cat", "dog"], [("a.jpg", 1), ("b.jpg", 0)]]
@@ -138,6 +140,7 @@ def test_lists_without_labels(tmp_path: Path) -> None:
 
     assert names("a 1.jpg\nb.jpg\n\nx, y.jpg\ngone 2.jpg\n") == ["a 1.jpg", "b.jpg", "x, y.jpg", "gone 2.jpg"]
     assert names("a 1.jpg 0\nb.jpg\t1\ngone.jpg 2\n") == ["a 1.jpg", "b.jpg", "gone.jpg"]
+    assert names("9" * 5000) == ["9" * 5000]
     assert names("熊猫\\3.jpg 0\n", "gbk") == ["熊猫/3.jpg"]
     assert names("path,label\n熊猫/3.jpg,x\nb.jpg,y\n") == ["熊猫/3.jpg", "b.jpg"]
 
