@@ -77,7 +77,9 @@ def test_the_web_service_answers(tmp_path: Path, untrained: Callable[[int], Path
         assert ask(image).text == answer.text
 
 
-@pytest.mark.parametrize("widgets", [True, False], ids=["ipywidgets", "plain"])
+@pytest.mark.parametrize(
+    "widgets", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["with ipywidgets", "without ipywidgets"]
+)
 def test_the_notebook_cell_runs(tmp_path: Path, widgets: bool) -> None:
     for name in ("nbclient", "nbformat", "ipykernel", *(["ipywidgets"] if widgets else [])):
         pytest.importorskip(name, reason=f"the example needs {name}")

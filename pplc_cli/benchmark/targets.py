@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import traceback
+import inspect
 from pathlib import Path
 from typing import Any, Optional
 
@@ -12,6 +12,7 @@ import yaml
 
 from pplc_cli.base.errors import ModelError
 from pplc_cli.base.storage.files import user_path, write_text
+from pplc_cli.config.own_code import line_of, run_file
 from pplc_cli.config.sections import DEFAULT_EVAL_TRANSFORMS
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.exporting.current import exported_folder
@@ -46,7 +47,8 @@ def find_network_target(text: str) -> tuple[str, Any]:
 
     Args:
         text: a network's name (built with random weights), a run's folder, or ``FILE.py`` or ``FILE.py:CLASS`` with a
-            ``paddle.nn.Layer`` whose constructor needs no arguments. The file is executed.
+            ``paddle.nn.Layer`` whose constructor needs no arguments, or only ``num_classes``. The file is
+            executed.
 
     Returns:
         A name to print, and the network.
@@ -116,13 +118,7 @@ def _from_file(path: Path, name: str) -> tuple[str, Any]:
 
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
-    spec = importlib.util.spec_from_file_location(f"pplc_target_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # the user's code may raise anything
-        raise ModelError(f"{path}: {_line_of(error, path)}{type(error).__name__}: {error}") from error
+    module = run_file(path)
     classes = {
         key: value
         for key, value in vars(module).items()
@@ -137,11 +133,8 @@ def _from_file(path: Path, name: str) -> tuple[str, Any]:
         raise ModelError(f"{path} has no subclass of paddle.nn.Layer")
     name = name or next(iter(classes))
     try:
-        return name, classes[name]()
+        parameter = inspect.signature(classes[name]).parameters.get("num_classes")
+        required = parameter is not None and parameter.default is parameter.empty  # as a network for training has it
+        return name, classes[name](num_classes=CLASSES) if required else classes[name]()
     except Exception as error:
-        raise ModelError(f"{path}: {name}() fails: {_line_of(error, path)}{type(error).__name__}: {error}") from error
-
-
-def _line_of(error: Exception, path: Path) -> str:
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    return f"line {lines[-1]}: " if lines else ""
+        raise ModelError(f"{path}: {name}() fails: {line_of(error, path)}{type(error).__name__}: {error}") from error

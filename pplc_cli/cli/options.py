@@ -73,8 +73,9 @@ def named_by_options(error: ConfigError, context: click.Context) -> str:
     names: dict[str, str] = context.meta.get(_NAMES, {})
     faults = []
     for fault in error.faults:
-        key = next((key for key in names if fault.startswith(tuple(f"{key}{mark}" for mark in ":.["))), None)
-        if key is not None:
+        matching = [key for key in names if fault.startswith(tuple(f"{key}{mark}" for mark in ":.["))]
+        if matching:
+            key = max(matching, key=len)
             fault = names[key] + (fault[len(key) :] if fault[len(key)] == ":" else f": {fault}")
         faults.append(fault)
     alone = len(faults) == 1 and faults != error.faults

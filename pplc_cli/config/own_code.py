@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Optional
 
-from pplc_cli.base.errors import PplcError, one_line
+from pplc_cli.base.errors import ModelError, PplcError, one_line
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.base.storage.files import user_path
 from pplc_cli.config.sections import Config
@@ -78,12 +78,12 @@ def _register(key: str, name: str, path: Path) -> None:
     path = path.resolve()
     if _LOADED.get(name, path) != path:
         raise PplcError(f"{_LOADED[name]} already has this name; rename one of the files")
-    content = path.read_bytes()
-    member = getattr(_module(path, content), name.rpartition(":")[2], None)
+    code = hashlib.sha256(path.read_bytes()).hexdigest()
+    member = getattr(run_file(path), name.rpartition(":")[2], None)
     if member is None:
         raise PplcError(f"{path} does not define it")
     register = register_network if key == "model.name" else register_transform
-    register(name, member, code=hashlib.sha256(content).hexdigest())
+    register(name, member, code=code)
     _LOADED[name] = path
 
 
@@ -108,13 +108,15 @@ def _threads(raw: Mapping[str, Any]) -> Optional[int]:
     return threads if isinstance(threads, int) and 1 <= threads <= MAX_THREADS else None
 
 
-def _module(path: Path, content: bytes) -> types.ModuleType:
-    """Run a file as a module; the same content runs once.
+def run_file(path: Path) -> types.ModuleType:
+    """Run a Python file as a module; the same content runs once.
 
     Raises:
-        PplcError: an exception ends it.
+        OSError: the file cannot be read.
+        ModelError: an exception ends it; the message has the line.
     """
-    name = f"pplc_own_{hashlib.sha256(str(path.resolve()).encode() + content).hexdigest()[:16]}"
+    content = path.read_bytes()
+    name = f"pplc_own_{hashlib.sha256(str(path).encode() + content).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     module = types.ModuleType(name)
@@ -122,9 +124,14 @@ def _module(path: Path, content: bytes) -> types.ModuleType:
     sys.modules[name] = module  # dataclasses look up their module there
     try:
         exec(compile(content, str(path), "exec"), module.__dict__)
-    except Exception as error:
+    except Exception as error:  # the user's code may raise anything
         del sys.modules[name]
-        own = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line = own[-1] if own else getattr(error, "lineno", None)  # a SyntaxError has the line itself
-        raise PplcError(f"line {line} of {path}: {type(error).__name__}: {one_line(error)}") from error
+        raise ModelError(f"{path}: {line_of(error, path)}{type(error).__name__}: {one_line(error)}") from error
     return module
+
+
+def line_of(error: Exception, path: Path) -> str:
+    """The start of a message with the last line of a file that an exception passed through; empty if there is none."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    line = lines[-1] if lines else getattr(error, "lineno", None)  # a SyntaxError has the line itself
+    return f"line {line}: " if line else ""

@@ -155,7 +155,9 @@ class TrainConfig:
     )
     visualdl: bool = option(False, help="Write logs for VisualDL into the run's folder; needs `pplc[visualdl]`.")
     transforms: list[Any] = option(
-        DEFAULT_TRAIN_TRANSFORMS, help="[Transforms](transforms.md) of the training images, in order."
+        DEFAULT_TRAIN_TRANSFORMS,
+        help="[Transforms](transforms.md) of the training images, in order, or "
+        "[your own](../training.md#networks-and-transforms-of-your-own).",
     )
 
 

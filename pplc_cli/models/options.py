@@ -41,7 +41,11 @@ PUBLISHED_DESIGN = ModelOptions()
 class ModelConfig:
     """The network, and the weights from which training starts."""
 
-    name: str = option("PPLCNet_x1_0", help="Name of the network; `pplc models` lists them.")
+    name: str = option(
+        "PPLCNet_x1_0",
+        help="Name of the network; `pplc models` lists them. Or "
+        "[your own](../training.md#networks-and-transforms-of-your-own), as in `mine.py:Net`.",
+    )
     pretrained: str = option(
         "auto",
         help="Starting weights: `imagenet` or `imagenet_ssld` (official, downloaded once), `builtin` (in the package), "

@@ -209,8 +209,8 @@ def test_a_run_of_a_stranger_runs_nothing(project: Path) -> None:
         ("mine.py:Nte", r"model\.name: mine\.py:Nte: .*mine\.py does not define it"),
         ("mien.py:Net", r"model\.name: mien\.py:Net: .*mien\.py cannot be read: No such file"),
         ("mine.py:__name__", r"model\.name: mine\.py:__name__: factory: expected a class or a function, got str"),
-        ("broken.py:Net", r"model\.name: broken\.py:Net: line 3 of .*broken\.py: SyntaxError: "),
-        ("fails.py:Net", r"model\.name: fails\.py:Net: line 2 of .*fails\.py: NameError: name 'nothing' is not"),
+        ("broken.py:Net", r"model\.name: broken\.py:Net: .*broken\.py: line 3: SyntaxError: "),
+        ("fails.py:Net", r"model\.name: fails\.py:Net: .*fails\.py: line 2: NameError: name 'nothing' is not"),
         ("mine.py", r"model\.name: unknown network 'mine\.py'"),
     ],
 )

@@ -17,6 +17,7 @@ from pplc_cli.data.transforms.basic import (
     Normalize,
     Padding,
     RandomCrop,
+    RandomResizeByShort,
     Resize,
     ResizeByLong,
     ResizeByShort,
@@ -385,3 +386,11 @@ def test_planes_match_the_formula_on_whole_images():
     image = pixels(31, 17)
     for view in (image, image[:, ::-1], image[::-1], image[::-1, ::-1], image[3:20, 2:9], image[:, :, [2, 0, 1]]):
         assert np.array_equal(transform(view, rng()), view.astype(np.float32) * factor + offset)
+
+
+def test_a_thin_image_is_not_enlarged_beyond_the_memory():
+    thin = np.zeros((1, 60_000, 3), np.uint8)
+    for transform in (ResizeByShort(4096), RandomResizeByShort([4096])):
+        with pytest.raises(ImageError, match=r"is 60000 x 1 pixels and would become 245760000 x 4096; set max_size"):
+            transform(thin, np.random.default_rng(0))
+    assert ResizeByShort(4096, max_size=8192)(thin, np.random.default_rng(0)).shape == (1, 8192, 3)
