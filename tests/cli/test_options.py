@@ -10,6 +10,8 @@ from click.testing import CliRunner
 
 from pplc_cli.cli.main import cli
 
+PREDICT = ("predict", "x.jpg", "--exported", ".")
+
 
 @pytest.mark.parametrize(
     ("words", "name"),
@@ -42,16 +44,16 @@ def answer(*words: str) -> str:
 @pytest.mark.parametrize(
     ("words", "start"),
     [
-        (["predict", "x.jpg", "--exported", ".", "--top-k", "0"], "--top-k: expected an integer of at least 1"),
+        ([*PREDICT, "--top-k", "0"], "--top-k: expected an integer of at least 1"),
         (
-            ["predict", "x.jpg", "--exported", ".", "--batch-size", "0"],
+            [*PREDICT, "--batch-size", "0"],
             "--batch-size: expected an integer of at least 1",
         ),
         (
-            ["predict", "x.jpg", "--exported", ".", "--engine", "onyx"],
+            [*PREDICT, "--engine", "onyx"],
             "--engine: expected one of default, auto, paddle",
         ),
-        (["predict", "x.jpg", "--exported", ".", "-o", "predict.top_k=0"], "-o predict.top_k=0: expected an integer"),
+        ([*PREDICT, "-o", "predict.top_k=0"], "-o predict.top_k=0: expected an integer"),
         (["train", "c.yaml", "--epochs", "0"], "--epochs: expected an integer of at least 1"),
         (["train", "c.yaml", "--network", "PPLCNet_x9"], "--network: unknown network 'PPLCNet_x9'"),
         (["train", "c.yaml", "--device", "tpu"], "--device: expected cpu, auto, gpu:0 or gpu:0,1, got 'tpu'"),

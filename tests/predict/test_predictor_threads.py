@@ -13,7 +13,7 @@ import pytest
 
 from helpers.commands import ROOT
 from helpers.images import random_image
-from pplc_cli.base import forks
+from pplc_cli.base.processes import forks
 from pplc_cli.kernels.team import ThreadTeam
 from pplc_cli.predict.predictor import Predictor
 

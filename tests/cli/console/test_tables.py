@@ -77,12 +77,14 @@ def evaluation() -> Evaluation:
 
 def split_report() -> SplitReport:
     counts = {part: [12_345] * len(NAMES) for part in ("train", "val", "test")}
-    return SplitReport(labels=NAMES, counts=counts, files=[], left_out={}, notes={}, duplicates=0, conflicts=[])
+    return SplitReport(
+        labels=NAMES, counts=counts, files=[], left_out={}, notes={}, duplicates=0, conflicts=[], leaks=[], parts={}
+    )
 
 
 def labelling() -> Labelling:
     kept = [Labelled(Path("a.jpg"), label, 0.99) for label in range(len(NAMES))]
-    return Labelling(Path("list.txt"), NAMES, kept, [123_456] * len(NAMES), 0, [], [])
+    return Labelling(Path("list.txt"), NAMES, kept, [123_456] * len(NAMES), [0] * len(NAMES), 0, [], [])
 
 
 # Each table, with texts that must be in it at every width, whole or folded.
