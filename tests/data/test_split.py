@@ -8,7 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Optional
 
@@ -27,6 +28,14 @@ from pplc_cli.data.settings import DataConfig, SplitConfig
 from pplc_cli.data.split import split_dataset
 
 Maker = Callable[..., Path]
+
+
+@pytest.fixture
+def readable() -> Iterator[Path]:
+    """A folder that every user can read; pytest's own are private."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 def lists(root: Path) -> dict[str, bytes]:
@@ -390,14 +399,12 @@ def test_links_to_parents_are_not_followed(class_folders: Maker) -> None:
 @pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv"
 )
-def test_another_user_without_rights(class_folders: Maker, tmp_path: Path) -> None:
-    root = class_folders((10, 10), size=12)
+def test_another_user_without_rights(class_folders: Maker, readable: Path) -> None:
+    root = class_folders((10, 10), size=12).rename(readable / "set")
     (root / "disc" / "disc_000.jpg").chmod(0o600)
-    theirs = tmp_path / "theirs"
+    theirs = readable / "theirs"
     theirs.mkdir()
     theirs.chmod(0o777)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
 
     def as_nobody(*words: str) -> str:
         user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
