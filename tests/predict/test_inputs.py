@@ -275,3 +275,12 @@ def test_standard_input_may_be_a_list_or_an_image(pplc, untrained, folder):
     given = pplc(*model, stdin=(folder / "a.jpg").read_bytes()).stdout.splitlines()
     assert len(listed) == 60 and len(given) == 1
     assert listed[0].partition('"label"')[2] == given[0].partition('"label"')[2] != ""
+
+
+def test_a_table_names_its_images_in_a_column(tmp_path: Path) -> None:
+    for name in ("a, b.png", "c.png"):
+        write_image(tmp_path / "photos" / name, random_image(0, (8, 8)))
+    table = tmp_path / "photos" / "table.csv"
+    table.write_text('label,file name\nx,"a, b.png"\ny,c.png\n', encoding="utf-8")
+    names = [Path(source.name).name for source in expand([str(table)])]
+    assert names == ["a, b.png", "c.png"]

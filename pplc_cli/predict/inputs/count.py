@@ -82,6 +82,7 @@ _COUNTERS: dict[Kind, Callable[[Argument], Iterator[Optional[int]]]] = {
     Kind.FOLDER: _folder,
     Kind.GLOB: _glob,
     Kind.LIST: _list_file,
+    Kind.TABLE: _unknown,
     Kind.TAR: _tar,
     Kind.VIDEO: _unknown,
     Kind.FILE: _one,

@@ -9,15 +9,18 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Optional
 
 from pplc_cli.base.errors import PredictError
 from pplc_cli.base.storage.files import user_path
 from pplc_cli.data.image_files import is_image_name, walk
+from pplc_cli.data.lists import read_image_list
 from pplc_cli.predict.inputs.listed import read_list, read_standard_input
 from pplc_cli.predict.inputs.source import (
     ADDRESSES,
     LIST_SUFFIXES,
+    TABLE_SUFFIXES,
     TAR_SUFFIXES,
     VIDEO_SUFFIXES,
     Source,
@@ -35,6 +38,7 @@ class Kind(enum.Enum):
     FOLDER = enum.auto()
     GLOB = enum.auto()
     LIST = enum.auto()
+    TABLE = enum.auto()
     TAR = enum.auto()
     VIDEO = enum.auto()
     FILE = enum.auto()
@@ -67,6 +71,8 @@ def classify(argument: str) -> Argument:
         kind = Kind.GLOB
     elif path.name.lower().endswith(LIST_SUFFIXES) and path.is_file():
         kind = Kind.LIST
+    elif path.name.lower().endswith(TABLE_SUFFIXES) and path.is_file():
+        kind = Kind.TABLE
     else:
         kind = kind_of_item(str(path))
     return Argument(kind, str(path), argument)
@@ -199,6 +205,7 @@ _FINDERS: dict[Kind, Callable[[Argument], Iterator[Source]]] = {
     Kind.URL: _itself,
     Kind.GLOB: _glob,
     Kind.LIST: lambda argument: read_list(argument.name, argument.text),
+    Kind.TABLE: lambda argument: map(Source, read_image_list(Path(argument.name))),
     Kind.TAR: _itself,
     Kind.VIDEO: _itself,
     Kind.FILE: _itself,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_ENCODED = 200 << 20  # bytes of an image from an address, an archive or standard input
 LIST_SUFFIXES = (".txt", ".list", ".lst")
+TABLE_SUFFIXES = (".csv", ".tsv")
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm")
 ADDRESSES = ("http://", "https://")
