@@ -126,7 +126,7 @@ def test_only_the_user_may_write(run, code):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
-@pytest.mark.parametrize("what", ["folder", "file"])
+@pytest.mark.parametrize("what", ["folder", pytest.param("file", marks=pytest.mark.slow)])
 def test_code_of_another_user_is_not_loaded(run, code, what):
     os.chown(code if what == "file" else code.parent, 65534, 65534)
     assert run() == ["compiled", "15"]

@@ -44,8 +44,9 @@ def test_logits_agree_with_onnx_runtime(tmp_path, options, scale):
     (tmp_path / "w.onnx").write_bytes(model.SerializeToString())
     imported = import_weights(tmp_path / "w.onnx")
     assert imported.spec.name == SMALLEST and imported.options == options
-    difference = np.abs(logits(rebuilt(imported), images(96)) - run_onnx(model, images(96))).max()
-    assert difference < 1e-4
+    expected = run_onnx(model, images(96))
+    difference = np.abs(logits(rebuilt(imported), images(96)) - expected).max()
+    assert difference < 1e-4 * max(1, np.abs(expected).max())  # the weights are random, and the logits reach 100
 
 
 def change(model, what: str) -> None:
