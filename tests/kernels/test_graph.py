@@ -265,7 +265,7 @@ WRONG = [
     *((name, value) for name in ("paddings", "strides", "dilations") for value in (
         [-1, -1], [-1, 1], [10**5, 1], [2**40, 1], [0.5, 1], [None, 1], ["1", 1], [True, True], [1], [1] * 5, None
     )),
-    ("strides", [0, 0]), ("dilations", [0, 1]), ("dilations", [4000, 1]), ("paddings", [4096, 4096]),
+    ("strides", [0, 0]), ("dilations", [0, 1]), ("dilations", [4000, 1]), ("paddings", [4097, 4097]),
     *(("groups", value) for value in (0, -1, 7, 10**9, 2.0, "1", None, True)),
 ]  # fmt: skip
 
