@@ -342,7 +342,7 @@ def test_embeddings_are_written_exactly(suffix, untrained, image_folder, tmp_pat
     ("options", "message"),
     [
         (["--resume"], "--resume and --force need --output"),
-        (["--output", "x.jsonl", "--csv"], "leave out --csv"),
+        (["--output", "x.jsonl", "--csv"], "leave out --json and --csv"),
         (["--output", "x.jsonl", "--resume", "--force"], "one of them"),
         (["--output", "x.txt"], "expected a file of .jsonl"),
         (["--embeddings", "--csv"], "--embeddings cannot be combined"),
