@@ -11,6 +11,7 @@ import sys
 import tarfile
 import threading
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest

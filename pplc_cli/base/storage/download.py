@@ -219,23 +219,3 @@ def _client(url: str, quick: bool = False) -> Iterator[httpx.Client]:
         ) from None
     with client:
         yield client
-
-
-def read_url(url: str, limit: int) -> bytes:
-    """Download the body of an address into memory.
-
-    Raises:
-        DownloadError: no connection, an error status, or more than ``limit`` bytes.
-    """
-    chunks: list[bytes] = []
-    try:
-        with _client(url) as client, client.stream("GET", url) as response:
-            if response.status_code >= 400:
-                raise DownloadError(f"the server answered {response.status_code} {response.reason_phrase}")
-            for chunk in response.iter_bytes(1 << 16):
-                chunks.append(chunk)
-                if sum(map(len, chunks)) > limit:
-                    raise DownloadError(f"is larger than {limit >> 20} MB")
-    except _UNUSABLE as error:
-        raise DownloadError(f"cannot be fetched: {one_line(error)}") from None
-    return b"".join(chunks)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from pplc_cli.base.progress import ProgressCallback, no_progress
+from pplc_cli.base.text import visible_lines
 from pplc_cli.cli.command import is_quiet
 from pplc_cli.training.progress import Reporter, epoch_line
 from pplc_cli.training.progress import duration as duration
@@ -53,7 +54,7 @@ class TrainProgress(Reporter):
 
     def note(self, text: str) -> None:
         # A terminal would break a long line within a word; files keep it whole.
-        self.console.print(text, markup=False, soft_wrap=not self.console.is_terminal)
+        self.console.print(visible_lines(text), markup=False, soft_wrap=not self.console.is_terminal)
 
     def download(self, done: int, total: Optional[int]) -> None:
         of = f" of {total / 1e6:.1f}" if total else ""

@@ -17,7 +17,7 @@ import pytest
 from helpers.servers import DATA, running
 from pplc_cli.base.errors import DownloadError
 from pplc_cli.base.storage import download
-from pplc_cli.base.storage.download import fetch, read_url
+from pplc_cli.base.storage.download import fetch
 
 
 def test_whole_download(server, tmp_path: Path):
@@ -209,9 +209,8 @@ def test_no_redirect_from_https_to_http(https, server, tmp_path: Path, monkeypat
 
 def test_certificates_that_are_missing_are_named(server, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
-    for call in (lambda: fetch(server.url(), tmp_path / "w"), lambda: read_url(server.url(), 10)):
-        with pytest.raises(DownloadError, match=r"certificates .* cannot be read: .*SSL_CERT_FILE=.*missing\.pem"):
-            call()
+    with pytest.raises(DownloadError, match=r"certificates .* cannot be read: .*SSL_CERT_FILE=.*missing\.pem"):
+        fetch(server.url(), tmp_path / "w")
 
 
 def test_missing_at_the_server(server, tmp_path: Path):
@@ -242,8 +241,6 @@ def test_nobody_listens(server, tmp_path: Path):
 def test_unusable_addresses(url, server, tmp_path: Path):
     with pytest.raises(DownloadError):
         fetch(url, tmp_path / "w")
-    with pytest.raises(DownloadError):
-        read_url(url, 100)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -257,14 +254,6 @@ def test_unusable_proxy(server, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("http_proxy", "gopher://127.0.0.1:1")
     with pytest.raises(DownloadError, match="gopher"):
         fetch("http://example.invalid/w", tmp_path / "w")
-
-
-def test_read_url(server):
-    assert read_url(server.url(), len(DATA)) == DATA
-    with pytest.raises(DownloadError, match="larger than"):
-        read_url(server.url(), len(DATA) - 1)
-    with pytest.raises(DownloadError, match="404"):
-        read_url(server.url("missing"), 100)
 
 
 def test_mirror_end_to_end(server, cache, tmp_path: Path, monkeypatch):
