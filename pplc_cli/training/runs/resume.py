@@ -168,8 +168,11 @@ def _default(section: Any, key: str) -> Any:
     if key == "accelerate":
         return False
     field = next(field for field in dataclasses.fields(section) if field.name == key)
+    if field.default is not dataclasses.MISSING:
+        return field.default
     factory: Any = field.default_factory
-    return field.default if factory is dataclasses.MISSING else factory()
+    value = None if factory is dataclasses.MISSING else factory()
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
 
 
 def _remove_run(run: RunFolder) -> None:
