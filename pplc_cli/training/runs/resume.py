@@ -168,10 +168,10 @@ def _default(section: Any, key: str) -> Any:
     if key == "accelerate":
         return False
     field = next(field for field in dataclasses.fields(section) if field.name == key)
-    if field.default is not dataclasses.MISSING:
-        return field.default
     factory: Any = field.default_factory
-    value = None if factory is dataclasses.MISSING else factory()
+    value: Any = field.default if factory is dataclasses.MISSING else factory()
+    if value is dataclasses.MISSING:
+        return None
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
 
 
