@@ -87,6 +87,8 @@ def load_info(folder: Path, name: str) -> dict[str, Any]:
     for key, hint in _TYPES.items():
         if key in info and not matches(info[key], hint):
             raise CheckpointError(f"{path} is damaged: {key}: expected {describe(hint, {})}, got {show(info[key])}")
+    if name not in info.get("sha256", {name: ""}):
+        raise CheckpointError(f"{path} is damaged: it records no SHA-256 of {name}.safetensors")
     return info
 
 
@@ -148,6 +150,7 @@ def load_network(folder: Path) -> tuple[Any, dict[str, Any]]:
     Raises:
         CheckpointError: the folder is missing or damaged.
     """
+    from pplc_cli.data.transforms.pipeline import Pipeline
     from pplc_cli.models.options import ModelOptions
     from pplc_cli.models.registry import build_network, find_network
     from pplc_cli.models.weights.fit import fit_weights
@@ -163,6 +166,7 @@ def load_network(folder: Path) -> tuple[Any, dict[str, Any]]:
         dropout = None if info["dropout"] is None else float(info["dropout"])
         options = ModelOptions(**info.get("options", {}))
         network = build_network(spec.name, len(info["labels"]), dropout=dropout, options=options)
+        Pipeline(info["transforms"], training=False)  # only checked here
         replaced = fit_weights(network, weights, str(folder), spec.classifier)
     except ModelError as error:
         raise CheckpointError(f"{folder}: {error}") from None

@@ -171,7 +171,10 @@ def _default(section: Any, key: str) -> Any:
         return False
     field = next(field for field in dataclasses.fields(section) if field.name == key)
     factory: Any = field.default_factory
-    return field.default if factory is dataclasses.MISSING else factory()
+    value: Any = field.default if factory is dataclasses.MISSING else factory()
+    if value is dataclasses.MISSING:
+        return None
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
 
 
 def _remove_run(run: RunFolder) -> None:

@@ -293,7 +293,7 @@ def test_a_reader_that_recovers_does_not_stop_the_writer(tmp_path: Path, monkeyp
     target = tmp_path / "best"
     with atomic_directory(target) as temporary:
         fill(temporary, 1)
-    rename, interfered = Path.rename, []
+    rename, interfered = Path.rename, list[Path]()
 
     def rename_then_read(self: Path, to: Path) -> Path:
         result = rename(self, to)

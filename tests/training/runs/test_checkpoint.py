@@ -15,7 +15,13 @@ from pplc_cli.training.runs import checkpoint
 
 paddle = load_paddle()
 LABELS = ["ant", "bee", "猫"]
-INFO = {"network": "PPLCNet_x0_25", "labels": LABELS, "dropout": 0.1, "transforms": ["Normalize"], "epoch": 1}
+INFO = {
+    "network": "PPLCNet_x0_25",
+    "labels": LABELS,
+    "dropout": 0.1,
+    "transforms": [{"Resize": {"target_size": 32}}, "Normalize"],
+    "epoch": 1,
+}
 
 
 def tricky() -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from typing import Any
 
 import pytest
 
@@ -203,7 +204,7 @@ def test_a_signal_ends_training_in_one_line_and_it_resumes(pplc, split, number, 
     assert_same(arrays(pplc.cwd / "run" / "last"), arrays(pplc.cwd / "whole" / "last"))
 
 
-MUTATIONS = [None, 3, -1, "text", [], {}, [[]], {"a": 1}, True, 1e300]
+MUTATIONS: list[Any] = [None, 3, -1, "text", [], {}, [[]], {"a": 1}, True, 1e300]
 
 
 @pytest.mark.slow
