@@ -44,10 +44,10 @@ def test_quiet_prints_the_results_alone(pplc: Pplc, trained: Trained, class_fold
     assert exported.stdout.startswith("out written. Checked: ") and exported.stdout.count("\n") == 1
 
 
-def test_quiet_training_prints_the_last_line_alone(pplc: Pplc, trained: Trained) -> None:
+def test_quiet_training_prints_the_result_alone(pplc: Pplc, trained: Trained) -> None:
     args = [*trained.args[: trained.args.index("--output")], "--output", "run", "-o", "train.epochs=1"]
     quiet = pplc("train", "--quiet", *args)
-    assert not quiet.stderr and re.fullmatch(r"best: epoch 1 of 1, .*Written to run: .*\n", quiet.stdout)
+    assert not quiet.stderr and re.fullmatch(r"best epoch: 1 of 1; .*\nwritten to run: .*\n", quiet.stdout)
 
 
 def test_quiet_keeps_errors_and_goes_before_or_after_the_command(pplc: Pplc) -> None:

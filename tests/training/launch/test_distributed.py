@@ -132,7 +132,7 @@ def test_two_machines(pplc, recipe_args, class_folders, tmp_path):
         processes.append(start(host, *args, "--node", str(node), "--output", "run"))
     answers = [process.communicate(timeout=240) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], answers
-    assert "best: epoch" in answers[0][0] + answers[0][1]
+    assert "best epoch: " in answers[0][0] + answers[0][1]
     assert "the run is on machine 0" in answers[1][0]
     assert load_info(tmp_path / "host0" / "run" / "last", "model")["epoch"] == 2
     assert not (tmp_path / "host1" / "run").exists()
