@@ -12,6 +12,7 @@ from pplc_cli.base.errors import CheckpointError, TrainError
 from pplc_cli.base.storage.files import remove_leftovers, write_text
 from pplc_cli.config.own_code import code_of
 from pplc_cli.config.sections import Config
+from pplc_cli.models.options import ModelOptions
 from pplc_cli.training.runs import checkpoint
 from pplc_cli.training.runs.run_folder import RunFolder
 from pplc_cli.training.samples import Samples
@@ -174,7 +175,7 @@ def _default(section: Any, key: str) -> Any:
     value: Any = field.default if factory is dataclasses.MISSING else factory()
     if value is dataclasses.MISSING:
         return None
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+    return dataclasses.asdict(value) if isinstance(value, ModelOptions) else value
 
 
 def _remove_run(run: RunFolder) -> None:
