@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, Optional, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from pplc_cli.base.language.messages import tr
+
 T = TypeVar("T")
 MOST_LISTED = 12  # names in a message
 
@@ -60,7 +62,9 @@ def read(cls: type[T], raw: Any, key: str, faults: list[str]) -> Optional[T]:
     if raw is None:
         raw = {}
     if not isinstance(raw, Mapping):
-        faults.append(f"{key or 'the file'}: expected a mapping of keys to values, got {show(raw)}")
+        faults.append(
+            tr("{value}: expected a mapping of keys to values, got {raw}", value=key or "the file", raw=show(raw))
+        )
         return None
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = get_type_hints(cls)
@@ -68,7 +72,7 @@ def read(cls: type[T], raw: Any, key: str, faults: list[str]) -> Optional[T]:
     values = {}
     for name in raw:
         if name not in fields:
-            faults.append(f"{_join(key, name)}: unknown key{_nearest(str(name), fields, key)}")
+            faults.append(tr("{key}: unknown key{name}", key=_join(key, name), name=_nearest(str(name), fields, key)))
     for name, field in fields.items():
         if name in raw:
             values[name] = _value(raw[name], hints[name], field.metadata, _join(key, name), faults)
@@ -76,7 +80,13 @@ def read(cls: type[T], raw: Any, key: str, faults: list[str]) -> Optional[T]:
             if dataclasses.is_dataclass(hints[name]):  # name the required keys of the missing section
                 values[name] = read(hints[name], {}, _join(key, name), faults)
                 continue
-            faults.append(f"{_join(key, name)}: is required, expected {describe(hints[name], field.metadata)}")
+            faults.append(
+                tr(
+                    "{key}: is required, expected {hints}",
+                    key=_join(key, name),
+                    hints=describe(hints[name], field.metadata),
+                )
+            )
     return cls(**values) if len(faults) == before else None
 
 
@@ -180,7 +190,13 @@ def _value(raw: Any, hint: Any, metadata: Mapping[str, Any], key: str, faults: l
         return value
     ending = ""
     if isinstance(raw, str) and not _is_text(raw):
-        faults.append(f"{key}: expected text without NUL and without bytes that are not UTF-8, got {show(raw)}")
+        faults.append(
+            tr(
+                "{key}: expected text without NUL and without bytes that are not UTF-8, got {raw}",
+                key=key,
+                raw=show(raw),
+            )
+        )
         return None
     if isinstance(raw, Mapping) and not all(isinstance(each, str) for each in raw):
         name = next(each for each in raw if not isinstance(each, str))
@@ -188,7 +204,15 @@ def _value(raw: Any, hint: Any, metadata: Mapping[str, Any], key: str, faults: l
     if metadata.get("choices") and isinstance(raw, str):
         near = nearest(raw, metadata["choices"])
         ending = f"; did you mean {near}?" if near else ""
-    faults.append(f"{key}: expected {describe(hint, metadata)}, got {show(raw)}{ending}")
+    faults.append(
+        tr(
+            "{key}: expected {hint}, got {raw}{ending}",
+            key=key,
+            hint=describe(hint, metadata),
+            raw=show(raw),
+            ending=ending,
+        )
+    )
     return None
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from pplc_cli.base.errors import PredictError
 from pplc_cli.base.hardware import facts, physical_cores
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.progress import ProgressCallback, no_progress
 from pplc_cli.base.schema import did_you_mean
 from pplc_cli.benchmark.disturbance import Disturbance, busy_cpus, disturbance
@@ -165,7 +166,9 @@ def bench(
                         del running[case]
                 progress(next(done), rounds * turns)
         if not running:
-            raise PredictError("no engine could be measured: " + "; ".join(f"{f.engine}: {f.reason}" for f in failed))
+            raise PredictError(
+                tr("no engine could be measured: ") + "; ".join(f"{f.engine}: {f.reason}" for f in failed)
+            )
         rates = [highest(each) for each in samples.values()]
         costs = [(model, exported_cost(model.folder, model.size)) for model in found]
         floors = [
@@ -180,7 +183,9 @@ def bench(
 def _check(what: str, given: Sequence[str], known: Sequence[str]) -> None:
     for name in given:
         if name not in known:
-            raise PredictError(f"--{what}: unknown {name!r}{did_you_mean(name, known)}")
+            raise PredictError(
+                tr("--{what}: unknown {name!r}{name_2}", what=what, name=name, name_2=did_you_mean(name, known))
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any, Optional
 import numpy as np
 
 from pplc_cli.base.errors import ModelError, one_line
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.base.storage.files import user_path
 from pplc_cli.base.timing import time_in_turns
@@ -99,7 +100,13 @@ def compare(
                 save_graph(paddle, network, size, saved)
             except (RuntimeError, ValueError, TypeError) as error:
                 raise ModelError(
-                    f"{name} does not accept images of {size[1]} x {size[0]}: {one_line(error, stack=True)}"
+                    tr(
+                        "{name} does not accept images of {size} x {size_2}: {reason}",
+                        name=name,
+                        size=size[1],
+                        size_2=size[0],
+                        reason=one_line(error, stack=True),
+                    )
                 ) from error
             engines.append(PaddleEngine(saved, threads=threads))
             classes = engines[-1].run(np.zeros((1, 3, *size), np.float32)).shape[1]

@@ -18,6 +18,7 @@ from typing import Any, Optional
 import numpy as np
 
 from pplc_cli.base.errors import ModelError, one_line
+from pplc_cli.base.language.messages import tr
 from pplc_cli.benchmark.disturbance import ATTEMPTS, Disturbance, busy_cpus, disturbance
 from pplc_cli.benchmark.operations import Operation, operations
 from pplc_cli.predict.engines.paddle import PaddleEngine
@@ -127,7 +128,13 @@ def profile(
             static, found = operations(network, size, batch)
             paddle.jit.save(static, str(Path(folder) / "inference"))
         except Exception as error:  # the user's network may raise anything
-            raise ModelError(f"{name} cannot be converted to a static graph: {one_line(error, stack=True)}") from error
+            raise ModelError(
+                tr(
+                    "{name} cannot be converted to a static graph: {reason}",
+                    name=name,
+                    reason=one_line(error, stack=True),
+                )
+            ) from error
         engine = PaddleEngine(Path(folder), threads=threads)
         images = np.random.default_rng(0).standard_normal((batch, 3, *size)).astype(np.float32)
         measured: list[_Measured] = []

@@ -11,6 +11,7 @@ from typing import Any, Optional
 import yaml
 
 from pplc_cli.base.errors import ModelError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import user_path, write_text
 from pplc_cli.config.own_code import line_of, run_file
 from pplc_cli.config.sections import DEFAULT_EVAL_TRANSFORMS
@@ -66,7 +67,7 @@ def find_network_target(text: str) -> tuple[str, Any]:
     try:
         spec = find_network(text)
     except ModelError as error:
-        raise ModelError(f"{error}; or name a run's folder or a Python file with a network") from None
+        raise ModelError(tr("{error}; or name a run's folder or a Python file with a network", error=error)) from None
     return spec.name, build_network(spec.name, CLASSES)
 
 
@@ -100,7 +101,7 @@ def _export_untrained(text: str, folder: Path) -> str:
     try:
         spec = find_network(text)
     except ModelError as error:
-        raise ModelError(f"{error}; or name an exported folder or a run") from None
+        raise ModelError(tr("{error}; or name an exported folder or a run", error=error)) from None
     network = build_network(spec.name, CLASSES)
     network.eval()
     size = Pipeline(DEFAULT_EVAL_TRANSFORMS, training=False).size
@@ -117,7 +118,7 @@ def _from_file(path: Path, name: str) -> tuple[str, Any]:
     import paddle
 
     if not path.is_file():
-        raise ModelError(f"{path}: no such file")
+        raise ModelError(tr("{path}: no such file", path=path))
     module = run_file(path)
     classes = {
         key: value
@@ -126,15 +127,38 @@ def _from_file(path: Path, name: str) -> tuple[str, Any]:
     }
     if not name and len(classes) > 1:
         # Blocks are usually defined before the network that uses them, so suggest the last class.
-        raise ModelError(f"{path} has {len(classes)} networks: name one, as in {path}:{list(classes)[-1]}")
+        raise ModelError(
+            tr(
+                "{path} has {count} networks: name one, as in {path}:{classes}",
+                path=path,
+                count=len(classes),
+                classes=list(classes)[-1],
+            )
+        )
     if name and name not in classes:
-        raise ModelError(f"{path} has no network {name!r}; it has {', '.join(classes) or 'none'}")
+        raise ModelError(
+            tr(
+                "{path} has no network {name!r}; it has {value}",
+                path=path,
+                name=name,
+                value=", ".join(classes) or "none",
+            )
+        )
     if not classes:
-        raise ModelError(f"{path} has no subclass of paddle.nn.Layer")
+        raise ModelError(tr("{path} has no subclass of paddle.nn.Layer", path=path))
     name = name or next(iter(classes))
     try:
         parameter = inspect.signature(classes[name]).parameters.get("num_classes")
         required = parameter is not None and parameter.default is parameter.empty  # as a network for training has it
         return name, classes[name](num_classes=CLASSES) if required else classes[name]()
     except Exception as error:
-        raise ModelError(f"{path}: {name}() fails: {line_of(error, path)}{type(error).__name__}: {error}") from error
+        raise ModelError(
+            tr(
+                "{path}: {name}() fails: {error}{name__}: {error_2}",
+                path=path,
+                name=name,
+                error=line_of(error, path),
+                name__=type(error).__name__,
+                error_2=error,
+            )
+        ) from error

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from pplc_cli.base.errors import PplcError, PredictError, one_line
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.timing import time_runs
 from pplc_cli.data.synthetic import random_images
 from pplc_cli.predict.engines.open import open_engine
@@ -114,7 +115,9 @@ class Worker:
             status = self._process.wait()
             self._errors.seek(0)
             lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-            raise PredictError(f"its process ended with status {status}" + (f": {lines[-1][:300]}" if lines else ""))
+            raise PredictError(
+                tr("its process ended with status {status}", status=status) + (f": {lines[-1][:300]}" if lines else "")
+            )
         message: dict[str, Any] = json.loads(line)
         if "error" in message:
             raise PredictError(message["error"])

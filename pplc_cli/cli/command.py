@@ -122,7 +122,7 @@ def _set_verbosity(ctx: click.Context, option: click.Parameter, given: bool) -> 
         return
     name = option.name
     if ctx.meta.setdefault(_VERBOSITY, name) != name:
-        raise click.UsageError("--quiet and --verbose exclude each other", ctx)
+        raise click.UsageError(tr("--quiet and --verbose exclude each other"), ctx)
     if name == "verbose":
         _show_library_logs()
 

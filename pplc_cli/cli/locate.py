@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from pplc_cli.base.errors import DataError, PplcError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.schema import did_you_mean
 from pplc_cli.base.storage.files import user_path
 from pplc_cli.cli.command import note
@@ -38,13 +39,19 @@ def find_config(
     """
     if config is not None:
         if Path(config).stem in SAMPLES and not user_path(config).exists():
-            raise DataError(f"{config}: no such file; draw the sample data set first: pplc sample {Path(config).stem}")
+            raise DataError(
+                tr(
+                    "{config}: no such file; draw the sample data set first: pplc sample {stem}",
+                    config=config,
+                    stem=Path(config).stem,
+                )
+            )
         folder = {"data.dir": str(find_dataset(dataset))} if dataset else {}
         return _load(config, {**folder, **overrides}, must_exist)
     if dataset is None:
         found = ", ".join(str(path) for path in sorted(CONFIGS.glob("*.y*ml")))
         raise DataError(
-            "expected a configuration (--config FILE) or a data set (--dataset NAME); configurations: "
+            tr("expected a configuration (--config FILE) or a data set (--dataset NAME); configurations: ")
             + (found or "none in configs/, create one with: pplc init FOLDER")
         )
     named = CONFIGS / f"{dataset}.yaml"
@@ -60,7 +67,14 @@ def _load(file: Union[str, Path], overrides: Mapping[str, Any], must_exist: tupl
         name = user_path(wanted).name
         found = find_dataset(name) if name in SAMPLES and "data.dir" in must_exist else _place_of(name)
         if found is not None:
-            note(f"there is no folder {wanted}, which {file} names; using {found}")
+            note(
+                tr(
+                    "there is no folder {wanted}, which {file} names; using {found}",
+                    wanted=wanted,
+                    file=file,
+                    found=found,
+                )
+            )
             overrides = {**overrides, "data.dir": str(found)}
     return load_config(file, overrides, must_exist=must_exist)
 
@@ -77,7 +91,7 @@ def find_recipe(config: Optional[str], dataset: Optional[str], overrides: Mappin
     """
     if resume and config is None and dataset is None and "output" not in overrides:
         run = short(latest_run())
-        note(f"resuming {run.folder}")
+        note(tr("resuming {folder}", folder=run.folder))
         return run.load_config(dict(overrides))
     return find_config(config, dataset, overrides, must_exist=("data.dir", "model.pretrained"))
 
@@ -92,10 +106,23 @@ def find_dataset(name: str) -> Path:
     if found is not None:
         return found
     if name in SAMPLES:
-        raise DataError(f"no data set {name!r}: put photographs into {DATASETS / name}, or run: pplc sample {name}")
+        raise DataError(
+            tr(
+                "no data set {name!r}: put photographs into {datasets}, or run: pplc sample {name}",
+                name=name,
+                datasets=DATASETS / name,
+            )
+        )
     names = sorted(p.name for p in DATASETS.iterdir() if p.is_dir()) if DATASETS.is_dir() else []
     suggestion = did_you_mean(name, names) if names else ""
-    raise DataError(f"no data set {name!r}: expected a folder, or a name under {DATASETS}/{suggestion}")
+    raise DataError(
+        tr(
+            "no data set {name!r}: expected a folder, or a name under {datasets}/{suggestion}",
+            name=name,
+            datasets=DATASETS,
+            suggestion=suggestion,
+        )
+    )
 
 
 def find_latest_run() -> RunFolder:
@@ -105,7 +132,7 @@ def find_latest_run() -> RunFolder:
         CheckpointError: there is none.
     """
     run = short(find_run())
-    note(f"run: {run.folder}")
+    note(tr("run: {folder}", folder=run.folder))
     return run
 
 
@@ -125,8 +152,10 @@ def find_trained(
     """
     if run is not None and (config is not None or dataset is not None):
         raise PplcError(
-            "--run cannot be combined with --config or --dataset: a run has its own configuration; "
-            "change values with -o, measure other images with pplc eval --data FOLDER"
+            tr(
+                "--run cannot be combined with --config or --dataset: a run has its own configuration; "
+                "change values with -o, measure other images with pplc eval --data FOLDER"
+            )
         )
     if run is None and (config is not None or dataset is not None):
         found = find_config(config, dataset, overrides)

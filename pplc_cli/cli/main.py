@@ -13,7 +13,7 @@ from typing import Any, Optional
 import click
 
 from pplc_cli.base.errors import ConfigError, PplcError
-from pplc_cli.base.language.messages import use_language
+from pplc_cli.base.language.messages import tr, use_language
 from pplc_cli.base.processes.signals import Ended, EndingSignals
 from pplc_cli.base.text import visible_lines
 from pplc_cli.base.version import __version__
@@ -90,7 +90,7 @@ def _print_traceback(error: BaseException) -> None:
     cause = error.__cause__ or error.__context__
     if cause is not None:
         _print_traceback(cause)
-        click.echo("\nThis caused:\n", err=True)
+        click.echo(tr("\nThis caused:\n"), err=True)
     click.echo("".join(traceback.format_exception(type(error), error, error.__traceback__, chain=False)), err=True)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pplc_cli.base.errors import PplcError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import user_path
 from pplc_cli.config.sections import Config
 
@@ -33,7 +34,7 @@ def check_network(sections: Mapping[str, Any], faults: list[str]) -> None:
         try:
             find_network(name)
         except PplcError as error:
-            faults.append(f"model.name: {error}")
+            faults.append(tr("model.name: {error}", error=error))
 
 
 def check_combinations(config: Config, faults: list[str]) -> None:
@@ -41,76 +42,112 @@ def check_combinations(config: Config, faults: list[str]) -> None:
     train, split = config.train, config.split
     for name, value in (("data.dir", config.data.dir), ("output", config.output)):
         if not value.strip():
-            faults.append(f"{name}: expected a folder, got {value!r}")
+            faults.append(tr("{name}: expected a folder, got {value!r}", name=name, value=value))
     if split.val + split.test >= 1:
         faults.append(
-            f"split: expected val + test below 1, got {split.val:g} + {split.test:g}: no image is left for training"
+            tr(
+                "split: expected val + test below 1, got {val:g} + {test:g}: no image is left for training",
+                val=split.val,
+                test=split.test,
+            )
         )
     if train.schedule == "piecewise" and sorted(set(train.lr_decay_epochs)) != train.lr_decay_epochs:
-        faults.append(f"train.lr_decay_epochs: expected rising epochs, got {train.lr_decay_epochs}")
+        faults.append(
+            tr(
+                "train.lr_decay_epochs: expected rising epochs, got {lr_decay_epochs}",
+                lr_decay_epochs=train.lr_decay_epochs,
+            )
+        )
     if not re.fullmatch(r"cpu|auto|gpu:\d+(,\d+)*", train.device):
-        faults.append(f"train.device: expected cpu, auto, gpu:0 or gpu:0,1, got {train.device!r}")
+        faults.append(tr("train.device: expected cpu, auto, gpu:0 or gpu:0,1, got {device!r}", device=train.device))
     if train.precision == "bfloat16" and not train.accelerate:
-        faults.append("train.precision: bfloat16 requires train.accelerate: true")
+        faults.append(tr("train.precision: bfloat16 requires train.accelerate: true"))
     if train.batch_norm == "frozen" and config.model.pretrained == "none":
-        faults.append("train.batch_norm: frozen requires pretrained weights; use batch, or set model.pretrained")
+        faults.append(tr("train.batch_norm: frozen requires pretrained weights; use batch, or set model.pretrained"))
     if train.freeze is not None and train.transfer != "full":
-        faults.append(f"train.transfer: {train.transfer} cannot be combined with train.freeze; remove one of them")
+        faults.append(
+            tr(
+                "train.transfer: {transfer} cannot be combined with train.freeze; remove one of them",
+                transfer=train.transfer,
+            )
+        )
     if train.progressive_from and train.transfer == "head":
-        faults.append("train.transfer: head computes features once, at one image size; remove train.progressive_from")
+        faults.append(
+            tr("train.transfer: head computes features once, at one image size; remove train.progressive_from")
+        )
     if train.progressive_from and train.freeze:
-        faults.append("train.freeze: features are computed once, at one image size; remove train.progressive_from")
+        faults.append(tr("train.freeze: features are computed once, at one image size; remove train.progressive_from"))
     if config.distill.teacher is not None:
         _check_distillation(config, faults)
     elif config.data.unlabelled is not None:
-        faults.append("data.unlabelled: unlabelled images require distill.teacher")
+        faults.append(tr("data.unlabelled: unlabelled images require distill.teacher"))
     if train.warmup_epochs > train.epochs:
         faults.append(
-            f"train.warmup_epochs: expected at most train.epochs ({train.epochs}), got {train.warmup_epochs:g}"
+            tr(
+                "train.warmup_epochs: expected at most train.epochs ({epochs}), got {warmup_epochs:g}",
+                epochs=train.epochs,
+                warmup_epochs=train.warmup_epochs,
+            )
         )
     if split.group is not None:
         try:
             re.compile(split.group)
         except (re.error, OverflowError, RecursionError) as error:
-            faults.append(f"split.group: expected a regular expression, got {split.group!r} ({error})")
+            faults.append(
+                tr(
+                    "split.group: expected a regular expression, got {group!r} ({error})",
+                    group=split.group,
+                    error=error,
+                )
+            )
 
 
 def _check_distillation(config: Config, faults: list[str]) -> None:
     distill = config.distill
     if not distill.soft + distill.features + distill.hard:
-        faults.append("distill: soft, features and hard are all 0; set at least one of them")
+        faults.append(tr("distill: soft, features and hard are all 0; set at least one of them"))
     if config.train.freeze is not None:
-        faults.append("distill.teacher cannot be combined with train.freeze; remove one of them")
+        faults.append(tr("distill.teacher cannot be combined with train.freeze; remove one of them"))
     if config.train.transfer in ("stages", "head"):
         faults.append(
-            f"distill.teacher cannot be combined with train.transfer: {config.train.transfer}; remove one of them"
+            tr(
+                "distill.teacher cannot be combined with train.transfer: {transfer}; remove one of them",
+                transfer=config.train.transfer,
+            )
         )
     if config.train.class_weights is not None:
-        faults.append("distill.teacher cannot be combined with train.class_weights; remove one of them")
+        faults.append(tr("distill.teacher cannot be combined with train.class_weights; remove one of them"))
 
 
 def check_paths(config: Config, must_exist: Sequence[str], faults: list[str]) -> None:
     """Append the missing files and folders of the keys ``must_exist``; see :func:`pplc_cli.config.load.load_config`."""
     if "data.dir" in must_exist and not os.path.isdir(user_path(config.data.dir)):  # noqa: PTH112 - never raises
         faults.append(
-            f"data.dir: no such folder {config.data.dir!r} (looked for {user_path(config.data.dir).absolute()})"
+            tr(
+                "data.dir: no such folder {dir!r} (looked for {absolute})",
+                dir=config.data.dir,
+                absolute=user_path(config.data.dir).absolute(),
+            )
         )
     if "data.dir" in must_exist:
         for name in ("train_list", "val_list", "test_list", "labels", "extra_list"):
             value = getattr(config.data, name)
             if value is not None and not os.path.isfile(user_path(value)):  # noqa: PTH113
-                faults.append(f"data.{name}: no such file {value!r}")
+                faults.append(tr("data.{name}: no such file {value!r}", name=name, value=value))
         if config.split.table is not None and not os.path.isfile(user_path(config.split.table)):  # noqa: PTH113
-            faults.append(f"split.table: no such file {config.split.table!r}")
+            faults.append(tr("split.table: no such file {table!r}", table=config.split.table))
         unlabelled = config.data.unlabelled
         if unlabelled is not None and not os.path.isdir(user_path(unlabelled)):  # noqa: PTH112
-            faults.append(f"data.unlabelled: no such folder {unlabelled!r}")
+            faults.append(tr("data.unlabelled: no such folder {unlabelled!r}", unlabelled=unlabelled))
     if "model.pretrained" in must_exist:
         from pplc_cli.models.weights.pretrained import SOURCES
 
         pretrained = config.model.pretrained
         if pretrained not in SOURCES and not os.path.exists(user_path(pretrained)):  # noqa: PTH110
             faults.append(
-                f"model.pretrained: expected {', '.join(SOURCES)} or a weights file, "
-                f"got {pretrained!r}, which does not exist"
+                tr(
+                    "model.pretrained: expected {sources} or a weights file, got {pretrained!r}, which does not exist",
+                    sources=", ".join(SOURCES),
+                    pretrained=pretrained,
+                )
             )

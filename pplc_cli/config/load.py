@@ -11,6 +11,7 @@ from typing import Any, Optional, Union, get_type_hints
 import yaml
 
 from pplc_cli.base.errors import ConfigError, PplcError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.schema import expect_type, read
 from pplc_cli.base.storage.files import PathLike, user_path
 from pplc_cli.config.checks import check_combinations, check_network, check_paths, check_transforms_of
@@ -111,11 +112,11 @@ def parse_override(text: str) -> tuple[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise PplcError(f"-o {text}: expected key=value, as in -o train.epochs=5")
+        raise PplcError(tr("-o {text}: expected key=value, as in -o train.epochs=5", text=text))
     try:
         return key.strip(), parse_yaml(value)
     except (yaml.YAMLError, ValueError):
-        raise PplcError(f"-o {text}: the value is not valid YAML") from None
+        raise PplcError(tr("-o {text}: the value is not valid YAML", text=text)) from None
 
 
 def _apply(raw: Any, overrides: Mapping[str, Any], faults: list[str]) -> Any:
@@ -132,7 +133,7 @@ def _apply(raw: Any, overrides: Mapping[str, Any], faults: list[str]) -> Any:
             child = node.get(parent)
             child = {} if child is None else child
             if not isinstance(child, Mapping):
-                faults.append(f"{dotted}: {parent} has a value, not keys")
+                faults.append(tr("{dotted}: {parent} has a value, not keys", dotted=dotted, parent=parent))
                 break
             node[parent] = dict(child)  # a copy: the caller's mapping must not change
             node = node[parent]

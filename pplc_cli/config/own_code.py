@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from pplc_cli.base.errors import ModelError, PplcError, one_line
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.base.storage.files import user_path
 from pplc_cli.config.sections import Config
@@ -40,7 +41,15 @@ def load_own_code(raw: Mapping[str, Any], folder: Path, faults: list[str]) -> No
         try:
             _register(key, name, path)
         except OSError as error:
-            faults.append(f"{key}: {name}: {path} cannot be read: {error.strerror}")
+            faults.append(
+                tr(
+                    "{key}: {name}: {path} cannot be read: {strerror}",
+                    key=key,
+                    name=name,
+                    path=path,
+                    strerror=error.strerror,
+                )
+            )
         except (PplcError, TypeError, ValueError, NameError) as error:  # Python's own for type hints and signatures
             faults.append(f"{key}: {name}: {error}")
 
@@ -77,11 +86,11 @@ def _register(key: str, name: str, path: Path) -> None:
     """
     path = path.resolve()
     if _LOADED.get(name, path) != path:
-        raise PplcError(f"{_LOADED[name]} already has this name; rename one of the files")
+        raise PplcError(tr("{_loaded} already has this name; rename one of the files", _loaded=_LOADED[name]))
     code = hashlib.sha256(path.read_bytes()).hexdigest()
     member = getattr(run_file(path), name.rpartition(":")[2], None)
     if member is None:
-        raise PplcError(f"{path} does not define it")
+        raise PplcError(tr("{path} does not define it", path=path))
     register = register_network if key == "model.name" else register_transform
     register(name, member, code=code)
     _LOADED[name] = path

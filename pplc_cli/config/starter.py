@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pplc_cli.base.errors import DataError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import PathLike, quoted, user_path, write_text
 from pplc_cli.data.image_files import is_image_name, list_files
 from pplc_cli.data.lists import count_by_class, read_labels, require_part
@@ -96,15 +97,19 @@ def write_config(folder: PathLike, file: PathLike, *, force: bool = False) -> Pa
     """
     folder, file = user_path(folder), user_path(file)
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; expected one folder of images for each class")
+        raise DataError(tr("{folder}: no such folder; expected one folder of images for each class", folder=folder))
     place = folder.resolve()
     if place in file.resolve().parents:
         raise DataError(
-            f"{file} would lie within the data set. Go to the folder above (cd ..) and repeat: "
-            f"pplc init {quoted(place.name)}; or name another file with --output"
+            tr(
+                "{file} would lie within the data set. Go to the folder above (cd ..) and repeat: pplc "
+                "init {name}; or name another file with --output",
+                file=file,
+                name=quoted(place.name),
+            )
         )
     if file.exists() and not force:
-        raise DataError(f"{file} exists already; --force replaces it")
+        raise DataError(tr("{file} exists already; --force replaces it", file=file))
     layout = find_layout(folder)
     data = DataConfig(dir=str(folder))
     listed = len(layout.labels) < 2 and find_list(data, "train") is not None
@@ -113,7 +118,9 @@ def write_config(folder: PathLike, file: PathLike, *, force: bool = False) -> Pa
     counts = _count_listed(data) if listed else _count_in_folders(layout, folder)
     empty = [name for name, count in counts.items() if count == 0]
     if empty:
-        raise DataError(f"{folder}: the class {empty[0]!r} contains no images to train on")
+        raise DataError(
+            tr("{folder}: the class {empty!r} contains no images to train on", folder=folder, empty=empty[0])
+        )
     images = sum(counts.values())
     recipe = next(r for r in RECIPES if images <= r.up_to)
     uneven = max(counts.values()) >= 3 * min(counts.values())

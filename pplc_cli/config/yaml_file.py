@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from pplc_cli.base.errors import ConfigError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.schema import nearest
 from pplc_cli.base.storage.files import PathLike, quoted, user_path
 
@@ -72,7 +73,7 @@ def parse_yaml(text: str) -> Any:
         _count(node, {})
         return loader.construct_document(node)
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError(tr("it is nested too deeply")) from None
     finally:
         loader.dispose()
 
@@ -93,7 +94,9 @@ def _count(node: yaml.Node, counts: dict[int, float]) -> float:
         flat = [part for pair in parts for part in pair] if isinstance(node, yaml.MappingNode) else parts
         counts[id(node)] = 1 + sum(_count(part, counts) for part in flat)
     if counts[id(node)] > MAX_VALUES:
-        raise ValueError(f"it contains more than {MAX_VALUES} values, or an alias that contains itself")
+        raise ValueError(
+            tr("it contains more than {max_values} values, or an alias that contains itself", max_values=MAX_VALUES)
+        )
     return counts[id(node)]
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from pplc_cli.base.errors import ImageError, ImageMemoryError, one_line
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.processes.forks import ForkSafeLock
 from pplc_cli.base.schema import expect_type
 from pplc_cli.data.decoding import tiff
@@ -108,9 +109,9 @@ def inspect_image(data: bytes) -> tuple[np.ndarray, str, list[str]]:
     pixels = _decode(image, data, frame)
     notes = []
     if getattr(image, "is_animated", False):
-        notes.append("has several frames; only the first is used")
+        notes.append(tr("has several frames; only the first is used"))
     if min(width, height) < 8:
-        notes.append(f"has only {width} x {height} pixels")
+        notes.append(tr("has only {width} x {height} pixels", width=width, height=height))
     return pixels, _kind(image), notes
 
 
@@ -142,9 +143,11 @@ def _open(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=formats)
     except MemoryError:
-        raise ImageMemoryError("is too large for this machine's memory") from None
+        raise ImageMemoryError(tr("is too large for this machine's memory")) from None
     except Image.DecompressionBombError:
-        raise ImageError(f"is too large; the limit is {MAX_PIXELS // 1_000_000} million pixels") from None
+        raise ImageError(
+            tr("is too large; the limit is {max_pixels} million pixels", max_pixels=MAX_PIXELS // 1_000_000)
+        ) from None
     except Exception:
         raise ImageError(why_not_opened(data)) from None
     check_size(*image.size)
@@ -167,9 +170,11 @@ def _decode(image: Image.Image, data: bytes, frame: Optional[Frame] = None, redu
     except ImageError:
         raise
     except MemoryError:
-        raise ImageMemoryError(f"is too large for this machine's memory ({width} x {height} pixels)") from None
+        raise ImageMemoryError(
+            tr("is too large for this machine's memory ({width} x {height} pixels)", width=width, height=height)
+        ) from None
     except Exception as error:  # decoders raise a dozen kinds: OSError, SyntaxError, struct.error, ...
-        raise ImageError(f"is broken: {one_line(error)}") from None
+        raise ImageError(tr("is broken: {reason}", reason=one_line(error))) from None
 
 
 def _by_pillow(image: Image.Image, frame: Optional[Frame], reduction: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from pplc_cli.base.errors import DataError, ImageError, ImageMemoryError
 from pplc_cli.base.hardware import available_memory
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.processes.forks import ForkSafeLock
 from pplc_cli.data.decode import decode_image, jpeg_size
 from pplc_cli.data.image_files import read_bytes
@@ -58,7 +59,11 @@ class ImageCache:
             raise DataError(f"{sample.path} {error}") from None
         except ImageError as error:
             raise DataError(
-                f"{sample.path} {error}; replace or remove the file, and run pplc split --force if lists name it"
+                tr(
+                    "{path} {error}; replace or remove the file, and run pplc split --force if lists name it",
+                    path=sample.path,
+                    error=error,
+                )
             ) from None
         with self._lock:
             if key not in self._images and self.used + image.nbytes <= self.budget:

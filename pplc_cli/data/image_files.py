@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Optional, Union
 
 from pplc_cli.base.errors import DataError, ImageError, ImageMemoryError
+from pplc_cli.base.language.messages import tr
 
 SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".bmp": "BMP", ".dib": "BMP",
@@ -49,7 +50,9 @@ def _walk(folder: str, above: tuple[str, ...]) -> Iterator[str]:
     try:
         names = sorted(os.listdir(folder))  # noqa: PTH208 - a Path takes ten times the memory of a string
     except OSError as error:
-        raise DataError(f"{folder}: the folder cannot be read: {error.strerror or error}") from None
+        raise DataError(
+            tr("{folder}: the folder cannot be read: {value}", folder=folder, value=error.strerror or error)
+        ) from None
     for name in names:
         if name.startswith(".") or name.lower() in IGNORED_FILES:
             continue
@@ -71,24 +74,30 @@ def read_bytes(path: Union[str, Path]) -> bytes:
         status = os.stat(path)  # noqa: PTH116 - building a Path takes as long as reading a small file
         mode = status.st_mode
         if stat.S_ISDIR(mode):
-            raise ImageError("is a folder, not an image")
+            raise ImageError(tr("is a folder, not an image"))
         if not stat.S_ISREG(mode):
-            raise ImageError("is not a regular file")  # reading a pipe would block forever
+            raise ImageError(tr("is not a regular file"))  # reading a pipe would block forever
         if status.st_size > MAX_BYTES:
-            raise ImageError(f"is too large: {status.st_size >> 30} GB; the limit is {MAX_BYTES >> 30} GB")
+            raise ImageError(
+                tr(
+                    "is too large: {st_size} GB; the limit is {max_bytes} GB",
+                    st_size=status.st_size >> 30,
+                    max_bytes=MAX_BYTES >> 30,
+                )
+            )
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123
             data = file.readall()
     except MemoryError:
-        raise ImageMemoryError("is too large for this machine's memory") from None
+        raise ImageMemoryError(tr("is too large for this machine's memory")) from None
     except FileNotFoundError:
         reason = "is a link to a missing file" if Path(path).is_symlink() else "does not exist"
         raise ImageError(reason) from None
     except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror or error}") from None
+        raise ImageError(tr("cannot be read: {value}", value=error.strerror or error)) from None
     except ValueError as error:  # an embedded zero byte
-        raise ImageError(f"cannot be read: {error}") from None
+        raise ImageError(tr("cannot be read: {error}", error=error)) from None
     if not data:
-        raise ImageError("is empty (0 bytes)")
+        raise ImageError(tr("is empty (0 bytes)"))
     return data
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pplc_cli.base.errors import DataError, ImageError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import PathLike, user_path
 from pplc_cli.data.decode import inspect_image
 from pplc_cli.data.image_files import is_image_name, list_files, read_bytes
@@ -86,7 +87,7 @@ def _some_images(data: DataConfig, count: int) -> list[_Original]:
             continue
         originals.append(_Original(image, label or file.parent.name, file.name))
     if not originals:
-        raise DataError(f"{folder}: no readable image to preview")
+        raise DataError(tr("{folder}: no readable image to preview", folder=folder))
     return spread(originals, count)
 
 

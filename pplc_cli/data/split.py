@@ -14,6 +14,7 @@ from typing import NamedTuple, Optional
 
 from pplc_cli.base.errors import DataError, ImageError, ImageMemoryError
 from pplc_cli.base.hardware import physical_cores
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.base.schema import expect_type
 from pplc_cli.base.storage.files import PathLike, quoted, user_path
@@ -110,22 +111,34 @@ def split_dataset(
     config = config or SplitConfig()
     root = user_path(folder)
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder; expected a folder with one subfolder of images per class")
+        raise DataError(
+            tr("{root}: no such folder; expected a folder with one subfolder of images per class", root=root)
+        )
     target = root if lists is None else user_path(lists)
     old = existing_lists(target)
     if old and not force:
-        raise DataError(f"{target} has lists already ({', '.join(p.name for p in old)}); replace them with --force")
+        raise DataError(
+            tr(
+                "{target} has lists already ({old}); replace them with --force",
+                target=target,
+                old=", ".join(p.name for p in old),
+            )
+        )
     try:
         group = re.compile(config.group) if config.group else None
     except (re.error, OverflowError, RecursionError) as error:
-        raise DataError(f"--group {config.group!r} is not a valid regular expression: {error}") from None
+        raise DataError(
+            tr("--group {group!r} is not a valid regular expression: {error}", group=config.group, error=error)
+        ) from None
     _require_writable(target, root)
 
     source = _from_table(root, user_path(config.table), columns) if config.table else _from_folders(root)
     labels = source.labels
     for label in labels:
         if not _writable_name(label):
-            raise DataError(f"{root}: the class name {label!r} cannot be written to a list; rename it")
+            raise DataError(
+                tr("{root}: the class name {label!r} cannot be written to a list; rename it", root=root, label=label)
+            )
 
     images, left_out, notes = _check_images(source.files, progress)
     left_out = {**source.left_out, **left_out}
@@ -162,8 +175,12 @@ def _require_writable(target: Path, root: Path) -> None:
             pass
     except OSError as error:
         raise DataError(
-            f"{place}: the folder cannot be written to: {error.strerror or error}; "
-            f"write the lists elsewhere: --lists {quoted(f'lists/{root.resolve().name}')}"
+            tr(
+                "{place}: the folder cannot be written to: {value}; write the lists elsewhere: --lists {quoted}",
+                place=place,
+                value=error.strerror or error,
+                quoted=quoted(f"lists/{root.resolve().name}"),
+            )
         ) from None
 
 
@@ -189,10 +206,14 @@ def _from_table(root: Path, table: Path, columns: Optional[Columns]) -> _Source:
     """The files that a table names, each once for each class."""
     rows = read_rows(table, root, columns)
     if not rows.is_table:
-        raise DataError(f"{table}: expected a table with a header that names a column of paths and one of classes")
+        raise DataError(
+            tr("{table}: expected a table with a header that names a column of paths and one of classes", table=table)
+        )
     labels = rows.class_names()
     if len(labels) < 2:
-        raise DataError(f"{table}: expected at least two classes, got {', '.join(labels) or 'none'}")
+        raise DataError(
+            tr("{table}: expected at least two classes, got {value}", table=table, value=", ".join(labels) or "none")
+        )
     has_parts = rows.has_parts()
     files = {}
     for row, label in zip(rows.rows, rows.ids(labels)):
@@ -212,7 +233,13 @@ def _require_images(source: _Source, images: list[CheckedImage], left_out: dict[
             names = [plain(file.name) for file in source.files if file.label == index and file.part == "train"]
             found = [f"{name} {left_out[name]}" for name in names if name in left_out]
             why = f": {found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else "") if found else ""
-            raise DataError(f"{place}: the class has no usable training image{why}; add images or remove the class")
+            raise DataError(
+                tr(
+                    "{place}: the class has no usable training image{why}; add images or remove the class",
+                    place=place,
+                    why=why,
+                )
+            )
 
 
 def _remove(lists: list[Path]) -> None:
@@ -220,7 +247,9 @@ def _remove(lists: list[Path]) -> None:
         try:
             path.unlink()
         except OSError as error:
-            raise DataError(f"{path}: the old list cannot be removed: {error.strerror or error}") from None
+            raise DataError(
+                tr("{path}: the old list cannot be removed: {value}", path=path, value=error.strerror or error)
+            ) from None
 
 
 def _check_images(
@@ -232,7 +261,9 @@ def _check_images(
     def check(file: _File) -> tuple[str, list[str]]:
         try:
             if not _writable_name(file.name):
-                raise ImageError("has a name that a list cannot contain (a line break, or bytes that are not UTF-8)")
+                raise ImageError(
+                    tr("has a name that a list cannot contain (a line break, or bytes that are not UTF-8)")
+                )
             data = read_bytes(file.path)
             if not is_image_name(file.path):
                 raise ImageError(_why_not_by_name(file.path, data))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pplc_cli.base.errors import PredictError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import quoted
 from pplc_cli.predict.records import read_sidecar
 from pplc_cli.training.runs.checkpoint import load_info
@@ -20,10 +21,18 @@ def exported_folder(trained: RunFolder) -> Path:
     folder = trained.exported
     if not folder.is_dir():
         raise PredictError(
-            f"{trained.folder} is not exported yet; run: pplc export --run {quoted(str(trained.folder))}"
+            tr(
+                "{folder} is not exported yet; run: pplc export --run {folder_2}",
+                folder=trained.folder,
+                folder_2=quoted(str(trained.folder)),
+            )
         )
     if read_sidecar(folder).get("weights") != load_info(trained.best, "model")["sha256"]["model"]:
         raise PredictError(
-            f"{folder} is older than the run's best weights; run: pplc export --run {quoted(str(trained.folder))}"
+            tr(
+                "{folder} is older than the run's best weights; run: pplc export --run {folder_2}",
+                folder=folder,
+                folder_2=quoted(str(trained.folder)),
+            )
         )
     return folder

@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from pplc_cli.base.errors import ExportError, one_line
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.base.schema import did_you_mean, expect_type
 from pplc_cli.base.storage.files import PathLike, atomic_directory, disk_errors_named, user_path, write_json, write_text
@@ -112,8 +113,11 @@ def _claimed(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
         others = [name for name in names if name != SIDECAR and not name.startswith("inference")]
         if others or (names and SIDECAR not in names):
             raise ExportError(
-                f"{folder} contains {others[0] if others else names[0]}, which pplc export has not "
-                "written; choose an empty or new folder"
+                tr(
+                    "{folder} contains {value}, which pplc export has not written; choose an empty or new folder",
+                    folder=folder,
+                    value=others[0] if others else names[0],
+                )
             )
         yield
 
@@ -127,7 +131,13 @@ def _probabilities(network: Any, images: np.ndarray, name: str) -> np.ndarray:
     except (RuntimeError, ValueError) as error:
         height, width = images.shape[2:]
         raise ExportError(
-            f"{name} does not accept images of {height} x {width}: {one_line(error, stack=True)}"
+            tr(
+                "{name} does not accept images of {height} x {width}: {reason}",
+                name=name,
+                height=height,
+                width=width,
+                reason=one_line(error, stack=True),
+            )
         ) from error
 
 
@@ -136,5 +146,7 @@ def _known(names: Sequence[str], known: Sequence[str], what: str) -> tuple[str, 
         raise TypeError(f"{what}s: expected a list of names, got str {names!r}")
     for name in names:
         if name not in known:
-            raise ExportError(f"unknown {what} {name!r}{did_you_mean(name, known)}")
+            raise ExportError(
+                tr("unknown {what} {name!r}{name_2}", what=what, name=name, name_2=did_you_mean(name, known))
+            )
     return tuple(dict.fromkeys(names))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from pplc_cli.base.errors import ExportError, ModelError, PplcError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.kernels.graph.graph import Graph
 from pplc_cli.kernels.graph.onnx_writer import to_onnx
@@ -62,7 +63,10 @@ def write_formats(
     except ModelError as error:
         reason = str(error).partition(": ")[2]
         raise ExportError(
-            f"this network can be exported only in Paddle's format and without --simplify: it {reason}"
+            tr(
+                "this network can be exported only in Paddle's format and without --simplify: it {reason}",
+                reason=reason,
+            )
         ) from error
     simple = simplify(plain)
     chosen = simple if options.simplify else plain
@@ -85,7 +89,7 @@ def _write_openvino(graph: Graph, folder: Path, batch: Optional[int]) -> None:
         import openvino
     except ImportError:
         raise PplcError(
-            "writing OpenVINO's format needs openvino; install it with: pip install 'pplc[openvino]'"
+            tr("writing OpenVINO's format needs openvino; install it with: pip install 'pplc[openvino]'")
         ) from None
     # openvino.convert_model would report its use to a server.
     model = openvino.Core().read_model(to_onnx(graph, batch=batch))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Optional
 
 from pplc_cli.base.errors import ExportError, PplcError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.config.sections import Config
 from pplc_cli.data.lists import Sample, read_part, spread
 from pplc_cli.data.loader import Loader
@@ -67,7 +68,7 @@ def add_lower_precisions(
     for precision in precisions:
         found = open_all(folder, config.predict, _ENGINES, precision)
         if not found:
-            raise ExportError(f"no installed engine computes in {precision} on this CPU")
+            raise ExportError(tr("no installed engine computes in {precision} on this CPU", precision=precision))
         engines += found
     top1 = _measure_top1(engines, loader(samples, config.eval.batch_size))
     accuracies = tuple(
@@ -78,9 +79,18 @@ def add_lower_precisions(
     for one in accuracies:
         if one.loss > allowed + 1e-9:  # 0.9 - 0.89 is slightly more than 0.01
             raise ExportError(
-                f"{one.precision} loses {100 * one.loss:.1f} points of top-1 with the engine {one.engine} "
-                f"({one.before:.1%} to {one.top1:.1%} on {measured}), more than export.max_accuracy_loss "
-                f"({allowed:g}); nothing was written. Allow more with --max-loss"
+                tr(
+                    "{precision} loses {loss:.1f} points of top-1 with the engine {engine} ({before:.1%} to "
+                    "{top1:.1%} on {measured}), more than export.max_accuracy_loss ({allowed:g}); nothing "
+                    "was written. Allow more with --max-loss",
+                    precision=one.precision,
+                    loss=100 * one.loss,
+                    engine=one.engine,
+                    before=one.before,
+                    top1=one.top1,
+                    measured=measured,
+                    allowed=allowed,
+                )
             )
     return accuracies, measured
 
@@ -101,8 +111,11 @@ def choose_images(data: DataConfig, labels: Sequence[str], calibrate: int) -> tu
     others = next((s for part in ("train", "val") if (s := _read(data, part, labels))), None)
     if measured is None or others is None or others == measured[1]:
         raise ExportError(
-            f"{data.dir}: has no images to measure a lower precision on; expected a training list and a test or "
-            "validation list: pplc split"
+            tr(
+                "{dir}: has no images to measure a lower precision on; expected a training list and a "
+                "test or validation list: pplc split",
+                dir=data.dir,
+            )
         )
     return spread(others, calibrate), measured[1], measured[0]
 

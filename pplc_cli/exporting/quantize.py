@@ -17,6 +17,7 @@ import numpy as np
 
 from pplc_cli.base.errors import ModelError, PplcError
 from pplc_cli.base.hardware import cpu_flags
+from pplc_cli.base.language.messages import tr
 from pplc_cli.kernels.graph.graph import Graph
 from pplc_cli.kernels.graph.onnx_writer import to_onnx
 from pplc_cli.kernels.graph.paddle_reader import read_paddle
@@ -48,7 +49,7 @@ def quantize(graph: Graph, batches: Iterable[np.ndarray], target: Path, *, batch
             from onnxruntime import quantization
     except ImportError:
         raise PplcError(
-            "int8 needs the package onnxruntime; install it with: pip install 'pplc[onnxruntime]'"
+            tr("int8 needs the package onnxruntime; install it with: pip install 'pplc[onnxruntime]'")
         ) from None
 
     class Reader(quantization.CalibrationDataReader):

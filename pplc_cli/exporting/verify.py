@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pplc_cli.base.errors import ExportError, ImageError, PplcError, PredictError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.config.sections import Config, PredictConfig
 from pplc_cli.data.decode import read_image
 from pplc_cli.data.lists import Sample, read_part, spread
@@ -75,8 +76,15 @@ def _compare(engine: Engine, images: np.ndarray, expected: np.ndarray, tolerance
     difference = float(np.abs(scores.astype(np.float64) - expected).max())
     if not difference <= tolerance:
         raise ExportError(
-            f"the exported model differs from the trained network by {difference:.2g} on {len(images)} images "
-            f"with the engine {engine.name}, more than export.tolerance ({tolerance:g}); nothing was written"
+            tr(
+                "the exported model differs from the trained network by {difference:.2g} on {count} "
+                "images with the engine {name}, more than export.tolerance ({tolerance:g}); nothing was "
+                "written",
+                difference=difference,
+                count=len(images),
+                name=engine.name,
+                tolerance=tolerance,
+            )
         )
     return difference
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Optional
 
 from pplc_cli.base.errors import ModelError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.paddle import EXCLUSIVE, load_paddle
 from pplc_cli.base.schema import did_you_mean, expect_callable, expect_type
 from pplc_cli.models.options import PUBLISHED_DESIGN, ModelOptions
@@ -134,7 +135,7 @@ def register_network(
     expect_type("classifier", classifier, str)
     expect_callable("factory", factory)
     if name in _NETWORKS or name in _ALIASES:
-        raise ModelError(f"pplc has a network {name!r} already; choose another name")
+        raise ModelError(tr("pplc has a network {name!r} already; choose another name", name=name))
     _OWN[name] = NetworkSpec(name, "own", None, {}, classifier, factory=factory, code=code)
 
 
@@ -157,10 +158,20 @@ def find_network(name: str) -> NetworkSpec:
     known = {**_NETWORKS, **_ALIASES, **_OWN}
     if in_file(name) and name not in known:
         raise ModelError(
-            f"{name} is code of your own, and pplc runs it only for the configuration that names it; {REMEDY}"
+            tr(
+                "{name} is code of your own, and pplc runs it only for the configuration that names it; {remedy}",
+                name=name,
+                remedy=REMEDY,
+            )
         )
     if name not in known:
-        raise ModelError(f"unknown network {name!r}{did_you_mean(name, known, 'pplc models lists them')}")
+        raise ModelError(
+            tr(
+                "unknown network {name!r}{name_2}",
+                name=name,
+                name_2=did_you_mean(name, known, "pplc models lists them"),
+            )
+        )
     return known[name]
 
 
@@ -185,12 +196,12 @@ def build_network(
     expect_type("dropout", dropout, float, int, type(None))
     expect_type("options", options, ModelOptions)
     if num_classes < 1:
-        raise ModelError(f"num_classes: expected at least 1, got {num_classes}")
+        raise ModelError(tr("num_classes: expected at least 1, got {num_classes}", num_classes=num_classes))
     spec = find_network(name)
     if spec.factory is not None:
         return _build_own(spec, spec.factory, num_classes, dropout, options)
     if spec.family != "pplcnet" and options != PUBLISHED_DESIGN:
-        raise ModelError(f"model.options is supported by PP-LCNet only, not by {spec.name}")
+        raise ModelError(tr("model.options is supported by PP-LCNet only, not by {name}", name=spec.name))
     load_paddle()
     family = importlib.import_module(f"pplc_cli.models.families.{spec.family}")
     with EXCLUSIVE:  # no other thread builds a network without values meanwhile
@@ -202,10 +213,12 @@ def _build_own(
 ) -> Any:
     """Build a network of the user's own; its own exceptions pass through, with the line of the user's file."""
     if dropout is not None or options != PUBLISHED_DESIGN:
-        raise ModelError(f"model.dropout and model.options do not apply to {spec.name}; remove them")
+        raise ModelError(tr("model.dropout and model.options do not apply to {name}; remove them", name=spec.name))
     network = factory(num_classes=num_classes)
     from paddle.nn import Layer  # loaded by the factory
 
     if not isinstance(network, Layer):
-        raise ModelError(f"{spec.name}: expected a paddle.nn.Layer, got {type(network).__name__}")
+        raise ModelError(
+            tr("{name}: expected a paddle.nn.Layer, got {name__}", name=spec.name, name__=type(network).__name__)
+        )
     return network

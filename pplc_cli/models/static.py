@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from pplc_cli.base.errors import ExportError, one_line
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.paddle import EXCLUSIVE
 
 PADDLE_FILES = ("inference.json", "inference.pdiparams")
@@ -66,7 +67,15 @@ def save_layer(paddle: Any, layer: Any, size: Optional[tuple[int, int]], folder:
         with converting():
             paddle.jit.save(paddle.jit.to_static(layer, input_spec=[spec], full_graph=True), str(folder / "inference"))
     except RuntimeError as error:
-        raise ExportError(f"Paddle cannot write this network: {one_line(error, stack=True)}") from error
+        raise ExportError(
+            tr("Paddle cannot write this network: {reason}", reason=one_line(error, stack=True))
+        ) from error
     missing = [name for name in PADDLE_FILES if not (folder / name).is_file()]
     if missing:
-        raise ExportError(f"Paddle did not write {' and '.join(missing)} to {folder}; Paddle 3 is required")
+        raise ExportError(
+            tr(
+                "Paddle did not write {missing} to {folder}; Paddle 3 is required",
+                missing=" and ".join(missing),
+                folder=folder,
+            )
+        )

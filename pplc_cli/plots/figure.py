@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pplc_cli.base.errors import PplcError, one_line
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import PathLike, atomic_file
 from pplc_cli.plots.fonts import best_font_file, printable
 from pplc_cli.plots.matplotlib import load_matplotlib
@@ -65,7 +66,14 @@ def picture(draw: Draw) -> Draw:
         except PplcError as error:
             raise DrawError(str(error)) from error
         except Exception as error:  # fonts, settings, formats: drawing libraries raise errors of all kinds
-            raise DrawError(f"{path} cannot be drawn: {type(error).__name__}: {one_line(error)}") from error
+            raise DrawError(
+                tr(
+                    "{path} cannot be drawn: {name__}: {reason}",
+                    path=path,
+                    name__=type(error).__name__,
+                    reason=one_line(error),
+                )
+            ) from error
 
     return cast("Draw", drawn)
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from pplc_cli.base.errors import PredictError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.bounded import read_bounded
 from pplc_cli.base.storage.files import PathLike, recover_directory, user_path
 from pplc_cli.config.yaml_file import parse_yaml
@@ -47,9 +48,11 @@ def read_exported(folder: PathLike) -> ExportedModel:
     folder = recover_directory(user_path(folder))
     path = folder / "inference.yml"
     if not folder.is_dir():
-        raise PredictError(f"{folder}: no such folder; expected one that pplc export wrote")
+        raise PredictError(tr("{folder}: no such folder; expected one that pplc export wrote", folder=folder))
     if not path.exists():
-        raise PredictError(f"{folder}: inference.yml is missing; expected a folder that pplc export wrote")
+        raise PredictError(
+            tr("{folder}: inference.yml is missing; expected a folder that pplc export wrote", folder=folder)
+        )
     check_files(folder)
     try:
         content = parse_yaml(read_bounded(path, LARGEST_YML).decode("utf-8"))
@@ -58,11 +61,16 @@ def read_exported(folder: PathLike) -> ExportedModel:
         name = str((content.get("Global") or {}).get("model_name", ""))
         return ExportedModel(folder, name, labels, Pipeline(transforms, training=False))
     except OSError as error:
-        raise PredictError(f"{path}: cannot be read: {error.strerror}") from None
+        raise PredictError(tr("{path}: cannot be read: {strerror}", path=path, strerror=error.strerror)) from None
     except (ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:300]  # YAML errors span lines
         raise PredictError(
-            f"{path}: is not a valid inference.yml of PaddleX 3: {type(error).__name__}: {reason}"
+            tr(
+                "{path}: is not a valid inference.yml of PaddleX 3: {name__}: {reason}",
+                path=path,
+                name__=type(error).__name__,
+                reason=reason,
+            )
         ) from None
 
 
@@ -71,10 +79,10 @@ def _labels(raw: Any) -> list[str]:
     if raw is None:
         return [str(number) for number in range(1000)]
     if not isinstance(raw, list) or not 0 < len(raw) <= MAX_CHANNELS:
-        raise ValueError(f"label_list: expected a list of 1 to {MAX_CHANNELS} labels")
+        raise ValueError(tr("label_list: expected a list of 1 to {max_channels} labels", max_channels=MAX_CHANNELS))
     for number, label in enumerate(raw):
         if label is None or isinstance(label, (list, dict)) or not str(label).strip():
-            raise ValueError(f"label_list: label {number} is empty, or no text")
+            raise ValueError(tr("label_list: label {number} is empty, or no text", number=number))
         str(label).encode()  # half a pair of surrogates is a ValueError
     return [str(label) for label in raw]
 
@@ -87,8 +95,13 @@ def check_outputs(model: ExportedModel, outputs: int) -> None:
     """
     if outputs != len(model.labels):
         raise PredictError(
-            f"{model.folder}: the network has {outputs} classes, but inference.yml has {len(model.labels)} labels; "
-            "expected one label per class, in the order of their ids"
+            tr(
+                "{folder}: the network has {outputs} classes, but inference.yml has {count} labels; "
+                "expected one label per class, in the order of their ids",
+                folder=model.folder,
+                outputs=outputs,
+                count=len(model.labels),
+            )
         )
 
 

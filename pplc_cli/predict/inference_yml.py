@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from pplc_cli.base.errors import ExportError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.data.transforms.basic import CenterCrop, Normalize, Resize, ResizeByShort, Size
 from pplc_cli.data.transforms.pipeline import check_transforms, fixed_size
 from pplc_cli.kernels.graph.validate import MAX_SIDE
@@ -51,8 +52,11 @@ def build_inference_yml(
             operators.append({"NormalizeImage": {"channel_num": 3, **mean_std, "order": "", "scale": scale}})
         else:
             raise ExportError(
-                f"eval.transforms: PaddleX does not support {type(operator).__name__} here; expected ResizeByShort or "
-                "Resize, then CenterCrop, then Normalize (min_val 0, one max_val)"
+                tr(
+                    "eval.transforms: PaddleX does not support {name__} here; expected ResizeByShort or "
+                    "Resize, then CenterCrop, then Normalize (min_val 0, one max_val)",
+                    name__=type(operator).__name__,
+                )
             )
     operators.append({"ToCHWImage": None})
 
@@ -97,8 +101,13 @@ def at_size(transforms: Sequence[Any], size: Size) -> list[Any]:
             changed.append(raw)
         else:
             raise ExportError(
-                f"eval.transforms: {type(operator).__name__} cannot be adapted to {size[0]} x {size[1]}; expected "
-                "Resize, or ResizeByShort and CenterCrop with a square"
+                tr(
+                    "eval.transforms: {name__} cannot be adapted to {size} x {size_2}; expected Resize, or "
+                    "ResizeByShort and CenterCrop with a square",
+                    name__=type(operator).__name__,
+                    size=size[0],
+                    size_2=size[1],
+                )
             )
     return changed
 
@@ -110,7 +119,7 @@ def read_steps(steps: Any) -> list[Any]:
         ValueError, TypeError, LookupError, AttributeError: a step is unknown, or not valid.
     """
     if not isinstance(steps, list) or len(steps) > MAX_STEPS:
-        raise ValueError(f"transform_ops: expected a list of at most {MAX_STEPS} steps")
+        raise ValueError(tr("transform_ops: expected a list of at most {max_steps} steps", max_steps=MAX_STEPS))
     return [transform for step in steps for transform in _transforms(step)]
 
 
@@ -128,15 +137,17 @@ def _transforms(step: dict[str, Any]) -> list[Any]:
     if name == "NormalizeImage":
         scale, mean, std = arguments.get("scale", 1 / 255), arguments["mean"], arguments["std"]
         if not all(math.isfinite(number) for number in (scale, *mean, *std)) or not scale > 0:
-            raise ValueError("NormalizeImage: expected finite numbers, and a positive scale")
+            raise ValueError(tr("NormalizeImage: expected finite numbers, and a positive scale"))
         return [{"Normalize": {"mean": mean, "std": std, "max_val": [1 / scale] * 3}}]
     if name == "ToCHWImage":
         return []
-    raise ValueError(f"unknown step {reprlib.repr(name)}")
+    raise ValueError(tr("unknown step {name}", name=reprlib.repr(name)))
 
 
 def _side(value: Any) -> int:
     """A side in pixels."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MAX_SIDE:
-        raise ValueError(f"expected a side of 1 to {MAX_SIDE} pixels, got {reprlib.repr(value)}")
+        raise ValueError(
+            tr("expected a side of 1 to {max_side} pixels, got {repr}", max_side=MAX_SIDE, repr=reprlib.repr(value))
+        )
     return value

@@ -15,6 +15,7 @@ import numpy as np
 
 from pplc_cli.base.errors import ImageError, PredictError
 from pplc_cli.base.hardware import physical_cores
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.processes.forks import ForkSafeLock
 from pplc_cli.base.schema import expect_type
 from pplc_cli.base.storage.files import PathLike
@@ -142,9 +143,9 @@ class Predictor:
             PredictError: an argument is none of these; raised by the call itself.
         """
         if channels not in ("rgb", "bgr"):
-            raise PredictError(f"channels: expected rgb or bgr, got {channels!r}")
+            raise PredictError(tr("channels: expected rgb or bgr, got {channels!r}", channels=channels))
         if not isinstance(top_k, int) or top_k < 1:
-            raise PredictError(f"top_k: expected a whole number from 1, got {top_k!r}")
+            raise PredictError(tr("top_k: expected a whole number from 1, got {top_k!r}", top_k=top_k))
         return self._predict(as_images(images), _Request(top_k, keep_images, channels == "bgr"), many)
 
     def predict_one(
@@ -156,7 +157,9 @@ class Predictor:
             PredictError: ``image`` is not one image. The prediction of an unusable file holds the error instead.
         """
         if not is_one(image):
-            raise PredictError(f"expected one image, got {type(image).__name__}; for several, call predict")
+            raise PredictError(
+                tr("expected one image, got {name__}; for several, call predict", name__=type(image).__name__)
+            )
         return next(self.predict(image, top_k=top_k, channels=channels, keep_images=keep_images))
 
     def _predict(self, images: Iterable[ImageLike], request: _Request, many: bool) -> Iterator[Prediction]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from pplc_cli.base.errors import PredictError, one_line
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import user_path
 from pplc_cli.base.text import guarded
 from pplc_cli.config.sections import PredictConfig
@@ -88,14 +89,16 @@ def predict_on_ray(
     try:
         import ray
     except ImportError:
-        raise PredictError(f"--on {cluster} needs the package ray: pip install 'pplc[ray]'") from None
+        raise PredictError(
+            tr("--on {cluster} needs the package ray: pip install 'pplc[ray]'", cluster=cluster)
+        ) from None
     target = user_path(output).absolute()
     if target.suffix.lower() not in SUFFIXES or (embeddings and target.suffix.lower() == ".csv"):
-        raise PredictError(f"{output}: expected .jsonl, .csv (not of embeddings) or .parquet")
+        raise PredictError(tr("{output}: expected .jsonl, .csv (not of embeddings) or .parquet", output=output))
     _clear(target, force)
     files = [{"item": _absolute(source.name)} for source in find(arguments, skipped) if source.data is None]
     if not files:
-        raise PredictError("--on cannot predict an image from standard input; leave out --on")
+        raise PredictError(tr("--on cannot predict an image from standard input; leave out --on"))
     actor = {"folder": str(folder.absolute()), "embeddings": embeddings, "every": every}
     actor["guard"] = target.suffix.lower() == ".csv"
     actor["settings"] = dataclasses.replace(settings, threads=1, workers=1)
@@ -142,7 +145,7 @@ def _clear(target: Path, force: bool) -> None:
     ours = all(file.suffix in (".json", ".csv", ".parquet") for file in files)
     if target.is_file() or (files and not (force and ours)):
         advice = "--force replaces it" if ours and not target.is_file() else "name another folder"
-        raise PredictError(f"{target} already exists; {advice}")
+        raise PredictError(tr("{target} already exists; {advice}", target=target, advice=advice))
     if files:
         shutil.rmtree(target)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pplc_cli.base.errors import PredictError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.bounded import read_bounded
 from pplc_cli.base.storage.cache_dir import sha256_of
 
@@ -28,11 +29,13 @@ def read_sidecar(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise PredictError(f"{file}: cannot be read: {error.strerror}") from None
+        raise PredictError(tr("{file}: cannot be read: {strerror}", file=file, strerror=error.strerror)) from None
     except (ValueError, RecursionError) as error:
-        raise PredictError(f"{file}: is damaged: {type(error).__name__}; run pplc export again") from None
+        raise PredictError(
+            tr("{file}: is damaged: {name__}; run pplc export again", file=file, name__=type(error).__name__)
+        ) from None
     if not isinstance(content, dict):
-        raise PredictError(f"{file}: is damaged: expected an object; run pplc export again")
+        raise PredictError(tr("{file}: is damaged: expected an object; run pplc export again", file=file))
     return content
 
 
@@ -53,7 +56,9 @@ def check_files(folder: Path) -> None:
     try:
         _check_files(folder)
     except OSError as error:
-        raise PredictError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
+        raise PredictError(
+            tr("{value}: cannot be read: {strerror}", value=error.filename or folder, strerror=error.strerror)
+        ) from None
 
 
 def _check_files(folder: Path) -> None:
@@ -61,17 +66,31 @@ def _check_files(folder: Path) -> None:
     for file in sorted(folder.glob("inference*")):
         facts = file.stat() if file.exists() else None
         if facts is None or not stat.S_ISREG(facts.st_mode):
-            raise PredictError(f"{file}: expected a regular file, got a link, a folder, a pipe or a device")
+            raise PredictError(
+                tr("{file}: expected a regular file, got a link, a folder, a pipe or a device", file=file)
+            )
         if facts.st_size > LARGEST:
-            raise PredictError(f"{file}: is larger than {LARGEST >> 30} GiB, the limit for a file of a network")
+            raise PredictError(
+                tr(
+                    "{file}: is larger than {largest} GiB, the limit for a file of a network",
+                    file=file,
+                    largest=LARGEST >> 30,
+                )
+            )
         sizes[file.name] = facts.st_size
     records = read_sidecar(folder).get("files", {})
     if not isinstance(records, dict) or not all(isinstance(record, dict) for record in records.values()):
-        raise PredictError(f"{folder / SIDECAR}: is damaged: expected records of files; run pplc export again")
+        raise PredictError(
+            tr("{folder}: is damaged: expected records of files; run pplc export again", folder=folder / SIDECAR)
+        )
     for name in sizes.keys() & records.keys():
         record, file = records[name], folder / name
         if record.get("size") != sizes[name] or record.get("sha256") != sha256_of(file):
             raise PredictError(
-                f"{file}: is damaged: it differs from the file that pplc export wrote; run pplc export again, "
-                f"or, if you replaced it on purpose, delete {SIDECAR}"
+                tr(
+                    "{file}: is damaged: it differs from the file that pplc export wrote; run pplc export "
+                    "again, or, if you replaced it on purpose, delete {sidecar}",
+                    file=file,
+                    sidecar=SIDECAR,
+                )
             )

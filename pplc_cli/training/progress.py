@@ -6,6 +6,7 @@ import logging
 from typing import Any, Optional
 
 from pplc_cli.base.errors import TrainError
+from pplc_cli.base.language.messages import tr
 
 LOG = logging.getLogger("pplc_cli")  # the package's __init__ keeps it silent unless the program sets up logging
 
@@ -44,7 +45,7 @@ class Reporter:
             TrainingStopped: :meth:`stop` was called.
         """
         if self._stopped:
-            raise TrainingStopped("training was stopped; resume continues after the last complete epoch")
+            raise TrainingStopped(tr("training was stopped; resume continues after the last complete epoch"))
 
     def note(self, text: str) -> None:
         """Receive a remark for the user."""

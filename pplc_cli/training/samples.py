@@ -13,6 +13,7 @@ from typing import Optional, Union
 import numpy as np
 
 from pplc_cli.base.errors import DataError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import user_path
 from pplc_cli.data.image_files import find_copies
 from pplc_cli.data.lists import (
@@ -66,7 +67,13 @@ class Samples:
             return np.array([len(self.train) / (len(counts) * max(1, n)) for n in counts], np.float32)
         unknown = sorted(set(wanted) - set(self.labels))
         if unknown:
-            raise DataError(f"train.class_weights: {unknown[0]!r} is no class; there are {', '.join(self.labels)}")
+            raise DataError(
+                tr(
+                    "train.class_weights: {unknown!r} is no class; there are {labels}",
+                    unknown=unknown[0],
+                    labels=", ".join(self.labels),
+                )
+            )
         return np.array([wanted.get(label, 1.0) for label in self.labels], np.float32)
 
 
@@ -97,7 +104,7 @@ def read_samples(data: DataConfig, note: Callable[[str], None]) -> Samples:
         copies = find_copies((sample.path for sample in more), (sample.path for sample in listed))
         new = [sample for sample in more if sample.path not in copies]
         if len(new) < len(more):
-            note(f"{len(more) - len(new):,} images are skipped: they are on the data set's own lists")
+            note(tr("{count:,} images are skipped: they are on the data set's own lists", count=len(more) - len(new)))
         train += new
     _require_files([*train, *val, *test])
     for text in _remarks(labels, train, val):
@@ -112,8 +119,13 @@ def _require_files(samples: Sequence[Sample]) -> None:
     if missing:
         shown = ", ".join(missing[:SHOWN] + ["..."] * (len(missing) > SHOWN))
         raise DataError(
-            f"{len(missing):,} of the {len(files):,} files on the lists do not exist: {shown}; if images were added or "
-            "removed, run pplc split --force"
+            tr(
+                "{count:,} of the {count_2:,} files on the lists do not exist: {shown}; if images were "
+                "added or removed, run pplc split --force",
+                count=len(missing),
+                count_2=len(files),
+                shown=shown,
+            )
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Union
 import paddle
 
 from pplc_cli.base.errors import TrainError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import user_path
 from pplc_cli.config.sections import Config, TrainConfig
 from pplc_cli.data.image_cache import ImageCache
@@ -68,16 +69,18 @@ def _load_pretrained(network: Any, config: Config, classes: int, reporter: Repor
     spec, source = find_network(config.model.name), config.model.pretrained
     if source == "none":
         if spec.pretrained:
-            reporter.note(f"{config.model.name} is meant to start from SSLD weights, but model.pretrained is none")
+            reporter.note(
+                tr("{name} is meant to start from SSLD weights, but model.pretrained is none", name=config.model.name)
+            )
         return
     if source == "imagenet":
         source = spec.pretrained or source
     if not has_weights(spec, source):
-        reporter.note(f"there are no weights of {spec.name}; starting from random ones")
+        reporter.note(tr("there are no weights of {name}; starting from random ones", name=spec.name))
         return
     path, replaced = load_pretrained(network, spec, source, progress=reporter.download, note=reporter.note)
     remark = f"; its classifier is replaced by a new one for {classes} classes" if replaced else ""
-    reporter.note(f"starting from {path}{remark}")
+    reporter.note(tr("starting from {path}{remark}", path=path, remark=remark))
 
 
 def choose_transfer(
@@ -100,7 +103,9 @@ def choose_transfer(
     pretrained = has_weights(spec, config.model.pretrained)
     if not pretrained and (train.transfer in ("head", "stages") or train.batch_norm == "frozen"):
         key = f"transfer: {train.transfer}" if train.transfer in ("head", "stages") else "batch_norm: frozen"
-        raise TrainError(f"train.{key} needs pretrained weights, and {spec.name} starts from random ones")
+        raise TrainError(
+            tr("train.{key} needs pretrained weights, and {name} starts from random ones", key=key, name=spec.name)
+        )
     kind = train.transfer
     if kind == "auto":
         # A teacher's predictions suffice to train all layers.
@@ -115,7 +120,7 @@ def choose_transfer(
     if train.batch_norm == "auto" and pretrained:
         scale_bn_momentum(norms, train.batch_size // (1 if train.sync_batch_norm else world.size))
     if kind == "stages" and not hasattr(network, "named_stages"):
-        raise TrainError(f"train.transfer: {spec.name} cannot be divided into stages; set it to full")
+        raise TrainError(tr("train.transfer: {name} cannot be divided into stages; set it to full", name=spec.name))
     scales = layerwise_lr_scales(network, size) if kind == "stages" else {}
     return TransferPlan(kind, frozen.tail if frozen else network, frozen, fixed_norms, scales)
 
@@ -146,7 +151,7 @@ def _auto(
             budget=budget,
         )
     )
-    note(f"train.transfer: {kind}, since {why}")
+    note(tr("train.transfer: {kind}, since {why}", kind=kind, why=why))
     return kind
 
 
@@ -180,8 +185,13 @@ def build_loaders(config: Config, samples: Samples, plan: TransferPlan, cache: I
     height, width = images.pipeline.size
     if train.progressive_from is not None and train.progressive_from >= min(height, width):
         raise TrainError(
-            f"train.progressive_from: {train.progressive_from} is not smaller than the images that "
-            f"train.transforms make, {width} x {height}"
+            tr(
+                "train.progressive_from: {progressive_from} is not smaller than the images that "
+                "train.transforms make, {width} x {height}",
+                progressive_from=train.progressive_from,
+                width=width,
+                height=height,
+            )
         )
     if plan.frozen is None:
         return Loaders(images, val, images)
@@ -190,9 +200,14 @@ def build_loaders(config: Config, samples: Samples, plan: TransferPlan, cache: I
         if loader.bytes > cache.budget:
             views = f"{loader.views} views of " if loader.views > 1 else ""
             raise TrainError(
-                f"the features of {views}{len(loader.samples)} images need {loader.bytes / (1 << 20):.3g} MB, and "
-                f"{cache.budget / (1 << 20):.3g} MB are left; raise data.cache_mb, freeze a later stage, or lower "
-                "train.freeze_views"
+                tr(
+                    "the features of {views}{count} images need {bytes:.3g} MB, and {budget:.3g} MB are "
+                    "left; raise data.cache_mb, freeze a later stage, or lower train.freeze_views",
+                    views=views,
+                    count=len(loader.samples),
+                    bytes=loader.bytes / (1 << 20),
+                    budget=cache.budget / (1 << 20),
+                )
             )
         cache.budget -= loader.bytes
     return Loaders(*features, images)
@@ -215,7 +230,7 @@ def build_objective(
     if config.distill.teacher is None:
         return Supervised(network, samples.class_weights(config.train.class_weights), world)
     if world.size > 1:
-        raise TrainError("distill.teacher: distillation runs in one process; leave out --nproc and --nnodes")
+        raise TrainError(tr("distill.teacher: distillation runs in one process; leave out --nproc and --nnodes"))
     folder = user_path(config.distill.cache or run.folder / "teacher")
     if unsupported() is None:
         compile_all(reporter.note)  # the teacher runs through them
@@ -228,15 +243,15 @@ def accelerate_all(config: TrainConfig, plan: TransferPlan, objective: Objective
     wanted = config.accelerate and paddle.get_device() == "cpu"
     reason = unsupported() if wanted else None
     if reason is not None:
-        note(f"training with Paddle's own, slower kernels: {reason}")
+        note(tr("training with Paddle's own, slower kernels: {reason}", reason=reason))
     if not wanted or reason is not None:
         if synced:
-            note("train.sync_batch_norm has no effect: it needs the fast kernels (train.accelerate)")
+            note(tr("train.sync_batch_norm has no effect: it needs the fast kernels (train.accelerate)"))
         return
     compile_all(note)
     bfloat16 = config.precision == "bfloat16"
     if bfloat16 and not has_bfloat16():
-        note("this CPU has no bfloat16 instructions; training in float32")
+        note(tr("this CPU has no bfloat16 instructions; training in float32"))
     accelerate(plan.trainable, config.threads, world.all_reduce if synced else None, bfloat16)
     for front in (plan.frozen and plan.frozen.front, objective.front):
         if front is not None:
@@ -267,7 +282,7 @@ def fit_probe(
     reason = probe.fit(loader, samples.class_weights(config.train.class_weights))
     (reason,) = world.broadcast_object([reason])
     if reason is not None:
-        note(f"no linear probe: {reason}")
+        note(tr("no linear probe: {reason}", reason=reason))
         return False
     world.broadcast(classifier.parameters())
     return True

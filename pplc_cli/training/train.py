@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 import numpy as np
 
 from pplc_cli.base.errors import PplcError, TrainError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.paddle import batch_statistics_weighted
 from pplc_cli.base.processes.signals import Interrupts
 from pplc_cli.base.schema import expect_type
@@ -92,7 +93,7 @@ def _remember(run: Run, note: Callable[[str], None]) -> None:
     try:
         run.remember()
     except (PplcError, OSError) as error:
-        note(f"{error} Give later commands --run {quoted(str(run.folder))}.")
+        note(tr("{error} Give later commands --run {folder}.", error=error, folder=quoted(str(run.folder))))
 
 
 def _train(run: Run, config: Config, resume: bool, force: bool, reporter: Reporter) -> TrainResult:
@@ -116,7 +117,7 @@ def _train(run: Run, config: Config, resume: bool, force: bool, reporter: Report
     setup.accelerate_all(config.train, plan, objective, world, reporter.note)
     if start is not None:
         state = TrainState.restore(run.last, start, network, plan, objective, optimizer, config.train)
-        reporter.note(f"resuming after epoch {state.epoch}")
+        reporter.note(tr("resuming after epoch {epoch}", epoch=state.epoch))
         probed = False
     else:
         probed = plan.probes and setup.fit_probe(config, network, plan, samples, loaders.images, world, reporter.note)
@@ -138,9 +139,14 @@ def _train(run: Run, config: Config, resume: bool, force: bool, reporter: Report
             log.epoch(record, state)  # last, so that a kill before it costs only this epoch
     if state.epoch < config.train.epochs:
         reporter.note(
-            f"stopped early after epoch {state.epoch} of {config.train.epochs}: validation top-1 has not risen for "
-            f"{state.stale_epochs} epochs; to go on, --resume with -o train.early_stop=false or a larger "
-            "train.early_stop_patience"
+            tr(
+                "stopped early after epoch {epoch} of {epochs}: validation top-1 has not risen for "
+                "{stale_epochs} epochs; to go on, --resume with -o train.early_stop=false or a larger "
+                "train.early_stop_patience",
+                epoch=state.epoch,
+                epochs=config.train.epochs,
+                stale_epochs=state.stale_epochs,
+            )
         )
     assert state.best is not None
     return TrainResult(run, state.epoch, state.best, time.perf_counter() - began)
@@ -319,4 +325,12 @@ def diverged(loss: float, epoch: int, where: str) -> TrainError:
         if epoch > 1
         else "try a smaller train.learning_rate or a warm-up (train.warmup_epochs)"
     )
-    return TrainError(f"the loss became {loss} at epoch {epoch}, {where}; {advice}")
+    return TrainError(
+        tr(
+            "the loss became {loss} at epoch {epoch}, {where}; {advice}",
+            loss=loss,
+            epoch=epoch,
+            where=where,
+            advice=advice,
+        )
+    )

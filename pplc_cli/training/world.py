@@ -16,6 +16,7 @@ import numpy as np
 
 from pplc_cli.base.errors import TrainError, one_line
 from pplc_cli.base.hardware import WORKER
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.config.sections import TrainConfig
 
@@ -137,11 +138,19 @@ def set_device(device: str) -> None:
         return
     if not count:
         what = "no GPU was found" if paddle.is_compiled_with_cuda() else "the installed PaddlePaddle is for CPUs only"
-        raise TrainError(f"train.device: {device}: {what}; set train.device: cpu, or install paddlepaddle-gpu")
+        raise TrainError(
+            tr(
+                "train.device: {device}: {what}; set train.device: cpu, or install paddlepaddle-gpu",
+                device=device,
+                what=what,
+            )
+        )
     # Paddle's launcher shows each worker only its own GPU, as number 0.
     number = 0 if is_worker() else int(device.partition(":")[2].split(",")[0])
     if number >= count:
-        raise TrainError(f"train.device: {device}: there are {count} GPUs, numbered from 0")
+        raise TrainError(
+            tr("train.device: {device}: there are {count} GPUs, numbered from 0", device=device, count=count)
+        )
     paddle.set_device(f"gpu:{number}")
 
 
@@ -158,4 +167,6 @@ def init_world(config: TrainConfig) -> World:
     try:
         return _Group()
     except Exception as error:  # sockets and stores raise errors of many kinds
-        raise TrainError(f"the other training processes cannot be reached: {one_line(error)}") from None
+        raise TrainError(
+            tr("the other training processes cannot be reached: {reason}", reason=one_line(error))
+        ) from None

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from pplc_cli.base.errors import PplcError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import user_path
 
 
@@ -23,7 +24,7 @@ def cache_folder() -> Path:
         return shared / "pplc"
     folder = user_path(chosen or "~/.cache/pplc")
     if folder.parts[0] == "~":
-        raise PplcError("no folder for the cache: this user has no home folder; set PPLC_CACHE to an absolute path")
+        raise PplcError(tr("no folder for the cache: this user has no home folder; set PPLC_CACHE to an absolute path"))
     return folder
 
 

@@ -14,6 +14,7 @@ from typing import Any, Optional
 import httpx
 
 from pplc_cli.base.errors import DownloadError, PplcError, one_line
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.base.storage.deadline import Deadline, deadline
 from pplc_cli.base.storage.files import write_failure, write_json
@@ -142,7 +143,9 @@ def _fetch(
             return _fetch_once(client, url, part, progress, limit)
         except (httpx.TransportError, _Incomplete) as error:
             if limit.over:
-                raise DownloadError(f"{url}: the download took more than {limit.seconds:g} seconds") from None
+                raise DownloadError(
+                    tr("{url}: the download took more than {seconds:g} seconds", url=url, seconds=limit.seconds)
+                ) from None
             if attempt == attempts:
                 reason, more = str(error) or type(error).__name__, f" ({attempts} attempts)" if attempts > 1 else ""
                 raise DownloadError(f"{url}: {reason}{more}") from None
@@ -162,20 +165,27 @@ def _fetch_once(
     with client.stream("GET", url, headers=headers, extensions={"trace": limit.trace}) as response:
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.remove()
-            raise _Incomplete("the server's file has changed")
+            raise _Incomplete(tr("the server's file has changed"))
         if response.status_code >= 400:
-            raise DownloadError(f"{url}: the server answered {response.status_code} {response.reason_phrase}")
+            raise DownloadError(
+                tr(
+                    "{url}: the server answered {status_code} {reason_phrase}",
+                    url=url,
+                    status_code=response.status_code,
+                    reason_phrase=response.reason_phrase,
+                )
+            )
         origin = _Origin.of(url, response)
         if response.status_code == httpx.codes.PARTIAL_CONTENT:
             if origin != known:
                 part.remove()
-                raise _Incomplete("the server's file has changed")
+                raise _Incomplete(tr("the server's file has changed"))
             if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
                 part.remove()
-                raise _Incomplete("the server sent another byte range than requested")
+                raise _Incomplete(tr("the server sent another byte range than requested"))
             done = start
         elif (origin.total or 0) > MAX_BYTES:
-            raise DownloadError(f"{url}: the file is larger than {MAX_BYTES >> 30} GB")
+            raise DownloadError(tr("{url}: the file is larger than {max_bytes} GB", url=url, max_bytes=MAX_BYTES >> 30))
         else:
             part.begin(origin)
             done = 0
@@ -191,9 +201,9 @@ def _fetch_once(
             os.fsync(file.fileno())
     if done > MAX_BYTES:
         part.remove()
-        raise DownloadError(f"{url}: the file is larger than {MAX_BYTES >> 30} GB")
+        raise DownloadError(tr("{url}: the file is larger than {max_bytes} GB", url=url, max_bytes=MAX_BYTES >> 30))
     if limit.over or (origin.total is not None and done != origin.total):
-        raise _Incomplete(f"received {done} of {origin.total} bytes")
+        raise _Incomplete(tr("received {done} of {total} bytes", done=done, total=origin.total))
 
 
 @contextlib.contextmanager
@@ -206,7 +216,9 @@ def _client(url: str, quick: bool = False) -> Iterator[httpx.Client]:
 
     def refuse_downgrade(request: httpx.Request) -> None:
         if url.lower().startswith("https:") and request.url.scheme != "https":
-            raise DownloadError(f"{url}: the server redirects from https to {request.url}; expected https")
+            raise DownloadError(
+                tr("{url}: the server redirects from https to {url_2}; expected https", url=url, url_2=request.url)
+            )
 
     timeout = httpx.Timeout(TIMEOUT_SECONDS, connect=QUICK_SECONDS if quick else TIMEOUT_SECONDS)
     hooks: dict[str, list[Callable[..., Any]]] = {"request": [refuse_downgrade]}
@@ -215,7 +227,11 @@ def _client(url: str, quick: bool = False) -> Iterator[httpx.Client]:
     except OSError as error:
         chosen = [f"{name}={os.environ[name]}" for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
         raise DownloadError(
-            f"the certificates for https cannot be read: {one_line(error)} ({', '.join(chosen) or 'package certifi'})"
+            tr(
+                "the certificates for https cannot be read: {reason} ({value})",
+                reason=one_line(error),
+                value=", ".join(chosen) or "package certifi",
+            )
         ) from None
     with client:
         yield client

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Union
 
 from pplc_cli.base.errors import PplcError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.processes.identity import is_running, process_identity
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -61,8 +62,23 @@ def write_failure(path: Path, error: OSError) -> PplcError:
     advice = "free some space and try again" if full else "check the folder and its permissions"
     refused = str(error.filename or path)
     if refused == str(path) or TEMPORARY in refused:
-        return PplcError(f"cannot write {path}: {reason}; {advice}. The previous content is unchanged.")
-    return PplcError(f"cannot write {path}: {refused}: {reason}; {advice}. The previous content is unchanged.")
+        return PplcError(
+            tr(
+                "cannot write {path}: {reason}; {advice}. The previous content is unchanged.",
+                path=path,
+                reason=reason,
+                advice=advice,
+            )
+        )
+    return PplcError(
+        tr(
+            "cannot write {path}: {refused}: {reason}; {advice}. The previous content is unchanged.",
+            path=path,
+            refused=refused,
+            reason=reason,
+            advice=advice,
+        )
+    )
 
 
 def read_failure(path: Path, error: OSError) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Optional
 
 from pplc_cli.base.errors import PplcError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import write_failure
 
 POLL = 0.05  # seconds between two attempts while waiting
@@ -66,7 +67,11 @@ def claim(target: Path, lock_file: Path, *, wait: bool = False, note: Optional[N
             held.enter_context(lock(lock_file, wait=wait, note=note))
         except Locked:
             raise Locked(
-                f"{target}: {holder(lock_file)} is writing it; wait until it ends, or name another one with --output"
+                tr(
+                    "{target}: {lock_file} is writing it; wait until it ends, or name another one with --output",
+                    target=target,
+                    lock_file=holder(lock_file),
+                )
             ) from None
         try:
             yield
@@ -111,7 +116,11 @@ def _acquire(file: Path, wait: bool, note: Optional[Note]) -> int:
         except OSError as error:  # a network drive without locks
             if note is not None:
                 note(
-                    f"{file.parent}: no locks on this file system ({error.strerror}); let only one process write there"
+                    tr(
+                        "{parent}: no locks on this file system ({strerror}); let only one process write there",
+                        parent=file.parent,
+                        strerror=error.strerror,
+                    )
                 )
             return descriptor
         except BaseException:

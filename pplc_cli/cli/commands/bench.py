@@ -6,6 +6,7 @@ from typing import Optional
 
 import click
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.cli.command import Command, echo
 
 _AT_LEAST_ONE = click.IntRange(1)
@@ -85,4 +86,4 @@ def bench(
         from pplc_cli.benchmark.charts import draw_bench
 
         draw_bench(user_path(output), found)
-        echo(f"{output} written", err=as_json)
+        echo(tr("{output} written", output=output), err=as_json)

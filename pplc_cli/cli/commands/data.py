@@ -6,6 +6,7 @@ from typing import Optional
 
 import click
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.cli.command import Command, echo, hint
 from pplc_cli.cli.options import SAMPLES, config_options, overrides_of
 
@@ -37,11 +38,11 @@ def sample(name: str, output: Optional[str], images: int, seed: int, force: bool
 
     with counter("drawing images") as progress:
         folder = draw_dataset(output or DATASETS / name, images=images, seed=seed, force=force, progress=progress)
-    click.echo(f"{folder} written")
+    click.echo(tr("{folder} written", folder=folder))
     config = CONFIGS / f"{name}.yaml"
     if not config.exists():
-        click.echo(f"{write_config(folder, config)} written")
-    hint(f"Next: pplc split --dataset {name}")
+        click.echo(tr("{folder} written", folder=write_config(folder, config)))
+    hint(tr("Next: pplc split --dataset {name}", name=name))
 
 
 @click.command(cls=Command)
@@ -61,8 +62,8 @@ def init(folder: str, output: Optional[str], force: bool) -> None:
     from pplc_cli.config.starter import write_config
 
     file = write_config(folder, output or Path("configs") / f"{user_path(folder).resolve().name}.yaml", force=force)
-    echo(f"{file} written")
-    hint(f"Next: pplc split --config {quoted(str(file))}")
+    echo(tr("{file} written", file=file))
+    hint(tr("Next: pplc split --config {file}", file=quoted(str(file))))
 
 
 @click.command(cls=Command)
@@ -135,7 +136,12 @@ def split(
         )
     results.print_split(data.lists or data.dir, report)
     if lists is not None:
-        hint(f"Name them in the configuration, as data.lists, or train with: -o {quoted(f'data.lists={lists}')}")
+        hint(
+            tr(
+                "Name them in the configuration, as data.lists, or train with: -o {quoted}",
+                quoted=quoted(f"data.lists={lists}"),
+            )
+        )
 
 
 @click.command(cls=Command)
@@ -170,4 +176,4 @@ def preview(
     config = find_config(config_argument or config_option, dataset, overrides_of(overrides), must_exist=("data.dir",))
     pipeline = Pipeline(config.train.transforms, training=True)
     path = output or Path(config.output) / "preview.png"
-    echo(f"{draw_preview(config.data, pipeline, path, images=images, seed=abs(seed))} written")
+    echo(tr("{data} written", data=draw_preview(config.data, pipeline, path, images=images, seed=abs(seed))))

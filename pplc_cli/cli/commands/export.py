@@ -7,6 +7,7 @@ from typing import Optional, Union
 
 import click
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.cli.command import Command, note
 from pplc_cli.cli.options import config_options, overrides_of, run_option
 
@@ -22,7 +23,7 @@ class _Size(click.ParamType):
         found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", value.strip().lower())
         sides = tuple(int(side or found[1]) for side in found.groups()) if found else ()
         if not sides and value.strip().lower() != "any":
-            self.fail(f"expected a side, HEIGHTxWIDTH or any, got {value!r}", param, ctx)
+            self.fail(tr("expected a side, HEIGHTxWIDTH or any, got {value!r}", value=value), param, ctx)
         return (sides[0], sides[1]) if sides else "any"
 
 

@@ -6,6 +6,7 @@ from typing import Optional
 
 import click
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.cli.command import Command
 
 
@@ -68,7 +69,7 @@ def label(
 
     named = models or (str(find_latest_run().folder),)
     if output is None and not (user_path(named[0]) / "best_model").is_dir():
-        raise click.UsageError("--output: expected a file, since the first --model is not a run")
+        raise click.UsageError(tr("--output: expected a file, since the first --model is not a run"))
     with counter("labelling") as progress:
         found = pseudo_label(
             folder,

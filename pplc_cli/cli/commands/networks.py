@@ -6,6 +6,7 @@ from typing import Optional
 
 import click
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.cli.command import Command, echo
 
 
@@ -80,7 +81,7 @@ def profile(
         from pplc_cli.benchmark.charts import draw_profile
 
         draw_profile(user_path(output), found)
-        echo(f"{output} written", err=as_json)
+        echo(tr("{output} written", output=output), err=as_json)
 
 
 @click.command(cls=Command)
@@ -127,4 +128,4 @@ def compare(
         from pplc_cli.benchmark.charts import draw_comparison
 
         draw_comparison(user_path(output), found)
-        echo(f"{output} written", err=as_json)
+        echo(tr("{output} written", output=output), err=as_json)

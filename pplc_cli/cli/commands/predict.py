@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import click
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.cli.command import Command, note
 from pplc_cli.cli.options import RenamedOption, config_options, overrides_of, run_option
 
@@ -155,7 +156,7 @@ def predict(
 def _end(skipped: Skipped, failed: int) -> None:
     """Say what was not predicted, and set the exit status."""
     if skipped.suffixes:
-        note(f"skipped: {skipped} (not image formats that pplc reads)")
+        note(tr("skipped: {skipped} (not image formats that pplc reads)", skipped=skipped))
     if failed:
         sys.exit(1)
 
@@ -168,18 +169,18 @@ def _check(given: dict[str, Any]) -> None:
     """
     to_file, draws = given["output"] is not None, given["save"] or given["show"]
     if given["as_json"] and given["as_csv"]:
-        raise click.UsageError("--json and --csv exclude each other; give one of them")
+        raise click.UsageError(tr("--json and --csv exclude each other; give one of them"))
     if to_file and (given["as_json"] or given["as_csv"]):
-        raise click.UsageError("--output chooses the format by its suffix; leave out --json and --csv")
+        raise click.UsageError(tr("--output chooses the format by its suffix; leave out --json and --csv"))
     if given["sort_into"] is None and (given["link"] or given["min_score"] is not None):
-        raise click.UsageError("--link and --min-score need --sort-into")
+        raise click.UsageError(tr("--link and --min-score need --sort-into"))
     if given["sort_into"] is not None and (given["embeddings"] or given["resume"] or given["cluster"] is not None):
-        raise click.UsageError("--sort-into cannot be combined with --embeddings, --resume or --on")
+        raise click.UsageError(tr("--sort-into cannot be combined with --embeddings, --resume or --on"))
     if not to_file and (given["resume"] or given["force"]):
-        raise click.UsageError("--resume and --force need --output")
+        raise click.UsageError(tr("--resume and --force need --output"))
     if given["resume"] and given["force"]:
-        raise click.UsageError("--resume continues the file, --force replaces it; give one of them")
+        raise click.UsageError(tr("--resume continues the file, --force replaces it; give one of them"))
     if given["embeddings"] and (draws or given["as_csv"]):
-        raise click.UsageError("--embeddings cannot be combined with --save, --show or --csv")
+        raise click.UsageError(tr("--embeddings cannot be combined with --save, --show or --csv"))
     if given["cluster"] is not None and (not to_file or given["resume"] or draws):
-        raise click.UsageError("--on needs --output, and cannot be combined with --resume, --save or --show")
+        raise click.UsageError(tr("--on needs --output, and cannot be combined with --resume, --save or --show"))

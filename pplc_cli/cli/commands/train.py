@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import click
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.cli.command import Command, Interrupted, echo
 from pplc_cli.cli.options import RenamedOption, config_options, overrides_of
 
@@ -195,7 +196,7 @@ def _train(config: Config, hosts: ClusterSpec, resume: bool, force: bool) -> Non
             else:
                 launched = launch(config, hosts, resume=resume, force=force, reporter=reporter)
                 if launched is None:
-                    echo(f"finished; the run is on machine 0, {hosts.master}")
+                    echo(tr("finished; the run is on machine 0, {master}", master=hosts.master))
                     return
                 result = launched
         except KeyboardInterrupt as error:

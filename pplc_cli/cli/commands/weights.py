@@ -7,6 +7,7 @@ from typing import Optional
 
 import click
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.cli.command import Group, echo
 from pplc_cli.cli.options import RenamedOption
 
@@ -53,7 +54,7 @@ def weights_fetch(name: str, source: Optional[str], force: bool) -> None:
         path = fetch_official(
             spec, source or best_source(spec), force=force, progress=reporter.download, note=reporter.note
         )
-    echo(f"{path} is complete")
+    echo(tr("{path} is complete", path=path))
 
 
 @weights.command(name="verify")

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.text import visible
 from pplc_cli.cli.command import echo, hint
 
@@ -57,7 +58,7 @@ def print_table(columns: Sequence[Column], *sections: Sequence[Sequence[str]]) -
     console.print(table)
     missing = ", ".join(column.head for column in columns if column not in shown)
     if missing:
-        hint(f"Not shown at this width: {missing}.")
+        hint(tr("Not shown at this width: {missing}.", missing=missing))
 
 
 def say(text: str) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.text import csv_line, visible
 from pplc_cli.cli.command import Interrupted, echo, hint, is_quiet, note
 from pplc_cli.predict.outputs.base import OutputSchema
@@ -68,11 +69,18 @@ class Keeper:
     def close(self) -> None:
         """Print where the images are."""
         if self._folder is not None:
-            echo(f"annotated images written to {self._folder.folder}", err=True)
+            echo(tr("annotated images written to {folder}", folder=self._folder.folder), err=True)
         if self._sorter is not None:
-            echo(f"sorted into {self._sorter.folder}: {listed(self._sorter.counts) or 'nothing'}", err=True)
+            echo(
+                tr(
+                    "sorted into {folder}: {value}",
+                    folder=self._sorter.folder,
+                    value=listed(self._sorter.counts) or "nothing",
+                ),
+                err=True,
+            )
             if self._sorter.left:
-                echo(f"{self._sorter.left:,} images are not files, so they were not sorted", err=True)
+                echo(tr("{left:,} images are not files, so they were not sorted", left=self._sorter.left), err=True)
 
 
 class Tally:
@@ -257,7 +265,7 @@ class Progress:
             self._bar.stop()
         self._counter.join()
         if self._shown > SHOWN:
-            self._print(f"{self._shown - SHOWN:,} more could not be used; the output file lists them")
+            self._print(tr("{shown:,} more could not be used; the output file lists them", shown=self._shown - SHOWN))
 
     def step(self) -> None:
         """Count one more image."""
@@ -276,7 +284,16 @@ class Progress:
 
         of = f" of {self._total:,}" if self._total else ""
         left = f", {duration((self._total - self._done) / rate)} left" if self._total else ""
-        self._print(f"{self._done:,}{of} images{failed}, {rate:.1f} images/s{left}")
+        self._print(
+            tr(
+                "{done:,}{of} images{failed}, {rate:.1f} images/s{left}",
+                done=self._done,
+                of=of,
+                failed=failed,
+                rate=rate,
+                left=left,
+            )
+        )
 
     def failure(self, text: str) -> None:
         """Print an image that could not be used."""

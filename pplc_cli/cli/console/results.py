@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import quoted
 from pplc_cli.base.text import visible
 from pplc_cli.cli.command import echo, hint, note
@@ -30,9 +31,16 @@ def print_trained(result: TrainResult) -> None:
     best, folder, time = result.best, result.run.folder, duration(result.seconds)
     accuracy, images = accuracy_text(best["val_top1"], best.get("val_images")), best.get("val_images", "all")
     print(
-        f"best epoch: {best['epoch']} of {result.epochs}; validation top-1 {accuracy} of {images} images; time {time}"
+        tr(
+            "best epoch: {epoch} of {epochs}; validation top-1 {accuracy} of {images} images; time {time}",
+            epoch=best["epoch"],
+            epochs=result.epochs,
+            accuracy=accuracy,
+            images=images,
+            time=time,
+        )
     )
-    print(f"written to {folder}: best_model/, last/, curves.png, train_log.jsonl")
+    print(tr("written to {folder}: best_model/, last/, curves.png, train_log.jsonl", folder=folder))
 
 
 def print_split(folder: str, report: SplitReport) -> None:
@@ -41,27 +49,33 @@ def print_split(folder: str, report: SplitReport) -> None:
     totals = ["all", *(str(sum(report.counts[part])) for part in PARTS)]
     print_table([_CLASS, *map(Column, PARTS)], rows, [totals])
     for part, folders in report.parts.items():
-        print(f"{part}: the images of {', '.join(folders)}")
+        print(tr("{part}: the images of {folders}", part=part, folders=", ".join(folders)))
     for part in PARTS:
         if report.parts and part not in report.parts and any(report.counts[part]):
-            print(f"{part}: cut from the training images, since the data set has no folder for it")
+            print(tr("{part}: cut from the training images, since the data set has no folder for it", part=part))
     for name, reason in report.left_out.items():
         echo(visible(f"left out: {name} {reason}"))
     for name, text in report.notes.items():
         hint(visible(f"note: {name} {text}"))
     if report.duplicates == 1 and not report.leaks:
-        hint("1 file is a copy of another; copies go to the same list")
+        hint(tr("1 file is a copy of another; copies go to the same list"))
     elif report.duplicates and not report.leaks:
-        hint(f"{report.duplicates:,} files are copies of others; copies go to the same list")
+        hint(tr("{duplicates:,} files are copies of others; copies go to the same list", duplicates=report.duplicates))
     for first, second in report.conflicts[:SHOWN]:
-        echo(f"warning: {first} and {second} are the same image in two classes")
+        echo(tr("warning: {first} and {second} are the same image in two classes", first=first, second=second))
     if len(report.conflicts) > SHOWN:
-        print(f"warning: {len(report.conflicts) - SHOWN:,} more images are in two classes")
+        print(tr("warning: {count:,} more images are in two classes", count=len(report.conflicts) - SHOWN))
     for first, second in report.leaks[:SHOWN]:
-        echo(f"warning: {first} and {second} are the same image in two parts of the data set")
+        echo(
+            tr(
+                "warning: {first} and {second} are the same image in two parts of the data set",
+                first=first,
+                second=second,
+            )
+        )
     if len(report.leaks) > SHOWN:
-        print(f"warning: {len(report.leaks) - SHOWN:,} more images are in two parts of the data set")
-    echo(f"written to {folder}: {', '.join(path.name for path in report.files)}")
+        print(tr("warning: {count:,} more images are in two parts of the data set", count=len(report.leaks) - SHOWN))
+    echo(tr("written to {folder}: {files}", folder=folder, files=", ".join(path.name for path in report.files)))
 
 
 def print_evaluation(found: Evaluation, as_json: bool) -> None:
@@ -77,12 +91,25 @@ def print_evaluation(found: Evaluation, as_json: bool) -> None:
     mean = ["macro", *(f"{metrics['macro'][n]:.3f}" for n in figures), str(metrics["images"])]
     print_table([_CLASS, *map(Column, ("precision", "recall", "F1", "support"))], rows, [mean])
     images, unusable = metrics["images"], metrics["unusable"]
-    print(f"{found.source}: top-1 {accuracy_text(metrics['top1'], images)} of {images} images")
+    print(
+        tr(
+            "{source}: top-1 {top1} of {images} images",
+            source=found.source,
+            top1=accuracy_text(metrics["top1"], images),
+            images=images,
+        )
+    )
     if metrics["top5"] is not None:
-        print(f"top-5 {accuracy_text(metrics['top5'], images)}")
-    print(f"calibration error {metrics['calibration_error']:.3f}")
+        print(tr("top-5 {top5}", top5=accuracy_text(metrics["top5"], images)))
+    print(tr("calibration error {calibration_error:.3f}", calibration_error=metrics["calibration_error"]))
     _print_unusable([(one["path"], one["reason"]) for one in unusable])
-    echo(f"report in {found.folder}: {', '.join(sorted(path.name for path in found.folder.iterdir()))}")
+    echo(
+        tr(
+            "report in {folder}: {sorted}",
+            folder=found.folder,
+            sorted=", ".join(sorted(path.name for path in found.folder.iterdir())),
+        )
+    )
 
 
 def _print_unusable(files: Sequence[tuple[str, str]]) -> None:
@@ -90,7 +117,7 @@ def _print_unusable(files: Sequence[tuple[str, str]]) -> None:
     for path, reason in files[:SHOWN]:
         echo(visible(f"not used: {path} {reason}"))
     if len(files) > SHOWN:
-        print(f"not used: {len(files) - SHOWN:,} more files")
+        print(tr("not used: {count:,} more files", count=len(files) - SHOWN))
 
 
 def print_labelling(found: Labelling) -> None:
@@ -100,39 +127,74 @@ def print_labelling(found: Labelling) -> None:
     print_table([_CLASS, Column("labelled"), Column("below threshold")], rows)
     _print_unusable(found.failed)
     if found.known:
-        print(f"left out: {found.known:,} that are on the model's own lists")
+        print(tr("left out: {known:,} that are on the model's own lists", known=found.known))
     if any(found.surplus):
-        print(f"left out: {sum(found.surplus):,} beyond --per-class")
+        print(tr("left out: {surplus:,} beyond --per-class", surplus=sum(found.surplus)))
     for model in found.unchecked:
-        echo(f"warning: the lists of {model} could not be read; its validation and test images may be labelled, too")
+        echo(
+            tr(
+                "warning: the lists of {model} could not be read; its validation and test images may be labelled, too",
+                model=model,
+            )
+        )
     if not found.kept:
         reason = "; try a lower --threshold" if any(found.unsure) else ": there was none to label"
-        echo(f"{found.file} has no images{reason}")
+        echo(tr("{file} has no images{reason}", file=found.file, reason=reason))
         return
     images = "1 image" if len(found.kept) == 1 else f"{len(found.kept):,} images"
-    echo(f"{found.file} written, with {images}")
+    echo(tr("{file} written, with {images}", file=found.file, images=images))
     if found.undrawn is None:
-        hint(f"Look at the labels in {found.file.with_suffix('.png')} before you train with them.")
+        hint(
+            tr(
+                "Look at the labels in {with_suffix} before you train with them.",
+                with_suffix=found.file.with_suffix(".png"),
+            )
+        )
     note(found.undrawn)
-    hint(f"Next: pplc train CONFIG -o data.extra_list={quoted(str(found.file))}")
+    hint(tr("Next: pplc train CONFIG -o data.extra_list={file}", file=quoted(str(found.file))))
 
 
 def print_exported(result: ExportResult) -> None:
     """Print the folder, how it compares with the trained network, and how to load it with PaddleX."""
     engines = ", ".join(result.differences)
     print(
-        f"{result.folder} written. Checked: same predictions as the trained network on {result.images} images "
-        f"(largest difference in probability {result.difference:.1e}; engines: {engines})"
+        tr(
+            "{folder} written. Checked: same predictions as the trained network on {images} images "
+            "(largest difference in probability {difference:.1e}; engines: {engines})",
+            folder=result.folder,
+            images=result.images,
+            difference=result.difference,
+            engines=engines,
+        )
     )
     for one in result.accuracies:
         now, before = (accuracy_text(share, one.images) for share in (one.top1, one.before))
-        print(f"{one.precision} with {one.engine}: top-1 {now}; float32: {before}; on {result.measured}")
+        print(
+            tr(
+                "{precision} with {engine}: top-1 {now}; float32: {before}; on {measured}",
+                precision=one.precision,
+                engine=one.engine,
+                now=now,
+                before=before,
+                measured=result.measured,
+            )
+        )
     if "paddle" not in result.formats:
         return
     if result.in_paddlex:
-        hint(f"PaddleX loads it with: paddlex.create_model({result.model_name!r}, model_dir={str(result.folder)!r})")
+        hint(
+            tr(
+                "PaddleX loads it with: paddlex.create_model({model_name!r}, model_dir={folder!r})",
+                model_name=result.model_name,
+                folder=str(result.folder),
+            )
+        )
     else:
         hint(
-            f"pplc predict and Paddle Inference run it. PaddleX does not know the name {result.model_name}; it checks "
-            "nothing else, so export with -o export.model_name=PP-LCNet_x1_0 if PaddleX is to load it"
+            tr(
+                "pplc predict and Paddle Inference run it. PaddleX does not know the name {model_name}; "
+                "it checks nothing else, so export with -o export.model_name=PP-LCNet_x1_0 if PaddleX is "
+                "to load it",
+                model_name=result.model_name,
+            )
         )

@@ -9,6 +9,7 @@ from typing import Any, Optional
 
 import click
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.benchmark.bench import P99_RUNS, BenchResult
 from pplc_cli.benchmark.compare import ComparedNetwork
 from pplc_cli.benchmark.design_rules import Finding
@@ -56,9 +57,13 @@ def print_models(found: Sequence[CatalogEntry], as_json: bool) -> None:
     ]
     print_table(columns, rows)
     say(
-        f"{len(found)} networks, at 224 x 224 with 1000 classes. memory: bytes that the operations read and write. "
-        "top-1: as published, on ImageNet; not measured here. weights: values for --pretrained; builtin comes with "
-        "pplc, the others are downloaded once into the cache."
+        tr(
+            "{count} networks, at 224 x 224 with 1000 classes. memory: bytes that the operations "
+            "read and write. top-1: as published, on ImageNet; not measured here. weights: values "
+            "for --pretrained; builtin comes with pplc, the others are downloaded once into the "
+            "cache.",
+            count=len(found),
+        )
     )
 
 
@@ -100,18 +105,34 @@ def print_profile(found: Profile, findings: Sequence[Finding], as_json: bool) ->
     print_table(columns, [_operation_row(found, op) for op in found.operations], rest, [totals])
     height, width = found.size
     say(
-        f"{found.name}, {width} x {height}, batch {found.batch}, {found.threads} threads: {found.milliseconds:.2f} ms. "
-        "-: fused into another operation, or run by Paddle."
+        tr(
+            "{name}, {width} x {height}, batch {batch}, {threads} threads: {milliseconds:.2f} ms. -: "
+            "fused into another operation, or run by Paddle.",
+            name=found.name,
+            width=width,
+            height=height,
+            batch=found.batch,
+            threads=found.threads,
+            milliseconds=found.milliseconds,
+        )
     )
     _warn(found.disturbance)
     if found.disturbance.disturbed:
         return
     if not findings:
-        say("The design rules find nothing to improve.")
+        say(tr("The design rules find nothing to improve."))
     for finding in findings:
         where = f"{finding.layer}: " if finding.layer else ""
         cost = f"{finding.rule} ({finding.milliseconds:.2f} ms, {finding.share:.0%})"
-        say(f"{cost}: {where}{finding.text}. Suggestion: {finding.advice}.")
+        say(
+            tr(
+                "{cost}: {where}{text}. Suggestion: {advice}.",
+                cost=cost,
+                where=where,
+                text=finding.text,
+                advice=finding.advice,
+            )
+        )
 
 
 def _operation_row(found: Profile, op: Operation) -> list[str]:
@@ -139,9 +160,15 @@ def _warn(found: Disturbance) -> None:
     if not found.disturbed:
         return
     if found.busy_cpus is not None:
-        click.echo(f"Other processes kept {found.busy_cpus:.1f} CPUs busy during the measurement.", err=True)
-    click.echo(f"Repeated times differ by {found.spread:.0%} (their quartiles, as a share of the median).", err=True)
-    click.echo("warning: do not use these times; measure again when the machine has nothing else to do", err=True)
+        click.echo(
+            tr("Other processes kept {busy_cpus:.1f} CPUs busy during the measurement.", busy_cpus=found.busy_cpus),
+            err=True,
+        )
+    click.echo(
+        tr("Repeated times differ by {spread:.0%} (their quartiles, as a share of the median).", spread=found.spread),
+        err=True,
+    )
+    click.echo(tr("warning: do not use these times; measure again when the machine has nothing else to do"), err=True)
 
 
 def print_comparison(found: Sequence[ComparedNetwork], batch: int, as_json: bool) -> None:
@@ -181,7 +208,7 @@ def _print_comparison(found: Sequence[ComparedNetwork], batch: int) -> None:
         for each in found
     ]
     print_table(columns, rows)
-    say(f"MACs: multiply-adds of one image. Latency: of one image. images/s: in batches of {batch}.")
+    say(tr("MACs: multiply-adds of one image. Latency: of one image. images/s: in batches of {batch}.", batch=batch))
 
 
 def _top1(each: ComparedNetwork) -> str:
@@ -229,27 +256,62 @@ def print_bench(found: BenchResult, as_json: bool) -> None:
     ]
     print_table(columns, rows)
     say(
-        f"{', '.join(names)}: network only, without decoding. start: from a new process to its first prediction. "
-        f"differs by: largest probability difference from the first engine. p99: shown from {P99_RUNS} runs on."
+        tr(
+            "{names}: network only, without decoding. start: from a new process to its first "
+            "prediction. differs by: largest probability difference from the first engine. p99: "
+            "shown from {p99_runs} runs on.",
+            names=", ".join(names),
+            p99_runs=P99_RUNS,
+        )
     )
     for rate in found.rates:
         say(
-            f"This machine, {_threads(rate.threads)}: {rate.gflops:.0f} GFLOP/s in a large float32 matrix product, "
-            f"{rate.gigabytes:.1f} GB/s in a large copy."
+            tr(
+                "This machine, {threads}: {gflops:.0f} GFLOP/s in a large float32 matrix product, "
+                "{gigabytes:.1f} GB/s in a large copy.",
+                threads=_threads(rate.threads),
+                gflops=rate.gflops,
+                gigabytes=rate.gigabytes,
+            )
         )
     for bound in found.floors:
         moved = (bound.cost.weights + bound.batch * bound.cost.activations) / 1e6
         say(
-            f"Fastest possible in float32, {bound.model}, {_threads(bound.threads)}, batch {bound.batch}: "
-            f"{bound.compute:.2f} ms by arithmetic ({bound.cost.macs * bound.batch / 1e6:.0f} M multiply-adds), "
-            f"{bound.memory:.2f} ms by memory traffic ({moved:.1f} MB, if no cache holds them)"
+            tr(
+                "Fastest possible in float32, {model}, {threads}, batch {batch}: {compute:.2f} ms by "
+                "arithmetic ({macs:.0f} M multiply-adds), {memory:.2f} ms by memory traffic ({moved:.1f} "
+                "MB, if no cache holds them)",
+                model=bound.model,
+                threads=_threads(bound.threads),
+                batch=bound.batch,
+                compute=bound.compute,
+                macs=bound.cost.macs * bound.batch / 1e6,
+                memory=bound.memory,
+                moved=moved,
+            )
         )
     machine = found.machine
     caches = ", ".join(f"{name} {_size(size)}" for name, size in machine["caches"].items())
-    say(f"{machine['cpu']}, {machine['cores']} cores; {caches or 'caches unknown'}; {machine['system']}")
+    say(
+        tr(
+            "{cpu}, {cores} cores; {value}; {system}",
+            cpu=machine["cpu"],
+            cores=machine["cores"],
+            value=caches or "caches unknown",
+            system=machine["system"],
+        )
+    )
     say(", ".join(f"{name} {version}" for name, version in machine["versions"].items()))
     for failed in found.failed:
-        say(f"not measured: {failed.model}, {failed.engine} {failed.precision}: {failed.reason}")
+        say(
+            tr(
+                "not measured: {model}, {engine} {precision}: {reason}",
+                model=failed.model,
+                engine=failed.engine,
+                precision=failed.precision,
+                reason=failed.reason,
+            )
+        )
     _warn(found.disturbance)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import quoted
 from pplc_cli.base.text import visible
 from pplc_cli.cli.command import echo, hint
@@ -40,7 +41,7 @@ def print_list(files: list[CachedWeights], folder: Path, as_json: bool) -> None:
         for file in files
     ]
     print_table(columns, rows)
-    say("weights: values for --pretrained. Those that are not here are downloaded when they are first used.")
+    say(tr("weights: values for --pretrained. Those that are not here are downloaded when they are first used."))
     print(f"{_files(sum(file.cached for file in files))} in {folder}")
 
 
@@ -55,7 +56,14 @@ def print_verified(files: Iterable[VerifyResult], folder: Path) -> int:
         echo(visible(f"{file.state}: {file.remark or file.file}"))
         states.append(file.good)
     bad = states.count(False)
-    print(f"{_files(len(states))} of {folder} checked: {bad or 'none'} damaged or missing")
+    print(
+        tr(
+            "{count} of {folder} checked: {value} damaged or missing",
+            count=_files(len(states)),
+            folder=folder,
+            value=bad or "none",
+        )
+    )
     return bad
 
 
@@ -67,8 +75,16 @@ def print_imported(imported: Imported, path: Path) -> None:
     """Print the network of imported weights, and the command that trains from them."""
     classes = imported.arrays.get(f"{imported.spec.classifier}.bias")
     of = "" if classes is None else f" for {len(classes)} classes"
-    print(f"{path} written: {imported.spec.name}{of}, {len(imported.arrays)} arrays")
-    hint(f"pplc train --dataset NAME {train_options(imported, path)}")
+    print(
+        tr(
+            "{path} written: {name}{of}, {count} arrays",
+            path=path,
+            name=imported.spec.name,
+            of=of,
+            count=len(imported.arrays),
+        )
+    )
+    hint(tr("pplc train --dataset NAME {imported}", imported=train_options(imported, path)))
 
 
 def train_options(imported: Imported, path: Path) -> str:

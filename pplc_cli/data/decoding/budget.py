@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from pplc_cli.base.errors import ImageMemoryError
 from pplc_cli.base.hardware import available_memory
+from pplc_cli.base.language.messages import tr
 
 SMALL = 32 << 20  # bytes; asking the system takes 0.1 ms or more, so small images are not counted
 
@@ -38,8 +39,14 @@ class Budget:
             while need > (free := available_memory() * 3 // 4 - self._reserved):
                 if not self._reserved:
                     raise ImageMemoryError(
-                        f"needs about {need >> 20} MB of memory to decode ({width} x {height} pixels), and "
-                        f"{max(0, free) >> 20} MB are free; make the image smaller or free memory"
+                        tr(
+                            "needs about {need} MB of memory to decode ({width} x {height} pixels), and {max} MB are "
+                            "free; make the image smaller or free memory",
+                            need=need >> 20,
+                            width=width,
+                            height=height,
+                            max=max(0, free) >> 20,
+                        )
                     )
                 self._changed.wait()
             self._reserved += need

@@ -10,6 +10,7 @@ from typing import Optional
 from PIL import features
 
 from pplc_cli.base.errors import ImageError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.data.decoding.tiff import describe, read_tags
 
 _AVIF = {b"avif", b"avis"}
@@ -28,9 +29,9 @@ def formats_of(data: bytes) -> tuple[str, ...]:
     if kind is None:
         return ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
     if kind == "HEIF" and not _heif_opener():
-        raise ImageError("is a HEIC image; to read it: pip install 'pplc[heif]', or convert it to JPEG")
+        raise ImageError(tr("is a HEIC image; to read it: pip install 'pplc[heif]', or convert it to JPEG"))
     if kind == "AVIF" and not features.check("avif"):
-        raise ImageError("is an AVIF image; to read it: pip install --upgrade pillow, or convert it to JPEG")
+        raise ImageError(tr("is an AVIF image; to read it: pip install --upgrade pillow, or convert it to JPEG"))
     return (kind,)
 
 
@@ -84,7 +85,9 @@ def checked_png(data: bytes) -> bytes:
             start = end
         elif kind[:1].isupper() and end <= len(data):  # a lower-case letter marks an ancillary chunk
             if zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
-                raise ImageError(f"is broken: the checksum of its {kind.decode('latin-1')} data is wrong")
+                raise ImageError(
+                    tr("is broken: the checksum of its {decode} data is wrong", decode=kind.decode("latin-1"))
+                )
             if kind == b"IEND":
                 break
         position = end

@@ -9,6 +9,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from pplc_cli.base.errors import ImageError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.data.decoding.budget import DECODING
 from pplc_cli.data.decoding.limits import MAX_PIXELS, check_size
 
@@ -99,9 +100,11 @@ def _segments(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
 def check_frame(frame: Frame, data: bytes) -> None:
     """Raise an ImageError for kinds that no decoder reads, and for scans that take minutes."""
     if frame.bits != 8:
-        raise ImageError(f"is a JPEG with {frame.bits} bits per channel, which is not supported; convert it to 8 bits")
+        raise ImageError(
+            tr("is a JPEG with {bits} bits per channel, which is not supported; convert it to 8 bits", bits=frame.bits)
+        )
     if frame.marker in _HIERARCHICAL:
-        raise ImageError("is a hierarchical JPEG, which is not supported; convert it to a usual JPEG")
+        raise ImageError(tr("is a hierarchical JPEG, which is not supported; convert it to a usual JPEG"))
     if not frame.several_scans:
         return
     limit = min(MAX_SCANS, MAX_SCANNED // max(1, frame.height * frame.width))
@@ -109,7 +112,9 @@ def check_frame(frame: Frame, data: bytes) -> None:
     for code, _, _ in _segments(data, frame.start):
         scans += code == _SCAN
         if scans > limit:
-            raise ImageError(f"has more than {limit} scans, each of which passes over the whole image; save it again")
+            raise ImageError(
+                tr("has more than {limit} scans, each of which passes over the whole image; save it again", limit=limit)
+            )
 
 
 def decode_plain(frame: Frame, data: bytes) -> Optional[np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pplc_cli.base.errors import ImageError
+from pplc_cli.base.language.messages import tr
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit: 2/3 GB as 8-bit RGB
 MAX_ELONGATION = 200  # a 1 x 5000 image, resized to a short side of 256, would need 1 GB
@@ -11,6 +12,20 @@ MAX_ELONGATION = 200  # a 1 x 5000 image, resized to a short side of 256, would 
 def check_size(width: int, height: int) -> None:
     """Raise an ImageError for an image beyond the limits."""
     if width * height > MAX_PIXELS:
-        raise ImageError(f"is too large: {width} x {height} pixels; the limit is {MAX_PIXELS // 1_000_000} million")
+        raise ImageError(
+            tr(
+                "is too large: {width} x {height} pixels; the limit is {max_pixels} million",
+                width=width,
+                height=height,
+                max_pixels=MAX_PIXELS // 1_000_000,
+            )
+        )
     if max(width, height) > MAX_ELONGATION * min(width, height):
-        raise ImageError(f"is too elongated: {width} x {height} pixels; the limit is {MAX_ELONGATION} : 1")
+        raise ImageError(
+            tr(
+                "is too elongated: {width} x {height} pixels; the limit is {max_elongation} : 1",
+                width=width,
+                height=height,
+                max_elongation=MAX_ELONGATION,
+            )
+        )

@@ -9,6 +9,7 @@ from typing import Any, Optional
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from pplc_cli.base.errors import ImageError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.data.decoding.limits import MAX_PIXELS
 
 MAX_STRIPS = 200_000  # strips or tiles; the tallest image has 189,000 rows
@@ -58,9 +59,11 @@ def _read_entries(data: bytes, order: str, *, big: bool) -> Iterator[tuple[int, 
 def check_directory(tags: dict[int, tuple[int, ...]]) -> None:
     """Raise an ImageError for more and for larger strips than an image can have: each takes time and memory."""
     if memory(tags) > 8 * MAX_PIXELS:
-        raise ImageError(f"is too large: a strip or tile of it takes {memory(tags) >> 20} MB")
+        raise ImageError(tr("is too large: a strip or tile of it takes {tags} MB", tags=memory(tags) >> 20))
     if max(len(tags.get(_STRIPS, ())), len(tags.get(_TILES, ()))) > MAX_STRIPS:
-        raise ImageError(f"has more than {MAX_STRIPS} strips or tiles; save it again with larger ones")
+        raise ImageError(
+            tr("has more than {max_strips} strips or tiles; save it again with larger ones", max_strips=MAX_STRIPS)
+        )
 
 
 def memory(tags: Any) -> int:
@@ -88,7 +91,7 @@ def check_layout(tags: ImageFileDirectory_v2) -> None:
         or (wide and form != 1 and packed and tags.prefix == b"MM")  # the bytes of each value exchanged
         or (photometric == 6 and not packed)  # YCbCr: colours are not enlarged, or the image called truncated
     ):
-        raise ImageError(f"{describe(tags)}, which is not supported; convert it to 8-bit RGB or grey")
+        raise ImageError(tr("{tags}, which is not supported; convert it to 8-bit RGB or grey", tags=describe(tags)))
 
 
 def describe(tags: Any) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Optional
 
 from pplc_cli.base.errors import DataError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.data.lists.parts import PARTS
 from pplc_cli.data.settings import SplitConfig
 
@@ -122,9 +123,15 @@ def assign_parts(
             if not any(p.label == index for p in parts[part]):
                 groups = sum(any(p.label == index for p in c) for c in components)
                 raise DataError(
-                    f"class {label!r} would get no {words} image: it has {_described(total[index], groups)}, and the "
-                    f"shares are val {config.val:g} and test {config.test:g}; add images or change --val and --test. "
-                    "Nothing was written."
+                    tr(
+                        "class {label!r} would get no {words} image: it has {total}, and the shares are val "
+                        "{val:g} and test {test:g}; add images or change --val and --test. Nothing was written.",
+                        label=label,
+                        words=words,
+                        total=_described(total[index], groups),
+                        val=config.val,
+                        test=config.test,
+                    )
                 )
     return parts
 

@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from pplc_cli.base.errors import DataError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.schema import did_you_mean
 from pplc_cli.data.image_files import is_image_name, list_files
 from pplc_cli.data.lists.files import existing_lists
@@ -80,15 +81,22 @@ def find_layout(root: Path) -> Layout:
 def require_classes(root: Path, layout: Layout) -> None:
     """Raise an error if there are fewer than two classes."""
     if not layout.labels:
-        raise DataError(f"{root}: has no subfolders; put each class in its own folder")
+        raise DataError(tr("{root}: has no subfolders; put each class in its own folder", root=root))
     if len(layout.labels) == 1:
         only = layout.folders[0].path
         if len(class_folders(only)) > 1:
             raise DataError(
-                f"{root}: has only one class folder, {only.name!r}; if the folders in it are the classes, name {only} "
-                "in place of the folder above"
+                tr(
+                    "{root}: has only one class folder, {name!r}; if the folders in it are the classes, name "
+                    "{only} in place of the folder above",
+                    root=root,
+                    name=only.name,
+                    only=only,
+                )
             )
-        raise DataError(f"{root}: has only one class folder, {only.name!r}; expected at least two")
+        raise DataError(
+            tr("{root}: has only one class folder, {name!r}; expected at least two", root=root, name=only.name)
+        )
 
 
 def class_folders(folder: Path) -> list[Path]:
@@ -108,17 +116,27 @@ def read_class_folders(folder: Path, labels: Sequence[str]) -> list[Sample]:
     """
     classes = class_folders(folder)
     if not classes:
-        raise DataError(f"{folder}: has no subfolders; expected one per class: {', '.join(labels)}")
+        raise DataError(
+            tr("{folder}: has no subfolders; expected one per class: {labels}", folder=folder, labels=", ".join(labels))
+        )
     unknown = [path.name for path in classes if path.name not in labels]
     parts = find_layout(folder).parts if unknown else {}
     if parts:
         raise DataError(
-            f"{folder}: is divided into parts; name the folder of one of them: "
-            f"{', '.join(str(path) for paths in parts.values() for path in paths)}"
+            tr(
+                "{folder}: is divided into parts; name the folder of one of them: {values}",
+                folder=folder,
+                values=", ".join(str(path) for paths in parts.values() for path in paths),
+            )
         )
     if unknown:
         raise DataError(
-            f"{folder}: the folder {unknown[0]!r} is not a class of this model{did_you_mean(unknown[0], labels)}"
+            tr(
+                "{folder}: the folder {unknown!r} is not a class of this model{unknown_2}",
+                folder=folder,
+                unknown=unknown[0],
+                unknown_2=did_you_mean(unknown[0], labels),
+            )
         )
     ids = {label: number for number, label in enumerate(labels)}
     samples = [
@@ -128,7 +146,7 @@ def read_class_folders(folder: Path, labels: Sequence[str]) -> list[Sample]:
         if is_image_name(file)
     ]
     if not samples:
-        raise DataError(f"{folder}: its class folders contain no images")
+        raise DataError(tr("{folder}: its class folders contain no images", folder=folder))
     return samples
 
 
@@ -140,7 +158,7 @@ def list_unlabelled(folder: Path) -> list[Sample]:
     """
     samples = [Sample(f, -1, f.relative_to(folder).as_posix()) for f in list_files(folder) if is_image_name(f)]
     if not samples:
-        raise DataError(f"{folder}: contains no images")
+        raise DataError(tr("{folder}: contains no images", folder=folder))
     return samples
 
 
@@ -148,7 +166,9 @@ def _subfolders(folder: Path) -> list[Path]:
     try:
         return sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: p.name)
     except OSError as error:
-        raise DataError(f"{folder}: the folder cannot be read: {error.strerror or error}") from None
+        raise DataError(
+            tr("{folder}: the folder cannot be read: {value}", folder=folder, value=error.strerror or error)
+        ) from None
 
 
 def _is_of_pplc(folder: Path) -> bool:
@@ -205,8 +225,13 @@ def _find_parts(base: Path, folders: Sequence[Path]) -> dict[str, list[Path]]:
     if len(parts) > 1 and not of_train:
         expected = f"{parts['train'][0].name}/CLASS/1.jpg" if "train" in parts else "train/CLASS/1.jpg"
         raise DataError(
-            f"{base}: the folders {', '.join(path.name for path in folders)} look like parts of a data set, but there "
-            f"are no training images in folders of classes; expected images as in {expected}, or --table FILE"
+            tr(
+                "{base}: the folders {folders} look like parts of a data set, but there are no training "
+                "images in folders of classes; expected images as in {expected}, or --table FILE",
+                base=base,
+                folders=", ".join(path.name for path in folders),
+                expected=expected,
+            )
         )
     return parts if len(of_train) > 1 else {}
 
@@ -226,8 +251,13 @@ def _layout_of_parts(root: Path, parts: dict[str, list[Path]], others: Sequence[
                 continue
             if unknown:
                 raise DataError(
-                    f"{path}: the class {unknown[0]!r} has no folder of training images in "
-                    f"{parts['train'][0]}{did_you_mean(unknown[0], labels)}"
+                    tr(
+                        "{path}: the class {unknown!r} has no folder of training images in {train}{unknown_2}",
+                        path=path,
+                        unknown=unknown[0],
+                        train=parts["train"][0],
+                        unknown_2=did_you_mean(unknown[0], labels),
+                    )
                 )
             used.setdefault(part, []).append(path)
             folders += [ClassFolder(sub, labels.index(sub.name), part) for sub in classes[path]]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pplc_cli.base.errors import DataError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.data.lists.text import read_lines
 
 _NUMBERED = re.compile(r"(\d{1,9})(?:[ \t]|[ \t]*[,:;](?![ \t]*\d))[ \t]*(.+)")  # not "0,5 l"
@@ -35,7 +36,7 @@ def read_label_file(path: Path, folder: Path) -> list[str]:
     lines = read_lines(path, lambda line: any(name in folders for name in _readings(line.strip())))
     names = [line.strip() for line in lines if line.strip()]
     if not names:
-        raise DataError(f"{path}: contains no class names")
+        raise DataError(tr("{path}: contains no class names", path=path))
     matches = [_NUMBERED.fullmatch(name) for name in names]
     numbered = [(int(match[1]), match[2]) for match in matches if match]
     always = path.name in _ALWAYS_NUMBERED
@@ -43,10 +44,16 @@ def read_label_file(path: Path, folder: Path) -> list[str]:
         names = _by_number(path, numbered)
     elif numbered and always:
         first = next(name for name, match in zip(names, matches) if not match)
-        raise DataError(f"{path}: expected a class number and a name on every line, as in '0 cat', got {first!r}")
+        raise DataError(
+            tr(
+                "{path}: expected a class number and a name on every line, as in '0 cat', got {first!r}",
+                path=path,
+                first=first,
+            )
+        )
     doubled = sorted(name for name, count in Counter(names).items() if count > 1)
     if doubled:
-        raise DataError(f"{path}: duplicate class names: {', '.join(doubled)}")
+        raise DataError(tr("{path}: duplicate class names: {doubled}", path=path, doubled=", ".join(doubled)))
     return names
 
 
@@ -91,8 +98,14 @@ def _by_number(path: Path, pairs: list[tuple[int, str]]) -> list[str]:
     if numbers != list(range(len(pairs))):
         wrong = next(number for place, number in enumerate(numbers) if number != place)
         raise DataError(
-            f"{path}: expected the class numbers 0 to {len(pairs) - 1}, each once; the first wrong one is {wrong}. If "
-            "the names themselves begin with numbers, write the class numbers before them, as in '0 1 euro'"
+            tr(
+                "{path}: expected the class numbers 0 to {count}, each once; the first wrong one is "
+                "{wrong}. If the names themselves begin with numbers, write the class numbers before "
+                "them, as in '0 1 euro'",
+                path=path,
+                count=len(pairs) - 1,
+                wrong=wrong,
+            )
         )
     return [name for _, name in sorted(pairs)]
 

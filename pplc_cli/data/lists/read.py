@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Optional
 
 from pplc_cli.base.errors import DataError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import user_path
 from pplc_cli.data.lists.files import find_label_file, find_list, lists_folder, split_command
 from pplc_cli.data.lists.labels import read_label_file
@@ -44,7 +45,9 @@ def read_labels(data: DataConfig) -> list[str]:
         rows = read_rows(table, folder, _columns(data))
         if rows.is_table and rows.rows:
             return rows.class_names()
-    raise DataError(f"{lists_folder(data)}: no labels.txt or label.txt; run: {split_command(data)}")
+    raise DataError(
+        tr("{data}: no labels.txt or label.txt; run: {data_2}", data=lists_folder(data), data_2=split_command(data))
+    )
 
 
 def read_part(data: DataConfig, part: str, labels: Sequence[str]) -> Optional[list[Sample]]:
@@ -64,7 +67,7 @@ def read_part(data: DataConfig, part: str, labels: Sequence[str]) -> Optional[li
         return None
     samples = _samples(read_rows(path, folder, _columns(data), labels).of_part(part), folder, labels)
     if not samples:
-        raise DataError(f"{path}: contains no images; run: {split_command(data)} --force")
+        raise DataError(tr("{path}: contains no images; run: {data} --force", path=path, data=split_command(data)))
     return samples
 
 
@@ -72,7 +75,14 @@ def require_part(data: DataConfig, part: str, labels: Sequence[str]) -> list[Sam
     """:func:`read_part` for a list that must exist."""
     samples = read_part(data, part, labels)
     if samples is None:
-        raise DataError(f"{lists_folder(data)}: no list for {part}; run: {split_command(data)}")
+        raise DataError(
+            tr(
+                "{data}: no list for {part}; run: {data_2}",
+                data=lists_folder(data),
+                part=part,
+                data_2=split_command(data),
+            )
+        )
     return samples
 
 
@@ -109,11 +119,16 @@ def read_extra(path: Path, labels: Sequence[str]) -> list[Sample]:
     theirs = _reported_labels(path.with_suffix(".json")) or list(labels)
     samples = _samples(read_rows(path, path.parent, labels=theirs), path.parent, theirs)
     if not samples:
-        raise DataError(f"{path}: contains no images; leave out data.extra_list")
+        raise DataError(tr("{path}: contains no images; leave out data.extra_list", path=path))
     unknown = sorted({theirs[sample.label] for sample in samples} - set(labels))
     if unknown:
         raise DataError(
-            f"{path}: has images of {unknown[0]!r}, which is not a class of the data set: {', '.join(labels)}"
+            tr(
+                "{path}: has images of {unknown!r}, which is not a class of the data set: {labels}",
+                path=path,
+                unknown=unknown[0],
+                labels=", ".join(labels),
+            )
         )
     places = {label: number for number, label in enumerate(labels)}
     return [dataclasses.replace(sample, label=places[theirs[sample.label]]) for sample in samples]
@@ -122,7 +137,9 @@ def read_extra(path: Path, labels: Sequence[str]) -> list[Sample]:
 def _folder(data: DataConfig) -> Path:
     folder = user_path(data.dir)
     if not folder.is_dir():
-        raise DataError(f"{data.dir}: the folder of the data set is gone; if it was moved, add -o data.dir=NEW_FOLDER")
+        raise DataError(
+            tr("{dir}: the folder of the data set is gone; if it was moved, add -o data.dir=NEW_FOLDER", dir=data.dir)
+        )
     return folder
 
 

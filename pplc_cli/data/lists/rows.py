@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Optional
 
 from pplc_cli.base.errors import DataError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.schema import did_you_mean
 from pplc_cli.data.image_files import SUFFIXES
 from pplc_cli.data.lists.labels import FolderNames
@@ -68,13 +69,24 @@ class ImageList:
                 yield by_name[row.label]
             elif not is_number:
                 raise DataError(
-                    f"{self.path}, line {row.number}: the class {row.label!r} does not exist"
-                    f"{did_you_mean(row.label, labels)}"
+                    tr(
+                        "{path}, line {number}: the class {label!r} does not exist{label_2}",
+                        path=self.path,
+                        number=row.number,
+                        label=row.label,
+                        label_2=did_you_mean(row.label, labels),
+                    )
                 )
             elif int(row.label) >= len(labels):
                 raise DataError(
-                    f"{self.path}, line {row.number}: class id {row.label}, but there are only {len(labels)} classes "
-                    f"(0 to {len(labels) - 1})"
+                    tr(
+                        "{path}, line {number}: class id {label}, but there are only {count} classes (0 to {count_2})",
+                        path=self.path,
+                        number=row.number,
+                        label=row.label,
+                        count=len(labels),
+                        count_2=len(labels) - 1,
+                    )
                 )
             else:
                 yield int(row.label)
@@ -153,10 +165,22 @@ def _split(path: Path, number: int, line: str, labels: Sequence[str]) -> Row:
     if not name or not ((label.isdecimal() and len(label) <= 9) or label in labels):
         if "," in line:
             raise DataError(
-                f"{path}, line {number}: expected a path, a space and a class id, or a table with a header such as "
-                f"path,label; got {shortened(line)}"
+                tr(
+                    "{path}, line {number}: expected a path, a space and a class id, or a table with a "
+                    "header such as path,label; got {line}",
+                    path=path,
+                    number=number,
+                    line=shortened(line),
+                )
             )
-        raise DataError(f"{path}, line {number}: expected a path, a space and a class id, got {shortened(line)}")
+        raise DataError(
+            tr(
+                "{path}, line {number}: expected a path, a space and a class id, got {line}",
+                path=path,
+                number=number,
+                line=shortened(line),
+            )
+        )
     return Row(number, name, label)
 
 

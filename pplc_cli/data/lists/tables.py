@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Optional
 
 from pplc_cli.base.errors import DataError
+from pplc_cli.base.language.messages import tr
 
 _PATH_COLUMNS = (
     "path", "filepath", "filepaths", "imagepath", "file", "filename", "image", "imagename", "imagefile", "img",
@@ -68,7 +69,14 @@ def read_table(path: Path, lines: Sequence[str], columns: Columns) -> Optional[l
             return list(_rows(path, lines, delimiter, image, label, _place(header, None, _PART_COLUMNS)))
     if columns != Columns():
         wanted = f"{columns.path or 'path'!r} and {columns.label or 'label'!r}"
-        raise DataError(f"{path}: expected a header with the columns {wanted}, got {shortened(first)}")
+        raise DataError(
+            tr(
+                "{path}: expected a header with the columns {wanted}, got {first}",
+                path=path,
+                wanted=wanted,
+                first=shortened(first),
+            )
+        )
     return None
 
 
@@ -90,7 +98,14 @@ def _records(path: Path, lines: Sequence[str], delimiter: str) -> Iterator[list[
     try:
         yield from reader
     except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: is not a valid row of a table: {error}") from None
+        raise DataError(
+            tr(
+                "{path}, line {line_num}: is not a valid row of a table: {error}",
+                path=path,
+                line_num=reader.line_num,
+                error=error,
+            )
+        ) from None
 
 
 def _rows(
@@ -103,10 +118,16 @@ def _rows(
             continue
         if len(cells) <= max(image, label):
             raise DataError(
-                f"{path}, line {number}: expected at least {max(image, label) + 1} columns, got {len(cells)}"
+                tr(
+                    "{path}, line {number}: expected at least {image} columns, got {count}",
+                    path=path,
+                    number=number,
+                    image=max(image, label) + 1,
+                    count=len(cells),
+                )
             )
         part_name = cells[part].strip() if part is not None and part < len(cells) else ""
         row = Row(number, cells[image].strip(), cells[label].strip(), part_name)
         if not row.name or not row.label:
-            raise DataError(f"{path}, line {number}: the path or the class is empty")
+            raise DataError(tr("{path}, line {number}: the path or the class is empty", path=path, number=number))
         yield row

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pplc_cli.base.errors import DataError
+from pplc_cli.base.language.messages import tr
 
 # Of Windows in China, Western Europe, Japan, Korea, Taiwan and Russia.
 _OLDER = ("gb18030", "cp1252", "cp932", "cp949", "big5", "cp1251")
@@ -29,13 +30,15 @@ def read_lines(path: Path, known: Callable[[str], bool]) -> list[str]:
     """
     try:
         if path.exists() and not path.is_file():
-            raise DataError(f"{path}: is not a file")
+            raise DataError(tr("{path}: is not a file", path=path))
         with path.open("rb") as file:
             raw = file.read(_MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise DataError(
+            tr("{path}: cannot be read: {value}", path=path, value=getattr(error, "strerror", None) or error)
+        ) from None
     if len(raw) > _MAX_BYTES:
-        raise DataError(f"{path}: is larger than 1 GB; expected a text file")
+        raise DataError(tr("{path}: is larger than 1 GB; expected a text file", path=path))
     try:
         utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = raw.decode("utf-16" if utf16 else "utf-8-sig")
@@ -59,11 +62,16 @@ def _decode_older(path: Path, raw: bytes, known: Callable[[str], bool]) -> list[
     best = max((hits for hits, _ in found), default=0)
     fitting = [lines for hits, lines in found if hits == best]
     if best == 0 or len(fitting) > 1:
-        raise DataError(f"{path}: is not UTF-8 text, and its names do not tell which encoding it has; save it as UTF-8")
+        raise DataError(
+            tr(
+                "{path}: is not UTF-8 text, and its names do not tell which encoding it has; save it as UTF-8",
+                path=path,
+            )
+        )
     return fitting[0]
 
 
 def _lines(path: Path, text: str) -> list[str]:
     if "\0" in text:
-        raise DataError(f"{path}: is not text: it contains zero bytes; save it as UTF-8")
+        raise DataError(tr("{path}: is not text: it contains zero bytes; save it as UTF-8", path=path))
     return re.split(r"\r\n|\r|\n", text)

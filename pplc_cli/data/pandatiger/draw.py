@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from pplc_cli.base.errors import DataError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.base.storage.files import PathLike, atomic_file, user_path
 from pplc_cli.data.pandatiger.animals import CLASSES, paint_animal
@@ -42,7 +43,7 @@ def draw_dataset(
     """
     folder = user_path(folder)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not force):
-        raise DataError(f"{folder}: expected a new or empty folder; --force adds to it")
+        raise DataError(tr("{folder}: expected a new or empty folder; --force adds to it", folder=folder))
     for label, name in enumerate(CLASSES):
         for index in range(images):
             image, quality = draw_image(seed, label, index)

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from pplc_cli.base.errors import ImageError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.schema import option
 from pplc_cli.data.transforms.limits import MAX_LEVEL, MAX_PIXELS, MAX_RATIO, MAX_SIDE
 
@@ -108,7 +109,13 @@ class ResizeByShort(Transform):
         size = max(1, round(height * scale)), max(1, round(width * scale))
         if size[0] * size[1] > MAX_PIXELS:
             raise ImageError(
-                f"is {width} x {height} pixels and would become {size[1]} x {size[0]}; set max_size of ResizeByShort"
+                tr(
+                    "is {width} x {height} pixels and would become {size} x {size_2}; set max_size of ResizeByShort",
+                    width=width,
+                    height=height,
+                    size=size[1],
+                    size_2=size[0],
+                )
             )
         return size
 
@@ -180,7 +187,12 @@ class CenterCrop(Transform):
         side = self.crop_size
         if min(height, width) < side:
             raise ImageError(
-                f"is {width} x {height} pixels, less than CenterCrop's {side}; put ResizeByShort before it"
+                tr(
+                    "is {width} x {height} pixels, less than CenterCrop's {side}; put ResizeByShort before it",
+                    width=width,
+                    height=height,
+                    side=side,
+                )
             )
         return (height - side) // 2, (width - side) // 2
 
@@ -288,7 +300,15 @@ class Padding(Transform):
         height, width = Resize(self.target_size).size()
         free_y, free_x = height - image.shape[0], width - image.shape[1]
         if free_y < 0 or free_x < 0:
-            raise ImageError(f"is {image.shape[1]} x {image.shape[0]} pixels, larger than Padding's {width} x {height}")
+            raise ImageError(
+                tr(
+                    "is {shape} x {shape_2} pixels, larger than Padding's {width} x {height}",
+                    shape=image.shape[1],
+                    shape_2=image.shape[0],
+                    width=width,
+                    height=height,
+                )
+            )
         top, left = {0: (0, 0), 1: (free_y // 2, free_x // 2), 2: (free_y, free_x)}[self.pad_mode]
         canvas = np.empty((height, width, 3), image.dtype)
         canvas[:] = np.asarray(self.im_padding_value, np.float32).astype(image.dtype)

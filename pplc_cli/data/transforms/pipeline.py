@@ -8,6 +8,7 @@ from typing import Any, Optional
 import numpy as np
 
 from pplc_cli.base.errors import ConfigError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.schema import did_you_mean, show
 from pplc_cli.data.transforms.augment import RandomErasing
 from pplc_cli.data.transforms.basic import (
@@ -45,13 +46,26 @@ def check_transforms(raw: Sequence[Any], key: str, faults: list[str], *, trainin
     transforms: list[Any] = []
     before = len(faults)
     if len(raw) > MAX_TRANSFORMS:
-        faults.append(f"{key}: expected at most {MAX_TRANSFORMS} transforms, got {len(raw):,}")
+        faults.append(
+            tr(
+                "{key}: expected at most {max_transforms} transforms, got {count:,}",
+                key=key,
+                max_transforms=MAX_TRANSFORMS,
+                count=len(raw),
+            )
+        )
         return transforms
     for index, item in enumerate(raw):
         where = f"{key}[{index}]"
         name, arguments = next(iter(item.items())) if isinstance(item, Mapping) and len(item) == 1 else (item, {})
         if not isinstance(name, str):
-            faults.append(f"{where}: expected a transform's name, or one name with its arguments, got {show(item)}")
+            faults.append(
+                tr(
+                    "{where}: expected a transform's name, or one name with its arguments, got {item}",
+                    where=where,
+                    item=show(item),
+                )
+            )
             continue
         known = [*TRANSFORMS, *own_transforms()]
         if name in known:
@@ -59,33 +73,57 @@ def check_transforms(raw: Sequence[Any], key: str, faults: list[str], *, trainin
         elif in_file(name):
             transform = OwnTransform(name, None)
         else:
-            faults.append(f"{where}: unknown transform {show(name)}{did_you_mean(name, known)}")
+            faults.append(
+                tr(
+                    "{where}: unknown transform {name}{name_2}",
+                    where=where,
+                    name=show(name),
+                    name_2=did_you_mean(name, known),
+                )
+            )
             continue
         if transform is None:
             continue
         _check_arguments(transform, f"{where}.{name}", faults)
         if not training and isinstance(transform, OwnTransform):
             faults.append(
-                f"{where}: {name} is a transform of your own; they are for train.transforms only, since an "
-                "exported folder cannot contain them"
+                tr(
+                    "{where}: {name} is a transform of your own; they are for train.transforms only, since "
+                    "an exported folder cannot contain them",
+                    where=where,
+                    name=name,
+                )
             )
         elif not training and is_random(transform):
-            faults.append(f"{where}: {name} is random; evaluation needs the same result each time")
+            faults.append(
+                tr("{where}: {name} is random; evaluation needs the same result each time", where=where, name=name)
+            )
         if transforms and isinstance(transforms[-1], BatchTransform) and not isinstance(transform, BatchTransform):
             faults.append(
-                f"{where}: {name} comes after {type(transforms[-1]).__name__}, which mixes batches and must be last"
+                tr(
+                    "{where}: {name} comes after {name__}, which mixes batches and must be last",
+                    where=where,
+                    name=name,
+                    name__=type(transforms[-1]).__name__,
+                )
             )
         if not isinstance(transform, (Normalize, BatchTransform, CenterCrop, RandomErasing)) and any(
             isinstance(other, Normalize) for other in transforms
         ):
-            faults.append(f"{where}: {name} works on uint8 pixels and must come before Normalize")
+            faults.append(
+                tr("{where}: {name} works on uint8 pixels and must come before Normalize", where=where, name=name)
+            )
         transforms.append(transform)
     if len(faults) == before:
         if sum(isinstance(other, Normalize) for other in transforms) != 1:
-            faults.append(f"{key}: expected Normalize once")
+            faults.append(tr("{key}: expected Normalize once", key=key))
         if fixed_size(transforms) is None:
             faults.append(
-                f"{key}: the images would have different sizes; add RandomCrop with a crop_size, CenterCrop or Resize"
+                tr(
+                    "{key}: the images would have different sizes; add RandomCrop with a crop_size, "
+                    "CenterCrop or Resize",
+                    key=key,
+                )
             )
     return transforms
 
@@ -101,17 +139,23 @@ def _check_arguments(transform: Any, key: str, faults: list[str]) -> None:
     for name in ("target_size", "crop_size"):
         value = getattr(transform, name, None)
         if isinstance(value, list) and len(value) != 2:
-            faults.append(f"{key}.{name}: expected one side or [height, width], got {value}")
+            faults.append(
+                tr("{key}.{name}: expected one side or [height, width], got {value}", key=key, name=name, value=value)
+            )
     for name in ("aspect_ratio", "scaling", "area"):
         value = getattr(transform, name, None)
         if isinstance(value, tuple) and value[0] > value[1]:
-            faults.append(f"{key}.{name}: expected [smallest, largest], got {list(value)}")
+            faults.append(
+                tr("{key}.{name}: expected [smallest, largest], got {list}", key=key, name=name, list=list(value))
+            )
     if isinstance(transform, RandomResizeByShort) and not transform.short_sizes:
-        faults.append(f"{key}.short_sizes: expected at least one size")
+        faults.append(tr("{key}.short_sizes: expected at least one size", key=key))
     if isinstance(transform, Normalize) and any(
         b - a < 1 / MAX_LEVEL for a, b in zip(transform.min_val, transform.max_val)
     ):
-        faults.append(f"{key}.max_val: expected more than min_val, got {list(transform.max_val)}")
+        faults.append(
+            tr("{key}.max_val: expected more than min_val, got {max_val}", key=key, max_val=list(transform.max_val))
+        )
 
 
 def fixed_size(transforms: Sequence[Any]) -> Optional[Size]:

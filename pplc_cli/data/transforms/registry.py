@@ -11,6 +11,7 @@ from typing import Any, Optional, get_args, get_type_hints
 import numpy as np
 
 from pplc_cli.base.errors import DataError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.schema import expect_callable, expect_type, read
 from pplc_cli.data.transforms.augment import ColorJitter, RandAugment, RandomBlur, RandomDistort, RandomErasing
 from pplc_cli.data.transforms.basic import (
@@ -57,7 +58,14 @@ class OwnTransform(Transform):
         result = self.function(np.array(image, order="C"), rng)
         if not isinstance(result, np.ndarray) or result.dtype != np.uint8 or result.shape != image.shape:
             found = f"{result.dtype} {result.shape}" if isinstance(result, np.ndarray) else type(result).__name__
-            raise DataError(f"{self.name}: expected an array like the image, uint8 {image.shape}, got {found}")
+            raise DataError(
+                tr(
+                    "{name}: expected an array like the image, uint8 {shape}, got {found}",
+                    name=self.name,
+                    shape=image.shape,
+                    found=found,
+                )
+            )
         return result
 
 
@@ -92,7 +100,7 @@ def register_transform(name: str, factory: Callable[..., Any], *, code: Optional
     expect_type("name", name, str)
     expect_callable("factory", factory)
     if name in TRANSFORMS:
-        raise DataError(f"pplc has a transform {name!r} already; choose another name")
+        raise DataError(tr("pplc has a transform {name!r} already; choose another name", name=name))
     _OWN[name] = _Own(factory, _parameters(name, factory), code)
 
 
@@ -126,7 +134,7 @@ def read_transform(name: str, arguments: Any, key: str, faults: list[str]) -> An
         return OwnTransform(name, functools.partial(own.factory, **given))
     made = own.factory(**given)
     if not callable(made):
-        faults.append(f"{key}: objects of the class cannot be called; add __call__(self, image, rng)")
+        faults.append(tr("{key}: objects of the class cannot be called; add __call__(self, image, rng)", key=key))
         return None
     return OwnTransform(name, made)
 

@@ -8,6 +8,7 @@ from typing import Any, Optional
 import numpy as np
 
 from pplc_cli.base.errors import PplcError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.kernels.graph.graph import Graph, Node
 
 OPSET, IR_VERSION = 17, 8  # of January 2022; ONNX Runtime 1.17 and OpenVINO 2024 also read later ones
@@ -28,11 +29,11 @@ def to_onnx(graph: Graph, *, batch: Optional[int] = None) -> bytes:
         import onnx
         from onnx import helper
     except ImportError:
-        raise PplcError("writing ONNX needs the package onnx; install it with: pip install 'pplc[onnx]'") from None
+        raise PplcError(tr("writing ONNX needs the package onnx; install it with: pip install 'pplc[onnx]'")) from None
     writer = _Writer(graph)
     for node in graph.nodes:
         if node.kind not in _WRITERS:
-            raise PplcError(f"pplc cannot write {node.kind} as ONNX")
+            raise PplcError(tr("pplc cannot write {kind} as ONNX", kind=node.kind))
         _WRITERS[node.kind](writer, node)
 
     def value_info(value: str) -> Any:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from pplc_cli.base.errors import ModelError, one_line
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.bounded import read_bounded
 from pplc_cli.kernels.graph.graph import ACTIVATIONS, Graph, Node
 from pplc_cli.kernels.graph.paddle_weights import UnknownType, read_weights
@@ -48,10 +49,10 @@ def read_paddle(folder: Path) -> Graph:
     except OSError as error:
         raise ModelError(f"{read}: {error.strerror}") from None
     except MemoryError:
-        raise ModelError(f"{read}: there is not enough memory to read it") from None
+        raise ModelError(tr("{read}: there is not enough memory to read it", read=read)) from None
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, struct.error) as error:
         reason = f"is damaged, or not in Paddle 3's export format: {type(error).__name__}: {one_line(error)}"
-        raise ModelError(f"{read}: {reason}; export it again") from None
+        raise ModelError(tr("{read}: {reason}; export it again", read=read, reason=reason)) from None
 
 
 class UnknownOperation(ModelError):

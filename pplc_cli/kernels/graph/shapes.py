@@ -7,6 +7,7 @@ import reprlib
 from collections.abc import Callable
 
 from pplc_cli.base.errors import ModelError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.kernels.graph.graph import Graph, Node
 
 Shape = tuple[int, int, int]  # channels, height, width; 1 x 1 for values that are not maps
@@ -31,13 +32,20 @@ def shapes_of(graph: Graph, size: tuple[int, int]) -> dict[str, Shape]:
         inputs = [shapes[name] for name in node.inputs]
         name = f"the {node.kind} {reprlib.repr(node.name or node.output)}"
         if not _fits(node, inputs):
-            raise ModelError(f"{name} does not fit its input {reprlib.repr(inputs)}")
+            raise ModelError(tr("{name} does not fit its input {inputs}", name=name, inputs=reprlib.repr(inputs)))
         shape = shapes[node.output] = _shape(node, inputs)
         if min(shape) < 1:
-            raise ModelError(f"{images} are too small for the network")
+            raise ModelError(tr("{images} are too small for the network", images=images))
         work += _work(node, inputs[0], shape)
         if math.prod(shape) > MAX_NUMBERS or work > MAX_WORK:
-            raise ModelError(f"{images} are too large for the network: {name} computes {shape}")
+            raise ModelError(
+                tr(
+                    "{images} are too large for the network: {name} computes {shape}",
+                    images=images,
+                    name=name,
+                    shape=shape,
+                )
+            )
     return shapes
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pplc_cli.base.errors import ModelError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.kernels.graph.graph import ACTIVATIONS, Graph, Node
 from pplc_cli.kernels.graph.shapes import Shape, shapes_of
 
@@ -30,11 +31,23 @@ def check_graph(graph: Graph) -> None:
         ModelError: it cannot; the message names the node.
     """
     if not 0 < len(graph.nodes) <= MAX_NODES:
-        raise ModelError(f"the network has {len(graph.nodes)} operations; expected 1 to {MAX_NODES}")
+        raise ModelError(
+            tr(
+                "the network has {count} operations; expected 1 to {max_nodes}",
+                count=len(graph.nodes),
+                max_nodes=MAX_NODES,
+            )
+        )
     stated = graph.shapes[graph.input]
     if len(stated) != 4 or stated[1] != 3 or not all(_is_side(side) for side in (stated[0], *stated[2:])):
         given = reprlib.repr(stated)
-        raise ModelError(f"the network takes {given}; expected images (N, 3, H, W), H and W at most {MAX_SIDE}")
+        raise ModelError(
+            tr(
+                "the network takes {given}; expected images (N, 3, H, W), H and W at most {max_side}",
+                given=given,
+                max_side=MAX_SIDE,
+            )
+        )
     known = {graph.input}
     for node in graph.nodes:
         _check_names(node, known)
@@ -42,23 +55,45 @@ def check_graph(graph: Graph) -> None:
         _check_weights(node)
         known.add(node.output)
     if graph.output not in known - {graph.input}:
-        raise ModelError(f"the network's output {reprlib.repr(graph.output)} is not computed")
+        raise ModelError(tr("the network's output {output} is not computed", output=reprlib.repr(graph.output)))
     height, width = (side if side > 0 else _TYPICAL for side in stated[2:])
     for name, shape in shapes_of(graph, (height, width)).items():
         if not _agrees(graph.shapes[name], shape):
             said = reprlib.repr(graph.shapes[name])
-            raise ModelError(f"the value {name} has the shape {shape} per image, but the file says {said}")
+            raise ModelError(
+                tr(
+                    "the value {name} has the shape {shape} per image, but the file says {said}",
+                    name=name,
+                    shape=shape,
+                    said=said,
+                )
+            )
 
 
 def _check_names(node: Node, known: set[str]) -> None:
     missing = [name for name in node.inputs if name not in known]
     if missing:
-        raise ModelError(f"{_named(node)} reads {reprlib.repr(missing[0])}, which no operation before it computes")
+        raise ModelError(
+            tr(
+                "{node} reads {missing}, which no operation before it computes",
+                node=_named(node),
+                missing=reprlib.repr(missing[0]),
+            )
+        )
     if node.output in known:
-        raise ModelError(f"{_named(node)} computes {reprlib.repr(node.output)}, which exists already")
+        raise ModelError(
+            tr("{node} computes {output}, which exists already", node=_named(node), output=reprlib.repr(node.output))
+        )
     wanted = {"add": 2, "multiply": 2}.get(node.kind, 1)
     if len(node.inputs) < 1 if node.kind == "concat" else len(node.inputs) != wanted:
-        raise ModelError(f"{_named(node)} reads {len(node.inputs)} values; expected {wanted}")
+        raise ModelError(
+            tr(
+                "{node} reads {count} values; expected {wanted}",
+                node=_named(node),
+                count=len(node.inputs),
+                wanted=wanted,
+            )
+        )
 
 
 def _is_side(value: Any) -> bool:
@@ -115,7 +150,14 @@ def _check_options(node: Node) -> None:
     for name in {*tests, *node.options}:
         value = node.options.get(name)
         if name not in tests or not tests[name](value):
-            raise ModelError(f"{_named(node)} has the {name} {reprlib.repr(value)}, which is not valid")
+            raise ModelError(
+                tr(
+                    "{node} has the {name} {repr}, which is not valid",
+                    node=_named(node),
+                    name=name,
+                    repr=reprlib.repr(value),
+                )
+            )
 
 
 def _check_weights(node: Node) -> None:
@@ -125,13 +167,20 @@ def _check_weights(node: Node) -> None:
             continue
         array = node.weights.get(name)
         if name not in dimensions or array is None or array.dtype != np.float32 or array.ndim != dimensions[name]:
-            raise ModelError(f"{_named(node)} has no valid {name}")
+            raise ModelError(tr("{node} has no valid {name}", node=_named(node), name=name))
         if array.size == 0 or max(array.shape) > MAX_CHANNELS or max(array.shape[2:], default=1) > MAX_SIDE:
-            raise ModelError(f"{_named(node)} has a {name} of the shape {array.shape}, which is too large")
+            raise ModelError(
+                tr(
+                    "{node} has a {name} of the shape {shape}, which is too large",
+                    node=_named(node),
+                    name=name,
+                    shape=array.shape,
+                )
+            )
         if not np.isfinite(array).all():
-            raise ModelError(f"{_named(node)} has a {name} with numbers that are not finite")
+            raise ModelError(tr("{node} has a {name} with numbers that are not finite", node=_named(node), name=name))
     if node.kind == "batch_norm" and not (node.weights["variance"] + node.options["epsilon"] > 0).all():
-        raise ModelError(f"{_named(node)} divides by the root of a variance that is not positive")
+        raise ModelError(tr("{node} divides by the root of a variance that is not positive", node=_named(node)))
 
 
 def _agrees(stated: tuple[int, ...], shape: Shape) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pplc_cli.base.errors import PredictError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.bounded import read_bounded
 from pplc_cli.base.storage.files import write_json
 from pplc_cli.kernels.graph.graph import Graph
@@ -68,6 +69,10 @@ def read_activation_ranges(folder: Path) -> dict[str, ActivationRange]:
             raise ValueError("a range is empty or not finite")
         return ranges
     except FileNotFoundError:
-        raise PredictError(f"{folder} has no {FILE}; int8 needs: pplc export --precision int8") from None
+        raise PredictError(
+            tr("{folder} has no {file}; int8 needs: pplc export --precision int8", folder=folder, file=FILE)
+        ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise PredictError(f"{folder / FILE} is damaged ({error}); run: pplc export --precision int8") from None
+        raise PredictError(
+            tr("{folder} is damaged ({error}); run: pplc export --precision int8", folder=folder / FILE, error=error)
+        ) from None

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pplc_cli.base.errors import ModelError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.kernels.graph.graph import Graph, Node
 from pplc_cli.kernels.infer.builder import Builder
 from pplc_cli.kernels.infer.extents import check_extents
@@ -78,7 +79,15 @@ class Plan(Builder):
         kept = [self._values[name].address for name in self._crossing if name in self._values]
         self.arena = place([kept, *(step.record.values() for step in steps)])
         if max(self.arena, self.scratch) > MAX_ARENA:
-            raise ModelError(f"{n} images of {size[1]} x {size[0]} pixels need {self.arena / 2**30:.1f} GiB of memory")
+            raise ModelError(
+                tr(
+                    "{n} images of {size} x {size_2} pixels need {arena:.1f} GiB of memory",
+                    n=n,
+                    size=size[1],
+                    size_2=size[0],
+                    arena=self.arena / 2**30,
+                )
+            )
         slots = {"input": 4 * math.prod(self.shapes[graph.input]), "output": 4 * n * self.shapes[graph.output][0]}
         for part, images in ((self.body, n), (self.tail, 1)):
             for step in part:

@@ -9,6 +9,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from pplc_cli.base.errors import ModelError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import atomic_file
 from pplc_cli.models.registry import NetworkSpec, find_network
 from pplc_cli.models.weights.read import read_weights
@@ -31,8 +32,11 @@ def builtin_file(spec: NetworkSpec) -> Path:
     path = FOLDER / f"{spec.name}.safetensors"
     if not path.is_file():
         raise ModelError(
-            f"{spec.name} has no built-in weights (available: {', '.join(builtin_names()) or 'none'}); "
-            "use model.pretrained: none, or a file"
+            tr(
+                "{name} has no built-in weights (available: {value}); use model.pretrained: none, or a file",
+                name=spec.name,
+                value=", ".join(builtin_names()) or "none",
+            )
         )
     return path
 
@@ -64,7 +68,7 @@ def write_builtin(name: str, weights: dict[str, np.ndarray], folder: Optional[Pa
             with np.errstate(over="ignore"):  # overflow raises below
                 short[key] = value.astype(np.float16)
             if not np.isfinite(short[key]).all():
-                raise ModelError(f"{name}: {key} has values beyond the range of float16")
+                raise ModelError(tr("{name}: {key} has values beyond the range of float16", name=name, key=key))
     path = (folder or FOLDER) / f"{spec.name}.safetensors"
     with atomic_file(path) as temporary:
         temporary.write_bytes(save(short))

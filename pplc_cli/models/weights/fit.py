@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pplc_cli.base.errors import ModelError
+from pplc_cli.base.language.messages import tr
 
 
 def fit_weights(network: Any, weights: dict[str, np.ndarray], where: str, classifier: str = "fc") -> list[str]:
@@ -27,7 +28,7 @@ def fit_weights(network: Any, weights: dict[str, np.ndarray], where: str, classi
     state = network.state_dict()
     faults, replaced = find_faults({key: tuple(tensor.shape) for key, tensor in state.items()}, weights, classifier)
     if faults:
-        raise ModelError(f"{where} does not fit this network: {shortened(faults)}")
+        raise ModelError(tr("{where} does not fit this network: {faults}", where=where, faults=shortened(faults)))
     for key, tensor in state.items():
         if key not in replaced:
             tensor.set_value(np.ascontiguousarray(weights[key], dtype=np.float32))
@@ -50,7 +51,7 @@ def find_faults(
     faults = [f"{key} is missing" for key in shapes if key not in weights]
     for key in weights.keys() - shapes.keys():
         hint = "; model.options.last_conv_bias=true adds it" if key == "last_conv.bias" else ""
-        faults.append(f"{key} is unknown{hint}")
+        faults.append(tr("{key} is unknown{hint}", key=key, hint=hint))
     replaced = []
     for key in shapes.keys() & weights.keys():
         shape = tuple(weights[key].shape)
@@ -58,7 +59,14 @@ def find_faults(
             if key.rpartition(".")[0] == classifier and _other_classes(shape, shapes[key]):
                 replaced.append(key)
             else:
-                faults.append(f"{key} has shape {list(shape)}, expected {list(shapes[key])}")
+                faults.append(
+                    tr(
+                        "{key} has shape {shape}, expected {shapes}",
+                        key=key,
+                        shape=list(shape),
+                        shapes=list(shapes[key]),
+                    )
+                )
     return sorted(faults), sorted(replaced)
 
 

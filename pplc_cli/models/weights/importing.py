@@ -11,6 +11,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from pplc_cli.base.errors import ModelError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.paddle import EXCLUSIVE, load_paddle
 from pplc_cli.base.storage.files import PathLike, atomic_file, user_path
 from pplc_cli.models.options import PUBLISHED_DESIGN, ModelOptions
@@ -99,12 +100,25 @@ def _from_timm(arrays: dict[str, np.ndarray], where: str) -> dict[str, np.ndarra
         if found and found[4] == "num_batches_tracked":
             continue
         if not found or found[3] not in names or found[4] not in _TIMM_LEAVES:
-            raise ModelError(f"{where}: of timm's networks, only LCNet (lcnet_*) can be imported; it has no {key}")
+            raise ModelError(
+                tr(
+                    "{where}: of timm's networks, only LCNet (lcnet_*) can be imported; it has no {key}",
+                    where=where,
+                    key=key,
+                )
+            )
         if block:
             numbers.add(block)
         parts.append((block, names[found[3]], _TIMM_LEAVES[found[4]], key))
     if len(numbers) != len(BLOCKS):
-        raise ModelError(f"{where}: expected the {len(BLOCKS)} blocks of timm's LCNet, got {len(numbers)}")
+        raise ModelError(
+            tr(
+                "{where}: expected the {count} blocks of timm's LCNet, got {count_2}",
+                where=where,
+                count=len(BLOCKS),
+                count_2=len(numbers),
+            )
+        )
     ours = dict(zip(sorted(numbers), BLOCKS))
     result = {}
     for block, layer, leaf, key in parts:
@@ -192,7 +206,7 @@ def write_import(imported: Imported, origin: PathLike, output: Optional[PathLike
     origin, cache = user_path(origin).absolute(), Cache()
     path = user_path(output) if output else cache.folder / IMPORTED / f"{origin.stem}.safetensors"
     if path.suffix != ".safetensors":
-        raise ModelError(f"{path}: expected a file name that ends with .safetensors")
+        raise ModelError(tr("{path}: expected a file name that ends with .safetensors", path=path))
     metadata = {"network": imported.spec.name, "options": json.dumps(imported.options_set()), "origin": origin.name}
     content = save(imported.arrays, metadata)
     name = cache.name_of(path)
@@ -202,7 +216,9 @@ def write_import(imported: Imported, origin: PathLike, output: Optional[PathLike
     with cache.locked(name):
         entry = cache.entries().get(name)
         if entry is not None and entry.url != str(origin) and path.is_file():
-            raise ModelError(f"{path} was imported from {entry.url}; choose another file with --output FILE")
+            raise ModelError(
+                tr("{path} was imported from {url}; choose another file with --output FILE", path=path, url=entry.url)
+            )
         _write(path, content)
         cache.record(name, Entry.of(path, str(origin), imported.spec.name, IMPORTED))
     return path

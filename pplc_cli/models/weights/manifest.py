@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from pplc_cli.base.errors import ModelError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.cache_dir import cache_folder, sha256_of
 from pplc_cli.base.storage.files import quoted, write_failure, write_json
 from pplc_cli.base.storage.locks import lock
@@ -82,7 +83,11 @@ class Cache:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else error
             raise ModelError(
-                f"{self.manifest} is damaged ({reason}); remove it: each file is recorded again at its next use"
+                tr(
+                    "{manifest} is damaged ({reason}); remove it: each file is recorded again at its next use",
+                    manifest=self.manifest,
+                    reason=reason,
+                )
             ) from None
 
     def record(self, name: str, entry: Entry) -> None:
@@ -155,8 +160,17 @@ def check_digest(path: Path, entry: Entry, display_name: str) -> None:
     found = sha256_of(path)
     if found != entry.sha256:
         raise ModelError(
-            f"{display_name} differs from the file recorded on {entry.date[:10]}: SHA-256 {found[:12]}... "
-            f"({path.stat().st_size} bytes), recorded {entry.sha256[:12]}... ({entry.size} bytes); {entry.remedy}"
+            tr(
+                "{display_name} differs from the file recorded on {date}: SHA-256 {found}... ({st_size} "
+                "bytes), recorded {sha256}... ({size} bytes); {remedy}",
+                display_name=display_name,
+                date=entry.date[:10],
+                found=found[:12],
+                st_size=path.stat().st_size,
+                sha256=entry.sha256[:12],
+                size=entry.size,
+                remedy=entry.remedy,
+            )
         )
 
 

@@ -10,6 +10,7 @@ from typing import Optional
 from urllib.parse import urlparse
 
 from pplc_cli.base.errors import DownloadError, ModelError, PplcError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.base.storage.files import write_failure
 from pplc_cli.base.storage.locks import lock
@@ -44,7 +45,14 @@ def official_file(spec: NetworkSpec, source: str) -> tuple[str, str]:
     """
     if source not in spec.weights:
         offered = " or ".join(spec.weights) or "none"
-        raise ModelError(f"there are no official {source} weights of {spec.name}; use model.pretrained: {offered}")
+        raise ModelError(
+            tr(
+                "there are no official {source} weights of {name}; use model.pretrained: {offered}",
+                source=source,
+                name=spec.name,
+                offered=offered,
+            )
+        )
     return Path(urlparse(spec.weights[source]).path).name, spec.weights[source]
 
 
@@ -57,7 +65,7 @@ def best_source(spec: NetworkSpec) -> str:
     for source in (spec.pretrained, "imagenet_ssld", "imagenet"):
         if source in spec.weights:
             return source
-    raise ModelError(f"there are no official weights of {spec.name}")
+    raise ModelError(tr("there are no official weights of {name}", name=spec.name))
 
 
 def fetch_official(
@@ -89,7 +97,16 @@ def fetch_official(
     if not path.is_file() or force:
         if os.environ.get("PPLC_OFFLINE", "") not in ("", "0"):
             state = "cannot be downloaded again to" if path.is_file() else "are not in"
-            raise Unavailable(f"the {source} weights of {spec.name} {state} {path.parent}: PPLC_OFFLINE is set.", path)
+            raise Unavailable(
+                tr(
+                    "the {source} weights of {name} {state} {parent}: PPLC_OFFLINE is set.",
+                    source=source,
+                    name=spec.name,
+                    state=state,
+                    parent=path.parent,
+                ),
+                path,
+            )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with lock(cache.lock_file(name)):  # another process may be downloading it
@@ -140,14 +157,30 @@ def _fetch(
         except ModelError as error:
             failures.append(f"{address}: {error}")
         if number < len(addresses):
-            note(f"{failures[-1]}; trying {addresses[number]}")
+            note(tr("{failures}; trying {addresses}", failures=failures[-1], addresses=addresses[number]))
     else:
         reasons = "; then ".join(failures)
         end = "" if reasons.endswith("?") else "."
-        raise Unavailable(f"the {source} weights of {spec.name} cannot be downloaded: {reasons}{end}", path)
+        raise Unavailable(
+            tr(
+                "the {source} weights of {name} cannot be downloaded: {reasons}{end}",
+                source=source,
+                name=spec.name,
+                reasons=reasons,
+                end=end,
+            ),
+            path,
+        )
     new = Entry.of(path, address, spec.name, source)
     if entry is not None and entry.sha256 != new.sha256:
-        note(f"{path} differs from the previous download: SHA-256 {new.sha256[:12]}..., before {entry.sha256[:12]}...")
+        note(
+            tr(
+                "{path} differs from the previous download: SHA-256 {sha256}..., before {sha256_2}...",
+                path=path,
+                sha256=new.sha256[:12],
+                sha256_2=entry.sha256[:12],
+            )
+        )
     _record(cache, path.name, new, note)
 
 
@@ -156,4 +189,4 @@ def _record(cache: Cache, name: str, entry: Entry, note: Note) -> None:
     try:
         cache.record(name, entry)
     except PplcError as error:
-        note(f"{name} is used without a record: {error}")
+        note(tr("{name} is used without a record: {error}", name=name, error=error))

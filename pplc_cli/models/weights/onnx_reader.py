@@ -12,6 +12,7 @@ from typing import Any, Optional
 import numpy as np
 
 from pplc_cli.base.errors import ModelError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.models.weights.fit import shortened
 
 _PASS_THROUGH = {"Identity", "Reshape", "Flatten", "Squeeze", "GlobalAveragePool", "Softmax"}  # keep a factor
@@ -58,7 +59,9 @@ class OnnxGraph:
         acts = {layer.act for name, layer in layers.items() if name != "fc" and ".se." not in name}
         if len(acts) != 1 or not acts <= _ACTIVATIONS.keys():
             found = ", ".join(sorted(map(str, acts)))
-            raise ModelError(f"{where}: expected HardSwish or Relu after every layer, got {found}")
+            raise ModelError(
+                tr("{where}: expected HardSwish or Relu after every layer, got {found}", where=where, found=found)
+            )
         self.activation = _ACTIVATIONS[acts.pop() or ""]
         self.arrays: dict[str, np.ndarray] = {}
         for name, layer in layers.items():
@@ -77,7 +80,13 @@ class OnnxGraph:
         with _damaged(self.where):
             faults = self._differences(dict(network.named_sublayers()))
         if faults:
-            raise ModelError(f"{self.where} differs from PP-LCNet as pplc builds it: {shortened(faults)}")
+            raise ModelError(
+                tr(
+                    "{where} differs from PP-LCNet as pplc builds it: {faults}",
+                    where=self.where,
+                    faults=shortened(faults),
+                )
+            )
 
     def _differences(self, ours: dict[str, Any]) -> list[str]:
         faults = []
@@ -93,17 +102,39 @@ class OnnxGraph:
                 for key, value in expected.items():
                     found = layer.attributes.get(key, _DEFAULTS[key])
                     if found != value:
-                        faults.append(f"{name} has {key} {found}, expected {value}")
+                        faults.append(
+                            tr(
+                                "{name} has {key} {found}, expected {value}",
+                                name=name,
+                                key=key,
+                                found=found,
+                                value=value,
+                            )
+                        )
             norm = ours.get(f"{name.removesuffix('conv')}bn")
             if norm is not None and abs(layer.epsilon - norm._epsilon) > 1e-3 * norm._epsilon:
-                faults.append(f"{name} has epsilon {layer.epsilon:g}, expected {norm._epsilon:g}")
+                faults.append(
+                    tr(
+                        "{name} has epsilon {epsilon:g}, expected {epsilon_2:g}",
+                        name=name,
+                        epsilon=layer.epsilon,
+                        epsilon_2=norm._epsilon,
+                    )
+                )
             if name.endswith(("se.conv1", "se.conv2")):
                 expected_act = "Relu" if name.endswith("1") else "HardSigmoid"
                 slope, offset = layer.act_attributes.get("alpha", 0.2), layer.act_attributes.get("beta", 0.5)
                 if layer.act != expected_act:
-                    faults.append(f"{name} is followed by {layer.act}, expected {expected_act}")
+                    faults.append(
+                        tr(
+                            "{name} is followed by {act}, expected {expected_act}",
+                            name=name,
+                            act=layer.act,
+                            expected_act=expected_act,
+                        )
+                    )
                 elif layer.act == "HardSigmoid" and (abs(slope - 1 / 6) > 1e-4 or abs(offset - 0.5) > 1e-4):
-                    faults.append(f"{name} has a gate of slope {slope:g}, expected 1/6")
+                    faults.append(tr("{name} has a gate of slope {slope:g}, expected 1/6", name=name, slope=slope))
         return faults
 
 
@@ -121,7 +152,11 @@ def _damaged(where: str) -> Iterator[None]:
         yield
     except (TypeError, ValueError, AttributeError, IndexError) as error:
         raise ModelError(
-            f"{where} is not a readable ONNX file ({type(error).__name__}); is the download complete?"
+            tr(
+                "{where} is not a readable ONNX file ({name__}); is the download complete?",
+                where=where,
+                name__=type(error).__name__,
+            )
         ) from None
 
 
@@ -136,8 +171,11 @@ def read_graph(path: Path) -> OnnxGraph:
         layers, scale = _walk(model.graph, str(path))
     if not any(layer.norm for layer in layers):
         raise ModelError(
-            f"{path} has no batch norm: it was folded into the convolutions, and such a network cannot be trained "
-            "further; export the file without this optimisation"
+            tr(
+                "{path} has no batch norm: it was folded into the convolutions, and such a network "
+                "cannot be trained further; export the file without this optimisation",
+                path=path,
+            )
         )
     return OnnxGraph(str(path), _named(layers, str(path)), scale)
 
@@ -146,19 +184,23 @@ def _load(path: Path) -> Any:
     try:
         import onnx
     except ImportError:
-        raise ModelError("reading .onnx files needs the package onnx: pip install 'pplc[onnx]'") from None
+        raise ModelError(tr("reading .onnx files needs the package onnx: pip install 'pplc[onnx]'")) from None
     from google.protobuf.message import DecodeError
 
     if not path.is_file():
-        raise ModelError(f"{path}: no such weights file")
+        raise ModelError(tr("{path}: no such weights file", path=path))
     try:
         model = onnx.load(path, load_external_data=False)
     except (DecodeError, OSError, ValueError) as error:
         raise ModelError(
-            f"{path} is not a readable ONNX file ({type(error).__name__}); is the download complete?"
+            tr(
+                "{path} is not a readable ONNX file ({name__}); is the download complete?",
+                path=path,
+                name__=type(error).__name__,
+            )
         ) from None
     if not model.graph.node:
-        raise ModelError(f"{path} is not a readable ONNX file: it contains no network")
+        raise ModelError(tr("{path} is not a readable ONNX file: it contains no network", path=path))
     return model
 
 
@@ -166,11 +208,19 @@ def _array(tensor: Any, where: str) -> np.ndarray:
     from onnx import TensorProto, numpy_helper
 
     if tensor.data_location == TensorProto.EXTERNAL:
-        raise ModelError(f"{where}: {tensor.name} is stored in another file; save the model as a single file")
+        raise ModelError(
+            tr(
+                "{where}: {name} is stored in another file; save the model as a single file",
+                where=where,
+                name=tensor.name,
+            )
+        )
     try:
         return numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"{where} is damaged: {tensor.name}: {error}") from None
+        raise ModelError(
+            tr("{where} is damaged: {name}: {error}", where=where, name=tensor.name, error=error)
+        ) from None
 
 
 def _walk(graph: Any, where: str) -> tuple[list[_Layer], float]:
@@ -185,7 +235,7 @@ def _walk(graph: Any, where: str) -> tuple[list[_Layer], float]:
     for node in graph.node:
         kind, inputs = node.op_type, list(node.input)
         if not node.output or (not inputs and kind != "Constant"):
-            raise ModelError(f"{where} is damaged: {kind} without inputs or outputs")
+            raise ModelError(tr("{where} is damaged: {kind} without inputs or outputs", where=where, kind=kind))
         out, called = node.output[0], node.name or node.output[0]
         attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
         known = [constants[name] for name in inputs if name in constants]
@@ -200,7 +250,9 @@ def _walk(graph: Any, where: str) -> tuple[list[_Layer], float]:
         elif kind in ("MatMul", "Gemm") and known and inputs[0] not in constants:
             plain = attributes.get("alpha", 1) == attributes.get("beta", 1) == 1 and not attributes.get("transA")
             if not plain or known[0].ndim != 2:
-                raise ModelError(f"{where}: {called} is a {kind}, but not a linear layer")
+                raise ModelError(
+                    tr("{where}: {called} is a {kind}, but not a linear layer", where=where, called=called, kind=kind)
+                )
             weight = known[0].T if attributes.get("transB") else known[0]
             layers.append(_Layer(called, weight, {}, known[1] if len(known) > 1 else None))
             made[out], factor = layers[-1], scales.get(inputs[0], 1.0)
@@ -209,7 +261,14 @@ def _walk(graph: Any, where: str) -> tuple[list[_Layer], float]:
             made[out] = source
         elif kind == "Add" and source and known and source.bias is None and source.norm is None and not source.act:
             if known[0].size != source.weight.shape[1 if source.weight.ndim == 2 else 0]:
-                raise ModelError(f"{where}: {called} adds {list(known[0].shape)}, which is not a bias")
+                raise ModelError(
+                    tr(
+                        "{where}: {called} adds {shape}, which is not a bias",
+                        where=where,
+                        called=called,
+                        shape=list(known[0].shape),
+                    )
+                )
             source.bias, made[out] = known[0].reshape(-1), source
         elif kind in ("HardSwish", "Relu", "HardSigmoid") and source and not source.act:
             source.act, source.act_attributes = kind, attributes
@@ -221,7 +280,7 @@ def _walk(graph: Any, where: str) -> tuple[list[_Layer], float]:
             if inputs and inputs[0] in made and kind == "Identity":
                 made[out] = made[inputs[0]]
         else:
-            raise ModelError(f"{where}: PP-LCNet has no {kind} at {called}")
+            raise ModelError(tr("{where}: PP-LCNet has no {kind} at {called}", where=where, kind=kind, called=called))
     return layers, factor
 
 
@@ -234,10 +293,24 @@ def _named(layers: list[_Layer], where: str) -> dict[str, _Layer]:
 
     def take(name: str, sides: int, norm: bool) -> None:
         if not queue:
-            raise ModelError(f"{where}: PP-LCNet has more layers; {name} and all layers after it are missing")
+            raise ModelError(
+                tr(
+                    "{where}: PP-LCNet has more layers; {name} and all layers after it are missing",
+                    where=where,
+                    name=name,
+                )
+            )
         layer = queue.popleft()
         if layer.weight.ndim != sides or (layer.norm is not None) != norm:
-            raise ModelError(f"{where}: expected {name} of PP-LCNet, got {layer.node} {list(layer.weight.shape)}")
+            raise ModelError(
+                tr(
+                    "{where}: expected {name} of PP-LCNet, got {node} {shape}",
+                    where=where,
+                    name=name,
+                    node=layer.node,
+                    shape=list(layer.weight.shape),
+                )
+            )
         named[name] = layer
 
     take("conv1.conv", 4, True)
@@ -251,5 +324,5 @@ def _named(layers: list[_Layer], where: str) -> dict[str, _Layer]:
         take("last_conv", 4, False)
     take("fc", 2, False)
     if queue:
-        raise ModelError(f"{where}: {queue[0].node} comes after the classifier of PP-LCNet")
+        raise ModelError(tr("{where}: {node} comes after the classifier of PP-LCNet", where=where, node=queue[0].node))
     return named

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from pplc_cli.base.errors import ModelError, PplcError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.base.storage.files import quoted, user_path
 from pplc_cli.models.registry import NetworkSpec
@@ -61,7 +62,13 @@ def load_pretrained(
 
         weights = convert_names(weights)
     elif is_of_timm(weights):
-        raise ModelError(f"{path} has timm's names; convert it first: pplc weights import {quoted(str(path))}")
+        raise ModelError(
+            tr(
+                "{path} has timm's names; convert it first: pplc weights import {path_2}",
+                path=path,
+                path_2=quoted(str(path)),
+            )
+        )
     return str(path), fit_weights(network, weights, str(path), spec.classifier)
 
 
@@ -84,7 +91,7 @@ def _best(
     except PplcError as error:
         if note is not None:
             reason = error.reason if isinstance(error, Unavailable) else error
-            note(f"{reason} Using the built-in weights instead.")
+            note(tr("{reason} Using the built-in weights instead.", reason=reason))
         return "builtin", None
 
 

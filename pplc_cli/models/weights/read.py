@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from pplc_cli.base.errors import ModelError, one_line
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import quoted
 from pplc_cli.models.weights.pickles.numpy_file import read_arrays
 from pplc_cli.models.weights.pickles.torch_file import read_torch
@@ -31,7 +32,7 @@ def read_weights(path: Path, display_name: Optional[str] = None) -> dict[str, np
     if path.is_dir():
         path = path / "model.safetensors"
     if not path.is_file():
-        raise ModelError(f"{path}: no such weights file")
+        raise ModelError(tr("{path}: no such weights file", path=path))
     where = display_name or str(path)
     if path.suffix == ".safetensors":
         try:
@@ -42,25 +43,48 @@ def read_weights(path: Path, display_name: Optional[str] = None) -> dict[str, np
             return arrays
         except (SafetensorError, OSError, ValueError) as error:
             raise ModelError(
-                f"{where} is not a readable safetensors file: {error}; is the download complete?"
+                tr(
+                    "{where} is not a readable safetensors file: {error}; is the download complete?",
+                    where=where,
+                    error=error,
+                )
             ) from None
         except (AttributeError, KeyError, TypeError) as error:  # NumPy has no bfloat16 and no 8-bit floats
-            raise ModelError(f"{where} contains a data type that NumPy lacks ({error}); save it as float32") from None
+            raise ModelError(
+                tr(
+                    "{where} contains a data type that NumPy lacks ({error}); save it as float32",
+                    where=where,
+                    error=error,
+                )
+            ) from None
     if path.suffix == ".onnx":
-        raise ModelError(f"{path} is an ONNX file; convert it first: pplc weights import {quoted(str(path))}")
+        raise ModelError(
+            tr(
+                "{path} is an ONNX file; convert it first: pplc weights import {path_2}",
+                path=path,
+                path_2=quoted(str(path)),
+            )
+        )
     try:
         data = path.read_bytes()
         return read_torch(data) if path.suffix in TORCH_SUFFIXES else read_arrays(data)
     except ModelError as error:
         raise ModelError(f"{where} {error}") from None
     except OSError as error:
-        raise ModelError(f"{where} cannot be read: {one_line(error)}") from None
+        raise ModelError(tr("{where} cannot be read: {reason}", where=where, reason=one_line(error))) from None
     except Exception as error:  # a damaged pickle raises nearly anything
         if path.suffix not in _NAMES and display_name is None:
-            raise ModelError(f"{where} is not a weights file; expected one of {', '.join(_NAMES)}") from None
+            raise ModelError(
+                tr("{where} is not a weights file; expected one of {_names}", where=where, _names=", ".join(_NAMES))
+            ) from None
         kind = path.suffix if path.suffix in TORCH_SUFFIXES else ".pdparams"
         raise ModelError(
-            f"{where} is not a readable {kind} file ({type(error).__name__}); is the download complete?"
+            tr(
+                "{where} is not a readable {kind} file ({name__}); is the download complete?",
+                where=where,
+                kind=kind,
+                name__=type(error).__name__,
+            )
         ) from None
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from pplc_cli.base.errors import PplcError, PredictError
 from pplc_cli.base.hardware import facts, physical_cores
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.cache_dir import cache_folder, sha256_of
 from pplc_cli.base.storage.files import PathLike, write_json
 from pplc_cli.base.timing import time_in_turns
@@ -129,7 +130,14 @@ def choose_fastest(
     measured = _measure(model.folder, options, random_images(BATCH, model.pipeline.size))
     if all(m.reason for m in measured):
         reasons = "; ".join(f"{m.engine}: {m.reason}" for m in measured)
-        raise PredictError(f"no engine can run {model.folder} in {precision}: {reasons}")
+        raise PredictError(
+            tr(
+                "no engine can run {folder} in {precision}: {reasons}",
+                folder=model.folder,
+                precision=precision,
+                reasons=reasons,
+            )
+        )
     kept = remember and _write(file, measured)
     return Choice(measured, batch_size, remembered=kept, measured_now=True)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional, Protocol, runtime_checkable
 import numpy as np
 
 from pplc_cli.base.errors import PredictError, one_line
+from pplc_cli.base.language.messages import tr
 
 if TYPE_CHECKING:
     from pplc_cli.data.transforms.basic import Normalize
@@ -81,15 +82,31 @@ def run_in_batches(
         try:
             results = run(batch)
         except Exception as error:  # each engine raises its own classes
-            raise PredictError(f"{where}: the engine failed to run: {one_line(error, stack=True)}") from None
+            raise PredictError(
+                tr("{where}: the engine failed to run: {reason}", where=where, reason=one_line(error, stack=True))
+            ) from None
         if results.ndim != 2 or len(results) != len(batch):
-            raise PredictError(f"{where}: expected outputs (N, classes), got {results.shape} for {len(batch)} images")
+            raise PredictError(
+                tr(
+                    "{where}: expected outputs (N, classes), got {shape} for {count} images",
+                    where=where,
+                    shape=results.shape,
+                    count=len(batch),
+                )
+            )
         return finite(results, where)
 
     batch, *sides = (side if isinstance(side, int) and side > 0 else 0 for side in shape)
     if images.ndim != 4 or any(side not in (0, given) for side, given in zip(sides, images.shape[1:])):
         wanted = ", ".join(str(side) if side else "any" for side in sides)
-        raise PredictError(f"{where}: expected images of shape (N, {wanted}), got {images.shape}")
+        raise PredictError(
+            tr(
+                "{where}: expected images of shape (N, {wanted}), got {shape}",
+                where=where,
+                wanted=wanted,
+                shape=images.shape,
+            )
+        )
     images = np.ascontiguousarray(images, np.float32)
     if batch in (0, len(images)):
         return checked(images)
@@ -109,7 +126,10 @@ def finite(results: np.ndarray, where: object) -> np.ndarray:
     """
     if not np.isfinite(results).all():
         raise PredictError(
-            f"{where}: the network computed a result that is no number (NaN or infinite); its weights may be damaged, "
-            "or too large for this precision"
+            tr(
+                "{where}: the network computed a result that is no number (NaN or infinite); its weights "
+                "may be damaged, or too large for this precision",
+                where=where,
+            )
         )
     return results

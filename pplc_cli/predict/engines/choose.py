@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from pplc_cli.base.errors import PredictError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.kernels import unsupported
 from pplc_cli.predict.engines.base import Engine
 from pplc_cli.predict.engines.open import open_engine
@@ -44,7 +45,7 @@ def open_chosen(
     note = None
     if not mkldnn:
         if name not in ("default", "paddle") or features:
-            raise PredictError("--no-mkldnn applies to the engine paddle only; leave out --no-mkldnn, or --engine")
+            raise PredictError(tr("--no-mkldnn applies to the engine paddle only; leave out --no-mkldnn, or --engine"))
         from pplc_cli.predict.engines.paddle import PaddleEngine
 
         return PaddleEngine(folder, mkldnn=False, threads=threads, precision=precision), None

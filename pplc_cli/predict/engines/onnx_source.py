@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Union
 
 from pplc_cli.base.errors import PplcError, PredictError, one_line
+from pplc_cli.base.language.messages import tr
 
 ONNX, INT8 = "inference.onnx", "inference_int8.onnx"
 
@@ -24,12 +25,22 @@ def onnx_source(folder: Path, *, precision: str = "float32", features: bool = Fa
     file = folder / (INT8 if precision == "int8" else ONNX)
     if precision == "int8" and not file.is_file():
         raise PredictError(
-            f"{folder}: {INT8} is missing; expected a folder exported with int8, see: pplc export --help"
+            tr(
+                "{folder}: {int8} is missing; expected a folder exported with int8, see: pplc export --help",
+                folder=folder,
+                int8=INT8,
+            )
         )
     if file.is_file():
         return _features_of(file) if features else file
     if not (folder / "inference.json").is_file():
-        raise PredictError(f"{folder}: {ONNX} and inference.json are missing; expected a folder that pplc export wrote")
+        raise PredictError(
+            tr(
+                "{folder}: {onnx} and inference.json are missing; expected a folder that pplc export wrote",
+                folder=folder,
+                onnx=ONNX,
+            )
+        )
     from pplc_cli.kernels.graph.onnx_writer import to_onnx
     from pplc_cli.kernels.graph.paddle_reader import read_paddle
     from pplc_cli.kernels.graph.simplify import simplify
@@ -50,16 +61,18 @@ def _features_of(file: Path) -> bytes:
         import onnx
     except ImportError:
         raise PredictError(
-            "the features of an ONNX file need the package onnx; install it with: pip install 'pplc[onnx]'"
+            tr("the features of an ONNX file need the package onnx; install it with: pip install 'pplc[onnx]'")
         ) from None
     try:
         model = onnx.load(str(file))
     except Exception as error:  # protobuf raises its own classes
-        raise PredictError(f"{file}: is not an ONNX file: {one_line(error, stack=True)}") from None
+        raise PredictError(
+            tr("{file}: is not an ONNX file: {reason}", file=file, reason=one_line(error, stack=True))
+        ) from None
     graph = model.graph
     product = next((node for node in reversed(graph.node) if node.op_type in ("Gemm", "MatMul")), None)
     if product is None:
-        raise PredictError(f"{file}: the network has no linear layer whose input could be its features")
+        raise PredictError(tr("{file}: the network has no linear layer whose input could be its features", file=file))
     makers = {name: node for node in graph.node for name in node.output if node.op_type != "Constant"}
     end = product.input[0] if product.input else ""
     while end in makers and makers[end].op_type == "Mul":

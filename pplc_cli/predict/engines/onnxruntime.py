@@ -9,6 +9,7 @@ import numpy as np
 
 from pplc_cli.base.errors import PredictError, one_line
 from pplc_cli.base.hardware import physical_cores
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.processes.forks import ForkSafeLock
 from pplc_cli.predict.engines.base import run_in_batches
 from pplc_cli.predict.engines.installed import not_installed, require
@@ -51,11 +52,17 @@ class OnnxRuntimeEngine:
             )
         except Exception as error:  # ONNX Runtime raises its own classes
             raise PredictError(
-                f"{where}: ONNX Runtime cannot load this network: {one_line(error, stack=True)}"
+                tr(
+                    "{where}: ONNX Runtime cannot load this network: {reason}",
+                    where=where,
+                    reason=one_line(error, stack=True),
+                )
             ) from None
         given, made = self._session.get_inputs(), self._session.get_outputs()
         if len(given) != 1 or not made:
-            raise PredictError(f"{where}: expected a network with one input, got {len(given)}")
+            raise PredictError(
+                tr("{where}: expected a network with one input, got {count}", where=where, count=len(given))
+            )
         self._input, self._output = given[0], made[0].name
         classes = made[0].shape[-1] if made[0].shape else None
         self.outputs = classes if isinstance(classes, int) else None
@@ -82,6 +89,6 @@ def open_folder(folder: Path, *, precision: str, threads: Optional[int], feature
     """See :func:`pplc_cli.predict.engines.open.open_engine`."""
     require("onnxruntime")
     if precision == "bfloat16":
-        raise PredictError("the engine onnxruntime runs float32 and int8; pplc, paddle and openvino run bfloat16")
+        raise PredictError(tr("the engine onnxruntime runs float32 and int8; pplc, paddle and openvino run bfloat16"))
     source = onnx_source(folder, precision=precision, features=features)
     return OnnxRuntimeEngine(source, precision=precision, threads=threads or physical_cores(), where=folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Optional
 
 from pplc_cli.base.errors import PredictError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.schema import did_you_mean
 from pplc_cli.config.sections import ENGINES
 from pplc_cli.predict.engines.base import Engine
@@ -34,7 +35,14 @@ def open_engine(
             or its package is not installed.
     """
     if name not in ENGINES:
-        raise PredictError(f"expected an engine of {', '.join(ENGINES)}, got {name!r}{did_you_mean(name, ENGINES)}")
+        raise PredictError(
+            tr(
+                "expected an engine of {engines}, got {name!r}{name_2}",
+                engines=", ".join(ENGINES),
+                name=name,
+                name_2=did_you_mean(name, ENGINES),
+            )
+        )
     module = importlib.import_module(f"pplc_cli.predict.engines.{name}")  # named like the engine
     engine: Engine = module.open_folder(folder, precision=precision, threads=threads, features=features)
     return engine

@@ -9,6 +9,7 @@ import numpy as np
 
 from pplc_cli.base.errors import PredictError, one_line
 from pplc_cli.base.hardware import physical_cores
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.processes.forks import ForkSafeLock
 from pplc_cli.predict.engines.base import run_in_batches
 from pplc_cli.predict.engines.installed import not_installed, require
@@ -55,10 +56,16 @@ class OpenVinoEngine:
             made = self._network.output(0).partial_shape
             self.outputs = made[-1].get_length() if made.rank.is_static and len(made) and made[-1].is_static else None
         except Exception as error:  # OpenVINO raises its own classes
-            raise PredictError(f"{where}: OpenVINO cannot load this network: {one_line(error, stack=True)}") from None
+            raise PredictError(
+                tr(
+                    "{where}: OpenVINO cannot load this network: {reason}",
+                    where=where,
+                    reason=one_line(error, stack=True),
+                )
+            ) from None
         kept = request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT").to_string()
         if precision == "bfloat16" and kept != "bf16":
-            raise PredictError("OpenVINO does not support bfloat16 on this CPU; expected --precision float32")
+            raise PredictError(tr("OpenVINO does not support bfloat16 on this CPU; expected --precision float32"))
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """See :meth:`pplc_cli.predict.engines.base.Engine.run`; one call runs at a time."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from pplc_cli.base.errors import ModelError, PredictError, one_line
 from pplc_cli.base.hardware import physical_cores
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.base.processes.forks import ForkSafeLock
 from pplc_cli.kernels.graph.paddle_reader import UnknownOperation, read_paddle
@@ -39,12 +40,18 @@ class PaddleEngine:
         weights = folder / "inference.pdiparams"
         if program is None or not weights.is_file():
             missing = "inference.json" if program is None else weights.name
-            raise PredictError(f"{folder}: {missing} is missing; expected a folder that pplc export wrote")
+            raise PredictError(
+                tr(
+                    "{folder}: {missing} is missing; expected a folder that pplc export wrote",
+                    folder=folder,
+                    missing=missing,
+                )
+            )
         paddle = load_paddle(self.threads)
         from paddle import inference
 
         if precision == "bfloat16" and not paddle.base.core.supports_bfloat16():
-            raise PredictError("Paddle does not support bfloat16 on this CPU; expected --precision float32")
+            raise PredictError(tr("Paddle does not support bfloat16 on this CPU; expected --precision float32"))
 
         config = inference.Config(str(program), str(weights))
         config.disable_gpu()
@@ -64,7 +71,13 @@ class PaddleEngine:
         try:
             self._predictor: Any = inference.create_predictor(config)
         except Exception as error:  # Paddle raises its own classes, with long stack traces
-            raise PredictError(f"{folder}: Paddle cannot load this model: {one_line(error, stack=True)}") from None
+            raise PredictError(
+                tr(
+                    "{folder}: Paddle cannot load this model: {reason}",
+                    folder=folder,
+                    reason=one_line(error, stack=True),
+                )
+            ) from None
         # Paddle's predictors are not thread-safe.
         self._lock = ForkSafeLock()
         self._input: Any = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
@@ -107,7 +120,7 @@ def classes_of(folder: Path) -> Optional[int]:
 def open_folder(folder: Path, *, precision: str, threads: Optional[int], features: bool) -> PaddleEngine:
     """See :func:`pplc_cli.predict.engines.open.open_engine`."""
     if features:
-        raise PredictError("the engine paddle has no embeddings; expected --engine pplc, onnxruntime or openvino")
+        raise PredictError(tr("the engine paddle has no embeddings; expected --engine pplc, onnxruntime or openvino"))
     if precision == "int8":
-        raise PredictError("the engine paddle runs float32 and bfloat16; pplc, onnxruntime and openvino run int8")
+        raise PredictError(tr("the engine paddle runs float32 and bfloat16; pplc, onnxruntime and openvino run int8"))
     return PaddleEngine(folder, precision=precision, threads=threads)

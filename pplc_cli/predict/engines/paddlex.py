@@ -12,6 +12,7 @@ import numpy as np
 
 from pplc_cli.base.errors import PredictError, one_line
 from pplc_cli.base.hardware import physical_cores
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.base.processes.forks import ForkSafeLock
 from pplc_cli.predict.engines.base import finite, run_in_batches
@@ -53,7 +54,14 @@ class PaddleXEngine:
                 name, model_dir=str(folder), device="cpu", engine="paddle_static", engine_config=settings
             )
         except Exception as error:  # many classes, from AssertionError to Paddle's own
-            raise PredictError(f"{folder}: PaddleX cannot load {name!r}: {one_line(error, stack=True)}") from None
+            raise PredictError(
+                tr(
+                    "{folder}: PaddleX cannot load {name!r}: {reason}",
+                    folder=folder,
+                    name=name,
+                    reason=one_line(error, stack=True),
+                )
+            ) from None
         self._predictor: Any = model._predictor
         self._lock = ForkSafeLock()
 
@@ -69,13 +77,15 @@ class PaddleXEngine:
     def run_images(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """See :meth:`pplc_cli.predict.engines.base.ImageEngine.run_images`; PaddleX rounds to five digits."""
         if not images:
-            raise PredictError("expected at least one image")
+            raise PredictError(tr("expected at least one image"))
         in_bgr = [np.ascontiguousarray(image[..., ::-1]) for image in images]
         try:
             with self._lock:
                 results = list(self._predictor(in_bgr, batch_size=len(in_bgr), topk=_ALL))
         except Exception as error:  # PaddleX's and Paddle's own classes
-            raise PredictError(f"{self._folder}: PaddleX failed to run: {one_line(error, stack=True)}") from None
+            raise PredictError(
+                tr("{folder}: PaddleX failed to run: {reason}", folder=self._folder, reason=one_line(error, stack=True))
+            ) from None
         probabilities = np.zeros((len(results), len(results[0]["scores"])), np.float32)
         for row, result in enumerate(results):
             ids = result["class_ids"]  # PaddleX 3.7.2 puts the ids of the whole batch into every result
@@ -90,7 +100,7 @@ class PaddleXEngine:
 def open_folder(folder: Path, *, precision: str, threads: Optional[int], features: bool) -> PaddleXEngine:
     """See :func:`pplc_cli.predict.engines.open.open_engine`."""
     if features:
-        raise PredictError("the engine paddlex has no embeddings; expected --engine pplc, onnxruntime or openvino")
+        raise PredictError(tr("the engine paddlex has no embeddings; expected --engine pplc, onnxruntime or openvino"))
     if precision not in _RUN_MODES:
-        raise PredictError("the engine paddlex runs float32 and bfloat16; pplc, onnxruntime and openvino run int8")
+        raise PredictError(tr("the engine paddlex runs float32 and bfloat16; pplc, onnxruntime and openvino run int8"))
     return PaddleXEngine(folder, precision=precision, threads=threads or physical_cores())

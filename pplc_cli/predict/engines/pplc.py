@@ -11,6 +11,7 @@ import numpy as np
 
 from pplc_cli.base.errors import ModelError, PredictError
 from pplc_cli.base.hardware import physical_cores
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.processes.forks import ForkSafeLock
 from pplc_cli.kernels import compiling_note, unsupported
 from pplc_cli.kernels.graph.graph import Graph
@@ -78,7 +79,9 @@ class PplcEngine:
         try:
             return finite(self._run_parts(images, size, run), "the engine pplc")
         except MemoryError:
-            raise PredictError(f"not enough memory for images of {size[1]} x {size[0]} pixels") from None
+            raise PredictError(
+                tr("not enough memory for images of {size} x {size_2} pixels", size=size[1], size_2=size[0])
+            ) from None
 
     def _run_parts(self, images: np.ndarray, size: Size, run: Run) -> np.ndarray:
         if self.threads == 1 or len(images) < self.threads:
@@ -100,7 +103,15 @@ class PplcEngine:
         channels = self.graph.shapes[self.graph.input][1]
         if len(shape) != 4 or shape[1] != channels or expected not in (None, shape[2:]):
             height, width = expected or ("H", "W")
-            raise PredictError(f"expected images (N, {channels}, {height}, {width}), got {tuple(shape)}")
+            raise PredictError(
+                tr(
+                    "expected images (N, {channels}, {height}, {width}), got {shape}",
+                    channels=channels,
+                    height=height,
+                    width=width,
+                    shape=tuple(shape),
+                )
+            )
         return shape[2], shape[3]
 
     def _normalization(self, normalize: Normalize) -> np.ndarray:
@@ -126,7 +137,9 @@ class PplcEngine:
                 except ModelError as error:
                     raise PredictError(str(error)) from None
                 except Unsupported as reason:
-                    raise PredictError(f"the engine pplc does not support {reason}; expected --engine paddle") from None
+                    raise PredictError(
+                        tr("the engine pplc does not support {reason}; expected --engine paddle", reason=reason)
+                    ) from None
             return self._networks[size, number]
 
 
@@ -150,7 +163,7 @@ def open_folder(folder: Path, *, precision: str, threads: Optional[int], feature
     """See :func:`pplc_cli.predict.engines.open.open_engine`."""
     reason = unsupported()
     if reason is not None:
-        raise PredictError(f"the engine pplc cannot run here: {reason}; expected --engine paddle")
+        raise PredictError(tr("the engine pplc cannot run here: {reason}; expected --engine paddle", reason=reason))
     _check_cpu(precision)
     activation_ranges = None
     if precision == "int8":
@@ -165,11 +178,11 @@ def open_folder(folder: Path, *, precision: str, threads: Optional[int], feature
         graph = simplify(graph.features() if features else graph)
         return PplcEngine(graph, precision=precision, threads=threads, activation_ranges=activation_ranges)
     except UnknownOperation as error:
-        raise PredictError(f"{error}; expected --engine paddle") from None
+        raise PredictError(tr("{error}; expected --engine paddle", error=error)) from None
     except (ModelError, ValueError) as error:
         raise PredictError(str(error)) from None
     except MemoryError:
-        raise PredictError(f"{folder}: not enough memory for this network") from None
+        raise PredictError(tr("{folder}: not enough memory for this network", folder=folder)) from None
 
 
 def _check_cpu(precision: str) -> None:
@@ -179,5 +192,9 @@ def _check_cpu(precision: str) -> None:
     has, instructions = needed.get(precision, (True, ""))
     if not has:
         raise PredictError(
-            f"the engine pplc runs {precision} on CPUs with {instructions} only; expected --precision float32"
+            tr(
+                "the engine pplc runs {precision} on CPUs with {instructions} only; expected --precision float32",
+                precision=precision,
+                instructions=instructions,
+            )
         )

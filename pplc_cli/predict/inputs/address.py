@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from pplc_cli.base.errors import ImageError, one_line
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.deadline import Deadline, deadline
 
 SECONDS = 120.0  # per address, with all its redirects
@@ -39,7 +40,7 @@ def read_address(url: str, limit: int) -> bytes:
                 return _get(client, url, limit, _Route(time))
         except _UNUSABLE as error:
             reason = f"the server took more than {SECONDS:g} seconds" if time.over else one_line(error)
-            raise ImageError(f"cannot be fetched: {reason}") from None
+            raise ImageError(tr("cannot be fetched: {reason}", reason=reason)) from None
 
 
 def _get(client: httpx.Client, url: str, limit: int, route: _Route) -> bytes:
@@ -51,27 +52,33 @@ def _get(client: httpx.Client, url: str, limit: int, route: _Route) -> bytes:
         with contextlib.closing(client.send(request, stream=True)) as response:
             if response.next_request is None:
                 if response.status_code >= 400:
-                    raise ImageError(f"the server answered {response.status_code} {response.reason_phrase}")
+                    raise ImageError(
+                        tr(
+                            "the server answered {status_code} {reason_phrase}",
+                            status_code=response.status_code,
+                            reason_phrase=response.reason_phrase,
+                        )
+                    )
                 return _body(response, limit, route)
             request = response.next_request
         if request.url.scheme not in ("http", "https"):
-            raise ImageError(f"the server redirects to {request.url}; expected an http or https address")
-    raise ImageError(f"the server redirects more than {REDIRECTS} times")
+            raise ImageError(tr("the server redirects to {url}; expected an http or https address", url=request.url))
+    raise ImageError(tr("the server redirects more than {redirects} times", redirects=REDIRECTS))
 
 
 def _body(response: httpx.Response, limit: int, route: _Route) -> bytes:
     """Read a body as it is, or decompress it if the server sends gzip, which was not asked for."""
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip"):  # "gzip, gzip" would unpack a small answer to any size
-        raise ImageError(f"the server sends the encoding {encoding!r}; expected none or gzip")
+        raise ImageError(tr("the server sends the encoding {encoding!r}; expected none or gzip", encoding=encoding))
     unpack = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
     body = bytearray()
     for chunk in response.iter_raw(_CHUNK):
         body += unpack.decompress(chunk, limit + 1 - len(body)) if unpack else chunk
         if len(body) > limit:
-            raise ImageError(f"is larger than {limit >> 20} MB")
+            raise ImageError(tr("is larger than {limit} MB", limit=limit >> 20))
     if unpack and not unpack.eof:
-        raise ImageError("the server's answer is cut off")
+        raise ImageError(tr("the server's answer is cut off"))
     if route.time.over:  # a body without a length just ends when the connection is cut
         raise httpx.ReadTimeout("")
     return bytes(body)
@@ -112,7 +119,7 @@ class _Route:
         if not _is_private(host):
             self._from_public = True
         elif self._from_public:
-            raise ImageError(f"the server redirects to {self.host}, of this machine or a private network")
+            raise ImageError(tr("the server redirects to {host}, of this machine or a private network", host=self.host))
 
 
 def _is_private(host: str) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Optional
 
 from pplc_cli.base.errors import PredictError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import user_path
 from pplc_cli.data.image_files import is_image_name, walk
 from pplc_cli.data.lists import read_image_list
@@ -186,15 +187,17 @@ def _folder(argument: Argument, skipped: Skipped) -> Iterator[Source]:
             others.add(name)
     skipped.suffixes.update(others.suffixes)
     if empty and others.suffixes:
-        raise PredictError(f"{argument.text}: the folder holds no images, only other files: {others}")
+        raise PredictError(
+            tr("{text}: the folder holds no images, only other files: {others}", text=argument.text, others=others)
+        )
     if empty:
-        raise PredictError(f"{argument.text}: the folder holds no images")
+        raise PredictError(tr("{text}: the folder holds no images", text=argument.text))
 
 
 def _glob(argument: Argument) -> Iterator[Source]:
     found = matches(argument.name)
     if not found:
-        raise PredictError(f"{argument.text}: matches no file")
+        raise PredictError(tr("{text}: matches no file", text=argument.text))
     for match in found:
         if not os.path.isdir(match):  # noqa: PTH112
             yield Source(match)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pplc_cli.base.errors import PredictError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import user_path
 from pplc_cli.predict.inputs.source import ADDRESSES, MAX_ENCODED, Source
 
@@ -33,11 +34,15 @@ def read_list(name: str, text: str) -> Iterator[Source]:
     try:
         with path.open("rb") as file:
             if b"\0" in file.read(1 << 16):
-                raise PredictError(f"{text}: expected a list of paths in UTF-8 or GB18030, got other bytes")
+                raise PredictError(
+                    tr("{text}: expected a list of paths in UTF-8 or GB18030, got other bytes", text=text)
+                )
             file.seek(0)
             yield from _listed(_lines(file), path.parent, text)
     except OSError as error:
-        raise PredictError(f"{text}: the list cannot be read: {error.strerror or error}") from None
+        raise PredictError(
+            tr("{text}: the list cannot be read: {value}", text=text, value=error.strerror or error)
+        ) from None
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
@@ -53,7 +58,7 @@ def _listed(lines: Iterable[bytes], folder: Path, where: str) -> Iterator[Source
             empty = False
             yield Source(_listed_name(line, folder))
     if empty:
-        raise PredictError(f"{where}: lists no image")
+        raise PredictError(tr("{where}: lists no image", where=where))
 
 
 def _listed_name(line: bytes, folder: Path) -> str:
@@ -93,11 +98,11 @@ def read_standard_input() -> Iterator[Source]:
         PredictError: it is closed or empty.
     """
     if sys.stdin is None:
-        raise PredictError("-: standard input is closed; expected an image's bytes or a list of paths")
+        raise PredictError(tr("-: standard input is closed; expected an image's bytes or a list of paths"))
     stream: BinaryIO = sys.stdin.buffer
     head = stream.read(16)
     if not head:
-        raise PredictError("-: standard input is empty; expected an image's bytes or a list of paths")
+        raise PredictError(tr("-: standard input is empty; expected an image's bytes or a list of paths"))
     head += stream.readline(LONGEST_LINE)
     # GIF and WebP are the only image formats whose first bytes may be text.
     like_text = head.startswith((b"GIF87a", b"GIF89a")) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")

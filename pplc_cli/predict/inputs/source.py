@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union, cast
 import numpy as np
 
 from pplc_cli.base.errors import ImageError, PredictError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.data.decode import convert_pillow, decode_image
 from pplc_cli.data.image_files import read_bytes
 
@@ -112,10 +113,17 @@ def as_images(images: Union[ImageLike, Iterable[ImageLike]]) -> Iterable[ImageLi
     if isinstance(images, np.ndarray) and images.dtype.kind not in "OSU":
         if dimensions == 4 and all(map(_is_decoded, images[:1])):
             return images
-        raise PredictError(f"expected {expected}, got an array of {images.dtype} {images.shape}")
+        raise PredictError(
+            tr(
+                "expected {expected}, got an array of {dtype} {shape}",
+                expected=expected,
+                dtype=images.dtype,
+                shape=images.shape,
+            )
+        )
     several = isinstance(images, Iterable) and dimensions == 1
     if not several or isinstance(images, Mapping) or hasattr(images, "read"):  # an open file gives its lines
-        raise PredictError(f"expected {expected}, got {type(images).__name__}")
+        raise PredictError(tr("expected {expected}, got {name__}", expected=expected, name__=type(images).__name__))
     return cast(Iterable[ImageLike], images)
 
 
@@ -137,11 +145,13 @@ def pixels_of(image: ImageLike, *, bgr: bool = False) -> np.ndarray:
         return decode_image(bytes(image))
     if isinstance(image, np.ndarray):
         if not _is_decoded(image):
-            raise ImageError(f"expected uint8 (H, W, 3), got {image.dtype} {image.shape}")
+            raise ImageError(tr("expected uint8 (H, W, 3), got {dtype} {shape}", dtype=image.dtype, shape=image.shape))
         return np.ascontiguousarray(image[..., ::-1]) if bgr else image
     if _is_pillow(image):
         return convert_pillow(image)
-    raise ImageError(f"expected a path, bytes, an array or a Pillow image, got {type(image).__name__}")
+    raise ImageError(
+        tr("expected a path, bytes, an array or a Pillow image, got {name__}", name__=type(image).__name__)
+    )
 
 
 def _is_pillow(image: object) -> bool:

@@ -8,6 +8,7 @@ from typing import Optional
 import numpy as np
 
 from pplc_cli.base.errors import PredictError, one_line
+from pplc_cli.base.language.messages import tr
 from pplc_cli.predict.inputs.source import Source
 
 
@@ -26,7 +27,7 @@ def read_video(path: str, every: Optional[float]) -> Iterator[Source]:
     try:
         import av
     except ImportError:
-        raise PredictError(f"{path}: videos need the package av: pip install 'pplc[video]'") from None
+        raise PredictError(tr("{path}: videos need the package av: pip install 'pplc[video]'", path=path)) from None
     seconds, due, empty = 0.0, 0.0, True
     try:
         with av.open(path) as container:

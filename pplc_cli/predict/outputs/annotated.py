@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from pplc_cli.base.errors import PredictError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import PathLike, atomic_file, user_path
 from pplc_cli.base.text import file_name, unused
 from pplc_cli.predict.inputs.expand import base_of, classify
@@ -26,7 +27,7 @@ def draw(prediction: Prediction) -> Any:
     from pplc_cli.plots.annotate import annotate
 
     if prediction.image is None:
-        raise ValueError("expected a prediction made with keep_images=True")
+        raise ValueError(tr("expected a prediction made with keep_images=True"))
     lines = [f"{label}  {score:.2%}" for label, score in prediction.top]  # long labels are cut, percentages are not
     return Image.fromarray(annotate(prediction.image, lines))
 
@@ -57,7 +58,9 @@ class AnnotatedFolder:
         """
         path = self.folder / f"{unused(self._name(prediction.path), self._taken)}.jpg"
         if path.exists() and not _is_annotated(path):
-            raise PredictError(f"{path} exists and is not an annotated image; expected another folder for --save")
+            raise PredictError(
+                tr("{path} exists and is not an annotated image; expected another folder for --save", path=path)
+            )
         with atomic_file(path) as temporary:
             draw(prediction).save(temporary, quality=92, comment=_MARK)
         return path
@@ -88,5 +91,5 @@ def show(prediction: Prediction) -> None:
         PredictError: there is no display.
     """
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise PredictError("--show needs a display, and there is none here; use --save FOLDER")
+        raise PredictError(tr("--show needs a display, and there is none here; use --save FOLDER"))
     draw(prediction).show(title=prediction.path)

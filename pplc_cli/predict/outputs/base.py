@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from pplc_cli.base.errors import PredictError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.locks import Locked, lock
 from pplc_cli.base.text import plain
 from pplc_cli.predict.prediction import Prediction
@@ -81,7 +82,7 @@ class Output(abc.ABC):
             self._lock.enter_context(lock(lock_file, wait=False))
         except Locked:
             raise PredictError(
-                f"{self.path}: another process is writing it; wait until it ends, or choose another file"
+                tr("{path}: another process is writing it; wait until it ends, or choose another file", path=self.path)
             ) from None
         self._lock_file = lock_file
 

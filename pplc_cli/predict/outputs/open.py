@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pplc_cli.base.errors import PredictError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.predict.outputs.base import Output, OutputSchema
 from pplc_cli.predict.outputs.lines import Csv, JsonLines
 
@@ -22,10 +23,17 @@ def open_output(path: Path, schema: OutputSchema) -> Output:
         return JsonLines(path, schema)
     if suffix == ".csv":
         if schema.embedding:
-            raise PredictError(f"{path}: CSV has no place for embeddings; name a .jsonl or .parquet file")
+            raise PredictError(tr("{path}: CSV has no place for embeddings; name a .jsonl or .parquet file", path=path))
         return Csv(path, schema)
     if suffix == ".parquet":
         from pplc_cli.predict.outputs.parquet import Parquet
 
         return Parquet(path, schema)
-    raise PredictError(f"{path}: expected a file of {', '.join(SUFFIXES)}, got {suffix or 'no suffix'!r}")
+    raise PredictError(
+        tr(
+            "{path}: expected a file of {suffixes}, got {value!r}",
+            path=path,
+            suffixes=", ".join(SUFFIXES),
+            value=suffix or "no suffix",
+        )
+    )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pplc_cli.base.errors import PredictError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import atomic_file, remove_leftovers
 from pplc_cli.predict.outputs.base import Output, OutputSchema, WrittenRow
 from pplc_cli.predict.prediction import Prediction
@@ -44,7 +45,9 @@ class Parquet(Output):
         try:
             self.arrow_schema = arrow_schema(schema)
         except ImportError:
-            raise PredictError(f"{path}: Parquet needs the package pyarrow: pip install 'pplc[parquet]'") from None
+            raise PredictError(
+                tr("{path}: Parquet needs the package pyarrow: pip install 'pplc[parquet]'", path=path)
+            ) from None
         self.parts = path.with_name(f"{path.name}.parts")
         self._rows: list[list[Any]] = []
         self._group = EMBEDDINGS // (4 * schema.embedding) if schema.embedding else ROWS

@@ -15,6 +15,7 @@ from itertools import chain, islice
 from typing import Any, Optional
 
 from pplc_cli.base.errors import PplcError, PredictError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import PathLike, user_path, write_json
 from pplc_cli.base.text import plain
 from pplc_cli.predict.exported_model import hash_model
@@ -87,7 +88,7 @@ class ResumableOutput:
         self._output: Output = open_output(path, schema)
         exists = path.exists() or self.state.exists()
         if exists and not (resume or force):
-            raise PredictError(f"{path} already exists; --resume continues it, --force replaces it")
+            raise PredictError(tr("{path} already exists; --resume continues it, --force replaces it", path=path))
         resumes = resume and not force and exists and self._can_resume()
         with self._write_errors():
             self._output.open()
@@ -164,19 +165,33 @@ class ResumableOutput:
             if self._output.is_empty():
                 self.note = f"{self.path} has no predictions yet; it is begun again"
                 return False
-            raise PredictError(f"{self.path} cannot be resumed: {self.state.name} is missing; --force replaces it")
+            raise PredictError(
+                tr(
+                    "{path} cannot be resumed: {name} is missing; --force replaces it",
+                    path=self.path,
+                    name=self.state.name,
+                )
+            )
         try:
             state: dict[str, Any] = json.loads(self.state.read_text(encoding="utf-8"))
             before = {key: state[key] for key in dataclasses.asdict(self.signature)}
         except (OSError, ValueError, KeyError, TypeError):
-            raise PredictError(f"{self.state} is damaged; --force starts {self.path} again") from None
+            raise PredictError(
+                tr("{state} is damaged; --force starts {path} again", state=self.state, path=self.path)
+            ) from None
         now = dataclasses.asdict(self.signature)
         differing = [key for key in now if now[key] != before[key]]
         if differing:
             shown = ", ".join(
                 "another model" if key == "model" else f"{key} {before[key]}, not {now[key]}" for key in differing
             )
-            raise PredictError(f"{self.path} was begun with {shown}; give the same, or --force to start again")
+            raise PredictError(
+                tr(
+                    "{path} was begun with {shown}; give the same, or --force to start again",
+                    path=self.path,
+                    shown=shown,
+                )
+            )
         return True
 
     @contextlib.contextmanager
@@ -185,5 +200,9 @@ class ResumableOutput:
             yield
         except OSError as error:
             raise PplcError(
-                f"cannot write {self.path}: {error.strerror or error}; solve this, then continue with --resume"
+                tr(
+                    "cannot write {path}: {value}; solve this, then continue with --resume",
+                    path=self.path,
+                    value=error.strerror or error,
+                )
             ) from error

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Optional
 
 from pplc_cli.base.errors import PplcError, PredictError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import PathLike, atomic_file, user_path
 from pplc_cli.base.text import file_names
 from pplc_cli.predict.inputs.expand import Kind, classify
@@ -56,10 +57,16 @@ class SortedFolder:
             PredictError: an argument lies in the folder itself, or the folder is a file.
         """
         if self.folder.exists() and not self.folder.is_dir():
-            raise PredictError(f"{self.folder} is a file; expected a folder to sort into")
+            raise PredictError(tr("{folder} is a file; expected a folder to sort into", folder=self.folder))
         for argument in map(classify, arguments):
             if argument.kind in (Kind.FOLDER, Kind.GLOB, Kind.FILE) and self._holds(argument.name, itself=True):
-                raise PredictError(f"{argument.text} lies in {self.folder}, the folder to sort into; name another one")
+                raise PredictError(
+                    tr(
+                        "{text} lies in {folder}, the folder to sort into; name another one",
+                        text=argument.text,
+                        folder=self.folder,
+                    )
+                )
 
     def outside(self, sources: Iterable[Source]) -> Iterator[Source]:
         """Leave out what was sorted already, if the folder lies within the folder of the images."""
@@ -95,7 +102,14 @@ class SortedFolder:
                     if _same(source, target):
                         return
         except OSError as error:
-            raise PplcError(f"cannot sort {source} into {folder}: {error.strerror or error}") from error
+            raise PplcError(
+                tr(
+                    "cannot sort {source} into {folder}: {value}",
+                    source=source,
+                    folder=folder,
+                    value=error.strerror or error,
+                )
+            ) from error
 
     def _make(self, source: Path, target: Path) -> None:
         if os.path.lexists(target):

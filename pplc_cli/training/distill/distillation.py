@@ -16,6 +16,7 @@ import paddle
 from paddle import nn
 
 from pplc_cli.base.errors import TrainError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.paddle import as_tensor
 from pplc_cli.config.sections import Config, DistillConfig
 from pplc_cli.data.loader import Batch, Loader
@@ -116,17 +117,32 @@ def build_distillation(
     teacher = open_teacher(wanted.teacher, wanted.weights, loader.pipeline.size, threads=config.train.threads)
     columns = _columns(teacher, labels) if wanted.soft else None
     if wanted.features and not teacher.features:
-        raise TrainError(f"distill.features: {teacher.name} has no features; set distill.features: 0")
+        raise TrainError(tr("distill.features: {name} has no features; set distill.features: 0", name=teacher.name))
     if wanted.features and not hasattr(network, "named_stages"):
-        raise TrainError(f"distill.features: {config.model.name} has no features; set distill.features: 0")
+        raise TrainError(
+            tr("distill.features: {name} has no features; set distill.features: 0", name=config.model.name)
+        )
     if not isinstance(loader.pipeline.sample[-1], Normalize):
-        raise TrainError("train.transforms: with distill.teacher, Normalize must come last")
+        raise TrainError(tr("train.transforms: with distill.teacher, Normalize must come last"))
     loader.views = wanted.views
     outputs = TeacherCache(teacher, loader, wanted.views, folder, reporter.teacher, columns)
     if loader.unusable:
         (first, *_), more = sorted(loader.unusable.values()), len(loader.unusable) - 1
-        reporter.note(f"{first}{f' and {more} more' if more else ''} cannot be read; black images take their place")
-    reporter.note(f"distilling {teacher.name}: {len(loader.samples):,} images in {wanted.views} views")
+        reporter.note(
+            tr(
+                "{first}{value} cannot be read; black images take their place",
+                first=first,
+                value=f" and {more} more" if more else "",
+            )
+        )
+    reporter.note(
+        tr(
+            "distilling {name}: {count:,} images in {views} views",
+            name=teacher.name,
+            count=len(loader.samples),
+            views=wanted.views,
+        )
+    )
     return Distillation(wanted, outputs, network)
 
 
@@ -139,13 +155,23 @@ def _columns(teacher: Teacher, labels: Sequence[str]) -> Optional[list[int]]:
     if teacher.labels is not None and teacher.labels != list(labels):
         if sorted(teacher.labels) != sorted(labels):
             raise TrainError(
-                f"distill.teacher: {teacher.name} has the classes {', '.join(teacher.labels[:5])}, the data set has "
-                f"{', '.join(labels[:5])}; to match features instead, set distill.soft: 0 and distill.features: 1"
+                tr(
+                    "distill.teacher: {name} has the classes {labels}, the data set has {labels_2}; to match "
+                    "features instead, set distill.soft: 0 and distill.features: 1",
+                    name=teacher.name,
+                    labels=", ".join(teacher.labels[:5]),
+                    labels_2=", ".join(labels[:5]),
+                )
             )
         return [teacher.labels.index(label) for label in labels]
     if teacher.classes != len(labels):
         raise TrainError(
-            f"distill.teacher: {teacher.name} has {teacher.classes} classes, the data set has {len(labels)}; to match "
-            "features instead, set distill.soft: 0 and distill.features: 1"
+            tr(
+                "distill.teacher: {name} has {classes} classes, the data set has {count}; to match "
+                "features instead, set distill.soft: 0 and distill.features: 1",
+                name=teacher.name,
+                classes=teacher.classes,
+                count=len(labels),
+            )
         )
     return None

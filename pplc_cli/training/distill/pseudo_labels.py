@@ -18,6 +18,7 @@ import numpy as np
 
 from pplc_cli.base.errors import ImageError, PplcError, TrainError
 from pplc_cli.base.hardware import physical_cores
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.base.storage.files import PathLike, user_path, write_json, write_text
 from pplc_cli.base.storage.locks import beside, claim
@@ -110,8 +111,11 @@ def pseudo_label(
     folder, output = user_path(folder), user_path(output)
     if output.suffix.lower() in (".json", ".png") or output.is_dir() or not output.parent.is_dir():
         raise TrainError(
-            f"{output}: expected a file in an existing folder, with another suffix than .json and .png, which are for "
-            "the report and the contact sheet"
+            tr(
+                "{output}: expected a file in an existing folder, with another suffix than .json and "
+                ".png, which are for the report and the contact sheet",
+                output=output,
+            )
         )
     _require_own(output)
     with claim(output, beside(output)):
@@ -131,7 +135,9 @@ def _require_own(output: Path) -> None:
     except (OSError, ValueError, TypeError):
         known = False
     if found and not known:
-        raise TrainError(f"{found[0]} exists, and pplc label has not written it; choose another file with --output")
+        raise TrainError(
+            tr("{found} exists, and pplc label has not written it; choose another file with --output", found=found[0])
+        )
 
 
 def _label(
@@ -147,7 +153,7 @@ def _label(
 ) -> Labelling:
     files = [file for file in list_files(folder) if is_image_name(file)]
     if not files:
-        raise TrainError(f"{folder}: holds no images")
+        raise TrainError(tr("{folder}: holds no images", folder=folder))
     ensemble = _Ensemble([open_teacher(model, threads=threads) for model in models], zooms, flip)
     listed, unchecked = _listed_images(models)
     copies = find_copies(files, listed)
@@ -182,11 +188,11 @@ class _Ensemble:
     def __init__(self, models: Sequence[Teacher], zooms: Sequence[float], flip: bool) -> None:
         first = models[0]
         if first.labels is None:
-            raise TrainError(f"{first.name} has no class names; expected a run or an exported folder")
+            raise TrainError(tr("{name} has no class names; expected a run or an exported folder", name=first.name))
         self.labels, self._models, self._zooms, self._flip = first.labels, models, zooms, flip
         for model in models[1:]:
             if sorted(model.labels or []) != sorted(first.labels):
-                raise TrainError(f"{model.name} and {first.name} have different classes")
+                raise TrainError(tr("{name} and {name_2} have different classes", name=model.name, name_2=first.name))
 
     def probabilities(self, images: Sequence[np.ndarray]) -> list[Union[np.ndarray, str]]:
         """Return the mean probabilities of each image, float32 (classes,), or the reason why a model cannot use it.
@@ -254,7 +260,7 @@ def _decode(file: Path) -> Union[np.ndarray, str]:
     try:
         data, name = read_bytes(file), str(file)
         if len(name.splitlines()) > 1 or "\t" in name or name != name.strip() or plain(name) != name:
-            raise ImageError("has a name that cannot be written to a list")
+            raise ImageError(tr("has a name that cannot be written to a list"))
         return decode_image(data)
     except ImageError as error:
         return str(error)

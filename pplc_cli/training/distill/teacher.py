@@ -11,6 +11,7 @@ from typing import Any, Optional
 import numpy as np
 
 from pplc_cli.base.errors import ModelError, PplcError, PredictError, TrainError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.schema import did_you_mean
 from pplc_cli.base.storage.files import user_path
 from pplc_cli.data.transforms.basic import Normalize, Size
@@ -54,7 +55,7 @@ class Teacher:
         """
         last = pipeline.sample[-1]
         if not isinstance(last, Normalize):
-            raise TrainError(f"{name}: expected transforms that end with Normalize")
+            raise TrainError(tr("{name}: expected transforms that end with Normalize", name=name))
         self.name, self.digest, self.pipeline, self.labels, self.size = name, digest, pipeline, labels, size
         self.normalize, self._run = last, run
         logits, features = run(np.zeros((1, 3, *(size or (64, 64))), np.float32))
@@ -115,8 +116,11 @@ def open_teacher(
         return _of_export(path, threads)
     if path.exists():
         raise TrainError(
-            f"{source}: expected a run (best_model/), an exported folder (inference.yml) or an ONNX file beside its "
-            "inference.yml"
+            tr(
+                "{source}: expected a run (best_model/), an exported folder (inference.yml) or an ONNX "
+                "file beside its inference.yml",
+                source=source,
+            )
         )
     return _of_name(source, weights, size, threads)
 
@@ -142,8 +146,12 @@ def _of_name(name: str, weights: Optional[str], size: Optional[Size], threads: O
         spec = find_network(name)
     except ModelError:
         raise TrainError(
-            f"{name!r}: expected the folder of a run or of an exported model, an ONNX file, or the name of a network"
-            f"{did_you_mean(name, network_names(), 'pplc models lists them')}"
+            tr(
+                "{name!r}: expected the folder of a run or of an exported model, an ONNX file, or the "
+                "name of a network{name_2}",
+                name=name,
+                name_2=did_you_mean(name, network_names(), "pplc models lists them"),
+            )
         ) from None
     classes = 1000
     network = build_network(spec.name, classes)
@@ -151,7 +159,12 @@ def _of_name(name: str, weights: Optional[str], size: Optional[Size], threads: O
     where, replaced = load_pretrained(network, spec, source)
     if replaced:
         raise TrainError(
-            f"distill.weights: expected ImageNet's {classes} classes, {where} has others; name its run as the teacher"
+            tr(
+                "distill.weights: expected ImageNet's {classes} classes, {where} has others; name its "
+                "run as the teacher",
+                classes=classes,
+                where=where,
+            )
         )
     network.eval()
     mean, std = (list(values) for values in spec.normalization)
@@ -243,7 +256,7 @@ def _of_onnx(file: Path, threads: Optional[int]) -> Teacher:
     from pplc_cli.predict.exported_model import read_exported
 
     if not file.is_file():
-        raise TrainError(f"{file}: no such file")
+        raise TrainError(tr("{file}: no such file", file=file))
     exported = read_exported(file.parent)
     engine = OnnxRuntimeEngine(file, precision="float32", threads=threads or physical_cores(), where=file)
     digest = hashlib.sha256(file.read_bytes() + (file.parent / "inference.yml").read_bytes()).hexdigest()

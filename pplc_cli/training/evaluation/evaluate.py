@@ -11,6 +11,7 @@ from typing import Any, Optional, Protocol, Union
 import numpy as np
 
 from pplc_cli.base.errors import DataError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.paddle import as_tensor, load_paddle
 from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.base.schema import expect_type
@@ -106,7 +107,9 @@ def evaluate(
     if data is not None:
         source = user_path(data).name or "folder"
         if not user_path(data).is_dir():
-            raise DataError(f"{data}: no such folder; expected a folder with one folder of images per class")
+            raise DataError(
+                tr("{data}: no such folder; expected a folder with one folder of images per class", data=data)
+            )
         samples = read_class_folders(user_path(data), labels)
         source_text = str(data)
     else:
@@ -117,7 +120,14 @@ def evaluate(
     scores = run_network(network, loader, progress)
     reasons = {index: loader.unusable[index] for index in sorted(loader.unusable)}
     if len(reasons) == len(samples):
-        raise DataError(f"{source_text}: none of the {len(samples)} images can be used: {reasons[0]}")
+        raise DataError(
+            tr(
+                "{source_text}: none of the {count} images can be used: {reasons}",
+                source_text=source_text,
+                count=len(samples),
+                reasons=reasons[0],
+            )
+        )
     usable = [index for index in range(len(samples)) if index not in reasons]
     scores = Scores(scores.probabilities[usable], scores.labels[usable])
     metrics = {
@@ -141,6 +151,9 @@ def _choose_list(config: Config, labels: list[str]) -> tuple[str, list[Sample]]:
         if samples is not None:
             return part, samples
     raise DataError(
-        f"{config.data.lists or config.data.dir}: has no {config.eval.split or 'test or val'} list; run pplc split, or "
-        "give --data FOLDER"
+        tr(
+            "{value}: has no {value_2} list; run pplc split, or give --data FOLDER",
+            value=config.data.lists or config.data.dir,
+            value_2=config.eval.split or "test or val",
+        )
     )

@@ -16,6 +16,7 @@ from typing import Any, Optional
 
 from pplc_cli.base.errors import TrainError
 from pplc_cli.base.hardware import WORKER
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.paddle import QUIET
 from pplc_cli.base.processes.signals import EndingSignals
 from pplc_cli.base.storage.files import user_path, write_text
@@ -51,20 +52,30 @@ class ClusterSpec:
         """
         if self.nnodes > 1 and not self.master:
             raise TrainError(
-                f"--nnodes {self.nnodes} needs the address of machine 0 on every machine, as in --master "
-                "192.168.0.1:8765"
+                tr(
+                    "--nnodes {nnodes} needs the address of machine 0 on every machine, as in --master "
+                    "192.168.0.1:8765",
+                    nnodes=self.nnodes,
+                )
             )
         host, _, port = (self.master or "").rpartition(":")
         if self.master and not (host and port.isdecimal() and 0 < int(port) < 65536):
             raise TrainError(
-                f"--master {self.master}: expected HOST:PORT of machine 0, as in --master 192.168.0.1:8765"
+                tr(
+                    "--master {master}: expected HOST:PORT of machine 0, as in --master 192.168.0.1:8765",
+                    master=self.master,
+                )
             )
         if self.nnodes == 1 and (self.node or self.master):
             what = f"--node {self.node}" if self.node else f"--master {self.master}"
-            raise TrainError(f"{what} is for several machines; give their number with --nnodes")
+            raise TrainError(tr("{what} is for several machines; give their number with --nnodes", what=what))
         if not 0 <= self.node < self.nnodes:
             raise TrainError(
-                f"--node {self.node}: expected a number from 0 to {self.nnodes - 1}, different on each machine"
+                tr(
+                    "--node {node}: expected a number from 0 to {nnodes}, different on each machine",
+                    node=self.node,
+                    nnodes=self.nnodes - 1,
+                )
             )
 
 

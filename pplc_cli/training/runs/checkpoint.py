@@ -12,6 +12,7 @@ from typing import Any, Optional
 import numpy as np
 
 from pplc_cli.base.errors import CheckpointError, ModelError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.schema import describe, matches, show
 from pplc_cli.base.storage.files import atomic_directory, read_failure, recover_directory, write_json
 from pplc_cli.base.version import __version__
@@ -58,7 +59,7 @@ def save(folder: Path, info: dict[str, Any], **files: Optional[Arrays]) -> None:
                 try:
                     data = serialized({key: np.asarray(value, order="C") for key, value in arrays.items()})
                 except SafetensorError as error:
-                    raise CheckpointError(f"cannot write {folder}: {error}") from None
+                    raise CheckpointError(tr("cannot write {folder}: {error}", folder=folder, error=error)) from None
                 (temporary / f"{name}.safetensors").write_bytes(data)
                 hashes[name] = hashlib.sha256(data).hexdigest()
         write_json(temporary / f"{next(iter(files))}.json", {"format": FORMAT, **info, "sha256": hashes})
@@ -75,20 +76,32 @@ def load_info(folder: Path, name: str) -> dict[str, Any]:
         info = json.loads(path.read_text(encoding="utf-8"))
         version = info["format"]
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; was {folder} written by pplc train?") from None
+        raise CheckpointError(
+            tr("{path}: no such file; was {folder} written by pplc train?", path=path, folder=folder)
+        ) from None
     except OSError as error:
         raise CheckpointError(read_failure(path, error)) from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from None
+        raise CheckpointError(tr("{path} is damaged: {error}", path=path, error=error)) from None
     if not isinstance(version, int):
-        raise CheckpointError(f"{path} is damaged: format is {version!r}")
+        raise CheckpointError(tr("{path} is damaged: format is {version!r}", path=path, version=version))
     if version > FORMAT:
-        raise CheckpointError(f"{path} was written by a newer pplc; update with: pip install -U pplc")
+        raise CheckpointError(tr("{path} was written by a newer pplc; update with: pip install -U pplc", path=path))
     for key, hint in _TYPES.items():
         if key in info and not matches(info[key], hint):
-            raise CheckpointError(f"{path} is damaged: {key}: expected {describe(hint, {})}, got {show(info[key])}")
+            raise CheckpointError(
+                tr(
+                    "{path} is damaged: {key}: expected {hint}, got {info}",
+                    path=path,
+                    key=key,
+                    hint=describe(hint, {}),
+                    info=show(info[key]),
+                )
+            )
     if name not in info.get("sha256", {name: ""}):
-        raise CheckpointError(f"{path} is damaged: it records no SHA-256 of {name}.safetensors")
+        raise CheckpointError(
+            tr("{path} is damaged: it records no SHA-256 of {name}.safetensors", path=path, name=name)
+        )
     return info
 
 
@@ -100,7 +113,7 @@ def require(info: dict[str, Any], keys: Sequence[str], folder: Path) -> None:
     """
     for key in keys:
         if key not in info:
-            raise CheckpointError(f"{folder} is damaged: its JSON file has no {key!r}")
+            raise CheckpointError(tr("{folder} is damaged: its JSON file has no {key!r}", folder=folder, key=key))
 
 
 def load_arrays(folder: Path, name: str) -> Optional[Arrays]:
@@ -122,9 +135,9 @@ def load_arrays(folder: Path, name: str) -> Optional[Arrays]:
     try:
         arrays = load(data)
     except (SafetensorError, ValueError, AttributeError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from None
+        raise CheckpointError(tr("{path} is damaged: {error}", path=path, error=error)) from None
     if _written_hash(path) not in (None, hashlib.sha256(data).hexdigest()):
-        raise CheckpointError(f"{path} is damaged: its SHA-256 differs from the one that was recorded")
+        raise CheckpointError(tr("{path} is damaged: its SHA-256 differs from the one that was recorded", path=path))
     return arrays
 
 
@@ -159,7 +172,7 @@ def load_network(folder: Path) -> tuple[Any, dict[str, Any]]:
     require(info, ("network", "dropout", "labels", "transforms", "epoch", "sha256"), folder)
     weights = load_arrays(folder, "model")
     if weights is None:
-        raise CheckpointError(f"{folder}: model.safetensors is missing")
+        raise CheckpointError(tr("{folder}: model.safetensors is missing", folder=folder))
     try:
         spec = find_network(str(info["network"]))
         check_code(str(folder), info.get("code"), {spec.name: spec.code})
@@ -171,10 +184,14 @@ def load_network(folder: Path) -> tuple[Any, dict[str, Any]]:
     except ModelError as error:
         raise CheckpointError(f"{folder}: {error}") from None
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder} is damaged: {error}") from None
+        raise CheckpointError(tr("{folder} is damaged: {error}", folder=folder, error=error)) from None
     if replaced:
         raise CheckpointError(
-            f"{folder}: model.json has {len(info['labels'])} classes, the weights have another number"
+            tr(
+                "{folder}: model.json has {count} classes, the weights have another number",
+                folder=folder,
+                count=len(info["labels"]),
+            )
         )
     network.eval()
     return network, info
@@ -195,7 +212,12 @@ def check_code(where: str, recorded: Any, current: Mapping[str, Optional[str]]) 
     for name, code in current.items():
         if code is not None and known.get(name, code) != code:
             raise CheckpointError(
-                f"{where}: the file of {name} has changed since the training; restore it, or train again with --force"
+                tr(
+                    "{where}: the file of {name} has changed since the training; restore it, or train again "
+                    "with --force",
+                    where=where,
+                    name=name,
+                )
             )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Optional
 
 from pplc_cli.base.errors import CheckpointError, TrainError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import remove_leftovers, write_text
 from pplc_cli.config.own_code import code_of
 from pplc_cli.config.sections import Config
@@ -51,8 +52,11 @@ def check_start(
         return None
     if run.exists() and not (resume or force):
         raise CheckpointError(
-            f"{run.folder} already holds a run: continue it with --resume, replace it with --force, "
-            "or choose another folder with --output"
+            tr(
+                "{folder} already holds a run: continue it with --resume, replace it with --force, or "
+                "choose another folder with --output",
+                folder=run.folder,
+            )
         )
     start = _read_last(run) if resume else None
     if start is None and not force:
@@ -60,7 +64,7 @@ def check_start(
     if start is not None:
         _check_resumable(run, config, samples.fingerprint, start)
     elif resume:
-        note(f"{run.folder} has no complete epoch yet; starting from the beginning")
+        note(tr("{folder} has no complete epoch yet; starting from the beginning", folder=run.folder))
     return start
 
 
@@ -82,15 +86,24 @@ def agree_on_start(
     epoch, fingerprint = world.broadcast_object([start["epoch"] if start else None, samples.fingerprint])
     if fingerprint != samples.fingerprint:
         raise TrainError(
-            f"process {world.rank}: the lists in {config.data.dir} differ from those of process 0; "
-            "every machine needs the same data set"
+            tr(
+                "process {rank}: the lists in {dir} differ from those of process 0; every machine needs "
+                "the same data set",
+                rank=world.rank,
+                dir=config.data.dir,
+            )
         )
     if start is None and epoch is not None:
         start = _read_last(run)
         if start is None or start["epoch"] != epoch:
             raise TrainError(
-                f"process {world.rank}: {run.folder} has no checkpoint of epoch {epoch}; "
-                "every machine needs a copy of the run's folder"
+                tr(
+                    "process {rank}: {folder} has no checkpoint of epoch {epoch}; every machine needs a copy "
+                    "of the run's folder",
+                    rank=world.rank,
+                    folder=run.folder,
+                    epoch=epoch,
+                )
             )
     return start
 
@@ -120,8 +133,12 @@ def _check_others(run: RunFolder) -> None:
     others = [path.name for path in (finished if run.is_marked() else unfinished + finished) if path.exists()]
     if others:
         raise CheckpointError(
-            f"{run.folder} is not a run, but has {', '.join(others)}, which training would replace: "
-            "choose another folder with --output, or replace them with --force"
+            tr(
+                "{folder} is not a run, but has {others}, which training would replace: choose another "
+                "folder with --output, or replace them with --force",
+                folder=run.folder,
+                others=", ".join(others),
+            )
         )
 
 
@@ -133,7 +150,7 @@ def _read_last(run: RunFolder) -> Optional[dict[str, Any]]:
     checkpoint.require(info, ("epoch", "best", "stale_epochs", "config", "fingerprint"), run.last)
     best = info["best"]
     if best is not None and not all(isinstance(best.get(k), (int, float)) for k in ("epoch", "val_top1", "val_loss")):
-        raise CheckpointError(f"{run.last} is damaged: its JSON file has no scores of the best epoch")
+        raise CheckpointError(tr("{last} is damaged: its JSON file has no scores of the best epoch", last=run.last))
     return info
 
 
@@ -156,13 +173,21 @@ def _check_resumable(run: RunFolder, config: Config, fingerprint: str, start: di
         changed.append(f"train.epochs: {epochs} then, and {what} depends on it")
     if changed:
         raise CheckpointError(
-            f"{run.folder} cannot be resumed with another recipe ({'; '.join(changed)}); "
-            "undo the change, or start anew with --force or another --output"
+            tr(
+                "{folder} cannot be resumed with another recipe ({changed}); undo the change, or start "
+                "anew with --force or another --output",
+                folder=run.folder,
+                changed="; ".join(changed),
+            )
         )
     if start["fingerprint"] != fingerprint:
         raise CheckpointError(
-            f"{run.folder} cannot be resumed: the lists in {config.data.dir} have changed since it "
-            "started; start anew with --force or another --output"
+            tr(
+                "{folder} cannot be resumed: the lists in {dir} have changed since it started; start "
+                "anew with --force or another --output",
+                folder=run.folder,
+                dir=config.data.dir,
+            )
         )
 
 

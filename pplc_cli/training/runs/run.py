@@ -9,6 +9,7 @@ import os
 from typing import Any, Optional, Union
 
 from pplc_cli.base.errors import CheckpointError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.schema import expect_type
 from pplc_cli.base.storage.files import PathLike
 from pplc_cli.config.load import as_config
@@ -45,7 +46,7 @@ class Run(RunFolder):
         """
         labels = load_info(self.best, "model").get("labels")
         if not isinstance(labels, list):
-            raise CheckpointError(f"{self.best / 'model.json'} is damaged: it has no labels")
+            raise CheckpointError(tr("{best} is damaged: it has no labels", best=self.best / "model.json"))
         return [str(label) for label in labels]
 
     @property
@@ -66,7 +67,9 @@ class Run(RunFolder):
             try:
                 reports[file.parent.name[len("eval_") :]] = dict(json.loads(file.read_text(encoding="utf-8")))
             except (OSError, ValueError, TypeError) as error:
-                raise CheckpointError(f"{file} is damaged: {error}; write it again with evaluate") from None
+                raise CheckpointError(
+                    tr("{file} is damaged: {error}; write it again with evaluate", file=file, error=error)
+                ) from None
         return reports
 
 

@@ -12,6 +12,7 @@ from typing import Any, Optional
 import yaml
 
 from pplc_cli.base.errors import CheckpointError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import PathLike, read_failure, recover_directory, user_path, write_text
 from pplc_cli.base.storage.locks import claim
 from pplc_cli.config.load import check_config
@@ -90,7 +91,9 @@ class RunFolder:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise CheckpointError(f"{self.folder}: cannot be created: {error.strerror}") from None
+            raise CheckpointError(
+                tr("{folder}: cannot be created: {strerror}", folder=self.folder, strerror=error.strerror)
+            ) from None
         try:
             with claim(self.folder, self.folder / ".lock", note=note):
                 yield
@@ -167,9 +170,13 @@ def latest_run() -> RunFolder:
     except FileNotFoundError:
         text = ""
     except OSError as error:
-        raise CheckpointError(f"{read_failure(LATEST, error)}, or choose a run with --run FOLDER") from None
+        raise CheckpointError(
+            tr("{latest}, or choose a run with --run FOLDER", latest=read_failure(LATEST, error))
+        ) from None
     if not text or "\0" in text:
-        raise CheckpointError("no run here yet; train one first (pplc train CONFIG), or choose one with --run FOLDER")
+        raise CheckpointError(
+            tr("no run here yet; train one first (pplc train CONFIG), or choose one with --run FOLDER")
+        )
     return RunFolder(Path(text))
 
 
@@ -182,17 +189,25 @@ def find_run(folder: Optional[PathLike] = None) -> RunFolder:
     if folder is not None:
         run = RunFolder(user_path(folder))
         if not run.exists():
-            raise CheckpointError(f"{run.folder}: no trained run (expected best_model/ and config.yaml in it)")
+            raise CheckpointError(
+                tr("{folder}: no trained run (expected best_model/ and config.yaml in it)", folder=run.folder)
+            )
         return run
     run = latest_run()
     if not run.exists() and run.folder.is_dir():
         raise CheckpointError(
-            f"the latest run, {run.folder}, has no complete epoch: its training failed or has just started; "
-            "choose another run with --run FOLDER"
+            tr(
+                "the latest run, {folder}, has no complete epoch: its training failed or has just "
+                "started; choose another run with --run FOLDER",
+                folder=run.folder,
+            )
         )
     if not run.exists():
         raise CheckpointError(
-            f"the latest run, {run.folder}, does not exist: it was removed, or its training failed; "
-            "choose another run with --run FOLDER"
+            tr(
+                "the latest run, {folder}, does not exist: it was removed, or its training failed; "
+                "choose another run with --run FOLDER",
+                folder=run.folder,
+            )
         )
     return run

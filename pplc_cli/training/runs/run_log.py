@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pplc_cli.base.errors import PplcError, TrainError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.config.sections import Config
 from pplc_cli.plots.curves import draw_curves
 from pplc_cli.training.progress import Reporter
@@ -70,7 +71,10 @@ class RunLog:
         if self._writes:
             self._write(record, sync=True)
             self._reporter.note(
-                f"linear probe (classifier alone, on pretrained features): val top-1 {record['val_top1']:.1%}"
+                tr(
+                    "linear probe (classifier alone, on pretrained features): val top-1 {val_top1:.1%}",
+                    val_top1=record["val_top1"],
+                )
             )
 
     def epoch(self, record: dict[str, Any], state: TrainState) -> None:
@@ -95,7 +99,13 @@ class RunLog:
                 if sync:
                     os.fsync(lines.fileno())
         except OSError as error:
-            raise TrainError(f"cannot write {file}: {error.strerror}; free some space, then --resume") from None
+            raise TrainError(
+                tr(
+                    "cannot write {file}: {strerror}; free some space, then --resume",
+                    file=file,
+                    strerror=error.strerror,
+                )
+            ) from None
         if self._visualdl is not None:
             name = "step" if record["event"] == "step" else "epoch"
             step = record["epoch"] if name == "epoch" else (record["epoch"] - 1) * record["steps"] + record["step"]
@@ -115,5 +125,5 @@ def _visualdl_writer() -> Callable[..., Any]:
     try:
         from visualdl import LogWriter
     except ImportError:
-        raise TrainError("train.visualdl needs VisualDL; install it with: pip install 'pplc[visualdl]'") from None
+        raise TrainError(tr("train.visualdl needs VisualDL; install it with: pip install 'pplc[visualdl]'")) from None
     return LogWriter

@@ -11,6 +11,7 @@ from typing import Any, Optional
 import paddle
 
 from pplc_cli.base.errors import CheckpointError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.config.sections import TrainConfig
 from pplc_cli.models.weights.fit import fit_weights
 from pplc_cli.training.objective import Objective
@@ -80,11 +81,11 @@ class TrainState:
         averaged = checkpoint.load_arrays(last, "ema")
         projection = checkpoint.load_arrays(last, "distill")
         if weights is None or moments is None or (state.average is not None and averaged is None):
-            raise CheckpointError(f"{last} is incomplete; start anew with --force")
+            raise CheckpointError(tr("{last} is incomplete; start anew with --force", last=last))
         fit_weights(network, weights, str(last))
         if objective.projection is not None:
             if projection is None:
-                raise CheckpointError(f"{last} is incomplete; start anew with --force")
+                raise CheckpointError(tr("{last} is incomplete; start anew with --force", last=last))
             fit_weights(objective.projection, projection, str(last))
         restore_optimizer(optimizer, objective.layers, moments)
         if state.average is not None and averaged is not None:

@@ -9,6 +9,7 @@ import numpy as np
 import paddle
 
 from pplc_cli.base.errors import TrainError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.paddle import as_tensor
 from pplc_cli.data.loader import Batch, Loader
 from pplc_cli.training.transfer.stages import Stages, evaluating, stage_of_parameters
@@ -49,10 +50,19 @@ class FrozenPart:
             TrainError: the network has no stages, or none of this name.
         """
         if not hasattr(network, "named_stages"):
-            raise TrainError(f"{name} has no stages to freeze; set train.freeze: null and train.transfer: full")
+            raise TrainError(
+                tr("{name} has no stages to freeze; set train.freeze: null and train.transfer: full", name=name)
+            )
         names = [stage for stage, _ in network.named_stages()]
         if last != HEAD and last not in names[:-1]:
-            raise TrainError(f"train.freeze: {name} has no stage {last!r}; there are {', '.join([*names[:-1], HEAD])}")
+            raise TrainError(
+                tr(
+                    "train.freeze: {name} has no stage {last!r}; there are {value}",
+                    name=name,
+                    last=last,
+                    value=", ".join([*names[:-1], HEAD]),
+                )
+            )
         count = len(names) - 1 if last == HEAD else names.index(last) + 1
         self.network = network
         self.front, self.tail = Stages(network, 0, count), Stages(network, count, len(names))

@@ -9,6 +9,7 @@ from typing import Any, Optional
 import numpy as np
 
 from pplc_cli.base.errors import ModelError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.models.weights.pickles.reader import PickleReader
 
 
@@ -21,7 +22,7 @@ def read_arrays(data: bytes) -> dict[str, np.ndarray]:
     """
     content = PickleReader(io.BytesIO(data), len(data), _ALLOWED).load()
     if not isinstance(content, dict):
-        raise ModelError(f"contains a {type(content).__name__}, expected a dictionary of arrays")
+        raise ModelError(tr("contains a {name__}, expected a dictionary of arrays", name__=type(content).__name__))
     arrays = {}
     for key, value in content.items():
         if isinstance(value, tuple) and len(value) == 2:  # paddle.save writes a Tensor as (its name, its array)
@@ -29,7 +30,7 @@ def read_arrays(data: bytes) -> dict[str, np.ndarray]:
         if isinstance(key, str) and isinstance(value, _Array) and value.array is not None:
             arrays[key] = value.array
     if not arrays:
-        raise ModelError("contains no arrays")
+        raise ModelError(tr("contains no arrays"))
     return arrays
 
 
@@ -63,7 +64,7 @@ class _Array:
 
 def _array(raw: Any, dtype: _DType, shape: tuple[int, ...], order: Any) -> np.ndarray:
     if dtype.dtype.kind not in "fiu":
-        raise ModelError(f"is refused: it contains {dtype.dtype} data, expected numbers")
+        raise ModelError(tr("is refused: it contains {dtype} data, expected numbers", dtype=dtype.dtype))
     if isinstance(raw, str):  # how Python 2 pickles bytes
         raw = raw.encode("latin1")
     return np.ndarray(tuple(shape), dtype.dtype, raw, order=order).copy()

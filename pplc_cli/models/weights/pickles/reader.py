@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO, Optional
 
 from pplc_cli.base.errors import ModelError
+from pplc_cli.base.language.messages import tr
 
 REPEATS = 4  # how often the content of a file may be used, on average
 REPEATED = "is refused: it uses the same data again and again, and would take far more memory than the file"
@@ -158,7 +159,13 @@ class PickleReader:
 
     def _push_global(self, module: Any, name: Any) -> None:
         if (_of(str, module), _of(str, name)) not in self._allowed:
-            raise ModelError(f"is refused: it would run {module}.{name}; a weights file may contain arrays only")
+            raise ModelError(
+                tr(
+                    "is refused: it would run {module}.{name}; a weights file may contain arrays only",
+                    module=module,
+                    name=name,
+                )
+            )
         self._stack.append(self._allowed[module, name])
 
     def _call(self, function: Any, arguments: Any) -> None:

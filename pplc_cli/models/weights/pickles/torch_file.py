@@ -14,6 +14,7 @@ from typing import Any, Optional
 import numpy as np
 
 from pplc_cli.base.errors import ModelError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.models.weights.pickles.reader import REPEATED, REPEATS, PickleReader
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first object of the older format
@@ -138,7 +139,7 @@ def read_torch(data: bytes) -> dict[str, np.ndarray]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict):
-        raise ModelError(f"contains a {type(content).__name__}, expected a dictionary of arrays")
+        raise ModelError(tr("contains a {name__}, expected a dictionary of arrays", name__=type(content).__name__))
     tensors = {str(key): value for key, value in content.items() if isinstance(value, _Tensor)}
     if sum(tensor.nbytes for tensor in tensors.values()) > REPEATS * len(data):
         raise ModelError(REPEATED)
