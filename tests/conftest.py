@@ -17,6 +17,8 @@ from pplc_cli.training.runs.run_folder import RunFolder
 
 # A shell that starts pytest in the background makes it ignore SIGINT, and the tests' processes would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):  # which nohup ignores
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
