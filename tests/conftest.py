@@ -22,6 +22,8 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder()))
 os.environ["PPLC_LANG"] = "en"  # the tests read English messages, in processes of their own too
 # A shell that starts pytest in the background makes it ignore SIGINT, and the tests' processes would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):  # which nohup ignores
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
