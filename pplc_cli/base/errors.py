@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pplc_cli.base.language.messages import tr
+
 
 class PplcError(Exception):
     """The base class. The message names the expected value, the actual value, and a remedy."""
@@ -17,10 +19,17 @@ class ConfigError(PplcError):
     def __init__(self, source: str, faults: list[str]) -> None:
         self.source = source
         self.faults = faults
-        head = f"{source}: {faults[0]}"
-        if len(faults) > 1:
-            head = f"{source}: {len(faults)} faults\n" + "\n".join(f"  {fault}" for fault in faults)
-        super().__init__(head)
+        if len(faults) == 1:
+            text = tr("{source}: {fault}", source=source, fault=faults[0])
+        else:
+            heading = tr("{source}: {count} faults", source=source, count=len(faults))
+            text = "\n".join([heading, *(f"  {fault}" for fault in faults)])
+        super().__init__(text)
+
+
+def is_about(fault: str, key: str) -> bool:
+    """Whether a fault is one of a dotted key, or of a key or an item within it."""
+    return fault.startswith(tuple(f"{key}{mark}" for mark in (":", "：", ".", "[")))
 
 
 class DataError(PplcError):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import reprlib
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, Optional, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pplc_cli.base.language.messages import tr
+from pplc_cli.base.language.messages import marked, tr
 
 T = TypeVar("T")
 MOST_LISTED = 12  # names in a message
@@ -46,7 +47,7 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def read(cls: type[T], raw: Any, key: str, faults: list[str]) -> Optional[T]:
+def read(cls: type[T], raw: Any, key: str, faults: list[str], whole: Optional[type] = None) -> Optional[T]:
     """Make an instance of ``cls`` from a mapping.
 
     Args:
@@ -55,6 +56,7 @@ def read(cls: type[T], raw: Any, key: str, faults: list[str]) -> Optional[T]:
         raw: the value from the YAML; None means an empty mapping.
         key: the dotted key of ``raw``; empty at the top.
         faults: the list to which every fault is appended as a sentence.
+        whole: the dataclass whose sections may have a key that ``cls`` does not have; None: ``cls``.
 
     Returns:
         The instance, or None if there was a fault.
@@ -62,31 +64,27 @@ def read(cls: type[T], raw: Any, key: str, faults: list[str]) -> Optional[T]:
     if raw is None:
         raw = {}
     if not isinstance(raw, Mapping):
-        faults.append(
-            tr("{value}: expected a mapping of keys to values, got {raw}", value=key or "the file", raw=show(raw))
-        )
+        key = key or tr("the file")
+        faults.append(tr("{key}: expected a mapping of keys to values, got {value}", key=key, value=show(raw)))
         return None
+    whole = whole or cls
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = get_type_hints(cls)
     before = len(faults)
     values = {}
     for name in raw:
         if name not in fields:
-            faults.append(tr("{key}: unknown key{name}", key=_join(key, name), name=_nearest(str(name), fields, key)))
+            hint = _other_key(str(name), fields, key, whole)
+            faults.append(tr("{key}: unknown key{hint}", key=_join(key, name), hint=hint))
     for name, field in fields.items():
         if name in raw:
-            values[name] = _value(raw[name], hints[name], field.metadata, _join(key, name), faults)
+            values[name] = _value(raw[name], hints[name], field.metadata, _join(key, name), faults, whole)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             if dataclasses.is_dataclass(hints[name]):  # name the required keys of the missing section
-                values[name] = read(hints[name], {}, _join(key, name), faults)
+                values[name] = read(hints[name], {}, _join(key, name), faults, whole)
                 continue
-            faults.append(
-                tr(
-                    "{key}: is required, expected {hints}",
-                    key=_join(key, name),
-                    hints=describe(hints[name], field.metadata),
-                )
-            )
+            wanted = describe(hints[name], field.metadata)
+            faults.append(tr("{key}: is required, expected {wanted}", key=_join(key, name), wanted=wanted))
     return cls(**values) if len(faults) == before else None
 
 
@@ -95,11 +93,19 @@ def did_you_mean(name: str, known: Iterable[str], advice: str = "") -> str:
     known = list(known)
     near = nearest(name, known)
     if near is not None:
-        return f"; did you mean {near}?"
+        return _meant(near)
     if advice:
-        return f"; {advice}"
-    more = len(known) - MOST_LISTED
-    return f"; known: {', '.join(known[:MOST_LISTED])}" + (f" and {more} more" if more > 0 else "")
+        return tr("; {advice}", advice=advice)
+    listed, more = ", ".join(known[:MOST_LISTED]), len(known) - MOST_LISTED
+    return tr("; known: {names} and {more} more", names=listed, more=more) if more > 0 else _known(listed)
+
+
+def _meant(name: str) -> str:
+    return tr("; did you mean {name}?", name=name)
+
+
+def _known(names: str) -> str:
+    return tr("; known: {names}", names=names)
 
 
 def nearest(name: str, known: Iterable[str]) -> Optional[str]:
@@ -117,9 +123,21 @@ def nearest(name: str, known: Iterable[str]) -> Optional[str]:
     return next((name for item, name in lower.items() if len(word) > 1 and word in item), None)
 
 
-def _nearest(name: str, fields: Iterable[str], key: str) -> str:
-    ending = did_you_mean(name, fields)
-    return ending.replace("did you mean ", f"did you mean {key}.") if key else ending
+def _other_key(name: str, fields: Iterable[str], key: str, whole: type) -> str:
+    """The end of a message on an unknown key: the nearest key, else the same key of other sections."""
+    near = nearest(name, fields)
+    if near is not None:
+        return _meant(_join(key, near))
+    leaf = name.rpartition(".")[2]
+    sections = {section: hint for section, hint in get_type_hints(whole).items() if dataclasses.is_dataclass(hint)}
+    homes = [f"{section}.{leaf}" for section, hint in sections.items() if leaf in {f.name for f in _fields(hint)}]
+    if homes:
+        return _meant(functools.reduce(_either, homes))
+    return did_you_mean(name, fields)
+
+
+def _fields(cls: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(cls)
 
 
 def _join(key: str, name: Any) -> str:
@@ -130,11 +148,11 @@ def _join(key: str, name: Any) -> str:
 def show(value: Any) -> str:
     """A short text for a value in a message, however large it is."""
     if value is None:
-        return "nothing"
+        return tr("nothing")
     try:
         text = _REPR.repr(value) if isinstance(value, (list, tuple, dict)) else repr(value)
     except ValueError:  # Python refuses to print integers of more than 4300 digits
-        return "a very long number" if isinstance(value, int) else "very long numbers"
+        return tr("a very long number") if isinstance(value, int) else tr("very long numbers")
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -142,12 +160,18 @@ _REPR = reprlib.Repr()  # a small YAML file with aliases can expand to gigabytes
 _REPR.maxlevel, _REPR.maxlist, _REPR.maxdict, _REPR.maxstring, _REPR.maxother = 4, 12, 12, 60, 60
 
 _NAMES = {
-    int: "an integer",
-    float: "a number",
-    str: "a string",
-    bool: "true or false",
-    dict: "a mapping",
-    Any: "a value",
+    int: marked("an integer"),
+    float: marked("a number"),
+    str: marked("a string"),
+    bool: marked("true or false"),
+    dict: marked("a mapping"),
+    Any: marked("a value"),
+}
+_LIMITS = {
+    "at_least": marked("at least {limit:,}"),
+    "more_than": marked("more than {limit:,}"),
+    "at_most": marked("at most {limit:,}"),
+    "below": marked("less than {limit:,}"),
 }
 
 
@@ -158,19 +182,45 @@ def describe(hint: Any, metadata: Mapping[str, Any]) -> str:
         return "null"
     if hint is str and metadata.get("choices"):
         choices = metadata["choices"]
-        return f"one of {', '.join(choices)}" if len(choices) > 1 else str(choices[0])
+        return tr("one of {names}", names=", ".join(choices)) if len(choices) > 1 else str(choices[0])
     if origin is Union:
         words = [describe(each, metadata) for each in args]
-        return (", or " if len(words) > 2 or ", " in words[0] or " and " in words[0] else " or ").join(words)
+        if len(words) == 2 and args[1] is type(None) and not _has_comma(args[0], metadata):
+            return tr("{kind} or null", kind=words[0])
+        return functools.reduce(_either_far if len(words) > 2 or _has_comma(args[0], metadata) else _either, words)
     if origin in (list, tuple):
-        count = f"{len(args)} values" if origin is tuple else "a list"
-        return count if args[0] is Any else f"{count}, each {describe(args[0], metadata)}"
+        kind = tr("{count} values", count=len(args)) if origin is tuple else tr("a list")
+        if args[0] is Any:
+            return kind
+        return tr("{kind}, each {item}", kind=kind, item=describe(args[0], metadata))
     if origin is dict:
-        return f"a mapping, each value {describe(args[1], metadata)}"
-    name = _NAMES.get(hint, getattr(hint, "__name__", str(hint)))
-    phrases = {"at_least": "at least", "more_than": "more than", "at_most": "at most", "below": "less than"}
-    limits = [f"{phrases[kind]} {limit:,}" for kind, limit in metadata.get("limits", {}).items()]
-    return f"{name} of {' and '.join(limits)}" if limits and hint in (int, float) else name
+        return tr("a mapping, each value {value}", value=describe(args[1], metadata))
+    name = tr(_NAMES[hint]) if hint in _NAMES else getattr(hint, "__name__", str(hint))
+    if hint not in (int, float) or not metadata.get("limits"):
+        return name
+    limits = [tr(_LIMITS[kind], limit=limit) for kind, limit in metadata["limits"].items()]
+    return tr("{kind} of {limits}", kind=name, limits=functools.reduce(_both, limits))
+
+
+def _has_comma(hint: Any, metadata: Mapping[str, Any]) -> bool:
+    """Whether the description of a type has parts, so that a comma must part it from what follows."""
+    if hint is str:
+        return len(metadata.get("choices") or ()) > 1
+    if hint in (int, float):
+        return len(metadata.get("limits", {})) > 1
+    return get_origin(hint) is dict or (get_origin(hint) in (list, tuple) and get_args(hint)[0] is not Any)
+
+
+def _either(first: str, second: str) -> str:
+    return tr("{first} or {second}", first=first, second=second)
+
+
+def _either_far(first: str, second: str) -> str:
+    return tr("{first}, or {second}", first=first, second=second)
+
+
+def _both(first: str, second: str) -> str:
+    return tr("{first} and {second}", first=first, second=second)
 
 
 def matches(value: Any, hint: Any) -> bool:
@@ -182,38 +232,32 @@ _BAD = object()
 _LARGEST = sys.float_info.max
 
 
-def _value(raw: Any, hint: Any, metadata: Mapping[str, Any], key: str, faults: list[str]) -> Any:
+def _value(raw: Any, hint: Any, metadata: Mapping[str, Any], key: str, faults: list[str], whole: type) -> Any:
     if dataclasses.is_dataclass(hint):
-        return read(hint, raw, key, faults)  # type: ignore[arg-type]
+        return read(hint, raw, key, faults, whole)  # type: ignore[arg-type]
     value = _convert(raw, hint, metadata)
-    if value is not _BAD:
-        return value
-    ending = ""
-    if isinstance(raw, str) and not _is_text(raw):
-        faults.append(
-            tr(
-                "{key}: expected text without NUL and without bytes that are not UTF-8, got {raw}",
-                key=key,
-                raw=show(raw),
-            )
-        )
+    if value is _BAD:
+        faults.append(_fault(raw, hint, metadata, key))
         return None
-    if isinstance(raw, Mapping) and not all(isinstance(each, str) for each in raw):
-        name = next(each for each in raw if not isinstance(each, str))
-        ending = f'; put the name {show(name)} in quotes, as in "{show(name)}"'
-    if metadata.get("choices") and isinstance(raw, str):
-        near = nearest(raw, metadata["choices"])
-        ending = f"; did you mean {near}?" if near else ""
-    faults.append(
-        tr(
-            "{key}: expected {hint}, got {raw}{ending}",
+    return value
+
+
+def _fault(raw: Any, hint: Any, metadata: Mapping[str, Any], key: str) -> str:
+    """The sentence on a value that does not have the type of a hint."""
+    if isinstance(raw, str) and not _is_text(raw):
+        return tr(
+            "{key}: expected text without NUL and without bytes that are not UTF-8, got {value}",
             key=key,
-            hint=describe(hint, metadata),
-            raw=show(raw),
-            ending=ending,
+            value=show(raw),
         )
-    )
-    return None
+    fault = tr("{key}: expected {wanted}, got {value}", key=key, wanted=describe(hint, metadata), value=show(raw))
+    near = nearest(raw, metadata["choices"]) if metadata.get("choices") and isinstance(raw, str) else None
+    if near:
+        return fault + _meant(near)
+    odd = [each for each in raw if not isinstance(each, str)] if isinstance(raw, Mapping) else []
+    if odd:
+        return fault + tr('; put the name {name} in quotes, as in "{name}"', name=show(odd[0]))
+    return fault
 
 
 def _convert(raw: Any, hint: Any, metadata: Mapping[str, Any]) -> Any:

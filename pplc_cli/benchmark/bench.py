@@ -167,7 +167,10 @@ def bench(
                 progress(next(done), rounds * turns)
         if not running:
             raise PredictError(
-                tr("no engine could be measured: ") + "; ".join(f"{f.engine}: {f.reason}" for f in failed)
+                tr(
+                    "no engine could be measured: {reasons}",
+                    reasons="; ".join(f"{each.engine}: {each.reason}" for each in failed),
+                )
             )
         rates = [highest(each) for each in samples.values()]
         costs = [(model, exported_cost(model.folder, model.size)) for model in found]
@@ -180,11 +183,11 @@ def bench(
     return BenchResult(facts(), rounds, seconds, rates, floors, measured, failed, load)
 
 
-def _check(what: str, given: Sequence[str], known: Sequence[str]) -> None:
+def _check(option: str, given: Sequence[str], known: Sequence[str]) -> None:
     for name in given:
         if name not in known:
             raise PredictError(
-                tr("--{what}: unknown {name!r}{name_2}", what=what, name=name, name_2=did_you_mean(name, known))
+                tr("--{option}: unknown {name!r}{hint}", option=option, name=name, hint=did_you_mean(name, known))
             )
 
 

@@ -101,10 +101,10 @@ def compare(
             except (RuntimeError, ValueError, TypeError) as error:
                 raise ModelError(
                     tr(
-                        "{name} does not accept images of {size} x {size_2}: {reason}",
+                        "{name} does not accept images of {width} x {height}: {reason}",
                         name=name,
-                        size=size[1],
-                        size_2=size[0],
+                        width=size[1],
+                        height=size[0],
                         reason=one_line(error, stack=True),
                     )
                 ) from error
@@ -148,7 +148,7 @@ def _accuracy(text: str, name: str) -> dict[str, Any]:
     if folder.is_dir():
         info = load_info(RunFolder(folder).best, "model")
         top1, images = info.get("val_top1"), info.get("val_images")
-        found = {"source": f"validation list of {folder.name}", "measured": True, "images": images}
+        found = {"source": tr("validation list of {run}", run=folder.name), "measured": True, "images": images}
         if top1 is not None:
             found["top1"] = 100 * top1
         if top1 is not None and images:

@@ -12,6 +12,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 
+from pplc_cli.base.language.messages import marked, tr
 from pplc_cli.benchmark.operations import Operation
 from pplc_cli.benchmark.profile import Profile
 
@@ -29,7 +30,7 @@ class Finding:
     """A rule that a network breaks, and the time of the layers concerned.
 
     Attributes:
-        rule: name of the rule.
+        rule: name of the rule, in English; :func:`pplc_cli.base.language.messages.tr` translates it.
         layer: name of the layer; empty if the finding concerns the whole network.
         milliseconds: measured time of the layers concerned.
         share: that time as a share of the network's time.
@@ -72,12 +73,20 @@ def _uneven_channels(profile: Profile) -> Iterator[Finding]:
         if extra > UNEVEN and _costs(profile, op):
             yield _finding(
                 profile,
-                "equal channels",
+                marked("equal channels"),
                 [op],
                 op.name,
-                f"a 1 x 1 convolution from {inputs} to {outputs} channels moves {extra:.0%} more bytes than one with "
-                "equal channels and the same multiply-adds",
-                f"use about {even:.0f} channels on both sides, or change the width at a lower resolution",
+                tr(
+                    "a 1 x 1 convolution from {inputs} to {outputs} channels moves {extra:.0%} more bytes than one "
+                    "with equal channels and the same multiply-adds",
+                    inputs=inputs,
+                    outputs=outputs,
+                    extra=extra,
+                ),
+                tr(
+                    "use about {channels:.0f} channels on both sides, or change the width at a lower resolution",
+                    channels=even,
+                ),
             )
 
 
@@ -86,11 +95,11 @@ def _group_convolution(profile: Profile) -> Iterator[Finding]:
         if op.kind == "conv2d" and op.groups > 1 and _costs(profile, op):
             yield _finding(
                 profile,
-                "group convolution",
+                marked("group convolution"),
                 [op],
                 op.name,
-                f"{op.groups} groups: {op.intensity:.1f} multiply-adds per byte",
-                "use fewer groups, or a depthwise and a pointwise convolution",
+                tr("{groups} groups: {rate:.1f} multiply-adds per byte", groups=op.groups, rate=op.intensity),
+                tr("use fewer groups, or a depthwise and a pointwise convolution"),
             )
 
 
@@ -102,12 +111,15 @@ def _element_wise(profile: Profile) -> Iterator[Finding]:
         kinds = sorted({op.kind for op in alone if op.milliseconds})
         yield _finding(
             profile,
-            "element-wise operations",
+            marked("element-wise operations"),
             alone,
             costliest.name,
-            f"{len([op for op in alone if op.milliseconds])} operations without weights ({', '.join(kinds)}) run on "
-            "their own; this one takes the most time",
-            "use fewer shortcuts, splits and concatenations, or use them at a lower resolution",
+            tr(
+                "{count} operations without weights ({kinds}) run on their own; this one takes the most time",
+                count=len([op for op in alone if op.milliseconds]),
+                kinds=", ".join(kinds),
+            ),
+            tr("use fewer shortcuts, splits and concatenations, or use them at a lower resolution"),
         )
 
 
@@ -117,12 +129,18 @@ def _fragmentation(profile: Profile) -> Iterator[Finding]:
     if len(timed) > 20 and len(small) > len(timed) / 2:
         yield _finding(
             profile,
-            "fragmentation",
+            marked("fragmentation"),
             small,
             "",
-            f"{len(small)} of {len(timed)} operations take less than {SMALL_MS * 1e3:.0f} microseconds each, about "
-            f"the cost of starting one; {profile.overhead:.2f} ms are spent outside the operations",
-            "use fewer and larger layers, or larger batches if many images come at once",
+            tr(
+                "{count} of {total} operations take less than {limit:.0f} microseconds each, about the cost of "
+                "starting one; {overhead:.2f} ms are spent outside the operations",
+                count=len(small),
+                total=len(timed),
+                limit=SMALL_MS * 1e3,
+                overhead=profile.overhead,
+            ),
+            tr("use fewer and larger layers, or larger batches if many images come at once"),
         )
 
 
@@ -131,11 +149,11 @@ def _depth(profile: Profile) -> Iterator[Finding]:
     if len(weighted) > DEPTH:
         yield _finding(
             profile,
-            "depth",
+            marked("depth"),
             weighted,
             "",
-            f"{len(weighted)} convolutions; PPLCNet_x1_0 has 27",
-            "use fewer and wider layers: they use several cores better",
+            tr("{count} convolutions; PPLCNet_x1_0 has 27", count=len(weighted)),
+            tr("use fewer and wider layers: they use several cores better"),
         )
 
 
@@ -148,20 +166,30 @@ def _too_early(profile: Profile) -> Iterator[Finding]:
         if op.kind == "depthwise_conv2d" and op.weight is not None and max(op.weight[2:]) >= 5:
             yield _finding(
                 profile,
-                "large kernels late",
+                marked("large kernels late"),
                 [op],
                 op.name,
-                f"a {op.weight[2]} x {op.weight[3]} kernel on {op.given[0][2]} x {op.given[0][3]} pixels",
-                f"use 3 x 3 here, and 5 x 5 from {round(limit)} x {round(limit)} on",
+                tr(
+                    "a {rows} x {columns} kernel on {height} x {width} pixels",
+                    rows=op.weight[2],
+                    columns=op.weight[3],
+                    height=op.given[0][2],
+                    width=op.given[0][3],
+                ),
+                tr("use 3 x 3 here, and 5 x 5 from {side} x {side} on", side=round(limit)),
             )
         if op.kind == "multiply" and len(op.given) > 1 and math.prod(op.given[1][2:]) == 1:
             yield _finding(
                 profile,
-                "squeeze-and-excite late",
+                marked("squeeze-and-excite late"),
                 [op],
                 op.name,
-                f"squeeze-and-excite on {op.given[0][2]} x {op.given[0][3]} pixels reads and writes them once more",
-                "use it only in the last blocks, where it improves accuracy as much",
+                tr(
+                    "squeeze-and-excite on {height} x {width} pixels reads and writes them once more",
+                    height=op.given[0][2],
+                    width=op.given[0][3],
+                ),
+                tr("use it only in the last blocks, where it improves accuracy as much"),
             )
 
 
@@ -172,12 +200,17 @@ def _low_rate(profile: Profile) -> Iterator[Finding]:
         if slow and _costs(profile, op):
             yield _finding(
                 profile,
-                "achieved rate",
+                marked("achieved rate"),
                 [op],
                 op.name,
-                f"{op.gflops:.0f} GFLOP/s; other layers of this network reach {max(rates):.0f} "
-                f"({op.intensity:.1f} multiply-adds per byte)",
-                "reduce the bytes it moves rather than its multiply-adds: memory limits this layer, not arithmetic",
+                tr(
+                    "{rate:.0f} GFLOP/s; other layers of this network reach {highest:.0f} ({intensity:.1f} "
+                    "multiply-adds per byte)",
+                    rate=op.gflops,
+                    highest=max(rates),
+                    intensity=op.intensity,
+                ),
+                tr("reduce the bytes it moves rather than its multiply-adds: memory limits this layer, not arithmetic"),
             )
 
 

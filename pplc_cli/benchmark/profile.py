@@ -18,7 +18,7 @@ from typing import Any, Optional
 import numpy as np
 
 from pplc_cli.base.errors import ModelError, one_line
-from pplc_cli.base.language.messages import tr
+from pplc_cli.base.language.messages import marked, tr
 from pplc_cli.benchmark.disturbance import ATTEMPTS, Disturbance, busy_cpus, disturbance
 from pplc_cli.benchmark.operations import Operation, operations
 from pplc_cli.predict.engines.paddle import PaddleEngine
@@ -86,10 +86,10 @@ class Profile:
         return sum(operation.milliseconds or 0 for operation in self.operations) + sum(self.other.values())
 
     def rest(self) -> list[tuple[str, float]]:
-        """Milliseconds outside the operations, by kind."""
+        """Milliseconds outside the operations, by kind, in English."""
         other = sorted(self.other.items(), key=lambda item: -item[1])
-        kinds = [("changes of memory layout" if kind == "reorder" else kind, spent) for kind, spent in other]
-        return [*kinds, ("outside oneDNN", self.overhead)]
+        kinds = [(marked("changes of memory layout") if kind == "reorder" else kind, spent) for kind, spent in other]
+        return [*kinds, (marked("outside oneDNN"), self.overhead)]
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain data for JSON."""

@@ -129,19 +129,19 @@ def _from_file(path: Path, name: str) -> tuple[str, Any]:
         # Blocks are usually defined before the network that uses them, so suggest the last class.
         raise ModelError(
             tr(
-                "{path} has {count} networks: name one, as in {path}:{classes}",
+                "{path} has {count} networks: name one, as in {path}:{example}",
                 path=path,
                 count=len(classes),
-                classes=list(classes)[-1],
+                example=list(classes)[-1],
             )
         )
     if name and name not in classes:
         raise ModelError(
             tr(
-                "{path} has no network {name!r}; it has {value}",
+                "{path} has no network {name!r}; it has {names}",
                 path=path,
                 name=name,
-                value=", ".join(classes) or "none",
+                names=", ".join(classes) or tr("none"),
             )
         )
     if not classes:
@@ -154,11 +154,11 @@ def _from_file(path: Path, name: str) -> tuple[str, Any]:
     except Exception as error:
         raise ModelError(
             tr(
-                "{path}: {name}() fails: {error}{name__}: {error_2}",
+                "{path}: {name}() fails: {line}{kind}: {error}",
                 path=path,
                 name=name,
-                error=line_of(error, path),
-                name__=type(error).__name__,
-                error_2=error,
+                line=line_of(error, path),
+                kind=type(error).__name__,
+                error=error,
             )
         ) from error

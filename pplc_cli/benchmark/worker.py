@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from pplc_cli.base.errors import PplcError, PredictError, one_line
-from pplc_cli.base.language.messages import tr
+from pplc_cli.base.language.messages import current_language, tr, use_language
 from pplc_cli.base.timing import time_runs
 from pplc_cli.data.synthetic import random_images
 from pplc_cli.predict.engines.open import open_engine
@@ -67,9 +67,10 @@ class Worker:
             PredictError: the engine cannot run this model; the message says why.
         """
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close
+        request = json.dumps({**dataclasses.asdict(case), "language": current_language()})
         began = time.perf_counter()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, json.dumps(dataclasses.asdict(case))],
+            [sys.executable, "-m", __name__, request],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, encoding="utf-8",
         )  # fmt: skip
         try:
@@ -115,9 +116,11 @@ class Worker:
             status = self._process.wait()
             self._errors.seek(0)
             lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-            raise PredictError(
-                tr("its process ended with status {status}", status=status) + (f": {lines[-1][:300]}" if lines else "")
-            )
+            if lines:
+                raise PredictError(
+                    tr("its process ended with status {status}: {error}", status=status, error=lines[-1][:300])
+                )
+            raise PredictError(tr("its process ended with status {status}", status=status))
         message: dict[str, Any] = json.loads(line)
         if "error" in message:
             raise PredictError(message["error"])
@@ -141,6 +144,7 @@ def main() -> None:
         messages.flush()
 
     case = json.loads(sys.argv[1])
+    use_language(case["language"])
     size = tuple(case["size"])
     try:
         engine = open_engine(Path(case["folder"]), case["engine"], precision=case["precision"], threads=case["threads"])

@@ -6,6 +6,7 @@ Only click and the standard library load here.
 from __future__ import annotations
 
 import inspect
+import re
 import signal
 import sys
 import unicodedata
@@ -18,6 +19,7 @@ from pplc_cli.base.language.messages import tr
 from pplc_cli.base.text import visible_lines
 
 _ZERO_WIDTH = "\u200b"
+_NOT_FIRST, _NOT_LAST = "，。；：、？！）》", "（《："  # in a line
 _VERBOSITY = "pplc_cli.verbosity"  # key of click's Context.meta, which a command shares with its groups
 
 
@@ -31,8 +33,11 @@ class Interrupted(click.ClickException):
             advice: a sentence on how to continue.
         """
         number = getattr(cause, "number", signal.SIGINT)
-        what = "Interrupted" if number == signal.SIGINT else f"Ended by {signal.Signals(number).name}"
-        super().__init__(f"{what}. {advice}".rstrip())
+        if number == signal.SIGINT:
+            what = tr("Interrupted.")
+        else:
+            what = tr("Ended by {signal}.", signal=signal.Signals(number).name)
+        super().__init__(tr("{what} {advice}", what=what, advice=advice) if advice else what)
         self.exit_code = 128 + number  # type: ignore[misc] # click's exceptions have one status each
 
     def show(self, file: Optional[IO[Any]] = None) -> None:
@@ -52,21 +57,35 @@ class _WithVerbosity(click.Command):
 
     def get_help(self, ctx: click.Context) -> str:
         """The help in the user's language."""
-        self.help = _spaced(inspect.cleandoc(self.help or ""))
+        self.help = _spaced(tr(inspect.cleandoc(self.help or "")))
         for option in self.get_params(ctx):
             if isinstance(option, click.Option) and option.help:
-                option.help = _spaced(option.help)
-        return super().get_help(ctx).replace(_ZERO_WIDTH, "")
+                option.help = _spaced(tr(option.help))
+        return _unspaced(super().get_help(ctx))
 
     def get_short_help_str(self, limit: int = 45) -> str:
         """The first sentence of the help, in the user's language."""
         sentence, stop, _ = tr(inspect.cleandoc(self.help or "")).partition("。")
-        return sentence if stop else super().get_short_help_str(limit)
+        return _spaced(sentence) if stop else super().get_short_help_str(limit)
 
 
 def _spaced(text: str) -> str:
-    """Translate a help text. Wide characters get a second character, for click breaks lines by the number of them."""
-    return "".join(char + _ZERO_WIDTH * (unicodedata.east_asian_width(char) in "WF") for char in tr(text))
+    """Give wide characters a second character: click counts characters, and breaks lines at spaces."""
+    spaced = []
+    for char, following in zip(text, f"{text[1:]} "):
+        kept = following in _NOT_FIRST or char in _NOT_LAST
+        spaced.append(char + (_ZERO_WIDTH if kept else " ") * _is_wide(char))
+    return "".join(spaced)
+
+
+def _unspaced(text: str) -> str:
+    """Remove the second characters of :func:`_spaced`."""
+    text = text.replace(_ZERO_WIDTH, "")
+    return re.sub(r"(.) ", lambda found: found[1] if _is_wide(found[1]) else found[0], text)
+
+
+def _is_wide(char: str) -> bool:
+    return unicodedata.east_asian_width(char) in "WF"
 
 
 def help_of(command: click.Command) -> Iterator[str]:

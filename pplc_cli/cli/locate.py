@@ -41,18 +41,27 @@ def find_config(
         if Path(config).stem in SAMPLES and not user_path(config).exists():
             raise DataError(
                 tr(
-                    "{config}: no such file; draw the sample data set first: pplc sample {stem}",
+                    "{config}: no such file; draw the sample data set first: pplc sample {name}",
                     config=config,
-                    stem=Path(config).stem,
+                    name=Path(config).stem,
                 )
             )
         folder = {"data.dir": str(find_dataset(dataset))} if dataset else {}
         return _load(config, {**folder, **overrides}, must_exist)
     if dataset is None:
         found = ", ".join(str(path) for path in sorted(CONFIGS.glob("*.y*ml")))
+        if found:
+            raise DataError(
+                tr(
+                    "expected a configuration (--config FILE) or a data set (--dataset NAME); configurations: {files}",
+                    files=found,
+                )
+            )
         raise DataError(
-            tr("expected a configuration (--config FILE) or a data set (--dataset NAME); configurations: ")
-            + (found or "none in configs/, create one with: pplc init FOLDER")
+            tr(
+                "expected a configuration (--config FILE) or a data set (--dataset NAME); configurations: none in "
+                "configs/, create one with: pplc init FOLDER"
+            )
         )
     named = CONFIGS / f"{dataset}.yaml"
     if named.is_file():
@@ -177,7 +186,7 @@ def find_exported(
         PplcError: there is none, or the run's best weights are newer.
     """
     if model is not None:
-        return user_path(model), check_config({"data": {"dir": "."}}, overrides, source="the options").predict
+        return user_path(model), check_config({"data": {"dir": "."}}, overrides, source=tr("the options")).predict
     trained, settings = find_trained(run, config, dataset, overrides)
     return exported_folder(trained), settings.predict
 

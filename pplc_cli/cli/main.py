@@ -79,7 +79,7 @@ def _message(error: Exception, ctx: click.Context) -> str:
         file = f"{error.filename}: " if error.filename else ""
         return f"{file}{error.strerror or error}"
     if isinstance(error, MemoryError):
-        return "out of memory; try a smaller batch size (-o train.batch_size=4)"
+        return tr("out of memory; try a smaller batch size (-o train.batch_size=4)")
     return str(error)
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from pplc_cli.base.errors import ConfigError
+from pplc_cli.base.errors import ConfigError, is_about
+from pplc_cli.base.language.messages import tr
 
 SAMPLES = ("pandatiger",)  # data sets that pplc sample draws
 _NAMES = "pplc_cli.options"  # key of click's Context.meta, which a command shares with its groups
@@ -73,11 +74,13 @@ def named_by_options(error: ConfigError, context: click.Context) -> str:
     names: dict[str, str] = context.meta.get(_NAMES, {})
     faults = []
     for fault in error.faults:
-        matching = [key for key in names if fault.startswith(tuple(f"{key}{mark}" for mark in ":.["))]
-        if matching:
-            key = max(matching, key=len)
-            fault = names[key] + (fault[len(key) :] if fault[len(key)] == ":" else f": {fault}")
-        faults.append(fault)
+        key = max((key for key in names if is_about(fault, key)), key=len, default=None)
+        if key is None:
+            faults.append(fault)
+        elif fault[len(key)] in ".[":
+            faults.append(tr("{option}: {fault}", option=names[key], fault=fault))
+        else:
+            faults.append(names[key] + fault[len(key) :])
     alone = len(faults) == 1 and faults != error.faults
     return faults[0] if alone else str(ConfigError(error.source, faults))
 

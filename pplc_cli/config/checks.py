@@ -54,8 +54,8 @@ def check_combinations(config: Config, faults: list[str]) -> None:
     if train.schedule == "piecewise" and sorted(set(train.lr_decay_epochs)) != train.lr_decay_epochs:
         faults.append(
             tr(
-                "train.lr_decay_epochs: expected rising epochs, got {lr_decay_epochs}",
-                lr_decay_epochs=train.lr_decay_epochs,
+                "train.lr_decay_epochs: expected rising epochs, got {epochs}",
+                epochs=train.lr_decay_epochs,
             )
         )
     if not re.fullmatch(r"cpu|auto|gpu:\d+(,\d+)*", train.device):
@@ -84,9 +84,9 @@ def check_combinations(config: Config, faults: list[str]) -> None:
     if train.warmup_epochs > train.epochs:
         faults.append(
             tr(
-                "train.warmup_epochs: expected at most train.epochs ({epochs}), got {warmup_epochs:g}",
+                "train.warmup_epochs: expected at most train.epochs ({epochs}), got {warmup:g}",
                 epochs=train.epochs,
-                warmup_epochs=train.warmup_epochs,
+                warmup=train.warmup_epochs,
             )
         )
     if split.group is not None:
@@ -124,21 +124,21 @@ def check_paths(config: Config, must_exist: Sequence[str], faults: list[str]) ->
     if "data.dir" in must_exist and not os.path.isdir(user_path(config.data.dir)):  # noqa: PTH112 - never raises
         faults.append(
             tr(
-                "data.dir: no such folder {dir!r} (looked for {absolute})",
-                dir=config.data.dir,
-                absolute=user_path(config.data.dir).absolute(),
+                "data.dir: no such folder {folder!r} (looked for {path})",
+                folder=config.data.dir,
+                path=user_path(config.data.dir).absolute(),
             )
         )
     if "data.dir" in must_exist:
         for name in ("train_list", "val_list", "test_list", "labels", "extra_list"):
             value = getattr(config.data, name)
             if value is not None and not os.path.isfile(user_path(value)):  # noqa: PTH113
-                faults.append(tr("data.{name}: no such file {value!r}", name=name, value=value))
+                faults.append(tr("data.{name}: no such file {file!r}", name=name, file=value))
         if config.split.table is not None and not os.path.isfile(user_path(config.split.table)):  # noqa: PTH113
             faults.append(tr("split.table: no such file {table!r}", table=config.split.table))
         unlabelled = config.data.unlabelled
         if unlabelled is not None and not os.path.isdir(user_path(unlabelled)):  # noqa: PTH112
-            faults.append(tr("data.unlabelled: no such folder {unlabelled!r}", unlabelled=unlabelled))
+            faults.append(tr("data.unlabelled: no such folder {folder!r}", folder=unlabelled))
     if "model.pretrained" in must_exist:
         from pplc_cli.models.weights.pretrained import SOURCES
 

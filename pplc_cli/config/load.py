@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional, Union, get_type_hints
+from typing import Any, Optional, Union
 
 import yaml
 
-from pplc_cli.base.errors import ConfigError, PplcError
+from pplc_cli.base.errors import ConfigError, PplcError, is_about
 from pplc_cli.base.language.messages import tr
 from pplc_cli.base.schema import expect_type, read
 from pplc_cli.base.storage.files import PathLike, user_path
@@ -42,7 +41,7 @@ def load_config(
     """
     expect_type("path", path, str, os.PathLike, type(None))
     expect_type("overrides", overrides, Mapping, type(None))
-    source = str(path) if path is not None else "the options"
+    source = str(path) if path is not None else tr("the options")
     raw = read_yaml(path) if path is not None else {}
     folder = user_path(path).parent if path is not None else Path()
     return check_config(raw, overrides, source=source, must_exist=must_exist, code_from=folder)
@@ -90,7 +89,6 @@ def check_config(
         name = Path(folder.replace("\\", "/")).name if isinstance(folder, str) else ""
         raw["output"] = f"output/{'run' if name in ('', '..') else name}"
     config = read(Config, raw, "", faults)
-    faults = [_hint_elsewhere(fault) for fault in faults]
     sections = raw if isinstance(raw, Mapping) else {}
     if code_from is not None:
         load_own_code(sections, code_from, faults)
@@ -100,7 +98,7 @@ def check_config(
         check_combinations(config, faults)
         check_paths(config, must_exist, faults)
     if faults or config is None:
-        raise ConfigError("the options" if _all_from(overrides or {}, faults) else source, faults)
+        raise ConfigError(tr("the options") if _all_from(overrides or {}, faults) else source, faults)
     return config
 
 
@@ -133,7 +131,7 @@ def _apply(raw: Any, overrides: Mapping[str, Any], faults: list[str]) -> Any:
             child = node.get(parent)
             child = {} if child is None else child
             if not isinstance(child, Mapping):
-                faults.append(tr("{dotted}: {parent} has a value, not keys", dotted=dotted, parent=parent))
+                faults.append(tr("{key}: {parent} has a value, not keys", key=dotted, parent=parent))
                 break
             node[parent] = dict(child)  # a copy: the caller's mapping must not change
             node = node[parent]
@@ -143,17 +141,5 @@ def _apply(raw: Any, overrides: Mapping[str, Any], faults: list[str]) -> Any:
 
 
 def _all_from(overrides: Mapping[str, Any], faults: Sequence[str]) -> bool:
-    """Whether overrides caused all faults; a fault starts with its dotted key."""
-    starts = tuple(f"{key}{mark}" for key in overrides for mark in ":.[")
-    return bool(starts) and all(fault.startswith(starts) for fault in faults)
-
-
-def _hint_elsewhere(fault: str) -> str:
-    """Suggest the section that has a key of this name for an unknown key."""
-    key, separator, _ = fault.partition(": unknown key")
-    if not separator or "did you mean" in fault:
-        return fault
-    leaf = key.rpartition(".")[2]
-    sections = {name: hint for name, hint in get_type_hints(Config).items() if dataclasses.is_dataclass(hint)}
-    homes = [f"{name}.{leaf}" for name, cls in sections.items() if leaf in {f.name for f in dataclasses.fields(cls)}]
-    return f"{key}: unknown key; did you mean {' or '.join(homes)}?" if homes else fault
+    """Whether overrides caused all faults."""
+    return bool(overrides) and all(any(is_about(fault, key) for key in overrides) for fault in faults)

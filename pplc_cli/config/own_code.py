@@ -43,15 +43,15 @@ def load_own_code(raw: Mapping[str, Any], folder: Path, faults: list[str]) -> No
         except OSError as error:
             faults.append(
                 tr(
-                    "{key}: {name}: {path} cannot be read: {strerror}",
+                    "{key}: {name}: {path} cannot be read: {reason}",
                     key=key,
                     name=name,
                     path=path,
-                    strerror=error.strerror,
+                    reason=error.strerror,
                 )
             )
         except (PplcError, TypeError, ValueError, NameError) as error:  # Python's own for type hints and signatures
-            faults.append(f"{key}: {name}: {error}")
+            faults.append(tr("{key}: {name}: {reason}", key=key, name=name, reason=error))
 
 
 def load_files(raw: Any, files: Mapping[str, str]) -> None:
@@ -86,7 +86,7 @@ def _register(key: str, name: str, path: Path) -> None:
     """
     path = path.resolve()
     if _LOADED.get(name, path) != path:
-        raise PplcError(tr("{_loaded} already has this name; rename one of the files", _loaded=_LOADED[name]))
+        raise PplcError(tr("{path} already has this name; rename one of the files", path=_LOADED[name]))
     code = hashlib.sha256(path.read_bytes()).hexdigest()
     member = getattr(run_file(path), name.rpartition(":")[2], None)
     if member is None:
@@ -135,7 +135,8 @@ def run_file(path: Path) -> types.ModuleType:
         exec(compile(content, str(path), "exec"), module.__dict__)
     except Exception as error:  # the user's code may raise anything
         del sys.modules[name]
-        raise ModelError(f"{path}: {line_of(error, path)}{type(error).__name__}: {one_line(error)}") from error
+        reason = f"{line_of(error, path)}{type(error).__name__}: {one_line(error)}"
+        raise ModelError(tr("{path}: {reason}", path=path, reason=reason)) from error
     return module
 
 
@@ -143,4 +144,4 @@ def line_of(error: Exception, path: Path) -> str:
     """The start of a message with the last line of a file that an exception passed through; empty if there is none."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     line = lines[-1] if lines else getattr(error, "lineno", None)  # a SyntaxError has the line itself
-    return f"line {line}: " if line else ""
+    return tr("line {line}: ", line=line) if line else ""

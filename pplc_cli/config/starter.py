@@ -119,7 +119,7 @@ def write_config(folder: PathLike, file: PathLike, *, force: bool = False) -> Pa
     empty = [name for name, count in counts.items() if count == 0]
     if empty:
         raise DataError(
-            tr("{folder}: the class {empty!r} contains no images to train on", folder=folder, empty=empty[0])
+            tr("{folder}: the class {label!r} contains no images to train on", folder=folder, label=empty[0])
         )
     images = sum(counts.values())
     recipe = next(r for r in RECIPES if images <= r.up_to)

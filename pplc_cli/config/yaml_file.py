@@ -29,31 +29,39 @@ def read_yaml(path: PathLike) -> Any:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)  # also of a device, which has no end
         if len(content) > MAX_BYTES:
-            raise ConfigError(str(path), [f"is larger than {MAX_BYTES:,} bytes, too large for a configuration"])
+            fault = tr("is larger than {limit:,} bytes, too large for a configuration", limit=MAX_BYTES)
+            raise ConfigError(str(path), [fault])
         text = content.decode("utf-8-sig")
     except FileNotFoundError:
         beside = sorted(p.name for p in path.parent.glob("*.y*ml") if p.is_file()) if path.parent.is_dir() else []
         near = nearest(path.name, beside)
-        ending = f"; did you mean {path.with_name(near)}?" if near else ""
-        raise ConfigError(str(path), [f"no such file{ending}"]) from None
+        fault = tr("no such file; did you mean {file}?", file=path.with_name(near)) if near else tr("no such file")
+        raise ConfigError(str(path), [fault]) from None
     except OSError as error:
         if path.is_dir():
-            advice = f"pplc init {quoted(str(path))} writes one for a folder of images"
-            raise ConfigError(str(path), [f"is a folder, expected a YAML file; {advice}"]) from None
-        raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
+            fault = tr(
+                "is a folder, expected a YAML file; pplc init {folder} writes one for a folder of images",
+                folder=quoted(str(path)),
+            )
+        else:
+            fault = tr("cannot be read: {reason}", reason=error.strerror)
+        raise ConfigError(str(path), [fault]) from None
     except UnicodeDecodeError:
-        raise ConfigError(str(path), ["expected YAML in UTF-8, got other bytes; save it as UTF-8"]) from None
+        raise ConfigError(str(path), [tr("expected YAML in UTF-8, got other bytes; save it as UTF-8")]) from None
     except ValueError:
-        raise ConfigError(repr(str(path)), ["is no file name: it contains NUL"]) from None
+        raise ConfigError(repr(str(path)), [tr("is no file name: it contains NUL")]) from None
     try:
         return parse_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(str(path), [f"{where}expected YAML: {problem}"]) from None
+        if mark:
+            fault = tr("line {line}: expected YAML: {problem}", line=mark.line + 1, problem=problem)
+        else:
+            fault = tr("expected YAML: {problem}", problem=problem)
+        raise ConfigError(str(path), [fault]) from None
     except ValueError as error:
-        raise ConfigError(str(path), [f"expected plain YAML: {error}"]) from None
+        raise ConfigError(str(path), [tr("expected plain YAML: {reason}", reason=error)]) from None
 
 
 def parse_yaml(text: str) -> Any:
@@ -94,9 +102,7 @@ def _count(node: yaml.Node, counts: dict[int, float]) -> float:
         flat = [part for pair in parts for part in pair] if isinstance(node, yaml.MappingNode) else parts
         counts[id(node)] = 1 + sum(_count(part, counts) for part in flat)
     if counts[id(node)] > MAX_VALUES:
-        raise ValueError(
-            tr("it contains more than {max_values} values, or an alias that contains itself", max_values=MAX_VALUES)
-        )
+        raise ValueError(tr("it contains more than {limit} values, or an alias that contains itself", limit=MAX_VALUES))
     return counts[id(node)]
 
 
@@ -117,7 +123,8 @@ class _Loader(yaml.SafeLoader):
             IndexError,
         ):  # 2026-13-45, !!bool maybe, !!timestamp never, ...
             kind = node.tag.rpartition(":")[2]
-            raise yaml.constructor.ConstructorError(None, None, f"not a valid {kind}", node.start_mark) from None
+            problem = tr("not a valid {kind}", kind=kind)
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -128,10 +135,10 @@ class _Loader(yaml.SafeLoader):
                 continue
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, (str, int, float, bool)):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be a plain value", key_node.start_mark)
+                problem = tr("a key must be a plain value")
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} appears twice", key_node.start_mark
-                )
+                problem = tr("the key {key!r} appears twice", key=key)
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)

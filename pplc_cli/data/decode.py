@@ -146,7 +146,7 @@ def _open(data: bytes) -> Image.Image:
         raise ImageMemoryError(tr("is too large for this machine's memory")) from None
     except Image.DecompressionBombError:
         raise ImageError(
-            tr("is too large; the limit is {max_pixels} million pixels", max_pixels=MAX_PIXELS // 1_000_000)
+            tr("is too large; the limit is {limit} million pixels", limit=MAX_PIXELS // 1_000_000)
         ) from None
     except Exception:
         raise ImageError(why_not_opened(data)) from None

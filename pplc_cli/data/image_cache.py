@@ -17,6 +17,20 @@ from pplc_cli.data.image_files import read_bytes
 from pplc_cli.data.lists import Sample
 
 
+class UnreadableImage(DataError):
+    """An image of a data set cannot be read.
+
+    Attributes:
+        fault: the file and the reason, without the advice that ends the message.
+    """
+
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+        super().__init__(
+            tr("{fault}; replace or remove the file, and run pplc split --force if lists name it", fault=fault)
+        )
+
+
 class ImageCache:
     """Decoded images in memory. The first images that fit into the budget stay; several loaders may share the cache.
 
@@ -58,13 +72,7 @@ class ImageCache:
         except ImageMemoryError as error:
             raise DataError(f"{sample.path} {error}") from None
         except ImageError as error:
-            raise DataError(
-                tr(
-                    "{path} {error}; replace or remove the file, and run pplc split --force if lists name it",
-                    path=sample.path,
-                    error=error,
-                )
-            ) from None
+            raise UnreadableImage(f"{sample.path} {error}") from None
         with self._lock:
             if key not in self._images and self.used + image.nbytes <= self.budget:
                 self._images[key] = image

@@ -51,7 +51,7 @@ def _walk(folder: str, above: tuple[str, ...]) -> Iterator[str]:
         names = sorted(os.listdir(folder))  # noqa: PTH208 - a Path takes ten times the memory of a string
     except OSError as error:
         raise DataError(
-            tr("{folder}: the folder cannot be read: {value}", folder=folder, value=error.strerror or error)
+            tr("{folder}: the folder cannot be read: {reason}", folder=folder, reason=error.strerror or error)
         ) from None
     for name in names:
         if name.startswith(".") or name.lower() in IGNORED_FILES:
@@ -80,9 +80,9 @@ def read_bytes(path: Union[str, Path]) -> bytes:
         if status.st_size > MAX_BYTES:
             raise ImageError(
                 tr(
-                    "is too large: {st_size} GB; the limit is {max_bytes} GB",
-                    st_size=status.st_size >> 30,
-                    max_bytes=MAX_BYTES >> 30,
+                    "is too large: {size} GB; the limit is {limit} GB",
+                    size=status.st_size >> 30,
+                    limit=MAX_BYTES >> 30,
                 )
             )
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123
@@ -90,12 +90,12 @@ def read_bytes(path: Union[str, Path]) -> bytes:
     except MemoryError:
         raise ImageMemoryError(tr("is too large for this machine's memory")) from None
     except FileNotFoundError:
-        reason = "is a link to a missing file" if Path(path).is_symlink() else "does not exist"
+        reason = tr("is a link to a missing file") if Path(path).is_symlink() else tr("does not exist")
         raise ImageError(reason) from None
     except OSError as error:
-        raise ImageError(tr("cannot be read: {value}", value=error.strerror or error)) from None
+        raise ImageError(tr("cannot be read: {reason}", reason=error.strerror or error)) from None
     except ValueError as error:  # an embedded zero byte
-        raise ImageError(tr("cannot be read: {error}", error=error)) from None
+        raise ImageError(tr("cannot be read: {reason}", reason=error)) from None
     if not data:
         raise ImageError(tr("is empty (0 bytes)"))
     return data

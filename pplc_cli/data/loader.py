@@ -15,7 +15,7 @@ import numpy as np
 from pplc_cli.base.errors import DataError, ImageError
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.processes.forks import ForkSafeLock
-from pplc_cli.data.image_cache import Buffers, ImageCache
+from pplc_cli.data.image_cache import Buffers, ImageCache, UnreadableImage
 from pplc_cli.data.lists import Sample
 from pplc_cli.data.transforms.pipeline import Pipeline
 
@@ -209,7 +209,7 @@ class Loader:
                 if self.samples[index].label >= 0 and not self.tolerant:
                     raise
                 # pplc split has not checked these images. A black image keeps all indices valid.
-                self.unusable[index] = str(error).partition("; replace or remove")[0]
+                self.unusable[index] = error.fault if isinstance(error, UnreadableImage) else str(error)
                 self.pipeline(np.zeros((*self.pipeline.size, 3), np.uint8), np.random.default_rng(seeds),
                               batch.images[slot])  # fmt: skip
         return self._build_batch(batch.images, batch.share, epoch) if batch.task_done() else None

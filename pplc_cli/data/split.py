@@ -128,7 +128,7 @@ def split_dataset(
         group = re.compile(config.group) if config.group else None
     except (re.error, OverflowError, RecursionError) as error:
         raise DataError(
-            tr("--group {group!r} is not a valid regular expression: {error}", group=config.group, error=error)
+            tr("--group {group!r} is not a valid regular expression: {reason}", group=config.group, reason=error)
         ) from None
     _require_writable(target, root)
 
@@ -176,10 +176,10 @@ def _require_writable(target: Path, root: Path) -> None:
     except OSError as error:
         raise DataError(
             tr(
-                "{place}: the folder cannot be written to: {value}; write the lists elsewhere: --lists {quoted}",
+                "{place}: the folder cannot be written to: {reason}; write the lists elsewhere: --lists {elsewhere}",
                 place=place,
-                value=error.strerror or error,
-                quoted=quoted(f"lists/{root.resolve().name}"),
+                reason=error.strerror or error,
+                elsewhere=quoted(f"lists/{root.resolve().name}"),
             )
         ) from None
 
@@ -191,7 +191,7 @@ def _from_folders(root: Path) -> _Source:
     left_out = dict(layout.left_out)
     for path in sorted(root.iterdir()):
         if path.is_file() and is_image_name(path) and not path.name.startswith("."):
-            left_out[path.name] = "is not in a class folder"
+            left_out[path.name] = tr("is not in a class folder")
     files = [
         _File(path, path.relative_to(root).as_posix(), folder.label, folder.part)
         for folder in layout.folders
@@ -212,7 +212,11 @@ def _from_table(root: Path, table: Path, columns: Optional[Columns]) -> _Source:
     labels = rows.class_names()
     if len(labels) < 2:
         raise DataError(
-            tr("{table}: expected at least two classes, got {value}", table=table, value=", ".join(labels) or "none")
+            tr(
+                "{table}: expected at least two classes, got {names}",
+                table=table,
+                names=", ".join(labels) or tr("none"),
+            )
         )
     has_parts = rows.has_parts()
     files = {}
@@ -232,14 +236,25 @@ def _require_images(source: _Source, images: list[CheckedImage], left_out: dict[
         if index not in used:
             names = [plain(file.name) for file in source.files if file.label == index and file.part == "train"]
             found = [f"{name} {left_out[name]}" for name in names if name in left_out]
-            why = f": {found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else "") if found else ""
-            raise DataError(
-                tr(
-                    "{place}: the class has no usable training image{why}; add images or remove the class",
-                    place=place,
-                    why=why,
-                )
-            )
+            raise DataError(_no_image(place, found))
+
+
+def _no_image(place: str, left_out: list[str]) -> str:
+    """The message for a class all of whose files were left out."""
+    if not left_out:
+        return tr("{place}: the class has no usable training image; add images or remove the class", place=place)
+    if len(left_out) == 1:
+        return tr(
+            "{place}: the class has no usable training image: {first}; add images or remove the class",
+            place=place,
+            first=left_out[0],
+        )
+    return tr(
+        "{place}: the class has no usable training image: {first} (and {more:,} more); add images or remove the class",
+        place=place,
+        first=left_out[0],
+        more=len(left_out) - 1,
+    )
 
 
 def _remove(lists: list[Path]) -> None:
@@ -248,7 +263,7 @@ def _remove(lists: list[Path]) -> None:
             path.unlink()
         except OSError as error:
             raise DataError(
-                tr("{path}: the old list cannot be removed: {value}", path=path, value=error.strerror or error)
+                tr("{path}: the old list cannot be removed: {reason}", path=path, reason=error.strerror or error)
             ) from None
 
 
@@ -269,7 +284,7 @@ def _check_images(
                 raise ImageError(_why_not_by_name(file.path, data))
             _, kind, oddities = inspect_image(data)
             if SUFFIXES[file.path.suffix.lower()] != kind:
-                oddities.append(f"is a {kind} file in spite of its suffix")
+                oddities.append(tr("is a {kind} file in spite of its suffix", kind=kind))
             return hashlib.sha256(data).hexdigest(), oddities
         except ImageMemoryError as error:  # the lists must not depend on the machine's memory
             raise DataError(f"{file.path}: {error}") from None
@@ -281,7 +296,7 @@ def _check_images(
             if digest:
                 images.append(CheckedImage(file.name, file.label, digest, file.part))
                 if remarks:
-                    notes[plain(file.name)] = "; ".join(remarks)
+                    notes[plain(file.name)] = tr("; ").join(remarks)
             else:
                 left_out[plain(file.name)] = remarks[0]
             if progress:
@@ -295,8 +310,12 @@ def _why_not_by_name(path: Path, data: bytes) -> str:
     try:
         kind = inspect_image(data)[1]
     except ImageError:
-        return f"is not an image: its suffix is {suffix}" if suffix else "is not an image: it has no suffix"
-    return f"is a {kind} image {f'with the suffix {suffix}' if suffix else 'without a suffix'}; rename it to use it"
+        if suffix:
+            return tr("is not an image: its suffix is {suffix}", suffix=suffix)
+        return tr("is not an image: it has no suffix")
+    if suffix:
+        return tr("is a {kind} image with the suffix {suffix}; rename it to use it", kind=kind, suffix=suffix)
+    return tr("is a {kind} image without a suffix; rename it to use it", kind=kind)
 
 
 def _writable_name(name: str) -> bool:

@@ -22,17 +22,17 @@ def exported_folder(trained: RunFolder) -> Path:
     if not folder.is_dir():
         raise PredictError(
             tr(
-                "{folder} is not exported yet; run: pplc export --run {folder_2}",
+                "{folder} is not exported yet; run: pplc export --run {argument}",
                 folder=trained.folder,
-                folder_2=quoted(str(trained.folder)),
+                argument=quoted(str(trained.folder)),
             )
         )
     if read_sidecar(folder).get("weights") != load_info(trained.best, "model")["sha256"]["model"]:
         raise PredictError(
             tr(
-                "{folder} is older than the run's best weights; run: pplc export --run {folder_2}",
+                "{folder} is older than the run's best weights; run: pplc export --run {argument}",
                 folder=folder,
-                folder_2=quoted(str(trained.folder)),
+                argument=quoted(str(trained.folder)),
             )
         )
     return folder

@@ -90,14 +90,14 @@ def export(
         write_text(temporary / "inference.yml", yaml.safe_dump(description, allow_unicode=True, sort_keys=False))
         differences = compare_engines(temporary, config, formats, images, expected)
         accuracies: tuple[Accuracy, ...] = ()
-        measured = ""
+        part = ""
         if precisions:
-            accuracies, measured = add_lower_precisions(
+            accuracies, part = add_lower_precisions(
                 temporary, config, precisions, graph, labels, pipeline, reference=ENGINE_OF[formats[0]], batch=batch
             )
         result = ExportResult(
             folder, name, differences, len(images), spec.paddlex is not None or name != spec.name, formats,
-            accuracies, measured,
+            accuracies, part,
         )  # fmt: skip
         facts = result.sidecar(spec.name, info["sha256"]["model"], options)
         write_json(temporary / SIDECAR, {**facts, "files": record_files(temporary)})
@@ -114,9 +114,9 @@ def _claimed(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
         if others or (names and SIDECAR not in names):
             raise ExportError(
                 tr(
-                    "{folder} contains {value}, which pplc export has not written; choose an empty or new folder",
+                    "{folder} contains {name}, which pplc export has not written; choose an empty or new folder",
                     folder=folder,
-                    value=others[0] if others else names[0],
+                    name=others[0] if others else names[0],
                 )
             )
         yield
@@ -146,7 +146,8 @@ def _known(names: Sequence[str], known: Sequence[str], what: str) -> tuple[str, 
         raise TypeError(f"{what}s: expected a list of names, got str {names!r}")
     for name in names:
         if name not in known:
-            raise ExportError(
-                tr("unknown {what} {name!r}{name_2}", what=what, name=name, name_2=did_you_mean(name, known))
-            )
+            hint = did_you_mean(name, known)
+            if what == "format":
+                raise ExportError(tr("unknown format {name!r}{hint}", name=name, hint=hint))
+            raise ExportError(tr("unknown precision {name!r}{hint}", name=name, hint=hint))
     return tuple(dict.fromkeys(names))

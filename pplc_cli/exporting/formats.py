@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
@@ -61,11 +62,10 @@ def write_formats(
     try:
         plain = read_paddle(folder)
     except ModelError as error:
-        reason = str(error).partition(": ")[2]
         raise ExportError(
             tr(
-                "this network can be exported only in Paddle's format and without --simplify: it {reason}",
-                reason=reason,
+                "this network can be exported only in Paddle's format and without --simplify: {reason}",
+                reason=str(error).replace(f"{folder}{os.sep}", ""),  # the folder is only a temporary one
             )
         ) from error
     simple = simplify(plain)

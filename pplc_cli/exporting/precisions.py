@@ -49,7 +49,7 @@ def add_lower_precisions(
         batch: fixed batch size of the int8 file; None: variable.
 
     Returns:
-        The accuracies, and the images that they were measured on, as in "the 47 images of the test list".
+        The accuracies, and the name of the list that they were measured on.
 
     Raises:
         ExportError: no installed engine supports a precision on this CPU, or a precision loses too much accuracy.
@@ -74,25 +74,25 @@ def add_lower_precisions(
     accuracies = tuple(
         Accuracy(e.name, e.precision, value, top1[0], len(samples)) for e, value in zip(engines[1:], top1[1:])
     )
-    measured = f"the {len(samples)} images of the {part} list"
     allowed = config.export.max_accuracy_loss
     for one in accuracies:
         if one.loss > allowed + 1e-9:  # 0.9 - 0.89 is slightly more than 0.01
             raise ExportError(
                 tr(
                     "{precision} loses {loss:.1f} points of top-1 with the engine {engine} ({before:.1%} to "
-                    "{top1:.1%} on {measured}), more than export.max_accuracy_loss ({allowed:g}); nothing "
-                    "was written. Allow more with --max-loss",
+                    "{top1:.1%} on the {count} images of the {part} list), more than export.max_accuracy_loss "
+                    "({allowed:g}); nothing was written. Allow more with --max-loss",
                     precision=one.precision,
                     loss=100 * one.loss,
                     engine=one.engine,
                     before=one.before,
                     top1=one.top1,
-                    measured=measured,
+                    count=one.images,
+                    part=part,
                     allowed=allowed,
                 )
             )
-    return accuracies, measured
+    return accuracies, part
 
 
 def choose_images(data: DataConfig, labels: Sequence[str], calibrate: int) -> tuple[list[Sample], list[Sample], str]:
@@ -112,9 +112,9 @@ def choose_images(data: DataConfig, labels: Sequence[str], calibrate: int) -> tu
     if measured is None or others is None or others == measured[1]:
         raise ExportError(
             tr(
-                "{dir}: has no images to measure a lower precision on; expected a training list and a "
+                "{dataset}: has no images to measure a lower precision on; expected a training list and a "
                 "test or validation list: pplc split",
-                dir=data.dir,
+                dataset=data.dir,
             )
         )
     return spread(others, calibrate), measured[1], measured[0]

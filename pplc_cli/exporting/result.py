@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.exporting.formats import ExportOptions
 from pplc_cli.training.evaluation.metrics import wilson_interval
 
@@ -45,7 +46,7 @@ class ExportResult:
         in_paddlex: whether PaddleX accepts the name; it refuses unknown names and checks nothing else.
         formats: some of paddle, onnx, openvino.
         accuracies: top-1 of the lower precisions, if any were requested.
-        measured: the images of ``accuracies``, as in "the 47 images of the test list".
+        part: name of the list on whose images ``accuracies`` were measured.
     """
 
     folder: Path
@@ -55,12 +56,19 @@ class ExportResult:
     in_paddlex: bool = True
     formats: tuple[str, ...] = ("paddle",)
     accuracies: tuple[Accuracy, ...] = ()
-    measured: str = ""
+    part: str = ""
 
     @property
     def difference(self) -> float:
         """The largest difference of all engines."""
         return max(self.differences.values())
+
+    @property
+    def measured(self) -> str:
+        """The images of ``accuracies``, as in "the 47 images of the test list"; empty if there are none."""
+        if not self.accuracies:
+            return ""
+        return tr("the {count} images of the {part} list", count=self.accuracies[0].images, part=self.part)
 
     def sidecar(self, network: str, weights: str, options: ExportOptions) -> dict[str, Any]:
         """Build the content of ``pplc.json``.
@@ -77,6 +85,7 @@ class ExportResult:
                 "float32_top1": one.before,
                 "top1_interval": list(wilson_interval(one.top1, one.images)),
             }
+        measured = f"the {self.accuracies[0].images} images of the {self.part} list" if self.accuracies else None
         return {
             "network": network,
             "weights": weights,
@@ -86,5 +95,5 @@ class ExportResult:
             "size": options.size,
             "simplified": options.simplify,
             "engines": engines,
-            "measured_on": self.measured or None,
+            "measured_on": measured,
         }

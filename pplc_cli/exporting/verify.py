@@ -78,11 +78,11 @@ def _compare(engine: Engine, images: np.ndarray, expected: np.ndarray, tolerance
         raise ExportError(
             tr(
                 "the exported model differs from the trained network by {difference:.2g} on {count} "
-                "images with the engine {name}, more than export.tolerance ({tolerance:g}); nothing was "
+                "images with the engine {engine}, more than export.tolerance ({tolerance:g}); nothing was "
                 "written",
                 difference=difference,
                 count=len(images),
-                name=engine.name,
+                engine=engine.name,
                 tolerance=tolerance,
             )
         )

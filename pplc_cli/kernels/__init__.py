@@ -14,6 +14,7 @@ import platform
 from collections.abc import Callable
 from typing import Any, Optional
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.base.schema import expect_type
 
@@ -24,18 +25,18 @@ _NUMBA_SETTINGS = {"NUMBA_DISABLE_JIT": "0", "NUMBA_ENABLE_AVX": "1", "NUMBA_CPU
 def unsupported() -> Optional[str]:
     """The reason why this machine cannot run the kernels, or None."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
-        return f"the fast kernels are for x86-64 CPUs with AVX2, not {platform.machine()}"
+        return tr("the fast kernels are for x86-64 CPUs with AVX2, not {machine}", machine=platform.machine())
     try:
         import llvmlite.binding
         import numba  # noqa: F401
     except Exception as error:  # a broken LLVM raises all kinds of exceptions
-        return f"Numba does not load ({error})"
+        return tr("Numba does not load ({error})", error=error)
     for name, usual in _NUMBA_SETTINGS.items():
         if os.environ.get(name, usual) != usual:
-            return f"the environment variable {name} is set, which changes what Numba compiles"
+            return tr("the environment variable {name} is set, which changes what Numba compiles", name=name)
     features = llvmlite.binding.get_host_cpu_features()
     if not (features.get("avx2") and features.get("fma")):
-        return "the fast kernels need a CPU with AVX2 and FMA"
+        return tr("the fast kernels need a CPU with AVX2 and FMA")
     return None
 
 
@@ -45,10 +46,11 @@ def compiling_note() -> str:
 
     fault = cache_fault()
     if fault is None:
-        return "compiling pplc's kernels for this CPU; this takes one to two minutes, the first time only"
-    return (
+        return tr("compiling pplc's kernels for this CPU; this takes one to two minutes, the first time only")
+    return tr(
         "compiling pplc's kernels for this CPU; this takes one to two minutes in every run, because the result cannot "
-        f"be kept ({fault}). Set PPLC_CACHE to a folder of your own"
+        "be kept ({reason}). Set PPLC_CACHE to a folder of your own",
+        reason=fault,
     )
 
 

@@ -25,6 +25,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.serialize import dumps
 
 from pplc_cli.base.errors import PplcError, one_line
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.processes.forks import hold_at_fork
 from pplc_cli.base.storage.cache_dir import cache_folder
 from pplc_cli.base.storage.files import atomic_file
@@ -84,7 +85,7 @@ def _own_folder() -> Path:
     if hasattr(os, "geteuid"):
         status = folder.stat()
         if status.st_uid != os.geteuid():
-            raise PermissionError(f"{folder} belongs to another user")
+            raise PermissionError(tr("{folder} belongs to another user", folder=folder))
         if stat.S_IMODE(status.st_mode) & 0o077:
             folder.chmod(0o700)
     return folder

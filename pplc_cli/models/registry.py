@@ -110,7 +110,6 @@ _ALIASES = {
     "PPLCNet_ssld": dataclasses.replace(_NETWORKS["PPLCNet_x1_0"], pretrained="imagenet_ssld"),
 }
 _OWN: dict[str, NetworkSpec] = {}  # those of register_network
-REMEDY = "give this configuration with --config FILE (in Python: load_config(FILE))"
 _IN_FILE = re.compile(r"\S.*\.py:[^\W\d]\w*")  # as in mine.py:Net
 
 
@@ -159,17 +158,17 @@ def find_network(name: str) -> NetworkSpec:
     if in_file(name) and name not in known:
         raise ModelError(
             tr(
-                "{name} is code of your own, and pplc runs it only for the configuration that names it; {remedy}",
+                "{name} is code of your own, and pplc runs it only for the configuration that names it; give this "
+                "configuration with --config FILE (in Python: load_config(FILE))",
                 name=name,
-                remedy=REMEDY,
             )
         )
     if name not in known:
         raise ModelError(
             tr(
-                "unknown network {name!r}{name_2}",
+                "unknown network {name!r}{hint}",
                 name=name,
-                name_2=did_you_mean(name, known, "pplc models lists them"),
+                hint=did_you_mean(name, known, tr("pplc models lists them")),
             )
         )
     return known[name]
@@ -219,6 +218,6 @@ def _build_own(
 
     if not isinstance(network, Layer):
         raise ModelError(
-            tr("{name}: expected a paddle.nn.Layer, got {name__}", name=spec.name, name__=type(network).__name__)
+            tr("{name}: expected a paddle.nn.Layer, got {kind}", name=spec.name, kind=type(network).__name__)
         )
     return network

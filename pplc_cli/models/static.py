@@ -75,7 +75,7 @@ def save_layer(paddle: Any, layer: Any, size: Optional[tuple[int, int]], folder:
         raise ExportError(
             tr(
                 "Paddle did not write {missing} to {folder}; Paddle 3 is required",
-                missing=" and ".join(missing),
+                missing=", ".join(missing),
                 folder=folder,
             )
         )

@@ -68,9 +68,9 @@ def picture(draw: Draw) -> Draw:
         except Exception as error:  # fonts, settings, formats: drawing libraries raise errors of all kinds
             raise DrawError(
                 tr(
-                    "{path} cannot be drawn: {name__}: {reason}",
+                    "{path} cannot be drawn: {kind}: {reason}",
                     path=path,
-                    name__=type(error).__name__,
+                    kind=type(error).__name__,
                     reason=one_line(error),
                 )
             ) from error

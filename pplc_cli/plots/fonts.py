@@ -12,6 +12,7 @@ from typing import Optional
 
 from PIL import ImageFont
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.plots.matplotlib import load_matplotlib
 
 # Files with Chinese, Japanese and Korean glyphs, best first. Regular weights come before whole families: a variable
@@ -67,9 +68,10 @@ def missing_glyph_hint(text: str) -> Optional[str]:
         return None
     shown = [character for character in dict.fromkeys(printable(text)) if ord(character) in missing]
     sample = "".join(shown[:8]) + ("…" if len(shown) > 8 else "")
-    return (
-        f"no font on this machine can draw '{sample}'; install one with: pip install 'pplc[cjk]' "
-        "(or set PPLC_FONT=/path/to/font)"
+    return tr(
+        "no font on this machine can draw '{characters}'; install one with: pip install 'pplc[cjk]' "
+        "(or set PPLC_FONT=/path/to/font)",
+        characters=sample,
     )
 
 

@@ -61,14 +61,14 @@ def read_exported(folder: PathLike) -> ExportedModel:
         name = str((content.get("Global") or {}).get("model_name", ""))
         return ExportedModel(folder, name, labels, Pipeline(transforms, training=False))
     except OSError as error:
-        raise PredictError(tr("{path}: cannot be read: {strerror}", path=path, strerror=error.strerror)) from None
+        raise PredictError(tr("{path}: cannot be read: {reason}", path=path, reason=error.strerror)) from None
     except (ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:300]  # YAML errors span lines
         raise PredictError(
             tr(
-                "{path}: is not a valid inference.yml of PaddleX 3: {name__}: {reason}",
+                "{path}: is not a valid inference.yml of PaddleX 3: {kind}: {reason}",
                 path=path,
-                name__=type(error).__name__,
+                kind=type(error).__name__,
                 reason=reason,
             )
         ) from None
@@ -79,7 +79,7 @@ def _labels(raw: Any) -> list[str]:
     if raw is None:
         return [str(number) for number in range(1000)]
     if not isinstance(raw, list) or not 0 < len(raw) <= MAX_CHANNELS:
-        raise ValueError(tr("label_list: expected a list of 1 to {max_channels} labels", max_channels=MAX_CHANNELS))
+        raise ValueError(tr("label_list: expected a list of 1 to {limit} labels", limit=MAX_CHANNELS))
     for number, label in enumerate(raw):
         if label is None or isinstance(label, (list, dict)) or not str(label).strip():
             raise ValueError(tr("label_list: label {number} is empty, or no text", number=number))

@@ -53,9 +53,9 @@ def build_inference_yml(
         else:
             raise ExportError(
                 tr(
-                    "eval.transforms: PaddleX does not support {name__} here; expected ResizeByShort or "
+                    "eval.transforms: PaddleX does not support {name} here; expected ResizeByShort or "
                     "Resize, then CenterCrop, then Normalize (min_val 0, one max_val)",
-                    name__=type(operator).__name__,
+                    name=type(operator).__name__,
                 )
             )
     operators.append({"ToCHWImage": None})
@@ -102,11 +102,11 @@ def at_size(transforms: Sequence[Any], size: Size) -> list[Any]:
         else:
             raise ExportError(
                 tr(
-                    "eval.transforms: {name__} cannot be adapted to {size} x {size_2}; expected Resize, or "
+                    "eval.transforms: {name} cannot be adapted to {height} x {width}; expected Resize, or "
                     "ResizeByShort and CenterCrop with a square",
-                    name__=type(operator).__name__,
-                    size=size[0],
-                    size_2=size[1],
+                    name=type(operator).__name__,
+                    height=size[0],
+                    width=size[1],
                 )
             )
     return changed
@@ -119,7 +119,7 @@ def read_steps(steps: Any) -> list[Any]:
         ValueError, TypeError, LookupError, AttributeError: a step is unknown, or not valid.
     """
     if not isinstance(steps, list) or len(steps) > MAX_STEPS:
-        raise ValueError(tr("transform_ops: expected a list of at most {max_steps} steps", max_steps=MAX_STEPS))
+        raise ValueError(tr("transform_ops: expected a list of at most {limit} steps", limit=MAX_STEPS))
     return [transform for step in steps for transform in _transforms(step)]
 
 
@@ -148,6 +148,6 @@ def _side(value: Any) -> int:
     """A side in pixels."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MAX_SIDE:
         raise ValueError(
-            tr("expected a side of 1 to {max_side} pixels, got {repr}", max_side=MAX_SIDE, repr=reprlib.repr(value))
+            tr("expected a side of 1 to {limit} pixels, got {value}", limit=MAX_SIDE, value=reprlib.repr(value))
         )
     return value

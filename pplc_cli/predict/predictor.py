@@ -158,7 +158,7 @@ class Predictor:
         """
         if not is_one(image):
             raise PredictError(
-                tr("expected one image, got {name__}; for several, call predict", name__=type(image).__name__)
+                tr("expected one image, got {kind}; for several, call predict", kind=type(image).__name__)
             )
         return next(self.predict(image, top_k=top_k, channels=channels, keep_images=keep_images))
 
@@ -238,7 +238,7 @@ class Predictor:
         except ImageError as error:
             return _Prepared(name, error=str(error))
         except MemoryError:
-            return _Prepared(name, error="needs more memory than there is")
+            return _Prepared(name, error=tr("needs more memory than there is"))
         return _Prepared(name, pixels if request.keep_images else None, time.perf_counter() - began)
 
     def _run(self, engine: Engine, batch: Any, ready: Sequence[_Prepared], request: _Request) -> list[Prediction]:

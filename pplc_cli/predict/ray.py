@@ -144,8 +144,9 @@ def _clear(target: Path, force: bool) -> None:
     files = list(target.iterdir()) if target.is_dir() else []
     ours = all(file.suffix in (".json", ".csv", ".parquet") for file in files)
     if target.is_file() or (files and not (force and ours)):
-        advice = "--force replaces it" if ours and not target.is_file() else "name another folder"
-        raise PredictError(tr("{target} already exists; {advice}", target=target, advice=advice))
+        if ours and not target.is_file():
+            raise PredictError(tr("{folder} already exists; --force replaces it", folder=target))
+        raise PredictError(tr("{folder} already exists; name another folder", folder=target))
     if files:
         shutil.rmtree(target)
 

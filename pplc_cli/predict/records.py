@@ -29,10 +29,10 @@ def read_sidecar(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise PredictError(tr("{file}: cannot be read: {strerror}", file=file, strerror=error.strerror)) from None
+        raise PredictError(tr("{file}: cannot be read: {reason}", file=file, reason=error.strerror)) from None
     except (ValueError, RecursionError) as error:
         raise PredictError(
-            tr("{file}: is damaged: {name__}; run pplc export again", file=file, name__=type(error).__name__)
+            tr("{file}: is damaged: {kind}; run pplc export again", file=file, kind=type(error).__name__)
         ) from None
     if not isinstance(content, dict):
         raise PredictError(tr("{file}: is damaged: expected an object; run pplc export again", file=file))
@@ -57,7 +57,7 @@ def check_files(folder: Path) -> None:
         _check_files(folder)
     except OSError as error:
         raise PredictError(
-            tr("{value}: cannot be read: {strerror}", value=error.filename or folder, strerror=error.strerror)
+            tr("{file}: cannot be read: {reason}", file=error.filename or folder, reason=error.strerror)
         ) from None
 
 
@@ -72,9 +72,9 @@ def _check_files(folder: Path) -> None:
         if facts.st_size > LARGEST:
             raise PredictError(
                 tr(
-                    "{file}: is larger than {largest} GiB, the limit for a file of a network",
+                    "{file}: is larger than {limit} GiB, the limit for a file of a network",
                     file=file,
-                    largest=LARGEST >> 30,
+                    limit=LARGEST >> 30,
                 )
             )
         sizes[file.name] = facts.st_size

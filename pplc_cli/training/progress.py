@@ -106,10 +106,17 @@ class Logged(Reporter):
 
 def epoch_line(record: dict[str, Any]) -> str:
     """An epoch in a line that fits 80 columns."""
-    star = "  best" if record["best"] else ""
-    return (
-        f"epoch {record['epoch']}/{record['epochs']}  loss {record['train_loss']:.3f}, val {record['val_loss']:.3f}  "
-        f"top-1 {record['train_top1']:.1%}, val {record['val_top1']:.1%}  {duration(record['seconds'])}{star}"
+    values = {**record, "time": duration(record["seconds"])}
+    if record["best"]:
+        return tr(
+            "epoch {epoch}/{epochs}  loss {train_loss:.3f}, val {val_loss:.3f}  top-1 {train_top1:.1%}, "
+            "val {val_top1:.1%}  {time}  best",
+            **values,
+        )
+    return tr(
+        "epoch {epoch}/{epochs}  loss {train_loss:.3f}, val {val_loss:.3f}  top-1 {train_top1:.1%}, "
+        "val {val_top1:.1%}  {time}",
+        **values,
     )
 
 

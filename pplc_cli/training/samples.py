@@ -13,7 +13,7 @@ from typing import Optional, Union
 import numpy as np
 
 from pplc_cli.base.errors import DataError
-from pplc_cli.base.language.messages import tr
+from pplc_cli.base.language.messages import tr, trn
 from pplc_cli.base.storage.files import user_path
 from pplc_cli.data.image_files import find_copies
 from pplc_cli.data.lists import (
@@ -69,8 +69,8 @@ class Samples:
         if unknown:
             raise DataError(
                 tr(
-                    "train.class_weights: {unknown!r} is no class; there are {labels}",
-                    unknown=unknown[0],
+                    "train.class_weights: {name!r} is no class; there are {labels}",
+                    name=unknown[0],
                     labels=", ".join(self.labels),
                 )
             )
@@ -119,11 +119,13 @@ def _require_files(samples: Sequence[Sample]) -> None:
     if missing:
         shown = ", ".join(missing[:SHOWN] + ["..."] * (len(missing) > SHOWN))
         raise DataError(
-            tr(
-                "{count:,} of the {count_2:,} files on the lists do not exist: {shown}; if images were "
+            trn(
+                "{count:,} of the {total:,} files on the lists does not exist: {shown}; if images were "
                 "added or removed, run pplc split --force",
-                count=len(missing),
-                count_2=len(files),
+                "{count:,} of the {total:,} files on the lists do not exist: {shown}; if images were "
+                "added or removed, run pplc split --force",
+                len(missing),
+                total=len(files),
                 shown=shown,
             )
         )
@@ -134,7 +136,16 @@ def _remarks(labels: Sequence[str], train: Sequence[Sample], val: Sequence[Sampl
     counts = count_by_class([sample for sample in train if sample.label >= 0], len(labels))
     without = [label for label, count in zip(labels, counts) if not count]
     if without:
-        yield f"warning: {len(without)} of {len(labels)} classes have no training images: {', '.join(without[:SHOWN])}"
+        yield tr(
+            "warning: {count} of {total} classes have no training images: {names}",
+            count=len(without),
+            total=len(labels),
+            names=", ".join(without[:SHOWN]),
+        )
     both = {sample.path for sample in train} & {sample.path for sample in val}
     if both:
-        yield f"warning: {len(both):,} images are on the training and on the validation list, as {min(both)}"
+        yield tr(
+            "warning: {count:,} images are on the training and on the validation list, as {example}",
+            count=len(both),
+            example=min(both),
+        )

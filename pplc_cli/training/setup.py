@@ -79,8 +79,16 @@ def _load_pretrained(network: Any, config: Config, classes: int, reporter: Repor
         reporter.note(tr("there are no weights of {name}; starting from random ones", name=spec.name))
         return
     path, replaced = load_pretrained(network, spec, source, progress=reporter.download, note=reporter.note)
-    remark = f"; its classifier is replaced by a new one for {classes} classes" if replaced else ""
-    reporter.note(tr("starting from {path}{remark}", path=path, remark=remark))
+    if replaced:
+        reporter.note(
+            tr(
+                "starting from {path}; its classifier is replaced by a new one for {classes} classes",
+                path=path,
+                classes=classes,
+            )
+        )
+    else:
+        reporter.note(tr("starting from {path}", path=path))
 
 
 def choose_transfer(
@@ -102,9 +110,13 @@ def choose_transfer(
     train, spec = config.train, find_network(config.model.name)
     pretrained = has_weights(spec, config.model.pretrained)
     if not pretrained and (train.transfer in ("head", "stages") or train.batch_norm == "frozen"):
-        key = f"transfer: {train.transfer}" if train.transfer in ("head", "stages") else "batch_norm: frozen"
+        setting = f"transfer: {train.transfer}" if train.transfer in ("head", "stages") else "batch_norm: frozen"
         raise TrainError(
-            tr("train.{key} needs pretrained weights, and {name} starts from random ones", key=key, name=spec.name)
+            tr(
+                "train.{setting} needs pretrained weights, and {name} starts from random ones",
+                setting=setting,
+                name=spec.name,
+            )
         )
     kind = train.transfer
     if kind == "auto":
@@ -186,9 +198,9 @@ def build_loaders(config: Config, samples: Samples, plan: TransferPlan, cache: I
     if train.progressive_from is not None and train.progressive_from >= min(height, width):
         raise TrainError(
             tr(
-                "train.progressive_from: {progressive_from} is not smaller than the images that "
+                "train.progressive_from: {side} is not smaller than the images that "
                 "train.transforms make, {width} x {height}",
-                progressive_from=train.progressive_from,
+                side=train.progressive_from,
                 width=width,
                 height=height,
             )
@@ -198,19 +210,29 @@ def build_loaders(config: Config, samples: Samples, plan: TransferPlan, cache: I
     features = (FeatureLoader(images, plan.frozen, train.freeze_views), FeatureLoader(val, plan.frozen, 1))
     for loader in reversed(features):
         if loader.bytes > cache.budget:
-            views = f"{loader.views} views of " if loader.views > 1 else ""
-            raise TrainError(
-                tr(
-                    "the features of {views}{count} images need {bytes:.3g} MB, and {budget:.3g} MB are "
-                    "left; raise data.cache_mb, freeze a later stage, or lower train.freeze_views",
-                    views=views,
-                    count=len(loader.samples),
-                    bytes=loader.bytes / (1 << 20),
-                    budget=cache.budget / (1 << 20),
-                )
-            )
+            raise TrainError(_no_room(loader, cache.budget))
         cache.budget -= loader.bytes
     return Loaders(*features, images)
+
+
+def _no_room(loader: FeatureLoader, budget: int) -> str:
+    count, needed, left = len(loader.samples), loader.bytes / (1 << 20), budget / (1 << 20)
+    if loader.views > 1:
+        return tr(
+            "the features of {views} views of {count} images need {needed:.3g} MB, and {left:.3g} MB are left; raise "
+            "data.cache_mb, freeze a later stage, or lower train.freeze_views",
+            views=loader.views,
+            count=count,
+            needed=needed,
+            left=left,
+        )
+    return tr(
+        "the features of {count} images need {needed:.3g} MB, and {left:.3g} MB are left; raise data.cache_mb, freeze "
+        "a later stage, or lower train.freeze_views",
+        count=count,
+        needed=needed,
+        left=left,
+    )
 
 
 def build_objective(

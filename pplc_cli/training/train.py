@@ -141,11 +141,11 @@ def _train(run: Run, config: Config, resume: bool, force: bool, reporter: Report
         reporter.note(
             tr(
                 "stopped early after epoch {epoch} of {epochs}: validation top-1 has not risen for "
-                "{stale_epochs} epochs; to go on, --resume with -o train.early_stop=false or a larger "
+                "{count} epochs; to go on, --resume with -o train.early_stop=false or a larger "
                 "train.early_stop_patience",
                 epoch=state.epoch,
                 epochs=config.train.epochs,
-                stale_epochs=state.stale_epochs,
+                count=state.stale_epochs,
             )
         )
     assert state.best is not None
@@ -228,7 +228,7 @@ def train_step(
     hits = float((logits.numpy().argmax(1) == batch.labels).mean())
     whole_loss, hits = world.all_reduce(np.array([float(loss), hits * batch.loss_weight]))
     if not math.isfinite(whole_loss):
-        raise diverged(whole_loss, epoch, f"step {index + 1} of {steps}, learning rate {rate:g}")
+        raise diverged(whole_loss, epoch, index + 1, steps, rate)
     loss.backward()
     if world.size > 1:
         world.all_reduce_gradients(state.network.parameters())
@@ -318,19 +318,28 @@ def set_image_size(loader: Union[Loader, FeatureLoader], config: TrainConfig, ep
     loader.pipeline = Pipeline(scaled(config.transforms, side / full), training=True)
 
 
-def diverged(loss: float, epoch: int, where: str) -> TrainError:
-    """The error for a loss that is not finite."""
-    advice = (
-        f"try a smaller train.learning_rate. The checkpoint of epoch {epoch - 1} is intact."
-        if epoch > 1
-        else "try a smaller train.learning_rate or a warm-up (train.warmup_epochs)"
-    )
+def diverged(loss: float, epoch: int, step: int, steps: int, rate: float) -> TrainError:
+    """The error for a loss that is not finite; ``epoch`` and ``step`` are 1-based."""
+    if epoch == 1:
+        return TrainError(
+            tr(
+                "the loss became {loss} at epoch 1, step {step} of {steps}, learning rate {rate:g}; try a smaller "
+                "train.learning_rate or a warm-up (train.warmup_epochs)",
+                loss=loss,
+                step=step,
+                steps=steps,
+                rate=rate,
+            )
+        )
     return TrainError(
         tr(
-            "the loss became {loss} at epoch {epoch}, {where}; {advice}",
+            "the loss became {loss} at epoch {epoch}, step {step} of {steps}, learning rate {rate:g}; try a smaller "
+            "train.learning_rate. The checkpoint of epoch {intact} is intact.",
             loss=loss,
             epoch=epoch,
-            where=where,
-            advice=advice,
+            step=step,
+            steps=steps,
+            rate=rate,
+            intact=epoch - 1,
         )
     )

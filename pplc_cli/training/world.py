@@ -108,7 +108,7 @@ def _connection_errors() -> Iterator[None]:
         yield
     except Exception as error:  # gloo and NCCL raise errors of their own
         raise ConnectionLost(
-            f"the connection to another training process is lost: {one_line(error, stack=True)}"
+            tr("the connection to another training process is lost: {reason}", reason=one_line(error, stack=True))
         ) from None
 
 
@@ -137,12 +137,18 @@ def set_device(device: str) -> None:
         paddle.set_device("cpu")
         return
     if not count:
-        what = "no GPU was found" if paddle.is_compiled_with_cuda() else "the installed PaddlePaddle is for CPUs only"
+        if paddle.is_compiled_with_cuda():
+            raise TrainError(
+                tr(
+                    "train.device: {device}: no GPU was found; set train.device: cpu, or install paddlepaddle-gpu",
+                    device=device,
+                )
+            )
         raise TrainError(
             tr(
-                "train.device: {device}: {what}; set train.device: cpu, or install paddlepaddle-gpu",
+                "train.device: {device}: the installed PaddlePaddle is for CPUs only; set train.device: cpu, or "
+                "install paddlepaddle-gpu",
                 device=device,
-                what=what,
             )
         )
     # Paddle's launcher shows each worker only its own GPU, as number 0.

@@ -13,6 +13,7 @@ from helpers.commands import Pplc, Trained
 from pplc_cli import read_image
 from pplc_cli.base.errors import PredictError
 from pplc_cli.base.hardware import facts
+from pplc_cli.base.language.messages import use_language
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.benchmark.macs import count_params_and_macs
 from pplc_cli.benchmark.roofline import (
@@ -162,6 +163,15 @@ def test_a_worker_reports_why_it_ended(trained: Trained, tmp_path: Path) -> None
     worker.close()
     with pytest.raises(PredictError, match="inference"):
         Worker(BenchCase("m", str(tmp_path), "paddle", "float32", 1, (32, 32)))
+
+
+def test_a_worker_speaks_the_language_of_its_parent(tmp_path: Path) -> None:
+    use_language("zh")
+    try:
+        with pytest.raises(PredictError, match=r"[\u4e00-\u9fff]"):
+            Worker(BenchCase("m", str(tmp_path), "paddle", "float32", 1, (32, 32)))
+    finally:
+        use_language("en")
 
 
 @pytest.mark.parametrize(

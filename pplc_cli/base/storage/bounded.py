@@ -7,6 +7,8 @@ import os
 import stat
 from pathlib import Path
 
+from pplc_cli.base.language.messages import tr
+
 
 def read_bounded(path: Path, limit: int) -> bytes:
     """Read a regular file of at most ``limit`` bytes; nothing else is opened, since a pipe or a device may never end.
@@ -16,10 +18,11 @@ def read_bounded(path: Path, limit: int) -> bytes:
     """
     with open(path, "rb", opener=_without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "is a pipe or a device, expected a regular file", str(path))
+            raise OSError(errno.EINVAL, tr("is a pipe or a device, expected a regular file"), str(path))
         content = file.read(limit + 1) if os.fstat(file.fileno()).st_size <= limit else None
     if content is None or len(content) > limit:
-        raise OSError(errno.EFBIG, f"is larger than {limit} bytes, the limit for this file", str(path))
+        reason = tr("is larger than {limit} bytes, the limit for this file", limit=limit)
+        raise OSError(errno.EFBIG, reason, str(path))
     return content
 
 

@@ -68,7 +68,7 @@ def fetch(
         part.file.replace(path)
         part.remove()
     except _UNUSABLE as error:
-        raise DownloadError(f"{url}: {one_line(error)}") from None
+        raise DownloadError(tr("{url}: {reason}", url=url, reason=one_line(error))) from None
     except OSError as error:
         raise write_failure(path, error) from error
 
@@ -147,8 +147,11 @@ def _fetch(
                     tr("{url}: the download took more than {seconds:g} seconds", url=url, seconds=limit.seconds)
                 ) from None
             if attempt == attempts:
-                reason, more = str(error) or type(error).__name__, f" ({attempts} attempts)" if attempts > 1 else ""
-                raise DownloadError(f"{url}: {reason}{more}") from None
+                reason = str(error) or type(error).__name__
+                if attempts == 1:
+                    raise DownloadError(tr("{url}: {reason}", url=url, reason=reason)) from None
+                text = tr("{url}: {reason} ({attempts} attempts)", url=url, reason=reason, attempts=attempts)
+                raise DownloadError(text) from None
     return None
 
 
@@ -169,10 +172,10 @@ def _fetch_once(
         if response.status_code >= 400:
             raise DownloadError(
                 tr(
-                    "{url}: the server answered {status_code} {reason_phrase}",
+                    "{url}: the server answered {status} {phrase}",
                     url=url,
-                    status_code=response.status_code,
-                    reason_phrase=response.reason_phrase,
+                    status=response.status_code,
+                    phrase=response.reason_phrase,
                 )
             )
         origin = _Origin.of(url, response)
@@ -185,7 +188,7 @@ def _fetch_once(
                 raise _Incomplete(tr("the server sent another byte range than requested"))
             done = start
         elif (origin.total or 0) > MAX_BYTES:
-            raise DownloadError(tr("{url}: the file is larger than {max_bytes} GB", url=url, max_bytes=MAX_BYTES >> 30))
+            raise DownloadError(tr("{url}: the file is larger than {limit} GB", url=url, limit=MAX_BYTES >> 30))
         else:
             part.begin(origin)
             done = 0
@@ -201,7 +204,7 @@ def _fetch_once(
             os.fsync(file.fileno())
     if done > MAX_BYTES:
         part.remove()
-        raise DownloadError(tr("{url}: the file is larger than {max_bytes} GB", url=url, max_bytes=MAX_BYTES >> 30))
+        raise DownloadError(tr("{url}: the file is larger than {limit} GB", url=url, limit=MAX_BYTES >> 30))
     if limit.over or (origin.total is not None and done != origin.total):
         raise _Incomplete(tr("received {done} of {total} bytes", done=done, total=origin.total))
 
@@ -217,7 +220,7 @@ def _client(url: str, quick: bool = False) -> Iterator[httpx.Client]:
     def refuse_downgrade(request: httpx.Request) -> None:
         if url.lower().startswith("https:") and request.url.scheme != "https":
             raise DownloadError(
-                tr("{url}: the server redirects from https to {url_2}; expected https", url=url, url_2=request.url)
+                tr("{url}: the server redirects from https to {target}; expected https", url=url, target=request.url)
             )
 
     timeout = httpx.Timeout(TIMEOUT_SECONDS, connect=QUICK_SECONDS if quick else TIMEOUT_SECONDS)
@@ -228,9 +231,9 @@ def _client(url: str, quick: bool = False) -> Iterator[httpx.Client]:
         chosen = [f"{name}={os.environ[name]}" for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
         raise DownloadError(
             tr(
-                "the certificates for https cannot be read: {reason} ({value})",
+                "the certificates for https cannot be read: {reason} ({source})",
                 reason=one_line(error),
-                value=", ".join(chosen) or "package certifi",
+                source=", ".join(chosen) or tr("package certifi"),
             )
         ) from None
     with client:

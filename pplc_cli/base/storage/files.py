@@ -59,7 +59,7 @@ def write_failure(path: Path, error: OSError) -> PplcError:
     """The error for a file that could not be written; it names the file that the system refused."""
     reason = error.strerror or str(error)
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    advice = "free some space and try again" if full else "check the folder and its permissions"
+    advice = tr("free some space and try again") if full else tr("check the folder and its permissions")
     refused = str(error.filename or path)
     if refused == str(path) or TEMPORARY in refused:
         return PplcError(
@@ -83,7 +83,7 @@ def write_failure(path: Path, error: OSError) -> PplcError:
 
 def read_failure(path: Path, error: OSError) -> str:
     """Why a file that is there could not be read: no permission, no access to the disk."""
-    return f"{path} cannot be read: {error.strerror or error}; check its permissions"
+    return tr("{path} cannot be read: {reason}; check its permissions", path=path, reason=error.strerror or error)
 
 
 @contextlib.contextmanager
@@ -143,7 +143,7 @@ def atomic_directory(path: PathLike) -> Iterator[Path]:
     temporary = _temporary(path.parent)
     try:
         if path.exists() and not path.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, "a file has this name")
+            raise NotADirectoryError(errno.ENOTDIR, tr("a file has this name"))
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers_once(path.parent.resolve())
         temporary.mkdir()

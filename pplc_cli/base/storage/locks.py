@@ -66,13 +66,7 @@ def claim(target: Path, lock_file: Path, *, wait: bool = False, note: Optional[N
         try:
             held.enter_context(lock(lock_file, wait=wait, note=note))
         except Locked:
-            raise Locked(
-                tr(
-                    "{target}: {lock_file} is writing it; wait until it ends, or name another one with --output",
-                    target=target,
-                    lock_file=holder(lock_file),
-                )
-            ) from None
+            raise Locked(_written(target, _owner_of(lock_file))) from None
         try:
             yield
         finally:
@@ -85,13 +79,35 @@ def beside(target: Path) -> Path:
     return target.with_name(f".{target.name[:100]}.lock")
 
 
-def holder(file: Path) -> str:
-    """The process that holds a lock, for a message."""
+def _written(target: Path, owner: Optional[dict[str, object]]) -> str:
+    """The message on a target that another process writes."""
+    if owner is None:
+        return tr(
+            "{target}: another process is writing it; wait until it ends, or name another one with --output",
+            target=target,
+        )
+    return tr(
+        "{target}: process {pid} on {machine}, since {since}, is writing it; wait until it ends, or name another one "
+        "with --output",
+        target=target,
+        **owner,
+    )
+
+
+def _held(file: Path, owner: Optional[dict[str, object]]) -> str:
+    """The message on a lock that another process holds."""
+    if owner is None:
+        return tr("{file} is locked by another process", file=file)
+    return tr("{file} is locked by process {pid} on {machine}, since {since}", file=file, **owner)
+
+
+def _owner_of(file: Path) -> Optional[dict[str, object]]:
+    """The process that holds a lock; None if the file does not tell."""
     try:
         owner = json.loads(file.read_text(encoding="utf-8"))
-        return f"process {int(owner['pid'])} on {owner['machine']}, since {owner['since']},"
+        return {"pid": int(owner["pid"]), "machine": owner["machine"], "since": owner["since"]}
     except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+        return None
 
 
 def _owner() -> dict[str, object]:
@@ -110,16 +126,16 @@ def _acquire(file: Path, wait: bool, note: Optional[Note]) -> int:
                 if _same_file(descriptor, file):
                     return descriptor
             elif not wait:
-                raise Locked(f"{file} is locked by {holder(file)}".rstrip(","))
+                raise Locked(_held(file, _owner_of(file)))
             else:
                 time.sleep(POLL)
         except OSError as error:  # a network drive without locks
             if note is not None:
                 note(
                     tr(
-                        "{parent}: no locks on this file system ({strerror}); let only one process write there",
-                        parent=file.parent,
-                        strerror=error.strerror,
+                        "{folder}: no locks on this file system ({reason}); let only one process write there",
+                        folder=file.parent,
+                        reason=error.strerror,
                     )
                 )
             return descriptor

@@ -70,7 +70,7 @@ def bench(
     from pplc_cli.cli.console.tables import print_bench
     from pplc_cli.config.sections import ENGINES
 
-    with counter("measuring") as progress:
+    with counter(tr("measuring")) as progress:
         found = measure.bench(
             models,
             engines=engines or ENGINES,
@@ -86,4 +86,4 @@ def bench(
         from pplc_cli.benchmark.charts import draw_bench
 
         draw_bench(user_path(output), found)
-        echo(tr("{output} written", output=output), err=as_json)
+        echo(tr("{file} written", file=output), err=as_json)

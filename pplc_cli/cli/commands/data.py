@@ -36,12 +36,12 @@ def sample(name: str, output: Optional[str], images: int, seed: int, force: bool
     from pplc_cli.config.starter import write_config
     from pplc_cli.data.pandatiger.draw import draw_dataset
 
-    with counter("drawing images") as progress:
+    with counter(tr("drawing images")) as progress:
         folder = draw_dataset(output or DATASETS / name, images=images, seed=seed, force=force, progress=progress)
     click.echo(tr("{folder} written", folder=folder))
     config = CONFIGS / f"{name}.yaml"
     if not config.exists():
-        click.echo(tr("{folder} written", folder=write_config(folder, config)))
+        click.echo(tr("{file} written", file=write_config(folder, config)))
     hint(tr("Next: pplc split --dataset {name}", name=name))
 
 
@@ -130,7 +130,7 @@ def split(
     config = find_config(config_option, dataset, flags, must_exist=("data.dir",))
     data = config.data
     columns = Columns(data.path_column, data.label_column)
-    with counter("checking images") as progress:
+    with counter(tr("checking images")) as progress:
         report = split_dataset(
             data.dir, config.split, lists=data.lists, columns=columns, force=force, progress=progress
         )
@@ -138,8 +138,8 @@ def split(
     if lists is not None:
         hint(
             tr(
-                "Name them in the configuration, as data.lists, or train with: -o {quoted}",
-                quoted=quoted(f"data.lists={lists}"),
+                "Name them in the configuration, as data.lists, or train with: -o {setting}",
+                setting=quoted(f"data.lists={lists}"),
             )
         )
 
@@ -176,4 +176,5 @@ def preview(
     config = find_config(config_argument or config_option, dataset, overrides_of(overrides), must_exist=("data.dir",))
     pipeline = Pipeline(config.train.transforms, training=True)
     path = output or Path(config.output) / "preview.png"
-    echo(tr("{data} written", data=draw_preview(config.data, pipeline, path, images=images, seed=abs(seed))))
+    file = draw_preview(config.data, pipeline, path, images=images, seed=abs(seed))
+    echo(tr("{file} written", file=file))

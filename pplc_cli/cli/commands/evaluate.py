@@ -7,6 +7,7 @@ from typing import Optional
 
 import click
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.cli.command import Command
 from pplc_cli.cli.options import config_options, overrides_of, run_option
 
@@ -43,7 +44,7 @@ def evaluate(
     from pplc_cli.training.evaluation.evaluate import evaluate as measure
 
     trained, config = find_trained(run, config_option, dataset, overrides_of(overrides, eval__split=part))
-    with counter("evaluating") as progress:
+    with counter(tr("evaluating")) as progress:
         found = measure(trained, config, data=data, output=output, progress=progress)
     results.print_evaluation(found, as_json)
     if found.metrics["unusable"]:

@@ -70,7 +70,7 @@ def label(
     named = models or (str(find_latest_run().folder),)
     if output is None and not (user_path(named[0]) / "best_model").is_dir():
         raise click.UsageError(tr("--output: expected a file, since the first --model is not a run"))
-    with counter("labelling") as progress:
+    with counter(tr("labelling")) as progress:
         found = pseudo_label(
             folder,
             named,

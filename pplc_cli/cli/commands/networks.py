@@ -81,7 +81,7 @@ def profile(
         from pplc_cli.benchmark.charts import draw_profile
 
         draw_profile(user_path(output), found)
-        echo(tr("{output} written", output=output), err=as_json)
+        echo(tr("{file} written", file=output), err=as_json)
 
 
 @click.command(cls=Command)
@@ -128,4 +128,4 @@ def compare(
         from pplc_cli.benchmark.charts import draw_comparison
 
         draw_comparison(user_path(output), found)
-        echo(tr("{output} written", output=output), err=as_json)
+        echo(tr("{file} written", file=output), err=as_json)

@@ -156,7 +156,7 @@ def predict(
 def _end(skipped: Skipped, failed: int) -> None:
     """Say what was not predicted, and set the exit status."""
     if skipped.suffixes:
-        note(tr("skipped: {skipped} (not image formats that pplc reads)", skipped=skipped))
+        note(tr("skipped: {files} (not image formats that pplc reads)", files=skipped))
     if failed:
         sys.exit(1)
 

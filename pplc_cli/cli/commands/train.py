@@ -170,7 +170,8 @@ def distill(
     file = config_argument or config_option
     config = find_recipe(file, dataset, flags, resume=resume)
     if config.distill.teacher is None:
-        raise ConfigError(file or "the options", ["distill.teacher: expected a teacher; name it with --teacher"])
+        fault = tr("distill.teacher: expected a teacher; name it with --teacher")
+        raise ConfigError(file or tr("the options"), [fault])
     from pplc_cli.training.launch.launcher import ClusterSpec
 
     _train(config, ClusterSpec(1, 1, None, 0), resume, force)
@@ -196,10 +197,10 @@ def _train(config: Config, hosts: ClusterSpec, resume: bool, force: bool) -> Non
             else:
                 launched = launch(config, hosts, resume=resume, force=force, reporter=reporter)
                 if launched is None:
-                    echo(tr("finished; the run is on machine 0, {master}", master=hosts.master))
+                    echo(tr("finished; the run is on machine 0, {address}", address=hosts.master))
                     return
                 result = launched
         except KeyboardInterrupt as error:
-            advice = "Repeat the command with --resume to continue after the last complete epoch."
+            advice = tr("Repeat the command with --resume to continue after the last complete epoch.")
             raise Interrupted(error, advice) from None
     results.print_trained(result)

@@ -58,7 +58,7 @@ def print_table(columns: Sequence[Column], *sections: Sequence[Sequence[str]]) -
     console.print(table)
     missing = ", ".join(column.head for column in columns if column not in shown)
     if missing:
-        hint(tr("Not shown at this width: {missing}.", missing=missing))
+        hint(tr("Not shown at this width: {columns}.", columns=missing))
 
 
 def say(text: str) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
-from pplc_cli.base.language.messages import tr
+from pplc_cli.base.language.messages import tr, trn
 from pplc_cli.base.text import csv_line, visible
 from pplc_cli.cli.command import Interrupted, echo, hint, is_quiet, note
 from pplc_cli.predict.outputs.base import OutputSchema
@@ -71,16 +71,13 @@ class Keeper:
         if self._folder is not None:
             echo(tr("annotated images written to {folder}", folder=self._folder.folder), err=True)
         if self._sorter is not None:
-            echo(
-                tr(
-                    "sorted into {folder}: {value}",
-                    folder=self._sorter.folder,
-                    value=listed(self._sorter.counts) or "nothing",
-                ),
-                err=True,
-            )
+            folder, counts = self._sorter.folder, listed(self._sorter.counts)
+            if counts:
+                echo(tr("sorted into {folder}: {counts}", folder=folder, counts=counts), err=True)
+            else:
+                echo(tr("sorted into {folder}: nothing", folder=folder), err=True)
             if self._sorter.left:
-                echo(tr("{left:,} images are not files, so they were not sorted", left=self._sorter.left), err=True)
+                echo(tr("{count:,} images are not files, so they were not sorted", count=self._sorter.left), err=True)
 
 
 class Tally:
@@ -104,18 +101,19 @@ class Tally:
             self.labels[prediction.label] += 1
 
     def __str__(self) -> str:
-        parts = [
-            text for text in (listed(self.labels), f"{self.failed:,} could not be used" * bool(self.failed)) if text
-        ]
-        return f"{self.images:,} images: {', '.join(parts)}"
+        parts = [listed(self.labels)] if self.labels else []
+        if self.failed:
+            parts.append(tr("{count:,} could not be used", count=self.failed))
+        return tr("{images:,} images: {counts}", images=self.images, counts=", ".join(parts))
 
 
 def listed(counts: Counter[str]) -> str:
     """The names with their numbers, the most frequent first."""
-    shown = [f"{count:,} {visible(name)}" for name, count in counts.most_common(LABELS)]
+    shown = [tr("{count:,} {label}", count=count, label=visible(name)) for name, count in counts.most_common(LABELS)]
     others = counts.most_common()[LABELS:]
     if others:
-        shown.append(f"{sum(count for _, count in others):,} of {len(others):,} other classes")
+        count = sum(count for _, count in others)
+        shown.append(tr("{count:,} of {classes:,} other classes", count=count, classes=len(others)))
     return ", ".join(shown)
 
 
@@ -202,18 +200,18 @@ def record_predictions(
                 progress.step()
                 keeper.add(prediction)
     except KeyboardInterrupt as error:
-        advice = "Repeat the command with --resume to continue after the last complete prediction."
+        advice = tr("Repeat the command with --resume to continue after the last complete prediction.")
         raise Interrupted(error, advice) from None
-    before = f" ({recording.done:,} of them before)" if recording.done else ""
     seconds, failed = time.perf_counter() - began, recording.failed + tally.failed
     if tally.labels and tally.images > 1:
         note(str(tally))
-    echo(f"{recording.path}: {summary(tally.images, failed, seconds, predictor, before)}", err=True)
+    text = summary(tally.images, failed, seconds, predictor, before=recording.done)
+    echo(f"{recording.path}: {text}", err=True)
     keeper.close()
     return failed
 
 
-def summary(count: int, failed: int, seconds: float, predictor: Predictor, before: str = "") -> str:
+def summary(count: int, failed: int, seconds: float, predictor: Predictor, *, before: int = 0) -> str:
     """Summarize a run in one line.
 
     Args:
@@ -221,12 +219,19 @@ def summary(count: int, failed: int, seconds: float, predictor: Predictor, befor
         failed: images that could not be used, those of earlier calls included.
         seconds: duration of this call.
         predictor: its engine is named.
-        before: a remark on the images of earlier calls.
+        before: images of earlier calls.
     """
-    engine, images = predictor.engine, "image" if count == 1 else "images"
-    return (
-        f"{count:,} {images}{before}, {failed:,} failed, {seconds:.1f} s, {count / max(seconds, 1e-9):.1f} images/s, "
-        f"engine {engine.name} ({engine.precision})"
+    images = trn("{count:,} image", "{count:,} images", count)
+    if before:
+        images = tr("{images} ({before:,} of them before)", images=images, before=before)
+    return tr(
+        "{images}, {failed:,} failed, {seconds:.1f} s, {rate:.1f} images/s, engine {engine} ({precision})",
+        images=images,
+        failed=failed,
+        seconds=seconds,
+        rate=count / max(seconds, 1e-9),
+        engine=predictor.engine.name,
+        precision=predictor.engine.precision,
     )
 
 
@@ -265,7 +270,7 @@ class Progress:
             self._bar.stop()
         self._counter.join()
         if self._shown > SHOWN:
-            self._print(tr("{shown:,} more could not be used; the output file lists them", shown=self._shown - SHOWN))
+            self._print(tr("{count:,} more could not be used; the output file lists them", count=self._shown - SHOWN))
 
     def step(self) -> None:
         """Count one more image."""
@@ -275,25 +280,27 @@ class Progress:
             return
         self._noted = now
         rate = (self._done - self._first) / (now - self._began)
-        failed = f", {self._failed:,} failed" if self._failed else ""
         if self._bar is not None:
-            text = f"{rate:.1f} images/s{failed}"
+            text = self._with_failed(tr("{rate:.1f} images/s", rate=rate))
             self._bar.update(self._task, completed=self._done, total=self._total, description=text)
             return
         from pplc_cli.cli.console.progress import duration
 
-        of = f" of {self._total:,}" if self._total else ""
-        left = f", {duration((self._total - self._done) / rate)} left" if self._total else ""
-        self._print(
-            tr(
-                "{done:,}{of} images{failed}, {rate:.1f} images/s{left}",
+        if self._total:
+            text = tr(
+                "{done:,} of {total:,} images, {rate:.1f} images/s, {time} left",
                 done=self._done,
-                of=of,
-                failed=failed,
+                total=self._total,
                 rate=rate,
-                left=left,
+                time=duration((self._total - self._done) / rate),
             )
-        )
+        else:
+            text = tr("{done:,} images, {rate:.1f} images/s", done=self._done, rate=rate)
+        self._print(self._with_failed(text))
+
+    def _with_failed(self, text: str) -> str:
+        """A line of progress, with the number of images that could not be used."""
+        return tr("{progress}, {failed:,} failed", progress=text, failed=self._failed) if self._failed else text
 
     def failure(self, text: str) -> None:
         """Print an image that could not be used."""

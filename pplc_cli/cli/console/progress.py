@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.progress import ProgressCallback, no_progress
 from pplc_cli.base.text import visible_lines
 from pplc_cli.cli.command import is_quiet
@@ -57,17 +58,23 @@ class TrainProgress(Reporter):
         self.console.print(visible_lines(text), markup=False, soft_wrap=not self.console.is_terminal)
 
     def download(self, done: int, total: Optional[int]) -> None:
-        of = f" of {total / 1e6:.1f}" if total else ""
-        self._show(f"downloading weights: {done / 1e6:.1f}{of} MB")
+        if total:
+            text = tr("downloading weights: {done:.1f} of {total:.1f} MB", done=done / 1e6, total=total / 1e6)
+        else:
+            text = tr("downloading weights: {done:.1f} MB", done=done / 1e6)
+        self._show(text)
 
     def teacher(self, done: int, total: Optional[int]) -> None:
-        self._show(f"predictions of the teacher: {done:,} of {total:,} images")
+        self._show(tr("predictions of the teacher: {done:,} of {total:,} images", done=done, total=total))
 
     def step(self, record: dict[str, Any]) -> None:
         self._show(
-            f"epoch {record['epoch']}/{record['epochs']} {record['step']}/{record['steps']}  "
-            f"loss {record['loss']:.3f}  top-1 {record['top1']:.0%}  lr {record['learning_rate']:.2g}  "
-            f"{record['images_per_second']:.0f} images/s  {duration(record['seconds_left'])} left"
+            tr(
+                "epoch {epoch}/{epochs} {step}/{steps}  loss {loss:.3f}  top-1 {top1:.0%}  lr {learning_rate:.2g}  "
+                "{images_per_second:.0f} images/s  {time} left",
+                time=duration(record["seconds_left"]),
+                **record,
+            )
         )
 
     def epoch(self, record: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pplc_cli.base.language.messages import tr
+from pplc_cli.base.language.messages import tr, trn
 from pplc_cli.base.storage.files import quoted
 from pplc_cli.base.text import visible
 from pplc_cli.cli.command import echo, hint, note
@@ -23,44 +23,56 @@ if TYPE_CHECKING:
     from pplc_cli.training.distill.pseudo_labels import Labelling
 
 SHOWN = 20  # files listed by name; further ones are only counted
-_CLASS = Column("class", text=True)
+
+
+def _class() -> Column:
+    return Column(tr("class"), text=True)
 
 
 def print_trained(result: TrainResult) -> None:
     """Print the best epoch and the folder of a run."""
     best, folder, time = result.best, result.run.folder, duration(result.seconds)
-    accuracy, images = accuracy_text(best["val_top1"], best.get("val_images")), best.get("val_images", "all")
-    print(
-        tr(
+    images = best.get("val_images")
+    values = {"epoch": best["epoch"], "epochs": result.epochs, "accuracy": accuracy_text(best["val_top1"], images)}
+    if images is None:  # a run of an older release
+        text = tr(
+            "best epoch: {epoch} of {epochs}; validation top-1 {accuracy} of all images; time {time}",
+            time=time,
+            **values,
+        )
+    else:
+        text = tr(
             "best epoch: {epoch} of {epochs}; validation top-1 {accuracy} of {images} images; time {time}",
-            epoch=best["epoch"],
-            epochs=result.epochs,
-            accuracy=accuracy,
             images=images,
             time=time,
+            **values,
         )
-    )
+    print(text)
     print(tr("written to {folder}: best_model/, last/, curves.png, train_log.jsonl", folder=folder))
 
 
 def print_split(folder: str, report: SplitReport) -> None:
     """Print the counts per class, and every file that was left out or is unusual."""
     rows = [[label, *(str(report.counts[part][row]) for part in PARTS)] for row, label in enumerate(report.labels)]
-    totals = ["all", *(str(sum(report.counts[part])) for part in PARTS)]
-    print_table([_CLASS, *map(Column, PARTS)], rows, [totals])
+    totals = [tr("all"), *(str(sum(report.counts[part])) for part in PARTS)]
+    print_table([_class(), *map(Column, PARTS)], rows, [totals])
     for part, folders in report.parts.items():
         print(tr("{part}: the images of {folders}", part=part, folders=", ".join(folders)))
     for part in PARTS:
         if report.parts and part not in report.parts and any(report.counts[part]):
             print(tr("{part}: cut from the training images, since the data set has no folder for it", part=part))
     for name, reason in report.left_out.items():
-        echo(visible(f"left out: {name} {reason}"))
+        echo(visible(tr("left out: {file} {reason}", file=name, reason=reason)))
     for name, text in report.notes.items():
-        hint(visible(f"note: {name} {text}"))
-    if report.duplicates == 1 and not report.leaks:
-        hint(tr("1 file is a copy of another; copies go to the same list"))
-    elif report.duplicates and not report.leaks:
-        hint(tr("{duplicates:,} files are copies of others; copies go to the same list", duplicates=report.duplicates))
+        hint(visible(tr("note: {file} {remark}", file=name, remark=text)))
+    if report.duplicates and not report.leaks:
+        hint(
+            trn(
+                "{count:,} file is a copy of another; copies go to the same list",
+                "{count:,} files are copies of others; copies go to the same list",
+                report.duplicates,
+            )
+        )
     for first, second in report.conflicts[:SHOWN]:
         echo(tr("warning: {first} and {second} are the same image in two classes", first=first, second=second))
     if len(report.conflicts) > SHOWN:
@@ -88,26 +100,27 @@ def print_evaluation(found: Evaluation, as_json: bool) -> None:
         return
     figures = ("precision", "recall", "f1")
     rows = [[row["label"], *(f"{row[n]:.3f}" for n in figures), str(row["support"])] for row in metrics["classes"]]
-    mean = ["macro", *(f"{metrics['macro'][n]:.3f}" for n in figures), str(metrics["images"])]
-    print_table([_CLASS, *map(Column, ("precision", "recall", "F1", "support"))], rows, [mean])
+    mean = [tr("macro"), *(f"{metrics['macro'][n]:.3f}" for n in figures), str(metrics["images"])]
+    headings = (tr("precision"), tr("recall"), "F1", tr("support"))
+    print_table([_class(), *map(Column, headings)], rows, [mean])
     images, unusable = metrics["images"], metrics["unusable"]
     print(
         tr(
-            "{source}: top-1 {top1} of {images} images",
+            "{source}: top-1 {accuracy} of {images} images",
             source=found.source,
-            top1=accuracy_text(metrics["top1"], images),
+            accuracy=accuracy_text(metrics["top1"], images),
             images=images,
         )
     )
     if metrics["top5"] is not None:
-        print(tr("top-5 {top5}", top5=accuracy_text(metrics["top5"], images)))
-    print(tr("calibration error {calibration_error:.3f}", calibration_error=metrics["calibration_error"]))
+        print(tr("top-5 {accuracy}", accuracy=accuracy_text(metrics["top5"], images)))
+    print(tr("calibration error {error:.3f}", error=metrics["calibration_error"]))
     _print_unusable([(one["path"], one["reason"]) for one in unusable])
     echo(
         tr(
-            "report in {folder}: {sorted}",
+            "report in {folder}: {files}",
             folder=found.folder,
-            sorted=", ".join(sorted(path.name for path in found.folder.iterdir())),
+            files=", ".join(sorted(path.name for path in found.folder.iterdir())),
         )
     )
 
@@ -115,7 +128,7 @@ def print_evaluation(found: Evaluation, as_json: bool) -> None:
 def _print_unusable(files: Sequence[tuple[str, str]]) -> None:
     """Name the files that could not be used, with the reasons; beyond :data:`SHOWN`, only count them."""
     for path, reason in files[:SHOWN]:
-        echo(visible(f"not used: {path} {reason}"))
+        echo(visible(tr("not used: {file} {reason}", file=path, reason=reason)))
     if len(files) > SHOWN:
         print(tr("not used: {count:,} more files", count=len(files) - SHOWN))
 
@@ -124,12 +137,12 @@ def print_labelling(found: Labelling) -> None:
     """Print how many images of each class were labelled, and the list written."""
     counted = zip(found.labels, found.counts(), found.unsure)
     rows = [[label, f"{kept:,}", f"{unsure:,}"] for label, kept, unsure in counted if kept or unsure]
-    print_table([_CLASS, Column("labelled"), Column("below threshold")], rows)
+    print_table([_class(), Column(tr("labelled")), Column(tr("below threshold"))], rows)
     _print_unusable(found.failed)
     if found.known:
-        print(tr("left out: {known:,} that are on the model's own lists", known=found.known))
+        print(tr("left out: {count:,} that are on the model's own lists", count=found.known))
     if any(found.surplus):
-        print(tr("left out: {surplus:,} beyond --per-class", surplus=sum(found.surplus)))
+        print(tr("left out: {count:,} beyond --per-class", count=sum(found.surplus)))
     for model in found.unchecked:
         echo(
             tr(
@@ -138,18 +151,16 @@ def print_labelling(found: Labelling) -> None:
             )
         )
     if not found.kept:
-        reason = "; try a lower --threshold" if any(found.unsure) else ": there was none to label"
-        echo(tr("{file} has no images{reason}", file=found.file, reason=reason))
+        if any(found.unsure):
+            echo(tr("{file} has no images; try a lower --threshold", file=found.file))
+        else:
+            echo(tr("{file} has no images: there was none to label", file=found.file))
         return
-    images = "1 image" if len(found.kept) == 1 else f"{len(found.kept):,} images"
-    echo(tr("{file} written, with {images}", file=found.file, images=images))
+    count = len(found.kept)
+    echo(trn("{file} written, with {count:,} image", "{file} written, with {count:,} images", count, file=found.file))
     if found.undrawn is None:
-        hint(
-            tr(
-                "Look at the labels in {with_suffix} before you train with them.",
-                with_suffix=found.file.with_suffix(".png"),
-            )
-        )
+        sheet = found.file.with_suffix(".png")
+        hint(tr("Look at the labels in {sheet} before you train with them.", sheet=sheet))
     note(found.undrawn)
     hint(tr("Next: pplc train CONFIG -o data.extra_list={file}", file=quoted(str(found.file))))
 
@@ -184,17 +195,17 @@ def print_exported(result: ExportResult) -> None:
     if result.in_paddlex:
         hint(
             tr(
-                "PaddleX loads it with: paddlex.create_model({model_name!r}, model_dir={folder!r})",
-                model_name=result.model_name,
+                "PaddleX loads it with: paddlex.create_model({name!r}, model_dir={folder!r})",
+                name=result.model_name,
                 folder=str(result.folder),
             )
         )
     else:
         hint(
             tr(
-                "pplc predict and Paddle Inference run it. PaddleX does not know the name {model_name}; "
+                "pplc predict and Paddle Inference run it. PaddleX does not know the name {name}; "
                 "it checks nothing else, so export with -o export.model_name=PP-LCNet_x1_0 if PaddleX is "
                 "to load it",
-                model_name=result.model_name,
+                name=result.model_name,
             )
         )

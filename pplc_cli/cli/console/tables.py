@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 import click
 
-from pplc_cli.base.language.messages import tr
+from pplc_cli.base.language.messages import tr, trn
 from pplc_cli.benchmark.bench import P99_RUNS, BenchResult
 from pplc_cli.benchmark.compare import ComparedNetwork
 from pplc_cli.benchmark.design_rules import Finding
@@ -33,14 +33,14 @@ def print_models(found: Sequence[CatalogEntry], as_json: bool) -> None:
         _dump([dataclasses.asdict(each) for each in found])
         return
     columns = [
-        Column("network", text=True),
-        Column("params M", optional=2),
-        Column("MACs M"),
-        Column("memory MB", optional=3),
+        Column(tr("network"), text=True),
+        Column(tr("params M"), optional=2),
+        Column(tr("MACs M")),
+        Column(tr("memory MB"), optional=3),
         Column("top-1 %"),
-        Column("weights", text=True, optional=1),
-        Column("cached", text=True, optional=4),
-        Column("source of the top-1", text=True, optional=5),
+        Column(tr("weights"), text=True, optional=1),
+        Column(tr("cached"), text=True, optional=4),
+        Column(tr("source of the top-1"), text=True, optional=5),
     ]
     rows = [
         [
@@ -49,8 +49,8 @@ def print_models(found: Sequence[CatalogEntry], as_json: bool) -> None:
             f"{each.macs / 1e6:.1f}",
             f"{each.memory / 1e6:.1f}",
             _number(each.top1, ".2f"),
-            ", ".join(each.weights) or "none",
-            "yes" if each.cached else "no",
+            ", ".join(each.weights) or tr("none"),
+            tr("yes") if each.cached else tr("no"),
             each.source,
         ]
         for each in found
@@ -78,17 +78,17 @@ def print_profile(found: Profile, findings: Sequence[Finding], as_json: bool) ->
         _warn(found.disturbance)
         return
     columns = [
-        Column("layer", text=True),
-        Column("operation", text=True),
-        Column("output", text=True, optional=4),
-        Column("params", optional=9),
-        Column("MACs M", optional=3),
-        Column("MACs %", optional=1),
-        Column("MB read", optional=7),
-        Column("MB written", optional=8),
-        Column("MAC/byte", optional=6),
+        Column(tr("layer"), text=True),
+        Column(tr("operation"), text=True),
+        Column(tr("output"), text=True, optional=4),
+        Column(tr("params"), optional=9),
+        Column(tr("MACs M"), optional=3),
+        Column(tr("MACs %"), optional=1),
+        Column(tr("MB read"), optional=7),
+        Column(tr("MB written"), optional=8),
+        Column(tr("MAC/byte"), optional=6),
         Column("ms"),
-        Column("time %"),
+        Column(tr("time %")),
         Column("GFLOP/s", optional=5),
     ]
     empty = [""] * 8
@@ -98,7 +98,7 @@ def print_profile(found: Profile, findings: Sequence[Finding], as_json: bool) ->
     ]
     read, written = (sum(getattr(op, key) for op in found.operations) for key in ("read", "written"))
     totals = [
-        "all", "", "", f"{found.params:,}", f"{found.macs / 1e6:.2f}", "100.0", f"{read / 1e6:.2f}",
+        tr("all"), "", "", f"{found.params:,}", f"{found.macs / 1e6:.2f}", "100.0", f"{read / 1e6:.2f}",
         f"{written / 1e6:.2f}", f"{found.macs / max(1, read + written):.1f}", f"{found.milliseconds:.3f}", "100.0",
         f"{2 * found.macs / found.milliseconds / 1e6:.1f}",
     ]  # fmt: skip
@@ -122,14 +122,14 @@ def print_profile(found: Profile, findings: Sequence[Finding], as_json: bool) ->
     if not findings:
         say(tr("The design rules find nothing to improve."))
     for finding in findings:
-        where = f"{finding.layer}: " if finding.layer else ""
-        cost = f"{finding.rule} ({finding.milliseconds:.2f} ms, {finding.share:.0%})"
+        text = tr("{layer}: {text}", layer=finding.layer, text=finding.text) if finding.layer else finding.text
         say(
             tr(
-                "{cost}: {where}{text}. Suggestion: {advice}.",
-                cost=cost,
-                where=where,
-                text=finding.text,
+                "{rule} ({milliseconds:.2f} ms, {share:.0%}): {text}. Suggestion: {advice}.",
+                rule=finding.rule,
+                milliseconds=finding.milliseconds,
+                share=finding.share,
+                text=text,
                 advice=finding.advice,
             )
         )
@@ -161,7 +161,7 @@ def _warn(found: Disturbance) -> None:
         return
     if found.busy_cpus is not None:
         click.echo(
-            tr("Other processes kept {busy_cpus:.1f} CPUs busy during the measurement.", busy_cpus=found.busy_cpus),
+            tr("Other processes kept {count:.1f} CPUs busy during the measurement.", count=found.busy_cpus),
             err=True,
         )
     click.echo(
@@ -183,15 +183,15 @@ def print_comparison(found: Sequence[ComparedNetwork], batch: int, as_json: bool
 
 def _print_comparison(found: Sequence[ComparedNetwork], batch: int) -> None:
     columns = [
-        Column("network", text=True),
-        Column("params M", optional=2),
-        Column("MACs M"),
-        Column("classes", optional=3),
-        Column("latency ms"),
-        Column("quartiles", optional=4),
-        Column("images/s", optional=1),
+        Column(tr("network"), text=True),
+        Column(tr("params M"), optional=2),
+        Column(tr("MACs M")),
+        Column(tr("classes"), optional=3),
+        Column(tr("latency ms")),
+        Column(tr("quartiles"), optional=4),
+        Column(tr("images/s"), optional=1),
         Column("top-1", text=True),
-        Column("source of the top-1", text=True, optional=5),
+        Column(tr("source of the top-1"), text=True, optional=5),
     ]
     rows = [
         [
@@ -200,7 +200,7 @@ def _print_comparison(found: Sequence[ComparedNetwork], batch: int) -> None:
             f"{each.macs / 1e6:.1f}",
             str(each.classes),
             f"{each.latency:.2f}",
-            "{:.2f} to {:.2f}".format(*each.quartiles),
+            tr("{first:.2f} to {third:.2f}", first=each.quartiles[0], third=each.quartiles[1]),
             f"{each.images_per_second:.0f}",
             _top1(each),
             each.source,
@@ -226,18 +226,18 @@ def print_bench(found: BenchResult, as_json: bool) -> None:
     names = list(dict.fromkeys(each.model for each in found.measured))
     several = {key: len({getattr(each, key) for each in found.measured}) > 1 for key in ("precision", "threads")}
     columns = [
-        *([Column("model", text=True)] if len(names) > 1 else []),
-        Column("engine", text=True),
+        *([Column(tr("model"), text=True)] if len(names) > 1 else []),
+        Column(tr("engine"), text=True),
         Column("precision", text=True, optional=0 if several["precision"] else 3),
-        Column("threads", optional=0 if several["threads"] else 4),
-        Column("batch"),
+        Column(tr("threads"), optional=0 if several["threads"] else 4),
+        Column(tr("batch")),
         Column("p50 ms"),
         Column("p90 ms", optional=2),
         Column("p99 ms", optional=5),
-        Column("runs", optional=8),
-        Column("images/s", optional=1),
-        Column("start s", optional=6),
-        Column("differs by", optional=7),
+        Column(tr("runs"), optional=8),
+        Column(tr("images/s"), optional=1),
+        Column(tr("start s"), optional=6),
+        Column(tr("differs by"), optional=7),
     ]
     rows = [
         [
@@ -257,11 +257,11 @@ def print_bench(found: BenchResult, as_json: bool) -> None:
     print_table(columns, rows)
     say(
         tr(
-            "{names}: network only, without decoding. start: from a new process to its first "
+            "{models}: network only, without decoding. start: from a new process to its first "
             "prediction. differs by: largest probability difference from the first engine. p99: "
-            "shown from {p99_runs} runs on.",
-            names=", ".join(names),
-            p99_runs=P99_RUNS,
+            "shown from {runs} runs on.",
+            models=", ".join(names),
+            runs=P99_RUNS,
         )
     )
     for rate in found.rates:
@@ -294,10 +294,10 @@ def print_bench(found: BenchResult, as_json: bool) -> None:
     caches = ", ".join(f"{name} {_size(size)}" for name, size in machine["caches"].items())
     say(
         tr(
-            "{cpu}, {cores} cores; {value}; {system}",
+            "{cpu}, {cores} cores; {caches}; {system}",
             cpu=machine["cpu"],
             cores=machine["cores"],
-            value=caches or "caches unknown",
+            caches=caches or tr("caches unknown"),
             system=machine["system"],
         )
     )
@@ -316,7 +316,7 @@ def print_bench(found: BenchResult, as_json: bool) -> None:
 
 
 def _threads(count: int) -> str:
-    return f"{count} thread{'s' * (count > 1)}"
+    return trn("{count} thread", "{count} threads", count)
 
 
 def _size(size: int) -> str:

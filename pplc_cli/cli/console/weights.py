@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pplc_cli.base.language.messages import tr
+from pplc_cli.base.language.messages import tr, trn
 from pplc_cli.base.storage.files import quoted
 from pplc_cli.base.text import visible
 from pplc_cli.cli.command import echo, hint
@@ -24,17 +24,17 @@ def print_list(files: list[CachedWeights], folder: Path, as_json: bool) -> None:
         print(json.dumps([dataclasses.asdict(file) for file in files], ensure_ascii=False, indent=2))
         return
     columns = [
-        Column("network", text=True),
-        Column("weights", text=True),
-        Column("here", text=True),
+        Column(tr("network"), text=True),
+        Column(tr("weights"), text=True),
+        Column(tr("here"), text=True),
         Column("MB"),
-        Column("file", text=True, optional=1),
+        Column(tr("file"), text=True, optional=1),
     ]
     rows = [
         [
             file.network,
             file.source,
-            "in pplc" if file.source == BUILTIN else "in the cache" if file.cached else "no",
+            tr("in pplc") if file.source == BUILTIN else tr("in the cache") if file.cached else tr("no"),
             "-" if file.size is None else f"{file.size / 1e6:.1f}",
             file.file,
         ]
@@ -42,7 +42,8 @@ def print_list(files: list[CachedWeights], folder: Path, as_json: bool) -> None:
     ]
     print_table(columns, rows)
     say(tr("weights: values for --pretrained. Those that are not here are downloaded when they are first used."))
-    print(f"{_files(sum(file.cached for file in files))} in {folder}")
+    cached = sum(file.cached for file in files)
+    print(trn("{count} file in {folder}", "{count} files in {folder}", cached, folder=folder))
 
 
 def print_verified(files: Iterable[VerifyResult], folder: Path) -> int:
@@ -53,38 +54,34 @@ def print_verified(files: Iterable[VerifyResult], folder: Path) -> int:
     """
     states = []
     for file in files:
-        echo(visible(f"{file.state}: {file.remark or file.file}"))
+        echo(visible(f"{file.description}: {file.remark or file.file}"))
         states.append(file.good)
     bad = states.count(False)
-    print(
-        tr(
-            "{count} of {folder} checked: {value} damaged or missing",
-            count=_files(len(states)),
-            folder=folder,
-            value=bad or "none",
-        )
-    )
+    checked = trn("{count} file of {folder} checked", "{count} files of {folder} checked", len(states), folder=folder)
+    if bad:
+        print(tr("{checked}: {bad} damaged or missing", checked=checked, bad=bad))
+    else:
+        print(tr("{checked}: none damaged or missing", checked=checked))
     return bad
-
-
-def _files(count: int) -> str:
-    return "1 file" if count == 1 else f"{count} files"
 
 
 def print_imported(imported: Imported, path: Path) -> None:
     """Print the network of imported weights, and the command that trains from them."""
     classes = imported.arrays.get(f"{imported.spec.classifier}.bias")
-    of = "" if classes is None else f" for {len(classes)} classes"
-    print(
-        tr(
-            "{path} written: {name}{of}, {count} arrays",
-            path=path,
-            name=imported.spec.name,
-            of=of,
-            count=len(imported.arrays),
+    name, arrays = imported.spec.name, len(imported.arrays)
+    if classes is None:
+        print(tr("{file} written: {name}, {arrays} arrays", file=path, name=name, arrays=arrays))
+    else:
+        print(
+            tr(
+                "{file} written: {name} for {classes} classes, {arrays} arrays",
+                file=path,
+                name=name,
+                classes=len(classes),
+                arrays=arrays,
+            )
         )
-    )
-    hint(tr("pplc train --dataset NAME {imported}", imported=train_options(imported, path)))
+    hint(tr("Next: pplc train --dataset NAME {options}", options=train_options(imported, path)))
 
 
 def train_options(imported: Imported, path: Path) -> str:

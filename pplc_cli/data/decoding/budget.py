@@ -40,12 +40,12 @@ class Budget:
                 if not self._reserved:
                     raise ImageMemoryError(
                         tr(
-                            "needs about {need} MB of memory to decode ({width} x {height} pixels), and {max} MB are "
+                            "needs about {need} MB of memory to decode ({width} x {height} pixels), and {free} MB are "
                             "free; make the image smaller or free memory",
                             need=need >> 20,
                             width=width,
                             height=height,
-                            max=max(0, free) >> 20,
+                            free=max(0, free) >> 20,
                         )
                     )
                 self._changed.wait()

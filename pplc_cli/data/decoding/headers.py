@@ -86,7 +86,7 @@ def checked_png(data: bytes) -> bytes:
         elif kind[:1].isupper() and end <= len(data):  # a lower-case letter marks an ancillary chunk
             if zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
                 raise ImageError(
-                    tr("is broken: the checksum of its {decode} data is wrong", decode=kind.decode("latin-1"))
+                    tr("is broken: the checksum of its {chunk} data is wrong", chunk=kind.decode("latin-1"))
                 )
             if kind == b"IEND":
                 break
@@ -97,29 +97,36 @@ def checked_png(data: bytes) -> bytes:
 def why_not_opened(data: bytes) -> str:
     """The reason to refuse bytes that Pillow does not recognise."""
     if not data.strip(b"\0"):
-        return f"is not an image: all {len(data)} bytes are zero"
+        return tr("is not an image: all {count} bytes are zero", count=len(data))
     head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     known = {
-        b"<!doctype": "a web page", b"<html": "a web page", b"<svg": "an SVG drawing", b"<?xml": "an XML file",
-        b"%pdf": "a PDF", b"pk\x03\x04": "a ZIP archive", b"\x1f\x8b": "a gzip archive", b"8bps": "a Photoshop file",
-        b"\x7felf": "a program", b"version https://git-lfs": "a Git LFS pointer to one",
-    }  # fmt: skip
+        b"<!doctype": tr("a web page"),
+        b"<html": tr("a web page"),
+        b"<svg": tr("an SVG drawing"),
+        b"<?xml": tr("an XML file"),
+        b"%pdf": tr("a PDF"),
+        b"pk\x03\x04": tr("a ZIP archive"),
+        b"\x1f\x8b": tr("a gzip archive"),
+        b"8bps": tr("a Photoshop file"),
+        b"\x7felf": tr("a program"),
+        b"version https://git-lfs": tr("a Git LFS pointer to one"),
+    }
     for magic, what in known.items():
         if head.startswith(magic):
-            return f"is not an image but {what}"
+            return tr("is not an image but {what}", what=what)
     if data[4:8] == b"ftyp":
         kind = {"HEIF": "HEIC", "AVIF": "AVIF"}.get(_phone_format(data) or "")
-        return f"is broken: a damaged {kind} file" if kind else "is not an image but a video"
+        return tr("is broken: a damaged {kind} file", kind=kind) if kind else tr("is not an image but a video")
     if tags := read_tags(data):
-        return f"{describe(tags)}, which is not supported or damaged; convert it to 8-bit RGB or grey"
+        return tr("{layout}, which is not supported or damaged; convert it to 8-bit RGB or grey", layout=describe(tags))
     starts = {b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"BM": "BMP"}
     for magic, kind in starts.items():
         if data.startswith(magic):
-            return f"is broken: a {kind} file whose header is damaged or cut off"
+            return tr("is broken: a {kind} file whose header is damaged or cut off", kind=kind)
     if data.startswith(b"RIFF"):
-        return "is broken or not an image: a RIFF file, but not a readable WebP image"
+        return tr("is broken or not an image: a RIFF file, but not a readable WebP image")
     try:
         codecs.getincrementaldecoder("utf-8")().decode(data[:512])  # the last character may be cut
-        return "is not an image but text"
+        return tr("is not an image but text")
     except UnicodeDecodeError:
-        return "is not an image in a supported format (JPEG, PNG, BMP, TIFF, WebP, GIF, HEIC, AVIF)"
+        return tr("is not an image in a supported format (JPEG, PNG, BMP, TIFF, WebP, GIF, HEIC, AVIF)")

@@ -14,18 +14,18 @@ def check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise ImageError(
             tr(
-                "is too large: {width} x {height} pixels; the limit is {max_pixels} million",
+                "is too large: {width} x {height} pixels; the limit is {limit} million",
                 width=width,
                 height=height,
-                max_pixels=MAX_PIXELS // 1_000_000,
+                limit=MAX_PIXELS // 1_000_000,
             )
         )
     if max(width, height) > MAX_ELONGATION * min(width, height):
         raise ImageError(
             tr(
-                "is too elongated: {width} x {height} pixels; the limit is {max_elongation} : 1",
+                "is too elongated: {width} x {height} pixels; the limit is {limit} : 1",
                 width=width,
                 height=height,
-                max_elongation=MAX_ELONGATION,
+                limit=MAX_ELONGATION,
             )
         )

@@ -9,14 +9,13 @@ from typing import Any, Optional
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from pplc_cli.base.errors import ImageError
-from pplc_cli.base.language.messages import tr
+from pplc_cli.base.language.messages import tr, trn
 from pplc_cli.data.decoding.limits import MAX_PIXELS
 
 MAX_STRIPS = 200_000  # strips or tiles; the tallest image has 189,000 rows
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIPS, _CHANNELS, _ROWS, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _FORMAT = 273, 277, 278, 284, 322, 323, 324, 339
-_KINDS = {1: "unsigned", 2: "signed", 3: "floating-point"}
 _TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # BYTE, SHORT, LONG, and LONG8 of BigTIFF
 _MAX_VALUES = 16  # of the tags above, only the positions of the strips have more
 
@@ -59,11 +58,9 @@ def _read_entries(data: bytes, order: str, *, big: bool) -> Iterator[tuple[int, 
 def check_directory(tags: dict[int, tuple[int, ...]]) -> None:
     """Raise an ImageError for more and for larger strips than an image can have: each takes time and memory."""
     if memory(tags) > 8 * MAX_PIXELS:
-        raise ImageError(tr("is too large: a strip or tile of it takes {tags} MB", tags=memory(tags) >> 20))
+        raise ImageError(tr("is too large: a strip or tile of it takes {megabytes} MB", megabytes=memory(tags) >> 20))
     if max(len(tags.get(_STRIPS, ())), len(tags.get(_TILES, ()))) > MAX_STRIPS:
-        raise ImageError(
-            tr("has more than {max_strips} strips or tiles; save it again with larger ones", max_strips=MAX_STRIPS)
-        )
+        raise ImageError(tr("has more than {limit} strips or tiles; save it again with larger ones", limit=MAX_STRIPS))
 
 
 def memory(tags: Any) -> int:
@@ -91,17 +88,25 @@ def check_layout(tags: ImageFileDirectory_v2) -> None:
         or (wide and form != 1 and packed and tags.prefix == b"MM")  # the bytes of each value exchanged
         or (photometric == 6 and not packed)  # YCbCr: colours are not enlarged, or the image called truncated
     ):
-        raise ImageError(tr("{tags}, which is not supported; convert it to 8-bit RGB or grey", tags=describe(tags)))
+        raise ImageError(tr("{layout}, which is not supported; convert it to 8-bit RGB or grey", layout=describe(tags)))
 
 
 def describe(tags: Any) -> str:
     """Words for the layout, as in "is a TIFF with 3 channels of 16 bits (floating-point, in planes)"."""
     bits = tags.get(_BITS) or (1,)
     channels = max(len(bits), _one(tags, _CHANNELS, 1))
-    kind = _KINDS.get(_one(tags, _FORMAT, 1), "unknown numbers")
-    colours = {0: "white is 0", 6: "YCbCr", 8: "L*a*b*"}.get(_one(tags, _PHOTOMETRIC, 1))
-    details = [kind, *([colours] if colours else []), *(["in planes"] if _one(tags, _PLANAR, 1) == 2 else [])]
-    return f"is a TIFF with {channels} channel{'s' if channels > 1 else ''} of {max(bits)} bits ({', '.join(details)})"
+    kinds = {1: tr("unsigned"), 2: tr("signed"), 3: tr("floating-point")}
+    colours = {0: tr("white is 0"), 6: "YCbCr", 8: "L*a*b*"}.get(_one(tags, _PHOTOMETRIC, 1))
+    details = [kinds.get(_one(tags, _FORMAT, 1), tr("unknown numbers"))]
+    details += [colours] if colours else []
+    details += [tr("in planes")] if _one(tags, _PLANAR, 1) == 2 else []
+    return trn(
+        "is a TIFF with 1 channel of {bits} bits ({details})",
+        "is a TIFF with {count} channels of {bits} bits ({details})",
+        channels,
+        bits=max(bits),
+        details=", ".join(details),
+    )
 
 
 def _one(tags: Any, tag: int, default: int) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Optional
 
 from pplc_cli.base.errors import DataError
-from pplc_cli.base.language.messages import tr
+from pplc_cli.base.language.messages import tr, trn
 from pplc_cli.data.lists.parts import PARTS
 from pplc_cli.data.settings import SplitConfig
 
@@ -117,26 +117,36 @@ def assign_parts(
     for component in waiting:
         parts["train"] += component
     for index, label in enumerate(labels):
-        for part, words in (("train", "training"), ("val", "validation")):
-            if part == "val" and not config.val:  # there is one already
-                continue
-            if not any(p.label == index for p in parts[part]):
-                groups = sum(any(p.label == index for p in c) for c in components)
-                raise DataError(
-                    tr(
-                        "class {label!r} would get no {words} image: it has {total}, and the shares are val "
-                        "{val:g} and test {test:g}; add images or change --val and --test. Nothing was written.",
-                        label=label,
-                        words=words,
-                        total=_described(total[index], groups),
-                        val=config.val,
-                        test=config.test,
-                    )
+        needed = ("train", "val") if config.val else ("train",)  # without a share there are validation images already
+        empty = next((part for part in needed if not any(p.label == index for p in parts[part])), None)
+        if empty is not None:
+            groups = sum(any(p.label == index for p in c) for c in components)
+            fault = (
+                tr("class {label!r} would get no training image", label=label)
+                if empty == "train"
+                else tr("class {label!r} would get no validation image", label=label)
+            )
+            raise DataError(
+                tr(
+                    "{fault}: it has {images}, and the shares are val {val:g} and test {test:g}; add images or "
+                    "change --val and --test. Nothing was written.",
+                    fault=fault,
+                    images=_described(total[index], groups),
+                    val=config.val,
+                    test=config.test,
                 )
+            )
     return parts
 
 
 def _described(images: int, groups: int) -> str:
     """The number of images and, if some stay together, of groups, as in "5 images in 2 groups that stay together"."""
-    text = f"{images} image{'' if images == 1 else 's'}"
-    return f"{text} in {groups} group{'' if groups == 1 else 's'} that stay together" if groups < images else text
+    text = trn("1 image", "{count:,} images", images)
+    if groups == images:
+        return text
+    return trn(
+        "{images} in 1 group that stays together",
+        "{images} in {count:,} groups that stay together",
+        groups,
+        images=text,
+    )

@@ -74,7 +74,7 @@ def find_layout(root: Path) -> Layout:
         labels=[path.name for path in found],
         folders=[ClassFolder(path, label, "train") for label, path in enumerate(found)],
         parts={},
-        left_out={path.name: "is a folder of pplc" for path in _subfolders(root) if _is_of_pplc(path)},
+        left_out={path.name: tr("is a folder of pplc") for path in _subfolders(root) if _is_of_pplc(path)},
     )
 
 
@@ -124,18 +124,18 @@ def read_class_folders(folder: Path, labels: Sequence[str]) -> list[Sample]:
     if parts:
         raise DataError(
             tr(
-                "{folder}: is divided into parts; name the folder of one of them: {values}",
+                "{folder}: is divided into parts; name the folder of one of them: {parts}",
                 folder=folder,
-                values=", ".join(str(path) for paths in parts.values() for path in paths),
+                parts=", ".join(str(path) for paths in parts.values() for path in paths),
             )
         )
     if unknown:
         raise DataError(
             tr(
-                "{folder}: the folder {unknown!r} is not a class of this model{unknown_2}",
+                "{folder}: the folder {name!r} is not a class of this model{hint}",
                 folder=folder,
-                unknown=unknown[0],
-                unknown_2=did_you_mean(unknown[0], labels),
+                name=unknown[0],
+                hint=did_you_mean(unknown[0], labels),
             )
         )
     ids = {label: number for number, label in enumerate(labels)}
@@ -167,7 +167,7 @@ def _subfolders(folder: Path) -> list[Path]:
         return sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: p.name)
     except OSError as error:
         raise DataError(
-            tr("{folder}: the folder cannot be read: {value}", folder=folder, value=error.strerror or error)
+            tr("{folder}: the folder cannot be read: {reason}", folder=folder, reason=error.strerror or error)
         ) from None
 
 
@@ -227,10 +227,10 @@ def _find_parts(base: Path, folders: Sequence[Path]) -> dict[str, list[Path]]:
         raise DataError(
             tr(
                 "{base}: the folders {folders} look like parts of a data set, but there are no training "
-                "images in folders of classes; expected images as in {expected}, or --table FILE",
+                "images in folders of classes; expected images as in {example}, or --table FILE",
                 base=base,
                 folders=", ".join(path.name for path in folders),
-                expected=expected,
+                example=expected,
             )
         )
     return parts if len(of_train) > 1 else {}
@@ -239,7 +239,7 @@ def _find_parts(base: Path, folders: Sequence[Path]) -> dict[str, list[Path]]:
 def _layout_of_parts(root: Path, parts: dict[str, list[Path]], others: Sequence[Path]) -> Layout:
     classes = {path: _classes_in(path) for folders in parts.values() for path in folders}
     labels = sorted({sub.name for path in parts["train"] for sub in classes[path]})
-    left_out = {_relative(path, root): "is not a part of the data set" for path in others}
+    left_out = {_relative(path, root): tr("is not a part of the data set") for path in others}
     used: dict[str, list[Path]] = {}
     folders = []
     for part, paths in parts.items():
@@ -247,16 +247,16 @@ def _layout_of_parts(root: Path, parts: dict[str, list[Path]], others: Sequence[
             names = [sub.name for sub in classes[path]]
             unknown = [name for name in names if name not in labels]
             if len(unknown) == len(names):  # images of a competition, whose labels are secret
-                left_out[_relative(path, root)] = "holds no folders of the classes"
+                left_out[_relative(path, root)] = tr("holds no folders of the classes")
                 continue
             if unknown:
                 raise DataError(
                     tr(
-                        "{path}: the class {unknown!r} has no folder of training images in {train}{unknown_2}",
+                        "{path}: the class {name!r} has no folder of training images in {train}{hint}",
                         path=path,
-                        unknown=unknown[0],
+                        name=unknown[0],
                         train=parts["train"][0],
-                        unknown_2=did_you_mean(unknown[0], labels),
+                        hint=did_you_mean(unknown[0], labels),
                     )
                 )
             used.setdefault(part, []).append(path)

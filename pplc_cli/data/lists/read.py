@@ -46,7 +46,11 @@ def read_labels(data: DataConfig) -> list[str]:
         if rows.is_table and rows.rows:
             return rows.class_names()
     raise DataError(
-        tr("{data}: no labels.txt or label.txt; run: {data_2}", data=lists_folder(data), data_2=split_command(data))
+        tr(
+            "{folder}: no labels.txt or label.txt; run: {command}",
+            folder=lists_folder(data),
+            command=split_command(data),
+        )
     )
 
 
@@ -67,7 +71,9 @@ def read_part(data: DataConfig, part: str, labels: Sequence[str]) -> Optional[li
         return None
     samples = _samples(read_rows(path, folder, _columns(data), labels).of_part(part), folder, labels)
     if not samples:
-        raise DataError(tr("{path}: contains no images; run: {data} --force", path=path, data=split_command(data)))
+        raise DataError(
+            tr("{path}: contains no images; run: {command} --force", path=path, command=split_command(data))
+        )
     return samples
 
 
@@ -77,10 +83,10 @@ def require_part(data: DataConfig, part: str, labels: Sequence[str]) -> list[Sam
     if samples is None:
         raise DataError(
             tr(
-                "{data}: no list for {part}; run: {data_2}",
-                data=lists_folder(data),
+                "{folder}: no list for {part}; run: {command}",
+                folder=lists_folder(data),
                 part=part,
-                data_2=split_command(data),
+                command=split_command(data),
             )
         )
     return samples
@@ -124,9 +130,9 @@ def read_extra(path: Path, labels: Sequence[str]) -> list[Sample]:
     if unknown:
         raise DataError(
             tr(
-                "{path}: has images of {unknown!r}, which is not a class of the data set: {labels}",
+                "{path}: has images of {name!r}, which is not a class of the data set: {labels}",
                 path=path,
-                unknown=unknown[0],
+                name=unknown[0],
                 labels=", ".join(labels),
             )
         )
@@ -138,7 +144,10 @@ def _folder(data: DataConfig) -> Path:
     folder = user_path(data.dir)
     if not folder.is_dir():
         raise DataError(
-            tr("{dir}: the folder of the data set is gone; if it was moved, add -o data.dir=NEW_FOLDER", dir=data.dir)
+            tr(
+                "{folder}: the folder of the data set is gone; if it was moved, add -o data.dir=NEW_FOLDER",
+                folder=data.dir,
+            )
         )
     return folder
 

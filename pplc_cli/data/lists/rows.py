@@ -70,22 +70,22 @@ class ImageList:
             elif not is_number:
                 raise DataError(
                     tr(
-                        "{path}, line {number}: the class {label!r} does not exist{label_2}",
+                        "{path}, line {number}: the class {label!r} does not exist{hint}",
                         path=self.path,
                         number=row.number,
                         label=row.label,
-                        label_2=did_you_mean(row.label, labels),
+                        hint=did_you_mean(row.label, labels),
                     )
                 )
             elif int(row.label) >= len(labels):
                 raise DataError(
                     tr(
-                        "{path}, line {number}: class id {label}, but there are only {count} classes (0 to {count_2})",
+                        "{path}, line {number}: class id {label}, but there are only {count} classes (0 to {last})",
                         path=self.path,
                         number=row.number,
                         label=row.label,
                         count=len(labels),
-                        count_2=len(labels) - 1,
+                        last=len(labels) - 1,
                     )
                 )
             else:

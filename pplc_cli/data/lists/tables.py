@@ -68,12 +68,12 @@ def read_table(path: Path, lines: Sequence[str], columns: Columns) -> Optional[l
         if image is not None and label is not None:
             return list(_rows(path, lines, delimiter, image, label, _place(header, None, _PART_COLUMNS)))
     if columns != Columns():
-        wanted = f"{columns.path or 'path'!r} and {columns.label or 'label'!r}"
         raise DataError(
             tr(
-                "{path}: expected a header with the columns {wanted}, got {first}",
+                "{path}: expected a header with the columns {path_column!r} and {label_column!r}, got {first}",
                 path=path,
-                wanted=wanted,
+                path_column=columns.path or "path",
+                label_column=columns.label or "label",
                 first=shortened(first),
             )
         )
@@ -100,10 +100,10 @@ def _records(path: Path, lines: Sequence[str], delimiter: str) -> Iterator[list[
     except csv.Error as error:
         raise DataError(
             tr(
-                "{path}, line {line_num}: is not a valid row of a table: {error}",
+                "{path}, line {number}: is not a valid row of a table: {reason}",
                 path=path,
-                line_num=reader.line_num,
-                error=error,
+                number=reader.line_num,
+                reason=error,
             )
         ) from None
 
@@ -119,10 +119,10 @@ def _rows(
         if len(cells) <= max(image, label):
             raise DataError(
                 tr(
-                    "{path}, line {number}: expected at least {image} columns, got {count}",
+                    "{path}, line {number}: expected at least {expected} columns, got {count}",
                     path=path,
                     number=number,
-                    image=max(image, label) + 1,
+                    expected=max(image, label) + 1,
                     count=len(cells),
                 )
             )

@@ -35,7 +35,7 @@ def read_lines(path: Path, known: Callable[[str], bool]) -> list[str]:
             raw = file.read(_MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         raise DataError(
-            tr("{path}: cannot be read: {value}", path=path, value=getattr(error, "strerror", None) or error)
+            tr("{path}: cannot be read: {reason}", path=path, reason=getattr(error, "strerror", None) or error)
         ) from None
     if len(raw) > _MAX_BYTES:
         raise DataError(tr("{path}: is larger than 1 GB; expected a text file", path=path))

@@ -110,11 +110,12 @@ class ResizeByShort(Transform):
         if size[0] * size[1] > MAX_PIXELS:
             raise ImageError(
                 tr(
-                    "is {width} x {height} pixels and would become {size} x {size_2}; set max_size of ResizeByShort",
+                    "is {width} x {height} pixels and would become {new_width} x {new_height}; set max_size of "
+                    "ResizeByShort",
                     width=width,
                     height=height,
-                    size=size[1],
-                    size_2=size[0],
+                    new_width=size[1],
+                    new_height=size[0],
                 )
             )
         return size
@@ -302,11 +303,11 @@ class Padding(Transform):
         if free_y < 0 or free_x < 0:
             raise ImageError(
                 tr(
-                    "is {shape} x {shape_2} pixels, larger than Padding's {width} x {height}",
-                    shape=image.shape[1],
-                    shape_2=image.shape[0],
-                    width=width,
-                    height=height,
+                    "is {width} x {height} pixels, larger than Padding's {largest_width} x {largest_height}",
+                    width=image.shape[1],
+                    height=image.shape[0],
+                    largest_width=width,
+                    largest_height=height,
                 )
             )
         top, left = {0: (0, 0), 1: (free_y // 2, free_x // 2), 2: (free_y, free_x)}[self.pad_mode]

@@ -28,7 +28,7 @@ from pplc_cli.data.transforms.basic import (
 from pplc_cli.data.transforms.limits import MAX_LEVEL, MAX_TRANSFORMS
 from pplc_cli.data.transforms.mixing import BatchTransform
 from pplc_cli.data.transforms.registry import TRANSFORMS, OwnTransform, own_transforms, read_transform
-from pplc_cli.models.registry import REMEDY, in_file
+from pplc_cli.models.registry import in_file
 
 
 def check_transforms(raw: Sequence[Any], key: str, faults: list[str], *, training: bool) -> list[Any]:
@@ -48,9 +48,9 @@ def check_transforms(raw: Sequence[Any], key: str, faults: list[str], *, trainin
     if len(raw) > MAX_TRANSFORMS:
         faults.append(
             tr(
-                "{key}: expected at most {max_transforms} transforms, got {count:,}",
+                "{key}: expected at most {limit} transforms, got {count:,}",
                 key=key,
-                max_transforms=MAX_TRANSFORMS,
+                limit=MAX_TRANSFORMS,
                 count=len(raw),
             )
         )
@@ -61,9 +61,9 @@ def check_transforms(raw: Sequence[Any], key: str, faults: list[str], *, trainin
         if not isinstance(name, str):
             faults.append(
                 tr(
-                    "{where}: expected a transform's name, or one name with its arguments, got {item}",
+                    "{where}: expected a transform's name, or one name with its arguments, got {value}",
                     where=where,
-                    item=show(item),
+                    value=show(item),
                 )
             )
             continue
@@ -75,10 +75,10 @@ def check_transforms(raw: Sequence[Any], key: str, faults: list[str], *, trainin
         else:
             faults.append(
                 tr(
-                    "{where}: unknown transform {name}{name_2}",
+                    "{where}: unknown transform {name}{hint}",
                     where=where,
                     name=show(name),
-                    name_2=did_you_mean(name, known),
+                    hint=did_you_mean(name, known),
                 )
             )
             continue
@@ -101,10 +101,10 @@ def check_transforms(raw: Sequence[Any], key: str, faults: list[str], *, trainin
         if transforms and isinstance(transforms[-1], BatchTransform) and not isinstance(transform, BatchTransform):
             faults.append(
                 tr(
-                    "{where}: {name} comes after {name__}, which mixes batches and must be last",
+                    "{where}: {name} comes after {previous}, which mixes batches and must be last",
                     where=where,
                     name=name,
-                    name__=type(transforms[-1]).__name__,
+                    previous=type(transforms[-1]).__name__,
                 )
             )
         if not isinstance(transform, (Normalize, BatchTransform, CenterCrop, RandomErasing)) and any(
@@ -146,7 +146,7 @@ def _check_arguments(transform: Any, key: str, faults: list[str]) -> None:
         value = getattr(transform, name, None)
         if isinstance(value, tuple) and value[0] > value[1]:
             faults.append(
-                tr("{key}.{name}: expected [smallest, largest], got {list}", key=key, name=name, list=list(value))
+                tr("{key}.{name}: expected [smallest, largest], got {value}", key=key, name=name, value=list(value))
             )
     if isinstance(transform, RandomResizeByShort) and not transform.short_sizes:
         faults.append(tr("{key}.short_sizes: expected at least one size", key=key))
@@ -154,7 +154,7 @@ def _check_arguments(transform: Any, key: str, faults: list[str]) -> None:
         b - a < 1 / MAX_LEVEL for a, b in zip(transform.min_val, transform.max_val)
     ):
         faults.append(
-            tr("{key}.max_val: expected more than min_val, got {max_val}", key=key, max_val=list(transform.max_val))
+            tr("{key}.max_val: expected more than min_val, got {value}", key=key, value=list(transform.max_val))
         )
 
 
@@ -186,7 +186,12 @@ class Pipeline:
             raise ValueError("; ".join(faults))
         for each in transforms:
             if isinstance(each, OwnTransform) and each.function is None:
-                raise ConfigError("transforms", [f"{each.name} is code of your own, and it is not loaded; {REMEDY}"])
+                fault = tr(
+                    "{name} is code of your own, and it is not loaded; give this configuration with --config FILE "
+                    "(in Python: load_config(FILE))",
+                    name=each.name,
+                )
+                raise ConfigError("transforms", [fault])
         self.sample = [each for each in transforms if isinstance(each, Transform)]
         self.batch = [each for each in transforms if isinstance(each, BatchTransform)]
         self.size = size

@@ -7,6 +7,8 @@ from typing import Any, Optional
 
 import numpy as np
 
+from pplc_cli.base.language.messages import tr
+
 ACTIVATIONS = (
     "relu",
     "hardswish",
@@ -99,6 +101,6 @@ class Graph:
         """
         last = next((n for n in reversed(self.nodes) if n.kind == "linear"), None)
         if last is None:
-            raise ValueError("the network has no linear layer, and so no penultimate-layer embedding")
+            raise ValueError(tr("the network has no linear layer, and so no penultimate-layer embedding"))
         end = self.nodes.index(last)
         return Graph(self.input, last.inputs[0], self.nodes[:end], self.shapes)

@@ -33,7 +33,7 @@ def to_onnx(graph: Graph, *, batch: Optional[int] = None) -> bytes:
     writer = _Writer(graph)
     for node in graph.nodes:
         if node.kind not in _WRITERS:
-            raise PplcError(tr("pplc cannot write {kind} as ONNX", kind=node.kind))
+            raise PplcError(tr("pplc cannot write {operation} as ONNX", operation=node.kind))
         _WRITERS[node.kind](writer, node)
 
     def value_info(value: str) -> Any:

@@ -43,16 +43,23 @@ def read_paddle(folder: Path) -> Graph:
         check_graph(graph)
         return graph
     except (_Unknown, UnknownType) as error:
-        raise UnknownOperation(f"{program}: pplc cannot read {one_line(error)}") from None
+        raise UnknownOperation(
+            tr("{file}: pplc cannot read {operation}", file=program, operation=one_line(error))
+        ) from None
     except ModelError as error:
         raise ModelError(f"{program}: {one_line(error)}") from None
     except OSError as error:
         raise ModelError(f"{read}: {error.strerror}") from None
     except MemoryError:
-        raise ModelError(tr("{read}: there is not enough memory to read it", read=read)) from None
+        raise ModelError(tr("{file}: there is not enough memory to read it", file=read)) from None
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, struct.error) as error:
-        reason = f"is damaged, or not in Paddle 3's export format: {type(error).__name__}: {one_line(error)}"
-        raise ModelError(tr("{read}: {reason}; export it again", read=read, reason=reason)) from None
+        raise ModelError(
+            tr(
+                "{file}: is damaged, or not in Paddle 3's export format: {reason}; export it again",
+                file=read,
+                reason=f"{type(error).__name__}: {one_line(error)}",
+            )
+        ) from None
 
 
 class UnknownOperation(ModelError):
@@ -100,7 +107,8 @@ class _Op:
         return self.attributes[name]
 
     def unknown(self, what: str) -> NoReturn:
-        raise _Unknown(f"{self.kind} with {what}")
+        """``what``: the unknown form, or an attribute with its value."""
+        raise _Unknown(tr("{operation} with {form}", operation=self.kind, form=what))
 
 
 def _shape(kind: dict[str, Any]) -> tuple[int, ...]:
@@ -123,7 +131,7 @@ class _Reader:
             op = _Op(raw)
             read = _READERS.get(op.kind)
             if read is None:
-                raise _Unknown(f"the operation {op.kind}")
+                raise _Unknown(tr("the operation {operation}", operation=op.kind))
             if not made.isdisjoint(op.outputs):
                 raise ValueError(f"{op.kind} computes a value that exists already")
             made.update(op.outputs)
@@ -142,13 +150,13 @@ class _Reader:
     def _array(self, op: _Op, index: int) -> np.ndarray:
         value = self.constants.get(op.inputs[index])
         if not isinstance(value, np.ndarray):
-            op.unknown("computed weights")
+            op.unknown(tr("computed weights"))
         return value
 
     def _add_node(self, op: _Op, kind: str, inputs: int = 1, **options: Any) -> Node:
         for number in op.inputs[:inputs]:
             if number in self.constants:
-                op.unknown("a constant where data is expected")
+                op.unknown(tr("a constant where data is expected"))
         node = Node(kind, [self._value(n) for n in op.inputs[:inputs]], f"v{op.outputs[0]}", options=options)
         node.name = str(op.attributes.get("struct_name", "")).strip("/")
         self.nodes.append(node)
@@ -162,13 +170,13 @@ class _Reader:
 
     def _data(self, op: _Op) -> None:
         if self.input:
-            op.unknown("a second input")
+            op.unknown(tr("a second input"))
         self.input = f"v{op.outputs[0]}"
         self.shapes[self.input] = tuple(op["shape"])
 
     def _fetch(self, op: _Op) -> None:
         if self.output:
-            op.unknown("a second output")
+            op.unknown(tr("a second output"))
         self.output = self._value(op.inputs[0])
 
     def _full(self, op: _Op) -> None:
@@ -183,7 +191,7 @@ class _Reader:
     def _conv2d(self, op: _Op) -> None:
         padding = op["paddings"]
         if op["padding_algorithm"] != "EXPLICIT" or op["data_format"] != "NCHW":
-            op.unknown(f"{op['padding_algorithm']} padding or {op['data_format']} layout")
+            op.unknown(f"padding_algorithm {op['padding_algorithm']}, data_format {op['data_format']}")
         if len(padding) == 2:
             padding = [padding[0], padding[0], padding[1], padding[1]]
         top, bottom, left, right = padding
@@ -197,14 +205,14 @@ class _Reader:
 
     def _batch_norm(self, op: _Op) -> None:
         if not op["is_test"] or op["data_format"] != "NCHW":
-            op.unknown(f"is_test: {op['is_test']} or {op['data_format']} layout")
+            op.unknown(f"is_test {op['is_test']}, data_format {op['data_format']}")
         node = self._add_node(op, "batch_norm", epsilon=op["epsilon"])
         for index, name in enumerate(("mean", "variance", "weight", "bias"), 1):
             node.weights[name] = self._array(op, index)
 
     def _activation(self, op: _Op) -> None:
         if op.kind == "gelu" and op["approximate"]:
-            op.unknown("approximate: true")
+            op.unknown("approximate true")
         if op.kind == "hardsigmoid" and not (abs(op["slope"] - 1 / 6) <= 1e-6 and op["offset"] == 0.5):
             op.unknown(f"slope {op['slope']}")
         self._add_node(op, "activation", function="swish" if op.kind == "silu" else op.kind)
@@ -212,14 +220,17 @@ class _Reader:
     def _pool2d(self, op: _Op) -> None:
         largest, kernel = op["pooling_type"] == "max", self.constants[op.inputs[1]]
         if op["pooling_type"] not in ("max", "avg"):
-            op.unknown(f"type {op['pooling_type']}")
+            op.unknown(f"pooling_type {op['pooling_type']}")
         if op["global_pooling"] or op["adaptive"]:
             if largest or (op["adaptive"] and kernel != [1, 1]):
                 op.unknown(f"adaptive size {kernel}")
             self._add_node(op, "mean")
             return
         if op["padding_algorithm"] != "EXPLICIT" or op["data_format"] != "NCHW" or len(op["paddings"]) != 2:
-            op.unknown(f"padding {op['paddings']} ({op['padding_algorithm']}) or layout {op['data_format']}")
+            op.unknown(
+                f"paddings {op['paddings']}, padding_algorithm {op['padding_algorithm']}, "
+                f"data_format {op['data_format']}"
+            )
         top, left = op["paddings"]
         window: dict[str, Any] = {
             "kernel": tuple(kernel),
@@ -239,7 +250,7 @@ class _Reader:
             or before.kind not in ("conv", "linear")
             or "bias" in before.weights
         ):
-            op.unknown("a constant that is not a bias")
+            op.unknown(tr("a constant that is not a bias"))
         before.weights["bias"] = value.reshape(-1)
         self.names[op.outputs[0]] = before.output
 
@@ -264,12 +275,12 @@ class _Reader:
     def _transpose(self, op: _Op) -> None:
         value = self.constants.get(op.inputs[0])
         if not (isinstance(value, tuple) and value[0] == "groups" and op["perm"] == [0, 2, 1, 3, 4]):
-            op.unknown(f"axes {op['perm']}")
+            op.unknown(f"perm {op['perm']}")
         self.constants[op.outputs[0]] = ("shuffled", value[1], value[2])
 
     def _flatten(self, op: _Op) -> None:
         if op["start_axis"] != 1:
-            op.unknown(f"start {op['start_axis']}")
+            op.unknown(f"start_axis {op['start_axis']}")
         self._add_node(op, "flatten")
 
     def _squeeze(self, op: _Op) -> None:
@@ -277,7 +288,7 @@ class _Reader:
 
     def _dropout(self, op: _Op) -> None:
         if not op["is_test"]:
-            op.unknown("is_test: false; export the network in evaluation mode")
+            op.unknown(tr("is_test: false; export the network in evaluation mode"))
         probability = self.constants[op.inputs[2]] if len(op.inputs) > 2 else op["dropout_prob"]
         if op["mode"] == "downgrade_in_infer":
             self._add_node(op, "scale", factor=1 - probability)
@@ -306,13 +317,13 @@ class _Reader:
 
     def _concat(self, op: _Op) -> None:
         if self.constants[op.inputs[1]] != 1:
-            op.unknown("an axis other than the channels")
+            op.unknown(tr("an axis other than the channels"))
         node = self._add_node(op, "concat", 0)
         node.inputs = [self._value(n) for n in self.lists[op.inputs[0]]]
 
     def _matmul(self, op: _Op) -> None:
         if op["transpose_x"] or op["transpose_y"]:
-            op.unknown("a transposed factor")
+            op.unknown(tr("a transposed factor"))
         self._add_node(op, "linear").weights["weight"] = self._array(op, 1)
 
     def _softmax(self, op: _Op) -> None:

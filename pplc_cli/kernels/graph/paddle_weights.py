@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.bounded import read_bounded
 
 LARGEST = 1 << 30  # bytes of the file, which is read into memory; the largest network of the zoo has a third
@@ -64,7 +65,7 @@ def _tensor(data: memoryview, at: int) -> tuple[np.ndarray, int]:
         elif field == 2:
             shape.append(value)
     if kind != _FLOAT32:
-        raise UnknownType(f"weights of type {kind}")
+        raise UnknownType(tr("weights of type {kind}", kind=kind))
     at += size
     count = math.prod(shape)
     if not 0 < 4 * count <= len(data) - at:

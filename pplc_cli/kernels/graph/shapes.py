@@ -27,26 +27,35 @@ def shapes_of(graph: Graph, size: tuple[int, int]) -> dict[str, Shape]:
             images of this size are too small, or take too much memory or time.
     """
     shapes: dict[str, Shape] = {graph.input: (graph.shapes[graph.input][1], *size)}
-    images, work = f"images of {size[1]} x {size[0]} pixels", 0
+    (height, width), work = size, 0
     for node in graph.nodes:
         inputs = [shapes[name] for name in node.inputs]
-        name = f"the {node.kind} {reprlib.repr(node.name or node.output)}"
         if not _fits(node, inputs):
-            raise ModelError(tr("{name} does not fit its input {inputs}", name=name, inputs=reprlib.repr(inputs)))
+            raise ModelError(
+                tr("{node} does not fit its input {shapes}", node=described(node), shapes=reprlib.repr(inputs))
+            )
         shape = shapes[node.output] = _shape(node, inputs)
         if min(shape) < 1:
-            raise ModelError(tr("{images} are too small for the network", images=images))
+            raise ModelError(
+                tr("images of {width} x {height} pixels are too small for the network", width=width, height=height)
+            )
         work += _work(node, inputs[0], shape)
         if math.prod(shape) > MAX_NUMBERS or work > MAX_WORK:
             raise ModelError(
                 tr(
-                    "{images} are too large for the network: {name} computes {shape}",
-                    images=images,
-                    name=name,
+                    "images of {width} x {height} pixels are too large for the network: {node} computes {shape}",
+                    width=width,
+                    height=height,
+                    node=described(node),
                     shape=shape,
                 )
             )
     return shapes
+
+
+def described(node: Node) -> str:
+    """A node in messages: its kind and its name."""
+    return tr("the {kind} {name}", kind=node.kind, name=reprlib.repr(node.name or node.output))
 
 
 def _fits(node: Node, inputs: list[Shape]) -> bool:

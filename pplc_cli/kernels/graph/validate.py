@@ -16,7 +16,7 @@ import numpy as np
 from pplc_cli.base.errors import ModelError
 from pplc_cli.base.language.messages import tr
 from pplc_cli.kernels.graph.graph import ACTIVATIONS, Graph, Node
-from pplc_cli.kernels.graph.shapes import Shape, shapes_of
+from pplc_cli.kernels.graph.shapes import Shape, described, shapes_of
 
 MAX_NODES = 4096  # the deepest network of the zoo has a tenth; planning takes time that grows with the square
 MAX_SIDE = 4096  # of images and windows: a batch of 16 such images takes 3 GB
@@ -33,19 +33,18 @@ def check_graph(graph: Graph) -> None:
     if not 0 < len(graph.nodes) <= MAX_NODES:
         raise ModelError(
             tr(
-                "the network has {count} operations; expected 1 to {max_nodes}",
+                "the network has {count} operations; expected 1 to {most}",
                 count=len(graph.nodes),
-                max_nodes=MAX_NODES,
+                most=MAX_NODES,
             )
         )
     stated = graph.shapes[graph.input]
     if len(stated) != 4 or stated[1] != 3 or not all(_is_side(side) for side in (stated[0], *stated[2:])):
-        given = reprlib.repr(stated)
         raise ModelError(
             tr(
-                "the network takes {given}; expected images (N, 3, H, W), H and W at most {max_side}",
-                given=given,
-                max_side=MAX_SIDE,
+                "the network takes {shape}; expected images (N, 3, H, W), H and W at most {most}",
+                shape=reprlib.repr(stated),
+                most=MAX_SIDE,
             )
         )
     known = {graph.input}
@@ -59,13 +58,12 @@ def check_graph(graph: Graph) -> None:
     height, width = (side if side > 0 else _TYPICAL for side in stated[2:])
     for name, shape in shapes_of(graph, (height, width)).items():
         if not _agrees(graph.shapes[name], shape):
-            said = reprlib.repr(graph.shapes[name])
             raise ModelError(
                 tr(
-                    "the value {name} has the shape {shape} per image, but the file says {said}",
+                    "the value {name} has the shape {shape} per image, but the file says {stated}",
                     name=name,
                     shape=shape,
-                    said=said,
+                    stated=reprlib.repr(graph.shapes[name]),
                 )
             )
 
@@ -75,23 +73,23 @@ def _check_names(node: Node, known: set[str]) -> None:
     if missing:
         raise ModelError(
             tr(
-                "{node} reads {missing}, which no operation before it computes",
-                node=_named(node),
-                missing=reprlib.repr(missing[0]),
+                "{node} reads {value}, which no operation before it computes",
+                node=described(node),
+                value=reprlib.repr(missing[0]),
             )
         )
     if node.output in known:
         raise ModelError(
-            tr("{node} computes {output}, which exists already", node=_named(node), output=reprlib.repr(node.output))
+            tr("{node} computes {value}, which exists already", node=described(node), value=reprlib.repr(node.output))
         )
     wanted = {"add": 2, "multiply": 2}.get(node.kind, 1)
     if len(node.inputs) < 1 if node.kind == "concat" else len(node.inputs) != wanted:
         raise ModelError(
             tr(
-                "{node} reads {count} values; expected {wanted}",
-                node=_named(node),
+                "{node} reads {count} values; expected {expected}",
+                node=described(node),
                 count=len(node.inputs),
-                wanted=wanted,
+                expected=wanted,
             )
         )
 
@@ -152,10 +150,10 @@ def _check_options(node: Node) -> None:
         if name not in tests or not tests[name](value):
             raise ModelError(
                 tr(
-                    "{node} has the {name} {repr}, which is not valid",
-                    node=_named(node),
-                    name=name,
-                    repr=reprlib.repr(value),
+                    "{node} has the {option} {setting}, which is not valid",
+                    node=described(node),
+                    option=name,
+                    setting=reprlib.repr(value),
                 )
             )
 
@@ -167,20 +165,22 @@ def _check_weights(node: Node) -> None:
             continue
         array = node.weights.get(name)
         if name not in dimensions or array is None or array.dtype != np.float32 or array.ndim != dimensions[name]:
-            raise ModelError(tr("{node} has no valid {name}", node=_named(node), name=name))
+            raise ModelError(tr("{node} has no valid {array}", node=described(node), array=name))
         if array.size == 0 or max(array.shape) > MAX_CHANNELS or max(array.shape[2:], default=1) > MAX_SIDE:
             raise ModelError(
                 tr(
-                    "{node} has a {name} of the shape {shape}, which is too large",
-                    node=_named(node),
-                    name=name,
+                    "{node} has a {array} of the shape {shape}, which is too large",
+                    node=described(node),
+                    array=name,
                     shape=array.shape,
                 )
             )
         if not np.isfinite(array).all():
-            raise ModelError(tr("{node} has a {name} with numbers that are not finite", node=_named(node), name=name))
+            raise ModelError(
+                tr("{node} has a {array} with numbers that are not finite", node=described(node), array=name)
+            )
     if node.kind == "batch_norm" and not (node.weights["variance"] + node.options["epsilon"] > 0).all():
-        raise ModelError(tr("{node} divides by the root of a variance that is not positive", node=_named(node)))
+        raise ModelError(tr("{node} divides by the root of a variance that is not positive", node=described(node)))
 
 
 def _agrees(stated: tuple[int, ...], shape: Shape) -> bool:
@@ -188,7 +188,3 @@ def _agrees(stated: tuple[int, ...], shape: Shape) -> bool:
     if len(stated) == 2:
         return stated[1:] == shape[:1] and shape[1:] == (1, 1)
     return len(stated) == 4 and stated[1] == shape[0] and all(a in (-1, b) for a, b in zip(stated[2:], shape[1:]))
-
-
-def _named(node: Node) -> str:
-    return f"the {node.kind} {reprlib.repr(node.name or node.output)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Optional
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.kernels.graph.graph import Graph, Node
 from pplc_cli.kernels.graph.shapes import shapes_of
 from pplc_cli.kernels.infer.operands import PlanOptions, Unsupported, Value
@@ -67,7 +68,7 @@ class Builder:
         """
         value = self._values[name]
         if isinstance(value.buffer, Slot):
-            raise Unsupported("a network in which not only convolutions read the images")
+            raise Unsupported(tr("a network in which not only convolutions read the images"))
         return value
 
     def make(self, name: str) -> Value:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.kernels.infer.operands import Unsupported, Value
 from pplc_cli.kernels.infer.ops.products import PANEL
 from pplc_cli.kernels.infer.ops.tiles import BFLOAT16, FLOAT32, INT8
@@ -49,7 +50,13 @@ def check_extents(step: Step, weights: Mapping[int, int], slots: Mapping[str, in
     """
     for address, size in _ACCESSES[type(step)](step):
         if size > _room(address, weights, slots, images):
-            raise Unsupported(f"a {type(step).__name__} of {size} bytes that reaches past the end of its memory")
+            raise Unsupported(
+                tr(
+                    "a {operation} of {size} bytes that reaches past the end of its memory",
+                    operation=type(step).__name__,
+                    size=size,
+                )
+            )
 
 
 def _room(address: Field, weights: Mapping[int, int], slots: Mapping[str, int], images: int) -> int:
@@ -99,7 +106,12 @@ def _planar(step: Planar) -> Iterator[Access]:
     # A row of the scratch has the padding of the left on both sides, and a kernel's width more.
     last = (geometry.result[1] - 1) * geometry.stride[1] + (geometry.kernel[1] - 1) * geometry.dilation[1]
     if last >= geometry.size[1] + 2 * geometry.padding[1] + geometry.kernel[1]:
-        raise Unsupported(f"a first convolution with {geometry.padding[1]} pixels of padding left, and more right")
+        raise Unsupported(
+            tr(
+                "a first convolution with {count} pixels of padding left, and more right",
+                count=geometry.padding[1],
+            )
+        )
 
 
 def _depthwise(step: Depthwise) -> Iterator[Access]:

@@ -66,7 +66,7 @@ def read_activation_ranges(folder: Path) -> dict[str, ActivationRange]:
         content = json.loads(read_bounded(folder / FILE, _LARGEST_FILE))
         ranges = {str(name): (float(low), float(high)) for name, (low, high) in content["spans"].items()}
         if not all(-_LARGEST <= low <= high <= _LARGEST for low, high in ranges.values()):
-            raise ValueError("a range is empty or not finite")
+            raise ValueError(tr("a range is empty or not finite"))
         return ranges
     except FileNotFoundError:
         raise PredictError(
@@ -74,5 +74,5 @@ def read_activation_ranges(folder: Path) -> dict[str, ActivationRange]:
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise PredictError(
-            tr("{folder} is damaged ({error}); run: pplc export --precision int8", folder=folder / FILE, error=error)
+            tr("{file} is damaged ({reason}); run: pplc export --precision int8", file=folder / FILE, reason=error)
         ) from None

@@ -81,11 +81,11 @@ class Plan(Builder):
         if max(self.arena, self.scratch) > MAX_ARENA:
             raise ModelError(
                 tr(
-                    "{n} images of {size} x {size_2} pixels need {arena:.1f} GiB of memory",
-                    n=n,
-                    size=size[1],
-                    size_2=size[0],
-                    arena=self.arena / 2**30,
+                    "{count} images of {width} x {height} pixels need {memory:.1f} GiB of memory",
+                    count=n,
+                    width=size[1],
+                    height=size[0],
+                    memory=self.arena / 2**30,
                 )
             )
         slots = {"input": 4 * math.prod(self.shapes[graph.input]), "output": 4 * n * self.shapes[graph.output][0]}
@@ -126,7 +126,13 @@ class Plan(Builder):
         activation_range = self.options.activation_ranges.get(node.inputs[0], (0.0, 0.0))
         outputs = weight.shape[-1] if weight.ndim == 2 else len(weight)
         if 4 * weight.size // outputs * node.options.get("groups", 1) * max(outputs, PANEL) > MAX_PACKED:
-            raise Unsupported(f"weights of the shape {weight.shape} in {node.options.get('groups', 1)} groups")
+            raise Unsupported(
+                tr(
+                    "weights of the shape {shape} in {groups} groups",
+                    shape=weight.shape,
+                    groups=node.options.get("groups", 1),
+                )
+            )
 
         def make() -> tuple[np.ndarray, ...]:
             matrix = weight if weight.ndim == 2 else as_matrix(weight, node.options["groups"], planar=planar)
@@ -146,7 +152,10 @@ class Plan(Builder):
         name, epilogue = self.absorb_epilogue(node)
         if planar and (geometry.inputs > PLANAR_CHANNELS or epilogue.addend or not self.is_map(node.inputs[0])):
             raise Unsupported(
-                f"a first convolution of one pixel or more than {PLANAR_CHANNELS} channels, or with an addition behind"
+                tr(
+                    "a first convolution of one pixel or more than {most} channels, or with an addition behind",
+                    most=PLANAR_CHANNELS,
+                )
             )
         factors = self._factors(node, FLOAT32 if planar else self._kind(node), planar=planar)
         target = self.make(name)
@@ -205,7 +214,7 @@ class Plan(Builder):
         if source.rows < factor.rows:
             source, factor = factor, source
         if factor.rows not in (1, source.rows):
-            raise Unsupported(f"a product of {source.shape} and {factor.shape}")
+            raise Unsupported(tr("a product of {first} and {second}", first=source.shape, second=factor.shape))
         pixels = source.rows if factor.rows < source.rows else 1
         name, act = self.absorb_activation(node.output)
         rows = self.images * source.rows // pixels
@@ -223,7 +232,7 @@ class Plan(Builder):
     def _add(self, node: Node) -> None:
         first, second = (self.read(name) for name in node.inputs)
         if first.shape != second.shape:
-            raise Unsupported(f"a sum of {first.shape} and {second.shape}")
+            raise Unsupported(tr("a sum of {first} and {second}", first=first.shape, second=second.shape))
         name, act = self.absorb_activation(node.output)
         self._combine(first, self.make(name), Epilogue(act, second.address, 4 * second.ld))
 
@@ -253,7 +262,7 @@ class Plan(Builder):
     def _flatten(self, node: Node) -> None:
         source = self.read(node.inputs[0])
         if source.rows != 1:
-            raise Unsupported("flattening of a map that is not pooled")
+            raise Unsupported(tr("flattening of a map that is not pooled"))
         self._values[node.output] = source
 
     def _batch_norm(self, node: Node) -> None:
@@ -262,14 +271,14 @@ class Plan(Builder):
     def _softmax(self, node: Node) -> None:
         source = self.read(node.inputs[0])
         if source.rows != 1:
-            raise Unsupported("softmax over a map")
+            raise Unsupported(tr("softmax over a map"))
         self.add(Softmax(self.images, source, self.make(node.output)))
 
     def _write_output(self) -> None:
         """Copy the result to the caller's array, without padding."""
         last, channels = self.read(self.graph.output), self.shapes[self.graph.output][0]
         if self.is_map(self.graph.output):
-            raise Unsupported("an output with height and width")
+            raise Unsupported(tr("an output with height and width"))
         self._combine(last, Value(Slot("output"), (channels, 1, 1), channels))
 
 
@@ -295,7 +304,7 @@ def _planner(kind: str) -> Callable[[Plan, Node], None]:
     try:
         return _PLANNERS[kind]
     except KeyError:
-        raise Unsupported(f"nodes of the kind {kind}") from None
+        raise Unsupported(tr("nodes of the kind {kind}", kind=kind)) from None
 
 
 def _is_pointwise(node: Node) -> bool:

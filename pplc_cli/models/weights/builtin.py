@@ -33,9 +33,9 @@ def builtin_file(spec: NetworkSpec) -> Path:
     if not path.is_file():
         raise ModelError(
             tr(
-                "{name} has no built-in weights (available: {value}); use model.pretrained: none, or a file",
+                "{name} has no built-in weights (available: {names}); use model.pretrained: none, or a file",
                 name=spec.name,
-                value=", ".join(builtin_names()) or "none",
+                names=", ".join(builtin_names()) or tr("none"),
             )
         )
     return path

@@ -48,10 +48,12 @@ def find_faults(
     Returns:
         Fault messages, and the classifier's keys that differ only in the number of classes.
     """
-    faults = [f"{key} is missing" for key in shapes if key not in weights]
+    faults = [tr("{key} is missing", key=key) for key in shapes if key not in weights]
     for key in weights.keys() - shapes.keys():
-        hint = "; model.options.last_conv_bias=true adds it" if key == "last_conv.bias" else ""
-        faults.append(tr("{key} is unknown{hint}", key=key, hint=hint))
+        if key == "last_conv.bias":
+            faults.append(tr("{key} is unknown; model.options.last_conv_bias=true adds it", key=key))
+        else:
+            faults.append(tr("{key} is unknown", key=key))
     replaced = []
     for key in shapes.keys() & weights.keys():
         shape = tuple(weights[key].shape)
@@ -61,10 +63,10 @@ def find_faults(
             else:
                 faults.append(
                     tr(
-                        "{key} has shape {shape}, expected {shapes}",
+                        "{key} has shape {shape}, expected {expected}",
                         key=key,
                         shape=list(shape),
-                        shapes=list(shapes[key]),
+                        expected=list(shapes[key]),
                     )
                 )
     return sorted(faults), sorted(replaced)
@@ -72,8 +74,8 @@ def find_faults(
 
 def shortened(faults: list[str]) -> str:
     """Join the first eight faults and the number of further ones."""
-    more = f" (and {len(faults) - 8} more)" if len(faults) > 8 else ""
-    return "; ".join(faults[:8]) + more
+    listed = "; ".join(faults[:8])
+    return tr("{faults} (and {count} more)", faults=listed, count=len(faults) - 8) if len(faults) > 8 else listed
 
 
 def _other_classes(one: tuple[int, ...], other: tuple[int, ...]) -> bool:

@@ -113,10 +113,10 @@ def _from_timm(arrays: dict[str, np.ndarray], where: str) -> dict[str, np.ndarra
     if len(numbers) != len(BLOCKS):
         raise ModelError(
             tr(
-                "{where}: expected the {count} blocks of timm's LCNet, got {count_2}",
+                "{where}: expected the {expected} blocks of timm's LCNet, got {count}",
                 where=where,
-                count=len(BLOCKS),
-                count_2=len(numbers),
+                expected=len(BLOCKS),
+                count=len(numbers),
             )
         )
     ours = dict(zip(sorted(numbers), BLOCKS))
@@ -143,12 +143,21 @@ def _identify(
         state = _build_without_values(candidate, arrays, options).state_dict()
         shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
         faults, others = find_faults(shapes, arrays, candidate.classifier)
-        faults += [f"{key} has another number of classes than the rest" for key in others]
+        faults += [tr("{key} has another number of classes than the rest", key=key) for key in others]
         if not faults:
             return Imported(candidate, options, {key: arrays[key] for key in shapes})
         nearest = min(nearest, (len(faults), candidate.name, faults))
-    which = "does not fit" if spec else "does not fit any network of pplc models; the nearest is"
-    raise ModelError(f"{where} {which} {nearest[1]}: {shortened(nearest[2])}")
+    name, misfits = nearest[1], shortened(nearest[2])
+    if spec is not None:
+        raise ModelError(tr("{where} does not fit {name}: {faults}", where=where, name=name, faults=misfits))
+    raise ModelError(
+        tr(
+            "{where} does not fit any network of pplc models; the nearest is {name}: {faults}",
+            where=where,
+            name=name,
+            faults=misfits,
+        )
+    )
 
 
 def _build_without_values(spec: NetworkSpec, arrays: dict[str, np.ndarray], options: ModelOptions) -> Any:
@@ -217,7 +226,11 @@ def write_import(imported: Imported, origin: PathLike, output: Optional[PathLike
         entry = cache.entries().get(name)
         if entry is not None and entry.url != str(origin) and path.is_file():
             raise ModelError(
-                tr("{path} was imported from {url}; choose another file with --output FILE", path=path, url=entry.url)
+                tr(
+                    "{path} was imported from {origin}; choose another file with --output FILE",
+                    path=path,
+                    origin=entry.url,
+                )
             )
         _write(path, content)
         cache.record(name, Entry.of(path, str(origin), imported.spec.name, IMPORTED))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Optional
 
 from pplc_cli.base.errors import ModelError
+from pplc_cli.base.language.messages import tr
 from pplc_cli.models.registry import find_network, network_names
 from pplc_cli.models.weights.builtin import BUILTIN, builtin_file, builtin_names
 from pplc_cli.models.weights.manifest import IMPORTED, Cache
@@ -74,6 +75,17 @@ class VerifyResult:
     remark: str = ""
 
     @property
+    def description(self) -> str:
+        """The state in the user's language."""
+        states = {
+            "ok": tr("ok"),
+            "damaged": tr("damaged"),
+            "missing": tr("missing"),
+            "not recorded yet": tr("not recorded yet"),
+        }
+        return states[self.state]
+
+    @property
     def good(self) -> bool:
         """Whether the file needs no action."""
         return self.state in ("ok", "not recorded yet")
@@ -88,7 +100,9 @@ def verify() -> Iterator[VerifyResult]:
         if entry is None and listed.cached:
             yield VerifyResult(listed.file, "not recorded yet")
         elif entry is not None and not listed.cached:
-            yield VerifyResult(listed.file, "missing", f"{path} is missing; {entry.remedy}")
+            yield VerifyResult(
+                listed.file, "missing", tr("{path} is missing; {remedy}", path=path, remedy=entry.remedy)
+            )
         elif entry is not None:
             try:
                 cache.check(listed.file)

@@ -51,8 +51,12 @@ class Entry:
     def remedy(self) -> str:
         """The command that restores a file that is missing or differs from its record."""
         if self.source == IMPORTED:
-            return f"pplc weights import {quoted(self.url or 'FILE')} writes it again"
-        return f"pplc weights fetch {self.network} --source {self.source} --force downloads it again"
+            return tr("pplc weights import {file} writes it again", file=quoted(self.url or "FILE"))
+        return tr(
+            "pplc weights fetch {network} --source {source} --force downloads it again",
+            network=self.network,
+            source=self.source,
+        )
 
 
 class Cache:
@@ -76,12 +80,12 @@ class Cache:
         try:
             content = json.loads(self.manifest.read_text(encoding="utf-8"))
             if content["format"] != FORMAT:
-                raise ValueError(f"format {content['format']}, expected {FORMAT}")
+                raise ValueError(tr("format {found}, expected {expected}", found=content["format"], expected=FORMAT))
             return {str(name): _entry(raw) for name, raw in content["files"].items()}
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            reason = f"no {error}" if isinstance(error, KeyError) else error
+            reason = tr("no {key}", key=error) if isinstance(error, KeyError) else error
             raise ModelError(
                 tr(
                     "{manifest} is damaged ({reason}); remove it: each file is recorded again at its next use",
@@ -145,9 +149,9 @@ def _entry(raw: dict[str, Any]) -> Entry:
     entry = Entry(**raw)
     texts = (entry.sha256, entry.network, entry.source, entry.date)
     if not all(isinstance(text, str) for text in texts) or not re.fullmatch("[0-9a-f]{64}", entry.sha256):
-        raise ValueError("an entry has no valid SHA-256")
+        raise ValueError(tr("an entry has no valid SHA-256"))
     if not isinstance(entry.size, int) or not isinstance(entry.url, (str, type(None))):
-        raise ValueError("an entry has no valid size")
+        raise ValueError(tr("an entry has no valid size"))
     return entry
 
 
@@ -161,12 +165,12 @@ def check_digest(path: Path, entry: Entry, display_name: str) -> None:
     if found != entry.sha256:
         raise ModelError(
             tr(
-                "{display_name} differs from the file recorded on {date}: SHA-256 {found}... ({st_size} "
+                "{file} differs from the file recorded on {date}: SHA-256 {found}... ({found_size} "
                 "bytes), recorded {sha256}... ({size} bytes); {remedy}",
-                display_name=display_name,
+                file=display_name,
                 date=entry.date[:10],
                 found=found[:12],
-                st_size=path.stat().st_size,
+                found_size=path.stat().st_size,
                 sha256=entry.sha256[:12],
                 size=entry.size,
                 remedy=entry.remedy,

@@ -31,9 +31,13 @@ class Unavailable(DownloadError):
     def __init__(self, reason: str, path: Path) -> None:
         self.reason = reason
         super().__init__(
-            f"{reason} You can: copy the file to {path} yourself; set mirrors with PPLC_MIRROR=https://... or a proxy "
-            "with HTTPS_PROXY; use your own file with --pretrained FILE; or start from random weights with "
-            "--pretrained none."
+            tr(
+                "{reason} You can: copy the file to {path} yourself; set mirrors with PPLC_MIRROR=https://... or a "
+                "proxy with HTTPS_PROXY; use your own file with --pretrained FILE; or start from random weights with "
+                "--pretrained none.",
+                reason=reason,
+                path=path,
+            )
         )
 
 
@@ -44,7 +48,7 @@ def official_file(spec: NetworkSpec, source: str) -> tuple[str, str]:
         ModelError: the network has no such weights.
     """
     if source not in spec.weights:
-        offered = " or ".join(spec.weights) or "none"
+        offered = ", ".join(spec.weights) or "none"
         raise ModelError(
             tr(
                 "there are no official {source} weights of {name}; use model.pretrained: {offered}",
@@ -96,17 +100,15 @@ def fetch_official(
     path = cache.folder / name
     if not path.is_file() or force:
         if os.environ.get("PPLC_OFFLINE", "") not in ("", "0"):
-            state = "cannot be downloaded again to" if path.is_file() else "are not in"
-            raise Unavailable(
-                tr(
-                    "the {source} weights of {name} {state} {parent}: PPLC_OFFLINE is set.",
-                    source=source,
-                    name=spec.name,
-                    state=state,
-                    parent=path.parent,
-                ),
-                path,
-            )
+            values = {"source": source, "name": spec.name, "folder": path.parent}
+            if path.is_file():
+                reason = tr(
+                    "the {source} weights of {name} cannot be downloaded again to {folder}: PPLC_OFFLINE is set.",
+                    **values,
+                )
+            else:
+                reason = tr("the {source} weights of {name} are not in {folder}: PPLC_OFFLINE is set.", **values)
+            raise Unavailable(reason, path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with lock(cache.lock_file(name)):  # another process may be downloading it
@@ -139,9 +141,10 @@ def _fetch(
     entry = cache.entries().get(path.name)
 
     def check(part: Path) -> None:
-        read_weights(part, "the downloaded file")
+        display_name = tr("the downloaded file")
+        read_weights(part, display_name)
         if entry is not None and not force:
-            check_digest(part, entry, "the downloaded file")
+            check_digest(part, entry, display_name)
 
     if force:
         path.with_name(f"{path.name}.part").unlink(missing_ok=True)
@@ -157,28 +160,23 @@ def _fetch(
         except ModelError as error:
             failures.append(f"{address}: {error}")
         if number < len(addresses):
-            note(tr("{failures}; trying {addresses}", failures=failures[-1], addresses=addresses[number]))
+            note(tr("{failure}; trying {address}", failure=failures[-1], address=addresses[number]))
     else:
-        reasons = "; then ".join(failures)
-        end = "" if reasons.endswith("?") else "."
-        raise Unavailable(
-            tr(
-                "the {source} weights of {name} cannot be downloaded: {reasons}{end}",
-                source=source,
-                name=spec.name,
-                reasons=reasons,
-                end=end,
-            ),
-            path,
-        )
+        failure = failures[0]
+        for another in failures[1:]:
+            failure = tr("{failure}; then {another}", failure=failure, another=another)
+        values = {"source": source, "name": spec.name, "failure": failure}
+        if failure.endswith(("?", "？")):
+            raise Unavailable(tr("the {source} weights of {name} cannot be downloaded: {failure}", **values), path)
+        raise Unavailable(tr("the {source} weights of {name} cannot be downloaded: {failure}.", **values), path)
     new = Entry.of(path, address, spec.name, source)
     if entry is not None and entry.sha256 != new.sha256:
         note(
             tr(
-                "{path} differs from the previous download: SHA-256 {sha256}..., before {sha256_2}...",
+                "{path} differs from the previous download: SHA-256 {found}..., before {before}...",
                 path=path,
-                sha256=new.sha256[:12],
-                sha256_2=entry.sha256[:12],
+                found=new.sha256[:12],
+                before=entry.sha256[:12],
             )
         )
     _record(cache, path.name, new, note)

@@ -104,21 +104,21 @@ class OnnxGraph:
                     if found != value:
                         faults.append(
                             tr(
-                                "{name} has {key} {found}, expected {value}",
+                                "{name} has {key} {found}, expected {expected}",
                                 name=name,
                                 key=key,
                                 found=found,
-                                value=value,
+                                expected=value,
                             )
                         )
             norm = ours.get(f"{name.removesuffix('conv')}bn")
             if norm is not None and abs(layer.epsilon - norm._epsilon) > 1e-3 * norm._epsilon:
                 faults.append(
                     tr(
-                        "{name} has epsilon {epsilon:g}, expected {epsilon_2:g}",
+                        "{name} has epsilon {epsilon:g}, expected {expected:g}",
                         name=name,
                         epsilon=layer.epsilon,
-                        epsilon_2=norm._epsilon,
+                        expected=norm._epsilon,
                     )
                 )
             if name.endswith(("se.conv1", "se.conv2")):
@@ -127,10 +127,10 @@ class OnnxGraph:
                 if layer.act != expected_act:
                     faults.append(
                         tr(
-                            "{name} is followed by {act}, expected {expected_act}",
+                            "{name} is followed by {found}, expected {expected}",
                             name=name,
-                            act=layer.act,
-                            expected_act=expected_act,
+                            found=layer.act,
+                            expected=expected_act,
                         )
                     )
                 elif layer.act == "HardSigmoid" and (abs(slope - 1 / 6) > 1e-4 or abs(offset - 0.5) > 1e-4):
@@ -153,9 +153,9 @@ def _damaged(where: str) -> Iterator[None]:
     except (TypeError, ValueError, AttributeError, IndexError) as error:
         raise ModelError(
             tr(
-                "{where} is not a readable ONNX file ({name__}); is the download complete?",
+                "{where} is not a readable ONNX file ({kind}); is the download complete?",
                 where=where,
-                name__=type(error).__name__,
+                kind=type(error).__name__,
             )
         ) from None
 
@@ -194,9 +194,9 @@ def _load(path: Path) -> Any:
     except (DecodeError, OSError, ValueError) as error:
         raise ModelError(
             tr(
-                "{path} is not a readable ONNX file ({name__}); is the download complete?",
+                "{path} is not a readable ONNX file ({kind}); is the download complete?",
                 path=path,
-                name__=type(error).__name__,
+                kind=type(error).__name__,
             )
         ) from None
     if not model.graph.node:
@@ -304,10 +304,10 @@ def _named(layers: list[_Layer], where: str) -> dict[str, _Layer]:
         if layer.weight.ndim != sides or (layer.norm is not None) != norm:
             raise ModelError(
                 tr(
-                    "{where}: expected {name} of PP-LCNet, got {node} {shape}",
+                    "{where}: expected {name} of PP-LCNet, got {found} {shape}",
                     where=where,
                     name=name,
-                    node=layer.node,
+                    found=layer.node,
                     shape=list(layer.weight.shape),
                 )
             )

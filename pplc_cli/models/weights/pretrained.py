@@ -64,9 +64,9 @@ def load_pretrained(
     elif is_of_timm(weights):
         raise ModelError(
             tr(
-                "{path} has timm's names; convert it first: pplc weights import {path_2}",
+                "{path} has timm's names; convert it first: pplc weights import {file}",
                 path=path,
-                path_2=quoted(str(path)),
+                file=quoted(str(path)),
             )
         )
     return str(path), fit_weights(network, weights, str(path), spec.classifier)
@@ -99,5 +99,5 @@ def _load_builtin(network: Any, spec: NetworkSpec) -> tuple[str, list[str]]:
     weights = read_builtin(spec)
     own = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
     classifier = [key for key in own if key.rpartition(".")[0] == spec.classifier]
-    fit_weights(network, {**weights, **{key: own[key] for key in classifier}}, "built-in weights", spec.classifier)
-    return f"the built-in weights of {spec.name}", sorted(classifier)
+    fit_weights(network, {**weights, **{key: own[key] for key in classifier}}, tr("built-in weights"), spec.classifier)
+    return tr("the built-in weights of {name}", name=spec.name), sorted(classifier)

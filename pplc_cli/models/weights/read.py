@@ -60,9 +60,9 @@ def read_weights(path: Path, display_name: Optional[str] = None) -> dict[str, np
     if path.suffix == ".onnx":
         raise ModelError(
             tr(
-                "{path} is an ONNX file; convert it first: pplc weights import {path_2}",
+                "{path} is an ONNX file; convert it first: pplc weights import {file}",
                 path=path,
-                path_2=quoted(str(path)),
+                file=quoted(str(path)),
             )
         )
     try:
@@ -75,15 +75,15 @@ def read_weights(path: Path, display_name: Optional[str] = None) -> dict[str, np
     except Exception as error:  # a damaged pickle raises nearly anything
         if path.suffix not in _NAMES and display_name is None:
             raise ModelError(
-                tr("{where} is not a weights file; expected one of {_names}", where=where, _names=", ".join(_NAMES))
+                tr("{where} is not a weights file; expected one of {suffixes}", where=where, suffixes=", ".join(_NAMES))
             ) from None
-        kind = path.suffix if path.suffix in TORCH_SUFFIXES else ".pdparams"
+        suffix = path.suffix if path.suffix in TORCH_SUFFIXES else ".pdparams"
         raise ModelError(
             tr(
-                "{where} is not a readable {kind} file ({name__}); is the download complete?",
+                "{where} is not a readable {suffix} file ({kind}); is the download complete?",
                 where=where,
-                kind=kind,
-                name__=type(error).__name__,
+                suffix=suffix,
+                kind=type(error).__name__,
             )
         ) from None
 

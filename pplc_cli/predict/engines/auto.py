@@ -78,14 +78,30 @@ class Choice:
     def sentence(self) -> str:
         """Describe the choice in one line."""
         best, *others = self._ranking()
-        compared = ", ".join(f"{other.engine} {self._figure(other)}" for other in others)
-        unit = "ms per image" if self.batch_size == 1 else f"images/s in batches of {BATCH}"
-        text = f"engine auto: {best.engine}, {self._figure(best)} {unit}" + (f" ({compared})" if compared else "")
-        differing = [m for m in self.measured if m.reason and m.difference is not None]
-        unable = [m.engine for m in self.measured if m.reason and m.difference is None]
-        text += "".join(f"; {m.engine} left out: {m.reason}" for m in differing)
-        text += f"; unavailable: {', '.join(unable)}" if unable else ""
-        return text + ("; stored for later calls" if self.remembered else "")
+        figure = self._figure(best)
+        if self.batch_size == 1:
+            text = tr("engine auto: {engine}, {figure} ms per image", engine=best.engine, figure=figure)
+        else:
+            text = tr(
+                "engine auto: {engine}, {figure} images/s in batches of {batch}",
+                engine=best.engine,
+                figure=figure,
+                batch=BATCH,
+            )
+        if others:
+            compared = ", ".join(f"{other.engine} {self._figure(other)}" for other in others)
+            text = tr("{fastest} ({others})", fastest=text, others=compared)
+        clauses = [text]
+        clauses += [
+            tr("{engine} left out: its outputs differ by {difference:.2g}", engine=m.engine, difference=m.difference)
+            for m in self.measured
+            if m.reason and m.difference is not None
+        ]
+        if unable := [m.engine for m in self.measured if m.reason and m.difference is None]:
+            clauses.append(tr("unavailable: {engines}", engines=", ".join(unable)))
+        if self.remembered:
+            clauses.append(tr("stored for later calls"))
+        return tr("; ").join(clauses)
 
     def _ranking(self) -> list[EngineTime]:
         able = [m for m in self.measured if m.reason is None]
@@ -129,7 +145,7 @@ def choose_fastest(
         return Choice(stored, batch_size, remembered=True, measured_now=False)
     measured = _measure(model.folder, options, random_images(BATCH, model.pipeline.size))
     if all(m.reason for m in measured):
-        reasons = "; ".join(f"{m.engine}: {m.reason}" for m in measured)
+        reasons = tr("; ").join(f"{m.engine}: {m.reason}" for m in measured)
         raise PredictError(
             tr(
                 "no engine can run {folder} in {precision}: {reasons}",
@@ -159,7 +175,7 @@ def _measure(folder: Path, options: Mapping[str, Any], images: np.ndarray) -> tu
     differences = {name: _difference(output, reference, options["features"]) for name, output in outputs.items()}
     for name, difference in differences.items():
         if not difference <= LIMITS[options["precision"]]:  # also NaN
-            reasons[name] = f"its outputs differ by {difference:.2g}"
+            reasons[name] = tr("its outputs differ by {difference:.2g}", difference=difference)
             del engines[name]
     one, many = (_median_seconds(engines, images[:count]) for count in (1, len(images)))
     found = []

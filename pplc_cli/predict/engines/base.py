@@ -98,7 +98,7 @@ def run_in_batches(
 
     batch, *sides = (side if isinstance(side, int) and side > 0 else 0 for side in shape)
     if images.ndim != 4 or any(side not in (0, given) for side, given in zip(sides, images.shape[1:])):
-        wanted = ", ".join(str(side) if side else "any" for side in sides)
+        wanted = ", ".join(str(side) if side else tr("any") for side in sides)
         raise PredictError(
             tr(
                 "{where}: expected images of shape (N, {wanted}), got {shape}",

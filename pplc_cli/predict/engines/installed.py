@@ -7,6 +7,7 @@ import importlib.util
 from typing import Optional
 
 from pplc_cli.base.errors import PredictError
+from pplc_cli.base.language.messages import tr
 
 _PACKAGES = {
     "paddle": "paddle",
@@ -20,7 +21,11 @@ _EXTRAS = {"onnxruntime": "'pplc[onnxruntime]'", "openvino": "'pplc[openvino]'"}
 
 def not_installed(name: str) -> str:
     """The message for an engine whose package is missing."""
-    return f"the engine {name} is not installed; install it with: pip install {_EXTRAS.get(name, 'pplc')}"
+    return tr(
+        "the engine {name} is not installed; install it with: pip install {package}",
+        name=name,
+        package=_EXTRAS.get(name, "pplc"),
+    )
 
 
 def require(name: str) -> None:

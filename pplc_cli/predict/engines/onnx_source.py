@@ -26,9 +26,9 @@ def onnx_source(folder: Path, *, precision: str = "float32", features: bool = Fa
     if precision == "int8" and not file.is_file():
         raise PredictError(
             tr(
-                "{folder}: {int8} is missing; expected a folder exported with int8, see: pplc export --help",
+                "{folder}: {file} is missing; expected a folder exported with int8, see: pplc export --help",
                 folder=folder,
-                int8=INT8,
+                file=INT8,
             )
         )
     if file.is_file():
@@ -36,9 +36,9 @@ def onnx_source(folder: Path, *, precision: str = "float32", features: bool = Fa
     if not (folder / "inference.json").is_file():
         raise PredictError(
             tr(
-                "{folder}: {onnx} and inference.json are missing; expected a folder that pplc export wrote",
+                "{folder}: {file} and inference.json are missing; expected a folder that pplc export wrote",
                 folder=folder,
-                onnx=ONNX,
+                file=ONNX,
             )
         )
     from pplc_cli.kernels.graph.onnx_writer import to_onnx

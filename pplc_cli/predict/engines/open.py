@@ -37,10 +37,10 @@ def open_engine(
     if name not in ENGINES:
         raise PredictError(
             tr(
-                "expected an engine of {engines}, got {name!r}{name_2}",
+                "expected an engine of {engines}, got {name!r}{hint}",
                 engines=", ".join(ENGINES),
                 name=name,
-                name_2=did_you_mean(name, ENGINES),
+                hint=did_you_mean(name, ENGINES),
             )
         )
     module = importlib.import_module(f"pplc_cli.predict.engines.{name}")  # named like the engine

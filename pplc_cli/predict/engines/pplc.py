@@ -77,10 +77,10 @@ class PplcEngine:
 
     def _run(self, images: np.ndarray, size: Size, run: Run) -> np.ndarray:
         try:
-            return finite(self._run_parts(images, size, run), "the engine pplc")
+            return finite(self._run_parts(images, size, run), tr("the engine pplc"))
         except MemoryError:
             raise PredictError(
-                tr("not enough memory for images of {size} x {size_2} pixels", size=size[1], size_2=size[0])
+                tr("not enough memory for images of {width} x {height} pixels", width=size[1], height=size[0])
             ) from None
 
     def _run_parts(self, images: np.ndarray, size: Size, run: Run) -> np.ndarray:
@@ -178,7 +178,7 @@ def open_folder(folder: Path, *, precision: str, threads: Optional[int], feature
         graph = simplify(graph.features() if features else graph)
         return PplcEngine(graph, precision=precision, threads=threads, activation_ranges=activation_ranges)
     except UnknownOperation as error:
-        raise PredictError(tr("{error}; expected --engine paddle", error=error)) from None
+        raise PredictError(tr("{reason}; expected --engine paddle", reason=error)) from None
     except (ModelError, ValueError) as error:
         raise PredictError(str(error)) from None
     except MemoryError:

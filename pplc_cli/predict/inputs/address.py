@@ -39,8 +39,11 @@ def read_address(url: str, limit: int) -> bytes:
             with httpx.Client(timeout=WAIT) as client:
                 return _get(client, url, limit, _Route(time))
         except _UNUSABLE as error:
-            reason = f"the server took more than {SECONDS:g} seconds" if time.over else one_line(error)
-            raise ImageError(tr("cannot be fetched: {reason}", reason=reason)) from None
+            if time.over:
+                raise ImageError(
+                    tr("cannot be fetched: the server took more than {seconds:g} seconds", seconds=SECONDS)
+                ) from None
+            raise ImageError(tr("cannot be fetched: {reason}", reason=one_line(error))) from None
 
 
 def _get(client: httpx.Client, url: str, limit: int, route: _Route) -> bytes:
@@ -54,16 +57,16 @@ def _get(client: httpx.Client, url: str, limit: int, route: _Route) -> bytes:
                 if response.status_code >= 400:
                     raise ImageError(
                         tr(
-                            "the server answered {status_code} {reason_phrase}",
-                            status_code=response.status_code,
-                            reason_phrase=response.reason_phrase,
+                            "the server answered {status} {reason}",
+                            status=response.status_code,
+                            reason=response.reason_phrase,
                         )
                     )
                 return _body(response, limit, route)
             request = response.next_request
         if request.url.scheme not in ("http", "https"):
             raise ImageError(tr("the server redirects to {url}; expected an http or https address", url=request.url))
-    raise ImageError(tr("the server redirects more than {redirects} times", redirects=REDIRECTS))
+    raise ImageError(tr("the server redirects more than {limit} times", limit=REDIRECTS))
 
 
 def _body(response: httpx.Response, limit: int, route: _Route) -> bytes:

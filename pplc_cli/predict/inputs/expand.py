@@ -102,7 +102,12 @@ class Skipped:
 
     def __str__(self) -> str:
         """The kinds with their numbers, the most frequent first; "" if nothing was skipped."""
-        kinds = [f"{count:,} {suffix or 'without a suffix'}" for suffix, count in self.suffixes.most_common()]
+        kinds = [
+            tr("{count:,} {suffix}", count=count, suffix=suffix)
+            if suffix
+            else tr("{count:,} without a suffix", count=count)
+            for suffix, count in self.suffixes.most_common()
+        ]
         return ", ".join(kinds[:KINDS] + ["..."] * (len(kinds) > KINDS))
 
 
@@ -188,16 +193,16 @@ def _folder(argument: Argument, skipped: Skipped) -> Iterator[Source]:
     skipped.suffixes.update(others.suffixes)
     if empty and others.suffixes:
         raise PredictError(
-            tr("{text}: the folder holds no images, only other files: {others}", text=argument.text, others=others)
+            tr("{folder}: the folder holds no images, only other files: {others}", folder=argument.text, others=others)
         )
     if empty:
-        raise PredictError(tr("{text}: the folder holds no images", text=argument.text))
+        raise PredictError(tr("{folder}: the folder holds no images", folder=argument.text))
 
 
 def _glob(argument: Argument) -> Iterator[Source]:
     found = matches(argument.name)
     if not found:
-        raise PredictError(tr("{text}: matches no file", text=argument.text))
+        raise PredictError(tr("{pattern}: matches no file", pattern=argument.text))
     for match in found:
         if not os.path.isdir(match):  # noqa: PTH112
             yield Source(match)

@@ -35,13 +35,13 @@ def read_list(name: str, text: str) -> Iterator[Source]:
         with path.open("rb") as file:
             if b"\0" in file.read(1 << 16):
                 raise PredictError(
-                    tr("{text}: expected a list of paths in UTF-8 or GB18030, got other bytes", text=text)
+                    tr("{file}: expected a list of paths in UTF-8 or GB18030, got other bytes", file=text)
                 )
             file.seek(0)
             yield from _listed(_lines(file), path.parent, text)
     except OSError as error:
         raise PredictError(
-            tr("{text}: the list cannot be read: {value}", text=text, value=error.strerror or error)
+            tr("{file}: the list cannot be read: {reason}", file=text, reason=error.strerror or error)
         ) from None
 
 
@@ -111,7 +111,7 @@ def read_standard_input() -> Iterator[Source]:
         return
     data = head + stream.read(MAX_ENCODED + 1 - len(head))
     if len(data) > MAX_ENCODED:
-        yield Source("-", error=f"is larger than {MAX_ENCODED >> 20} MB")
+        yield Source("-", error=tr("is larger than {limit} MB", limit=MAX_ENCODED >> 20))
     else:
         yield Source("-", data)
 

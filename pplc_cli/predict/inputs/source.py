@@ -106,7 +106,7 @@ def as_images(images: Union[ImageLike, Iterable[ImageLike]]) -> Iterable[ImageLi
     Raises:
         PredictError: it is neither.
     """
-    expected = "a path, bytes, a uint8 array (H, W, 3) or (N, H, W, 3), a Pillow image, or several of them"
+    expected = tr("a path, bytes, a uint8 array (H, W, 3) or (N, H, W, 3), a Pillow image, or several of them")
     if is_one(images):
         return [cast(ImageLike, images)]
     dimensions = getattr(images, "ndim", 1)  # also of tensors, whose rows would be taken for images
@@ -123,7 +123,7 @@ def as_images(images: Union[ImageLike, Iterable[ImageLike]]) -> Iterable[ImageLi
         )
     several = isinstance(images, Iterable) and dimensions == 1
     if not several or isinstance(images, Mapping) or hasattr(images, "read"):  # an open file gives its lines
-        raise PredictError(tr("expected {expected}, got {name__}", expected=expected, name__=type(images).__name__))
+        raise PredictError(tr("expected {expected}, got {kind}", expected=expected, kind=type(images).__name__))
     return cast(Iterable[ImageLike], images)
 
 
@@ -149,9 +149,7 @@ def pixels_of(image: ImageLike, *, bgr: bool = False) -> np.ndarray:
         return np.ascontiguousarray(image[..., ::-1]) if bgr else image
     if _is_pillow(image):
         return convert_pillow(image)
-    raise ImageError(
-        tr("expected a path, bytes, an array or a Pillow image, got {name__}", name__=type(image).__name__)
-    )
+    raise ImageError(tr("expected a path, bytes, an array or a Pillow image, got {kind}", kind=type(image).__name__))
 
 
 def _is_pillow(image: object) -> bool:

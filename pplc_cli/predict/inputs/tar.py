@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pplc_cli.base.errors import one_line
+from pplc_cli.base.language.messages import tr
 from pplc_cli.data.image_files import IGNORED_FILES, is_image_name
 from pplc_cli.predict.inputs.source import MAX_ENCODED, Source
 
@@ -43,25 +44,31 @@ def read_tar(path: str, skipped: Callable[[str], None] = lambda name: None) -> I
             while archive.fileobj is not None and archive.fileobj.read(1 << 20):
                 pass  # read to the end, where a compressed file has its checksum
     except FileNotFoundError:
-        yield Source(path, error="no such file")
+        yield Source(path, error=tr("no such file"))
     except Exception as error:  # errors of tarfile, gzip, bz2, lzma, zlib and io
-        yield Source(path, error=f"is a damaged tar archive, the rest of it is missing: {one_line(error)}")
+        yield Source(
+            path,
+            error=tr("is a damaged tar archive, the rest of it is missing: {reason}", reason=one_line(error)),
+        )
     else:
         if empty:
-            yield Source(path, error="the archive holds no images")
+            yield Source(path, error=tr("the archive holds no images"))
 
 
 def _source(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> Source:
     """The image of a member, or why it is refused."""
     content = archive.extractfile(member) if member.isreg() and not member.issparse() else None
     if content is None:
-        return Source(name, error="is a link, a device or a sparse file in the archive, expected an image")
+        return Source(name, error=tr("is a link, a device or a sparse file in the archive, expected an image"))
     if member.size > MAX_ENCODED:
-        return Source(name, error=f"is {member.size >> 20} MB large, expected at most {MAX_ENCODED >> 20}")
+        megabytes, limit = member.size >> 20, MAX_ENCODED >> 20
+        return Source(
+            name, error=tr("is {megabytes} MB large, expected at most {limit}", megabytes=megabytes, limit=limit)
+        )
     try:
         return Source(name, content.read())
     except MemoryError:
-        return Source(name, error="needs more memory than there is")
+        return Source(name, error=tr("needs more memory than there is"))
 
 
 class Member(tarfile.TarInfo):
@@ -71,7 +78,7 @@ class Member(tarfile.TarInfo):
     def frombuf(cls, buf: Any, encoding: str, errors: str) -> Member:
         header = super().frombuf(buf, encoding, errors)
         if header.type in _EXTENSIONS and header.size > MAX_EXTENSION:
-            raise tarfile.InvalidHeaderError("a name is too long")  # type: ignore[attr-defined]
+            raise tarfile.InvalidHeaderError(tr("a name is too long"))  # type: ignore[attr-defined]
         return header
 
     @classmethod
@@ -81,9 +88,9 @@ class Member(tarfile.TarInfo):
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined] # two blocks of zeros: the end
             raise
         except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
-            raise tarfile.ReadError("it is cut off") from None
+            raise tarfile.ReadError(tr("it is cut off")) from None
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(str(error)) from None
         if member.size < 0:  # tarfile would go back and read the same members for ever
-            raise tarfile.ReadError("a member has a negative size")
+            raise tarfile.ReadError(tr("a member has a negative size"))
         return member

@@ -32,7 +32,7 @@ def read_video(path: str, every: Optional[float]) -> Iterator[Source]:
     try:
         with av.open(path) as container:
             if not container.streams.video:
-                yield Source(path, error="the file holds no video")
+                yield Source(path, error=tr("the file holds no video"))
                 return
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
@@ -48,10 +48,16 @@ def read_video(path: str, every: Optional[float]) -> Iterator[Source]:
                 turns = round(getattr(frame, "rotation", 0) / 90) % 4
                 yield Source(f"{path}#t={seconds:.3f}", pixels=np.ascontiguousarray(np.rot90(pixels, turns)))
     except FileNotFoundError:
-        yield Source(path, error="no such file")
+        yield Source(path, error=tr("no such file"))
     except Exception as error:  # FFmpeg and PyAV raise many classes
-        where = "is damaged or not a video" if empty else f"is damaged after {seconds:.3f} s, the rest of it is missing"
-        yield Source(path, error=f"{where}: {one_line(error)}")
+        reason = one_line(error)
+        if empty:
+            fault = tr("is damaged or not a video: {reason}", reason=reason)
+        else:
+            fault = tr(
+                "is damaged after {seconds:.3f} s, the rest of it is missing: {reason}", seconds=seconds, reason=reason
+            )
+        yield Source(path, error=fault)
     else:
         if empty:
-            yield Source(path, error="the video has no frames")
+            yield Source(path, error=tr("the video has no frames"))

@@ -31,9 +31,9 @@ def open_output(path: Path, schema: OutputSchema) -> Output:
         return Parquet(path, schema)
     raise PredictError(
         tr(
-            "{path}: expected a file of {suffixes}, got {value!r}",
+            "{path}: expected a file of {suffixes}, got {suffix!r}",
             path=path,
             suffixes=", ".join(SUFFIXES),
-            value=suffix or "no suffix",
+            suffix=suffix or tr("no suffix"),
         )
     )

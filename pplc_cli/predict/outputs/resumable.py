@@ -151,19 +151,28 @@ class ResumableOutput:
             self._output.close()
 
     def _mismatch(self, path: str, source: Optional[Source]) -> str:
-        now = (
-            "the input has no more images" if source is None else f"image {self.done + 1} of the input is {source.name}"
-        )
-        return (
-            f"{self.path}: prediction {self.done + 1} is of {path}, but {now}; give the same input as before, or "
-            "--force to start again"
+        if source is None:
+            return tr(
+                "{file}: prediction {number} is of {path}, but the input has no more images; give the same input as "
+                "before, or --force to start again",
+                file=self.path,
+                number=self.done + 1,
+                path=path,
+            )
+        return tr(
+            "{file}: prediction {number} is of {path}, but image {number} of the input is {image}; give the same "
+            "input as before, or --force to start again",
+            file=self.path,
+            number=self.done + 1,
+            path=path,
+            image=source.name,
         )
 
     def _can_resume(self) -> bool:
         """Whether the file holds predictions of the same model and options; False if it is empty."""
         if not self.state.is_file():
             if self._output.is_empty():
-                self.note = f"{self.path} has no predictions yet; it is begun again"
+                self.note = tr("{path} has no predictions yet; it is begun again", path=self.path)
                 return False
             raise PredictError(
                 tr(
@@ -183,7 +192,10 @@ class ResumableOutput:
         differing = [key for key in now if now[key] != before[key]]
         if differing:
             shown = ", ".join(
-                "another model" if key == "model" else f"{key} {before[key]}, not {now[key]}" for key in differing
+                tr("another model")
+                if key == "model"
+                else tr("{key} {before}, not {now}", key=key, before=before[key], now=now[key])
+                for key in differing
             )
             raise PredictError(
                 tr(
@@ -201,8 +213,8 @@ class ResumableOutput:
         except OSError as error:
             raise PplcError(
                 tr(
-                    "cannot write {path}: {value}; solve this, then continue with --resume",
+                    "cannot write {path}: {reason}; solve this, then continue with --resume",
                     path=self.path,
-                    value=error.strerror or error,
+                    reason=error.strerror or error,
                 )
             ) from error

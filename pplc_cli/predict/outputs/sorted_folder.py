@@ -62,8 +62,8 @@ class SortedFolder:
             if argument.kind in (Kind.FOLDER, Kind.GLOB, Kind.FILE) and self._holds(argument.name, itself=True):
                 raise PredictError(
                     tr(
-                        "{text} lies in {folder}, the folder to sort into; name another one",
-                        text=argument.text,
+                        "{path} lies in {folder}, the folder to sort into; name another one",
+                        path=argument.text,
                         folder=self.folder,
                     )
                 )
@@ -104,10 +104,10 @@ class SortedFolder:
         except OSError as error:
             raise PplcError(
                 tr(
-                    "cannot sort {source} into {folder}: {value}",
+                    "cannot sort {source} into {folder}: {reason}",
                     source=source,
                     folder=folder,
-                    value=error.strerror or error,
+                    reason=error.strerror or error,
                 )
             ) from error
 

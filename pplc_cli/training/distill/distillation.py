@@ -128,13 +128,12 @@ def build_distillation(
     outputs = TeacherCache(teacher, loader, wanted.views, folder, reporter.teacher, columns)
     if loader.unusable:
         (first, *_), more = sorted(loader.unusable.values()), len(loader.unusable) - 1
-        reporter.note(
-            tr(
-                "{first}{value} cannot be read; black images take their place",
-                first=first,
-                value=f" and {more} more" if more else "",
+        if more:
+            reporter.note(
+                tr("{first}, and {count} more cannot be read; black images take their place", first=first, count=more)
             )
-        )
+        else:
+            reporter.note(tr("{first}; a black image takes its place", first=first))
     reporter.note(
         tr(
             "distilling {name}: {count:,} images in {views} views",
@@ -156,11 +155,11 @@ def _columns(teacher: Teacher, labels: Sequence[str]) -> Optional[list[int]]:
         if sorted(teacher.labels) != sorted(labels):
             raise TrainError(
                 tr(
-                    "distill.teacher: {name} has the classes {labels}, the data set has {labels_2}; to match "
+                    "distill.teacher: {name} has the classes {labels}, the data set has {wanted}; to match "
                     "features instead, set distill.soft: 0 and distill.features: 1",
                     name=teacher.name,
                     labels=", ".join(teacher.labels[:5]),
-                    labels_2=", ".join(labels[:5]),
+                    wanted=", ".join(labels[:5]),
                 )
             )
         return [teacher.labels.index(label) for label in labels]

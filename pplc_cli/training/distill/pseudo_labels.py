@@ -136,7 +136,7 @@ def _require_own(output: Path) -> None:
         known = False
     if found and not known:
         raise TrainError(
-            tr("{found} exists, and pplc label has not written it; choose another file with --output", found=found[0])
+            tr("{file} exists, and pplc label has not written it; choose another file with --output", file=found[0])
         )
 
 
@@ -192,7 +192,7 @@ class _Ensemble:
         self.labels, self._models, self._zooms, self._flip = first.labels, models, zooms, flip
         for model in models[1:]:
             if sorted(model.labels or []) != sorted(first.labels):
-                raise TrainError(tr("{name} and {name_2} have different classes", name=model.name, name_2=first.name))
+                raise TrainError(tr("{name} and {other} have different classes", name=model.name, other=first.name))
 
     def probabilities(self, images: Sequence[np.ndarray]) -> list[Union[np.ndarray, str]]:
         """Return the mean probabilities of each image, float32 (classes,), or the reason why a model cannot use it.

@@ -133,7 +133,15 @@ def _of_run(folder: Path, size: Optional[Size], threads: Optional[int]) -> Teach
     best = folder / "best_model"
     network, info = load_network(best)
     pipeline, digest = Pipeline(info["transforms"], training=False), str(info["sha256"]["model"])
-    return _of_network(f"{info['network']} of {folder}", digest, network, pipeline, info["labels"], size, threads)
+    return _of_network(
+        tr("{network} of {folder}", network=info["network"], folder=folder),
+        digest,
+        network,
+        pipeline,
+        info["labels"],
+        size,
+        threads,
+    )
 
 
 def _of_name(name: str, weights: Optional[str], size: Optional[Size], threads: Optional[int]) -> Teacher:
@@ -148,9 +156,9 @@ def _of_name(name: str, weights: Optional[str], size: Optional[Size], threads: O
         raise TrainError(
             tr(
                 "{name!r}: expected the folder of a run or of an exported model, an ONNX file, or the "
-                "name of a network{name_2}",
+                "name of a network{hint}",
                 name=name,
-                name_2=did_you_mean(name, network_names(), "pplc models lists them"),
+                hint=did_you_mean(name, network_names(), tr("pplc models lists them")),
             )
         ) from None
     classes = 1000
@@ -241,7 +249,7 @@ def _of_export(folder: Path, threads: Optional[int]) -> Teacher:
     from pplc_cli.predict.exported_model import hash_model, read_exported
 
     exported = read_exported(folder)
-    name, digest = f"{exported.name} of {folder}", hash_model(folder)
+    name, digest = tr("{network} of {folder}", network=exported.name, folder=folder), hash_model(folder)
     try:
         run = _graph_run(folder, threads)
     except PplcError:

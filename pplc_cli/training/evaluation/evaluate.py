@@ -33,7 +33,7 @@ class Evaluation:
     """The result of :func:`evaluate`.
 
     Attributes:
-        source: the list or folder.
+        source: the list or folder, to show.
         metrics: see :func:`pplc_cli.training.evaluation.metrics.summary`, with ``source``, ``network``, ``epoch``
             and ``unusable``: path and reason of each image that could not be used and is not measured.
         folder: of the report.
@@ -111,10 +111,11 @@ def evaluate(
                 tr("{data}: no such folder; expected a folder with one folder of images per class", data=data)
             )
         samples = read_class_folders(user_path(data), labels)
-        source_text = str(data)
+        recorded = shown = str(data)
     else:
         source, samples = _choose_list(config, labels)
-        source_text = f"{config.data.dir} ({source} list)"
+        recorded = f"{config.data.dir} ({source} list)"
+        shown = tr("{folder} ({part} list)", folder=config.data.dir, part=source)
     pipeline = Pipeline(config.eval.transforms, training=False)
     loader = Loader(samples, pipeline, config.eval.batch_size, len(labels), workers=config.data.workers, tolerant=True)
     scores = run_network(network, loader, progress)
@@ -122,16 +123,16 @@ def evaluate(
     if len(reasons) == len(samples):
         raise DataError(
             tr(
-                "{source_text}: none of the {count} images can be used: {reasons}",
-                source_text=source_text,
+                "{source}: none of the {count} images can be used: {reason}",
+                source=shown,
                 count=len(samples),
-                reasons=reasons[0],
+                reason=reasons[0],
             )
         )
     usable = [index for index in range(len(samples)) if index not in reasons]
     scores = Scores(scores.probabilities[usable], scores.labels[usable])
     metrics = {
-        **{"source": source_text, "network": info["network"], "epoch": info["epoch"]},
+        **{"source": recorded, "network": info["network"], "epoch": info["epoch"]},
         "unusable": [
             {"path": samples[index].name, "reason": reason.removeprefix(f"{samples[index].path} ")}
             for index, reason in reasons.items()
@@ -142,7 +143,7 @@ def evaluate(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with claim(folder, beside(folder), wait=True):  # so that the files of a report belong together
         notes = write_report(folder, metrics, [samples[index] for index in usable], scores, labels, config.eval.worst)
-    return Evaluation(source_text, metrics, folder, notes)
+    return Evaluation(shown, metrics, folder, notes)
 
 
 def _choose_list(config: Config, labels: list[str]) -> tuple[str, list[Sample]]:
@@ -150,10 +151,13 @@ def _choose_list(config: Config, labels: list[str]) -> tuple[str, list[Sample]]:
         samples = read_part(config.data, part, labels)
         if samples is not None:
             return part, samples
-    raise DataError(
-        tr(
-            "{value}: has no {value_2} list; run pplc split, or give --data FOLDER",
-            value=config.data.lists or config.data.dir,
-            value_2=config.eval.split or "test or val",
+    folder = config.data.lists or config.data.dir
+    if config.eval.split:
+        raise DataError(
+            tr(
+                "{folder}: has no {part} list; run pplc split, or give --data FOLDER",
+                folder=folder,
+                part=config.eval.split,
+            )
         )
-    )
+    raise DataError(tr("{folder}: has no test or val list; run pplc split, or give --data FOLDER", folder=folder))

@@ -9,6 +9,8 @@ from typing import Any, Optional
 
 import numpy as np
 
+from pplc_cli.base.language.messages import tr
+
 CALIBRATION_BINS = 15
 _Z = 1.959964  # 95 % of a normal distribution lie within this many standard deviations
 
@@ -63,7 +65,8 @@ def accuracy_text(share: float, count: Optional[int]) -> str:
         return f"{share:.1%}"
     low, high = wilson_interval(share, count)
     digits = 0 if count < 100 else 1 if count < 10_000 else 2
-    return f"{share:.{digits}%} (95% interval {low:.{digits}%} to {high:.{digits}%})"
+    share_text, low_text, high_text = (f"{value:.{digits}%}" for value in (share, low, high))
+    return tr("{share} (95% interval {low} to {high})", share=share_text, low=low_text, high=high_text)
 
 
 def calibration_error(scores: Scores, bins: int = CALIBRATION_BINS) -> float:

@@ -16,7 +16,7 @@ from typing import Any, Optional
 
 from pplc_cli.base.errors import TrainError
 from pplc_cli.base.hardware import WORKER
-from pplc_cli.base.language.messages import tr
+from pplc_cli.base.language.messages import current_language, tr
 from pplc_cli.base.paddle import QUIET
 from pplc_cli.base.processes.signals import EndingSignals
 from pplc_cli.base.storage.files import user_path, write_text
@@ -67,14 +67,14 @@ class ClusterSpec:
                 )
             )
         if self.nnodes == 1 and (self.node or self.master):
-            what = f"--node {self.node}" if self.node else f"--master {self.master}"
-            raise TrainError(tr("{what} is for several machines; give their number with --nnodes", what=what))
+            option = f"--node {self.node}" if self.node else f"--master {self.master}"
+            raise TrainError(tr("{option} is for several machines; give their number with --nnodes", option=option))
         if not 0 <= self.node < self.nnodes:
             raise TrainError(
                 tr(
-                    "--node {node}: expected a number from 0 to {nnodes}, different on each machine",
+                    "--node {node}: expected a number from 0 to {last}, different on each machine",
                     node=self.node,
-                    nnodes=self.nnodes - 1,
+                    last=self.nnodes - 1,
                 )
             )
 
@@ -94,6 +94,7 @@ def launch(
     with EndingSignals(), tempfile.TemporaryDirectory(prefix="pplc-") as name:
         folder = Path(name)
         job = {"config": config.to_dict(), "code": loaded_files(), "resume": resume, "force": force}
+        job["language"] = current_language()
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         with _launcher(folder, hosts, config.train.device) as process:
             result = _follow(process, folder, reporter)
@@ -177,13 +178,24 @@ def _reason(folder: Path, config: Config) -> str:
         kept = RunFolder(user_path(config.output)).crash
         write_text(kept, text)
         last = text.strip().splitlines()[-1]
-        return f"training process {path.suffix[1:]} failed: {last} (more in {kept}); the others were ended"
+        return tr(
+            "training process {rank} failed: {error} (more in {file}); the others were ended",
+            rank=path.suffix[1:],
+            error=last,
+            file=kept,
+        )
     log = (folder / "launcher.log").read_text(encoding="utf-8", errors="replace")
     dead = [line for line in log.splitlines() if "status failed" in line]
-    what = "a training process died"
+    what = tr("a training process died")
     if dead and " code " in dead[0]:
         rank, code = dead[0].split("rank ")[1].split()[0], dead[0].rpartition(" code ")[2].split()[0]
-        what = f"training process {rank} died ({'signal ' + code[1:] if code.startswith('-') else 'status ' + code})"
+        if code.startswith("-"):
+            what = tr("training process {rank} died (signal {signal})", rank=rank, signal=code[1:])
+        else:
+            what = tr("training process {rank} died (status {status})", rank=rank, status=code)
     if RunFolder(user_path(config.output)).last.exists():
-        return f"{what}; the others were ended. The last epoch is saved: repeat the command with --resume to continue"
-    return f"{what} before the end of the first epoch; the others were ended"
+        return tr(
+            "{what}; the others were ended. The last epoch is saved: repeat the command with --resume to continue",
+            what=what,
+        )
+    return tr("{what} before the end of the first epoch; the others were ended", what=what)

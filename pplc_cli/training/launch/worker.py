@@ -23,6 +23,7 @@ def end_with_parent() -> None:
 def main(folder: Path) -> int:
     """Train with the settings of ``folder/job.json``; write the message of a failure to ``folder/error.RANK``."""
     from pplc_cli.base.errors import PplcError
+    from pplc_cli.base.language.messages import use_language
     from pplc_cli.config.load import check_config
     from pplc_cli.config.own_code import load_files
     from pplc_cli.training.progress import Reporter
@@ -49,6 +50,7 @@ def main(folder: Path) -> int:
             self._write("epoch", record)
 
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    use_language(job["language"])
     events, rank = Events(), os.environ.get("PADDLE_TRAINER_ID", "0")
     try:
         from pplc_cli.training.train import train

@@ -91,11 +91,11 @@ def load_info(folder: Path, name: str) -> dict[str, Any]:
         if key in info and not matches(info[key], hint):
             raise CheckpointError(
                 tr(
-                    "{path} is damaged: {key}: expected {hint}, got {info}",
+                    "{path} is damaged: {key}: expected {hint}, got {shown}",
                     path=path,
                     key=key,
                     hint=describe(hint, {}),
-                    info=show(info[key]),
+                    shown=show(info[key]),
                 )
             )
     if name not in info.get("sha256", {name: ""}):
@@ -182,7 +182,7 @@ def load_network(folder: Path) -> tuple[Any, dict[str, Any]]:
         Pipeline(info["transforms"], training=False)  # only checked here
         replaced = fit_weights(network, weights, str(folder), spec.classifier)
     except ModelError as error:
-        raise CheckpointError(f"{folder}: {error}") from None
+        raise CheckpointError(tr("{path}: {reason}", path=folder, reason=error)) from None
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(tr("{folder} is damaged: {error}", folder=folder, error=error)) from None
     if replaced:

@@ -87,10 +87,10 @@ def agree_on_start(
     if fingerprint != samples.fingerprint:
         raise TrainError(
             tr(
-                "process {rank}: the lists in {dir} differ from those of process 0; every machine needs "
+                "process {rank}: the lists in {dataset} differ from those of process 0; every machine needs "
                 "the same data set",
                 rank=world.rank,
-                dir=config.data.dir,
+                dataset=config.data.dir,
             )
         )
     if start is None and epoch is not None:
@@ -150,7 +150,7 @@ def _read_last(run: RunFolder) -> Optional[dict[str, Any]]:
     checkpoint.require(info, ("epoch", "best", "stale_epochs", "config", "fingerprint"), run.last)
     best = info["best"]
     if best is not None and not all(isinstance(best.get(k), (int, float)) for k in ("epoch", "val_top1", "val_loss")):
-        raise CheckpointError(tr("{last} is damaged: its JSON file has no scores of the best epoch", last=run.last))
+        raise CheckpointError(tr("{folder} is damaged: its JSON file has no scores of the best epoch", folder=run.last))
     return info
 
 
@@ -166,11 +166,13 @@ def _check_resumable(run: RunFolder, config: Config, fingerprint: str, start: di
             before = old.get(section, {})
             then = before[key] if key in before else _default(getattr(config, section), key)
             if key not in _FREE_KEYS.get(section, ()) and json.dumps(then) != json.dumps(now):
-                changed.append(f"{section}.{key}: {then!r} then, {now!r} now")
+                name = f"{section}.{key}"
+                changed.append(tr("{key}: {then!r} then, {now!r} now", key=name, then=then, now=now))
     epochs = old.get("train", {}).get("epochs")
-    if (config.train.schedule == "cosine" or config.train.progressive_from) and (epochs != config.train.epochs):
-        what = "a cosine schedule" if config.train.schedule == "cosine" else "progressive resizing"
-        changed.append(f"train.epochs: {epochs} then, and {what} depends on it")
+    if epochs != config.train.epochs and config.train.schedule == "cosine":
+        changed.append(tr("train.epochs: {epochs} then, and a cosine schedule depends on it", epochs=epochs))
+    elif epochs != config.train.epochs and config.train.progressive_from:
+        changed.append(tr("train.epochs: {epochs} then, and progressive resizing depends on it", epochs=epochs))
     if changed:
         raise CheckpointError(
             tr(
@@ -183,10 +185,10 @@ def _check_resumable(run: RunFolder, config: Config, fingerprint: str, start: di
     if start["fingerprint"] != fingerprint:
         raise CheckpointError(
             tr(
-                "{folder} cannot be resumed: the lists in {dir} have changed since it started; start "
+                "{folder} cannot be resumed: the lists in {dataset} have changed since it started; start "
                 "anew with --force or another --output",
                 folder=run.folder,
-                dir=config.data.dir,
+                dataset=config.data.dir,
             )
         )
 

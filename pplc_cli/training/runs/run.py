@@ -46,7 +46,7 @@ class Run(RunFolder):
         """
         labels = load_info(self.best, "model").get("labels")
         if not isinstance(labels, list):
-            raise CheckpointError(tr("{best} is damaged: it has no labels", best=self.best / "model.json"))
+            raise CheckpointError(tr("{file} is damaged: it has no labels", file=self.best / "model.json"))
         return [str(label) for label in labels]
 
     @property

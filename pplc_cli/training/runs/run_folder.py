@@ -92,7 +92,7 @@ class RunFolder:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(
-                tr("{folder}: cannot be created: {strerror}", folder=self.folder, strerror=error.strerror)
+                tr("{folder}: cannot be created: {reason}", folder=self.folder, reason=error.strerror)
             ) from None
         try:
             with claim(self.folder, self.folder / ".lock", note=note):
@@ -171,7 +171,7 @@ def latest_run() -> RunFolder:
         text = ""
     except OSError as error:
         raise CheckpointError(
-            tr("{latest}, or choose a run with --run FOLDER", latest=read_failure(LATEST, error))
+            tr("{failure}, or choose a run with --run FOLDER", failure=read_failure(LATEST, error))
         ) from None
     if not text or "\0" in text:
         raise CheckpointError(

@@ -101,9 +101,9 @@ class RunLog:
         except OSError as error:
             raise TrainError(
                 tr(
-                    "cannot write {file}: {strerror}; free some space, then --resume",
+                    "cannot write {file}: {reason}; free some space, then --resume",
                     file=file,
-                    strerror=error.strerror,
+                    reason=error.strerror,
                 )
             ) from None
         if self._visualdl is not None:

@@ -81,11 +81,11 @@ class TrainState:
         averaged = checkpoint.load_arrays(last, "ema")
         projection = checkpoint.load_arrays(last, "distill")
         if weights is None or moments is None or (state.average is not None and averaged is None):
-            raise CheckpointError(tr("{last} is incomplete; start anew with --force", last=last))
+            raise CheckpointError(tr("{folder} is incomplete; start anew with --force", folder=last))
         fit_weights(network, weights, str(last))
         if objective.projection is not None:
             if projection is None:
-                raise CheckpointError(tr("{last} is incomplete; start anew with --force", last=last))
+                raise CheckpointError(tr("{folder} is incomplete; start anew with --force", folder=last))
             fit_weights(objective.projection, projection, str(last))
         restore_optimizer(optimizer, objective.layers, moments)
         if state.average is not None and averaged is not None:

@@ -57,10 +57,10 @@ class FrozenPart:
         if last != HEAD and last not in names[:-1]:
             raise TrainError(
                 tr(
-                    "train.freeze: {name} has no stage {last!r}; there are {value}",
+                    "train.freeze: {name} has no stage {stage!r}; there are {stages}",
                     name=name,
-                    last=last,
-                    value=", ".join([*names[:-1], HEAD]),
+                    stage=last,
+                    stages=", ".join([*names[:-1], HEAD]),
                 )
             )
         count = len(names) - 1 if last == HEAD else names.index(last) + 1

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Optional
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.paddle import bn_momentum, set_bn_momentum
 from pplc_cli.training.transfer.frozen import FrozenPart
 from pplc_cli.training.transfer.stages import stage_of_parameters
@@ -60,17 +61,18 @@ def choose_kind(
     """
     each = images / max(1, classes)
     if not pretrained:
-        return "full", "all layers of random weights must be trained"
+        return "full", tr("all layers of random weights must be trained")
     if each >= FEW:
-        return "stages", f"{each:.0f} images per class are enough to fit the features too"
+        return "stages", tr("{count:.0f} images per class are enough to fit the features too", count=each)
     if progressive:
-        return "stages", "train.progressive_from changes the image size, so that features cannot be kept"
+        return "stages", tr("train.progressive_from changes the image size, so that features cannot be kept")
     if feature_bytes > budget:
-        return "stages", (
-            f"head would keep {feature_bytes / (1 << 20):.3g} MB of features in memory, and {budget / (1 << 20):.3g} "
-            "MB are allowed (data.cache_mb)"
+        return "stages", tr(
+            "head would keep {needed:.3g} MB of features in memory, and {allowed:.3g} MB are allowed (data.cache_mb)",
+            needed=feature_bytes / (1 << 20),
+            allowed=budget / (1 << 20),
         )
-    return "head", f"{each:.0f} images per class are few"
+    return "head", tr("{count:.0f} images per class are few", count=each)
 
 
 def scale_bn_momentum(layers: Sequence[Any], batch: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.base.paddle import as_tensor
 from pplc_cli.config.sections import Config
 from pplc_cli.data.lists import Sample, spread
@@ -57,14 +58,14 @@ class Probe:
             None, or the reason why the classifier is unchanged.
         """
         if self._front is None:
-            return "the network has no stages"
+            return tr("the network has no stages")
         front = self._front
         if not isinstance(self._classifier, nn.Linear):
-            return "its classifier is not a linear layer"
+            return tr("its classifier is not a linear layer")
         samples = spread(loader.samples, PROBE_IMAGES)
         labels = np.array([sample.label for sample in samples], np.int64)
         if len(np.unique(labels)) < 2:
-            return "all images are of one class"
+            return tr("all images are of one class")
         features = self._features(front, loader, samples)
         targets = np.tile(labels, PROBE_VIEWS)
         weights = None if class_weights is None else class_weights[targets]

@@ -106,14 +106,16 @@ def alive(process):
         return False
 
 
-def test_the_error_of_a_worker_reaches_the_user(pplc, recipe_args, class_folders):
+@pytest.mark.parametrize(("language", "message"), [("en", "does not exist"), ("zh", "不存在")])
+def test_the_error_of_a_worker_reaches_the_user(pplc, recipe_args, class_folders, monkeypatch, language, message):
+    monkeypatch.setenv("PPLC_LANG", language)
     folder = class_folders((12, 12))
     pplc("split", "--dataset", str(folder))
     gone = (folder / "train_list.txt").read_text(encoding="utf-8").splitlines()[0].rpartition(" ")[0]
     (folder / gone).unlink()
     done = pplc("train", *recipe_args(folder, epochs=2), "--output", "run", "--nproc", "2", check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert Path(gone).name in done.stderr and "does not exist" in done.stderr
+    assert Path(gone).name in done.stderr and message in done.stderr
 
 
 @pytest.mark.slow

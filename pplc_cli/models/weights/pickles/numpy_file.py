@@ -22,7 +22,7 @@ def read_arrays(data: bytes) -> dict[str, np.ndarray]:
     """
     content = PickleReader(io.BytesIO(data), len(data), _ALLOWED).load()
     if not isinstance(content, dict):
-        raise ModelError(tr("contains a {name__}, expected a dictionary of arrays", name__=type(content).__name__))
+        raise ModelError(tr("contains a {kind}, expected a dictionary of arrays", kind=type(content).__name__))
     arrays = {}
     for key, value in content.items():
         if isinstance(value, tuple) and len(value) == 2:  # paddle.save writes a Tensor as (its name, its array)
@@ -64,7 +64,7 @@ class _Array:
 
 def _array(raw: Any, dtype: _DType, shape: tuple[int, ...], order: Any) -> np.ndarray:
     if dtype.dtype.kind not in "fiu":
-        raise ModelError(tr("is refused: it contains {dtype} data, expected numbers", dtype=dtype.dtype))
+        raise ModelError(tr("is refused: it contains {kind} data, expected numbers", kind=dtype.dtype))
     if isinstance(raw, str):  # how Python 2 pickles bytes
         raw = raw.encode("latin1")
     return np.ndarray(tuple(shape), dtype.dtype, raw, order=order).copy()

@@ -15,7 +15,6 @@ from pplc_cli.base.errors import ModelError
 from pplc_cli.base.language.messages import tr
 
 REPEATS = 4  # how often the content of a file may be used, on average
-REPEATED = "is refused: it uses the same data again and again, and would take far more memory than the file"
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _ARGUMENTS = {
@@ -182,7 +181,14 @@ class PickleReader:
         """Count the content that a call reads or copies."""
         self._budget -= sum(len(value) for value in arguments if hasattr(value, "__len__"))
         if self._budget < 0:
-            raise ModelError(REPEATED)
+            raise repeated()
+
+
+def repeated() -> ModelError:
+    """The error of a file that uses its content more than :data:`REPEATS` times."""
+    return ModelError(
+        tr("is refused: it uses the same data again and again, and would take far more memory than the file")
+    )
 
 
 def _of(kind: Any, value: Any) -> Any:

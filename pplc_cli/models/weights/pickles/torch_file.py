@@ -15,7 +15,7 @@ import numpy as np
 
 from pplc_cli.base.errors import ModelError
 from pplc_cli.base.language.messages import tr
-from pplc_cli.models.weights.pickles.reader import REPEATED, REPEATS, PickleReader
+from pplc_cli.models.weights.pickles.reader import REPEATS, PickleReader, repeated
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first object of the older format
 _VERSION = 1001
@@ -139,10 +139,10 @@ def read_torch(data: bytes) -> dict[str, np.ndarray]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict):
-        raise ModelError(tr("contains a {name__}, expected a dictionary of arrays", name__=type(content).__name__))
+        raise ModelError(tr("contains a {kind}, expected a dictionary of arrays", kind=type(content).__name__))
     tensors = {str(key): value for key, value in content.items() if isinstance(value, _Tensor)}
     if sum(tensor.nbytes for tensor in tensors.values()) > REPEATS * len(data):
-        raise ModelError(REPEATED)
+        raise repeated()
     return {key: tensor.array() for key, tensor in tensors.items()}
 
 
