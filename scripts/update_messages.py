@@ -1,7 +1,8 @@
 """Collect the messages of the code, and compile their translations: python scripts/update_messages.py [--check]
 
-Messages are the arguments of ``tr``, ``trn`` and ``marked``, and the help of all commands and options. New ones get an empty
-translation in pplc_cli.po, to be filled in by hand; those that are gone are removed. With --check nothing is written.
+Messages are the arguments of ``tr``, ``trn`` and ``marked``, and the help of all commands and options. New ones get an
+empty translation in pplc_cli.po, to be filled in by hand; those that are gone are removed. With --check nothing is
+written.
 The exit status is 1 if a file would change with --check, or if a translation is missing or has other placeholders.
 """
 

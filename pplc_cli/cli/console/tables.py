@@ -93,7 +93,7 @@ def print_profile(found: Profile, findings: Sequence[Finding], as_json: bool) ->
     ]
     empty = [""] * 8
     rest = [
-        [f"({kind})", *empty, f"{spent:.3f}", f"{100 * spent / found.accounted:.1f}", ""]
+        [f"({tr(kind)})", *empty, f"{spent:.3f}", f"{100 * spent / found.accounted:.1f}", ""]
         for kind, spent in found.rest()
     ]
     read, written = (sum(getattr(op, key) for op in found.operations) for key in ("read", "written"))
@@ -126,7 +126,7 @@ def print_profile(found: Profile, findings: Sequence[Finding], as_json: bool) ->
         say(
             tr(
                 "{rule} ({milliseconds:.2f} ms, {share:.0%}): {text}. Suggestion: {advice}.",
-                rule=finding.rule,
+                rule=tr(finding.rule),
                 milliseconds=finding.milliseconds,
                 share=finding.share,
                 text=text,

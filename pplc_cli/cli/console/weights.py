@@ -81,7 +81,7 @@ def print_imported(imported: Imported, path: Path) -> None:
                 arrays=arrays,
             )
         )
-    hint(tr("Next: pplc train --dataset NAME {options}", options=train_options(imported, path)))
+    hint(tr("pplc train --dataset NAME {options}", options=train_options(imported, path)))
 
 
 def train_options(imported: Imported, path: Path) -> str:

@@ -18,6 +18,7 @@ from helpers.images import random_image, write_image
 from helpers.networks import SMALLEST, arrays, images, logits, random_network, rebuilt
 from pplc_cli.base.errors import ModelError, PplcError
 from pplc_cli.base.paddle import load_paddle
+from pplc_cli.base.storage.files import quoted
 from pplc_cli.models.options import ModelOptions
 from pplc_cli.models.registry import build_network, find_network
 from pplc_cli.models.weights.fit import fit_weights
@@ -191,7 +192,7 @@ def test_import_into_the_cache_and_training(pplc, cache, tmp_path, class_folders
     path = cache / "imported" / "lcnet.safetensors"
     assert first == f"{path} written: PPLCNet_x0_25 for 2 classes, 147 arrays"
     assert second == (
-        f"pplc train --dataset NAME --model PPLCNet_x0_25 --pretrained {path} -o model.options.last_conv_bias=true"
+        f"pplc train --dataset NAME --network PPLCNet_x0_25 --pretrained {path} -o model.options.last_conv_bias=true"
     )
     entry = json.loads((cache / "manifest.json").read_text(encoding="utf-8"))["files"]["imported/lcnet.safetensors"]
     assert (entry["network"], entry["source"], entry["url"]) == (
@@ -237,8 +238,8 @@ def test_options_as_command_line_arguments(tmp_path):
     save_file(arrays(random_network(options=ModelOptions(se_blocks=[3, 4], norm="group"))), tmp_path / "w.safetensors")
     words = train_options(import_weights(tmp_path / "w.safetensors"), Path("a b.safetensors"))
     assert words == (
-        '--model PPLCNet_x0_25 --pretrained "a b.safetensors" '
-        '-o "model.options.se_blocks=[3, 4]" -o model.options.norm=group'
+        f"--network PPLCNet_x0_25 --pretrained {quoted('a b.safetensors')} "
+        f"-o {quoted('model.options.se_blocks=[3, 4]')} -o model.options.norm=group"
     )
 
 

@@ -177,7 +177,7 @@ def test_a_manifest_that_cannot_be_written(by_hand, cache):
     notes: list[str] = []
     assert fetch_official(SPEC, "imagenet", note=notes.append) == by_hand
     (note,) = notes
-    assert "is used without a record: cannot write" in note and str(cache / "manifest.json") in note
+    assert "is used without a record: cannot write" in note and str(cache / ".manifest.lock") in note
 
 
 RECORD = """
