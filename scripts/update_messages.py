@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 from babel.messages.catalog import Catalog, Message
 from babel.messages.extract import extract_from_dir
-from babel.messages.mofile import write_mo
+from babel.messages.mofile import read_mo, write_mo
 from babel.messages.pofile import read_po
 
 from pplc_cli.base.language.messages import CATALOGUES
@@ -92,10 +92,22 @@ def _quoted(text: str) -> str:
     return '"' + escaped.replace("\n", "\\n") + '"'
 
 
-def mo_bytes(catalog: Catalog) -> bytes:
+def is_compiled(catalog: Catalog, mo: Path) -> bool:
+    """Whether a .mo file has the messages of a catalogue; its header also has a date and Babel's version."""
+    return mo.exists() and _texts(read_mo(io.BytesIO(mo.read_bytes()))) == _texts(catalog)
+
+
+def _texts(catalog: Catalog) -> dict[object, str]:
+    """The translations by their messages."""
+    strings = {message.id: message.string for message in catalog if message.id and message.string}
+    return {key: string if isinstance(string, str) else string[0] for key, string in strings.items()}
+
+
+def compile_messages(catalog: Catalog, mo: Path) -> None:
+    """Write a catalogue as a .mo file."""
     binary = io.BytesIO()
     write_mo(binary, catalog)
-    return binary.getvalue()
+    mo.write_bytes(binary.getvalue())
 
 
 def incomplete(catalog: Catalog) -> list[Message]:
@@ -123,12 +135,13 @@ def main() -> None:
         known = read_po(io.BytesIO(po.read_bytes()), locale=po.parts[-3])
         catalog = translated(collect(), known) if po.stem == "pplc_cli" else known
         text = po_text(catalog) if catalog is not known else po.read_text("utf-8")
-        binary, mo = mo_bytes(catalog), po.with_suffix(".mo")
-        if check and (po.read_text("utf-8") != text or not mo.exists() or mo.read_bytes() != binary):
+        mo = po.with_suffix(".mo")
+        outdated = po.read_text("utf-8") != text or not is_compiled(catalog, mo)
+        if outdated and check:
             problems.append(f"{po} or its .mo file is out of date; run python scripts/update_messages.py")
-        if not check:
+        elif outdated:
             write_text(po, text)
-            mo.write_bytes(binary)
+            compile_messages(catalog, mo)
         problems += [
             f"{po}: translation missing or with other placeholders: {each.id!r}" for each in incomplete(catalog)
         ]

@@ -53,11 +53,12 @@ def read_paddle(folder: Path) -> Graph:
     except MemoryError:
         raise ModelError(tr("{file}: there is not enough memory to read it", file=read)) from None
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, struct.error) as error:
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise ModelError(
             tr(
                 "{file}: is damaged, or not in Paddle 3's export format: {reason}; export it again",
                 file=read,
-                reason=f"{type(error).__name__}: {one_line(error)}",
+                reason=reason,
             )
         ) from None
 
