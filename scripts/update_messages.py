@@ -12,8 +12,9 @@ import argparse
 import io
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Union
 
 import click
 from babel.messages.catalog import Catalog, Message
@@ -97,10 +98,14 @@ def is_compiled(catalog: Catalog, mo: Path) -> bool:
     return mo.exists() and _texts(read_mo(io.BytesIO(mo.read_bytes()))) == _texts(catalog)
 
 
-def _texts(catalog: Catalog) -> dict[object, str]:
+def _texts(catalog: Catalog) -> dict[str, str]:
     """The translations by their messages."""
-    strings = {message.id: message.string for message in catalog if message.id and message.string}
-    return {key: string if isinstance(string, str) else string[0] for key, string in strings.items()}
+    given = [message for message in catalog if message.id and message.string]
+    return {_first(message.id): _first(message.string) for message in given}
+
+
+def _first(forms: Union[str, Sequence[str]]) -> str:
+    return forms if isinstance(forms, str) else forms[0]
 
 
 def compile_messages(catalog: Catalog, mo: Path) -> None:
