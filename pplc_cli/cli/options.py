@@ -40,11 +40,11 @@ class RenamedOption(click.Option):
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self.opts, self._older = self.opts[:1], self.opts[1:]
+        self.opts, self.older = self.opts[:1], self.opts[1:]
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
         """Accept all names."""
-        shown, self.opts = self.opts, [*self.opts, *self._older]
+        shown, self.opts = self.opts, [*self.opts, *self.older]
         super().add_to_parser(parser, ctx)
         self.opts = shown
 
@@ -86,7 +86,10 @@ def named_by_options(error: ConfigError, context: click.Context) -> str:
 
 
 def _option_of(command: click.Command, key: str) -> str:
-    """The option that sets a key: --top-k for predict.top_k, --model for model.name."""
-    known = {name for parameter in command.params for name in parameter.opts}
+    """The option that sets a key: --top-k for predict.top_k, --network (before: --model) for model.name."""
+    known = {}
+    for parameter in command.params:
+        older = parameter.older if isinstance(parameter, RenamedOption) else []
+        known.update(dict.fromkeys([*parameter.opts, *older], parameter.opts[0]))
     named = [f"--{part.replace('_', '-')}" for part in reversed(key.split("."))]
-    return next((name for name in named if name in known), key)
+    return next((known[name] for name in named if name in known), key)

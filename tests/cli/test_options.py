@@ -44,11 +44,6 @@ def answer(*words: str) -> str:
 @pytest.mark.parametrize(
     ("words", "start"),
     [
-        ([*PREDICT, "--top-k", "0"], "--top-k: expected an integer of at least 1"),
-        (
-            [*PREDICT, "--batch-size", "0"],
-            "--batch-size: expected an integer of at least 1",
-        ),
         (
             [*PREDICT, "--engine", "onyx"],
             "--engine: expected one of default, auto, paddle",
