@@ -111,7 +111,7 @@ def test_a_run_by_several_engines(trained: Trained, tmp_path: Path) -> None:
     assert [rate["threads"] for rate in found["rates"]] == [1]
     assert found["measured"] and not any(each["engine"] == "paddle" for each in found["failed"])
     for each in found["measured"]:
-        assert each["model"] == str(trained.run) and each["batch"] in (1, 3) and each["threads"] == 1
+        assert trained.folder / each["model"] == trained.run and each["batch"] in (1, 3) and each["threads"] == 1
         assert 0 < each["p50"] <= each["p90"] and (each["p99"] is None or each["p99"] >= each["p90"])
         assert (each["p99"] is None) == (each["runs"] < 100) and each["runs"] >= 2
         assert each["images_per_second"] > 0 and each["cold_start"] > each["p50"] / 1e3

@@ -85,9 +85,10 @@ class PaddleEngine:
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """See :meth:`pplc_cli.predict.engines.base.Engine.run`; one call runs at a time."""
-        return run_in_batches(self._run, images, self._shape, self.folder)
+        return run_in_batches(self.run_batch, images, self._shape, self.folder)
 
-    def _run(self, images: np.ndarray) -> np.ndarray:
+    def run_batch(self, images: np.ndarray) -> np.ndarray:
+        """Run one batch, float32 (N, 3, H, W), and return the network's first output, whatever it is."""
         with self._lock:
             self._input.copy_from_cpu(images)
             self._predictor.run()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from helpers.commands import ROOT, Pplc
+from pplc_cli.base.storage.files import quoted
 
 Maker = Callable[..., Path]
 
@@ -75,7 +76,7 @@ def test_init_does_not_write_into_the_data_set(pplc: Pplc, class_folders: Maker)
     root = class_folders((10, 10), folder="my photos", size=12)
     assert error_of(pplc, "init", ".", cwd=root) == (
         f"Error: {Path('configs/my photos.yaml')} would lie within the data set. Go to the folder above (cd ..) and "
-        'repeat: pplc init "my photos"; or name another file with --output'
+        f"repeat: pplc init {quoted('my photos')}; or name another file with --output"
     )
     assert {path.name for path in root.iterdir()} == {"disc", "stripe"}
     pplc("init", "my photos")
