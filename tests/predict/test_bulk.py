@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import resource
@@ -23,7 +22,6 @@ from pplc_cli.base.errors import PplcError
 from pplc_cli.predict.inputs.count import count
 from pplc_cli.predict.inputs.expand import expand
 from pplc_cli.predict.inputs.source import Source
-from pplc_cli.predict.outputs import base
 from pplc_cli.predict.outputs.base import OutputSchema
 from pplc_cli.predict.outputs.resumable import ResumableOutput
 from pplc_cli.predict.prediction import Prediction
@@ -227,18 +225,6 @@ def test_a_second_process_cannot_write_the_same_file(suffix, untrained, predicto
     after = subprocess.run([*line, "--resume"], capture_output=True, text=True)
     assert "0 images (42 of them before)" in after.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == [out.name, f"{out.name}.state.json"]
-
-
-def test_a_lock_on_a_removed_file_is_no_lock(predictor, tmp_path, monkeypatch):
-    """One process may open the file, another remove it, and then the first lock it."""
-
-    @contextlib.contextmanager
-    def lock(file, *, wait):
-        yield
-
-    monkeypatch.setattr(base, "lock", lock)
-    with pytest.raises(PplcError, match="another process is writing it"):
-        ResumableOutput(tmp_path / "out.jsonl", predictor, OutputSchema())
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(untrained, predictor, image_list, tmp_path):

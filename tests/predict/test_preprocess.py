@@ -125,7 +125,7 @@ def test_uint8_inputs_give_the_outputs_of_floats(graph, transforms, normalize, p
 class ColourEngine:
     """An engine with its own preprocessing: the mean of each channel."""
 
-    name, precision, threads = "colour", "float32", 1
+    name, precision, threads, outputs = "colour", "float32", 1, 3
 
     def run(self, images):
         raise NotImplementedError
