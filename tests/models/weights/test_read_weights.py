@@ -417,7 +417,7 @@ import numpy
 from pplc_cli.base.errors import ModelError
 from pplc_cli.models.weights.read import read_weights
 def peak():
-    """In kB; not ru_maxrss, which begins with the size of the process that started this one."""
+    # In kB; not ru_maxrss, which begins with the size of the process that started this one.
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 
 before = peak()
