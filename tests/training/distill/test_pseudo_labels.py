@@ -81,7 +81,7 @@ def test_training_uses_the_list(trained, loose, pplc):
     steps = [json.loads(line) for line in (pplc.cwd / "run" / "train_log.jsonl").read_text().splitlines()]
     assert more > 5 and steps[0]["steps"] == -(-(before + more) // 4)
     told = pplc("train", *trained.args[:-2], "-o", "data.extra_list=nowhere.txt", "--output", "x", check=False)
-    assert told.returncode == 1 and "data.extra_list: no such file 'nowhere.txt'" in told.stderr
+    assert told.returncode == 1 and "data.extra_list=nowhere.txt: no such file 'nowhere.txt'" in told.stderr
 
 
 def test_several_models_are_averaged_and_classes_are_capped(trained, calm, loose, tmp_path):
