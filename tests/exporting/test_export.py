@@ -50,7 +50,7 @@ def test_too_large_a_difference_is_an_error_and_writes_nothing(trained, tmp_path
 
 def test_a_folder_with_other_files_is_not_replaced(trained, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work", encoding="utf-8")
-    with pytest.raises(ExportError, match="contains other files"):
+    with pytest.raises(ExportError, match=r"contains thesis\.txt, which pplc export has not written"):
         export(RunFolder(trained.run), RunFolder(trained.run).load_config(), output=tmp_path)
     assert (tmp_path / "thesis.txt").read_text(encoding="utf-8") == "years of work"
 

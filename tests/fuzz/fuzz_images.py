@@ -28,6 +28,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 from helpers.bad_files import encoded, rotated_jpeg  # noqa: E402
 from helpers.images import random_image  # noqa: E402
+from helpers.memory import peak_megabytes  # noqa: E402
 from helpers.raw_images import empty_webp, lossless_jpeg, progressive_jpeg, tiff, tiff_file  # noqa: E402
 
 REDUCTIONS = (1, 2, 4, 8)
@@ -163,7 +164,7 @@ def work(first: int, count: int, seed: int) -> None:
             slowest = max(slowest, time.process_time() - began)
         if slowest > MAX_SECONDS:
             fault = fault or f"took {slowest:.1f} s"
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+        peak = peak_megabytes()
         print(json.dumps({"end": index, "used": used, "seconds": slowest, "fault": fault, "peak": peak}), flush=True)
 
 

@@ -23,6 +23,10 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
+
+from helpers.memory import peak_megabytes  # noqa: E402
+
 SLOWEST = 5  # seconds for one file
 MEMORY = 2 << 30  # bytes of address space: Python, NumPy and OpenCV take about half of it
 
@@ -150,13 +154,6 @@ def read_all(folder: Path) -> dict[str, Any]:
         faulthandler.cancel_dump_traceback_later()
         slowest, name = max((slowest, name), (time.perf_counter() - began, path.name))
     return {**counts, "slowest": round(slowest, 2), "slowest_file": name, "megabytes": peak_megabytes()}
-
-
-def peak_megabytes() -> int:
-    """The largest memory of this process so far; 0 where the system does not tell it (Linux does)."""
-    status = Path("/proc/self/status")
-    lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
-    return sum(int(line.split()[1]) >> 10 for line in lines if line.startswith("VmHWM:"))
 
 
 def run(count: int, seed: int, folder: Path) -> dict[str, Any]:

@@ -44,8 +44,8 @@ STEP = ["event", "epoch", "epochs", "step", "steps", "loss", "top1", "learning_r
 EPOCH = ["event", "epoch", "epochs", "learning_rate", "train_loss", "train_top1", "images_per_second", "data_wait",
          "val_loss", "val_top1", "best", "seconds"]  # fmt: skip
 PROBE = ["event", "epoch", "val_loss", "val_top1", "best"]
-BEST = ["format", "pplc", "network", "dropout", "options", "labels", "transforms", "epoch", "val_top1", "val_loss",
-        "val_images"]  # fmt: skip
+BEST = ["format", "pplc", "network", "dropout", "options", "labels", "transforms", "code", "epoch", "val_top1",
+        "val_loss", "val_images"]  # fmt: skip
 SECTIONS = ["data", "output", "split", "model", "train", "distill", "eval", "export", "predict"]
 
 WARM = [0.005, 0.01, 0.015, 0.02]  # one epoch of four steps
@@ -184,7 +184,7 @@ def test_the_keys_of_a_report_and_an_export(filled):
     assert list(metrics) == ["source", "network", "epoch", "unusable", "images", "top1", "top1_interval", "top5",
                              "loss", "calibration_error", "macro", "classes", "confusion_matrix"]  # fmt: skip
     assert list(sidecar) == ["network", "weights", "difference", "images", "batch", "size", "simplified", "engines",
-                             "measured_on"]  # fmt: skip
+                             "measured_on", "files"]  # fmt: skip
     assert record["files"]["eval_test/predictions.csv"][0] == "\ufeffpath,true,predicted,score,right,error"
     assert record["files"]["eval_test/confusion_matrix.csv"][0] == "\ufefftrue \\ predicted,ant,bee,猫 cat"
     text = "\n".join(record["files"]["inference_model/inference.yml"])

@@ -135,16 +135,16 @@ def test_a_vanished_image_is_named(pplc, recipe_args, class_folders):
 
 
 def test_a_diverging_run_stops_with_its_checkpoint_intact(pplc, recipe_args, class_folders):
-    folder = class_folders((12, 12))
+    folder = class_folders((24, 24))
     pplc("split", "--dataset", str(folder))
-    args = [*recipe_args(folder, epochs=1, schedule="constant"), "--output", "run"]
+    args = [*recipe_args(folder, epochs=1, schedule="constant", batch_size=2, weight_decay=1.0), "--output", "run"]
     pplc("train", *args)
-    # A learning rate at which every network diverges, written into the checkpoint as if it were the run's own.
+    # A learning rate that multiplies weights by -999 in each step (by weight decay), written into the checkpoint as if it were the run's own.
     info = json.loads((pplc.cwd / "run/last/model.json").read_text(encoding="utf-8"))
-    info["config"]["train"]["learning_rate"] = 1e30
+    info["config"]["train"]["learning_rate"] = 1000.0
     (pplc.cwd / "run/last/model.json").write_text(json.dumps(info), encoding="utf-8")
     before = arrays(pplc.cwd / "run" / "last")
-    result = pplc("train", *args, "--resume", "--epochs", "3", "--learning-rate", "1e30", check=False)
+    result = pplc("train", *args, "--resume", "--epochs", "3", "--learning-rate", "1000", check=False)
     assert result.returncode == 1 and "the loss became" in result.stderr and "learning_rate" in result.stderr
     assert_same(before, arrays(pplc.cwd / "run" / "last"))
 

@@ -7,7 +7,7 @@ import pytest
 
 from helpers.runs import StopAfter
 from pplc_cli.base.errors import TrainError
-from pplc_cli.base.paddle import load_paddle
+from pplc_cli.base.paddle import batch_statistics_weighted, load_paddle
 from pplc_cli.config.load import check_config
 from pplc_cli.data.image_cache import ImageCache
 from pplc_cli.data.lists import read_labels, require_part
@@ -104,7 +104,8 @@ def test_training_on_features_equals_training_the_whole_network(settings):
         stage.eval()
     for epoch in range(1, config.train.epochs + 1):
         for batch in loader.epoch(epoch):
-            logits = network(paddle.to_tensor(batch.images))
+            with batch_statistics_weighted(network, len(batch.images) / config.train.batch_size):
+                logits = network(paddle.to_tensor(batch.images))
             # The same loss as in training: batch norm over 8 numbers would magnify the rounding of another one.
             cross_entropy(logits, paddle.to_tensor(batch.targets)).mean().backward()
             optimizer.step()
