@@ -139,7 +139,7 @@ def test_a_diverging_run_stops_with_its_checkpoint_intact(pplc, recipe_args, cla
     pplc("split", "--dataset", str(folder))
     args = [*recipe_args(folder, epochs=1, schedule="constant", batch_size=2, weight_decay=1.0), "--output", "run"]
     pplc("train", *args)
-    # A learning rate that multiplies weights by -999 in each step (by weight decay), written into the checkpoint as if it were the run's own.
+    # A learning rate that multiplies weights by -999 in each step, by weight decay, as if it were the run's own.
     info = json.loads((pplc.cwd / "run/last/model.json").read_text(encoding="utf-8"))
     info["config"]["train"]["learning_rate"] = 1000.0
     (pplc.cwd / "run/last/model.json").write_text(json.dumps(info), encoding="utf-8")
