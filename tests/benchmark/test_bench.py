@@ -134,6 +134,7 @@ def test_the_table(trained: Trained) -> None:
         assert text in shown
 
 
+@pytest.mark.slow
 def test_a_network_of_the_zoo(pplc: Pplc) -> None:
     found = bench(pplc, "PPLCNet_x0_25", "--engine", "paddle", "--batch-size", "1")
     assert {each["model"] for each in found["measured"]} == {"PPLCNet_x0_25"}

@@ -157,6 +157,7 @@ def test_a_network_without_a_static_graph_is_an_error():
         profile(nn.Linear(7, 3), "wrong", size=(32, 32))
 
 
+@pytest.mark.slow
 def test_commands(pplc, trained):
     listed = json.loads(pplc("models", "--json").stdout)
     assert [each["name"] for each in listed] == network_names()

@@ -200,6 +200,7 @@ def test_completion_scripts(shell: str, text: str, tmp_path: Path) -> None:
         subprocess.run([shell, "-n", str(tmp_path / "script")], check=True)
 
 
+@pytest.mark.slow
 def test_paths_are_printed_as_given(trained: Trained) -> None:
     """The latest run is kept as an absolute path; below the current folder it is printed as the user gave it."""
     pplc = Pplc(trained.folder)
@@ -211,6 +212,7 @@ def test_paths_are_printed_as_given(trained: Trained) -> None:
     assert "nowhere" in missing.stderr and str(trained.folder) not in missing.stderr
 
 
+@pytest.mark.slow
 def test_top5_is_printed_for_more_than_five_classes(pplc: Pplc, trained: Trained, capsys) -> None:
     assert "top-5" not in pplc("eval", "--run", str(trained.run)).stdout
     assert json.loads(pplc("eval", "--run", str(trained.run), "--json").stdout)["top5"] is None  # of two classes

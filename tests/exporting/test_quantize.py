@@ -68,6 +68,7 @@ def test_calibration_and_measurement_share_no_image(trained):
     assert not {s.path for s in fitted} & {s.path for s in measured}
 
 
+@pytest.mark.slow
 def test_too_large_a_loss_is_an_error_and_keeps_the_old_folder(calm, tmp_path, monkeypatch):
     """Calibration on images a thousand times too dark clips every activation."""
     from pplc_cli.exporting import precisions

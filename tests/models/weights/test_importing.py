@@ -185,6 +185,7 @@ def test_logits_agree_with_timm(tmp_path, name, ours):
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_import_into_the_cache_and_training(pplc, cache, tmp_path, class_folders):
     checkpoint = timm_checkpoint(random_network(classes=2, options=ModelOptions(last_conv_bias=True)))
     save_file(checkpoint, tmp_path / "lcnet.safetensors")

@@ -231,6 +231,7 @@ def test_a_resumed_student_ends_with_the_same_bits(configured, tmp_path, feature
     assert ("distill", "weight") in arrays(run.last) or not features
 
 
+@pytest.mark.slow
 def test_unlabelled_images_alone_are_enough(configured, trained, loose, tmp_path):
     """Without any label, the student comes to predict what its teacher predicts."""
     data = tmp_path / "no labels"

@@ -84,6 +84,7 @@ def test_training_uses_the_list(trained, loose, pplc):
     assert told.returncode == 1 and "data.extra_list=nowhere.txt: no such file 'nowhere.txt'" in told.stderr
 
 
+@pytest.mark.slow
 def test_several_models_are_averaged_and_classes_are_capped(trained, calm, loose, tmp_path):
     both = pseudo_label(loose, [str(trained.run), str(calm.folder)], tmp_path / "x.txt", threshold=0.0, per_class=4)
     assert both.counts() == [4, 4] and sum(both.surplus) == 32 and not any(both.unsure)

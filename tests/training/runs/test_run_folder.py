@@ -104,6 +104,7 @@ def test_a_run_without_a_whole_epoch_is_begun_anew(tmp_path):
         checked(run.folder)
 
 
+@pytest.mark.slow
 def test_force_removes_reports_on_the_old_weights(pplc, split):
     pplc("train", *split, "--output", "run")
     pplc("eval", "--run", "run", "--split", "val")
@@ -175,6 +176,7 @@ def test_after_a_failed_training_no_older_run_is_measured(pplc, split):
     assert not (pplc.cwd / "new").exists()
 
 
+@pytest.mark.slow
 def test_early_stopping_says_so_and_can_go_on(pplc, split):
     args = [*split, "-o", "train.early_stop=true", "-o", "train.early_stop_patience=1", "--output", "run"]
     stopped = pplc("train", *args, "--epochs", "30").stderr

@@ -169,6 +169,7 @@ def test_running_statistics_average_over_as_many_images(batch):
     assert left == pytest.approx(0.9 ** (10 if batch <= 32 else 320 // batch), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_pretrained_statistics_change_slowly(pplc, trained):
     """After one step of four images: by a tenth, or by the scaled momentum's share."""
     lines = (trained.data / "train_list.txt").read_text(encoding="utf-8").splitlines()
