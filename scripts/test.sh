@@ -14,4 +14,4 @@ fi
 ruff check .
 ruff format --check .
 mypy
-python -m pytest -m "$marks" -n 2 --durations=10 "$@"
+python -m pytest -m "$marks" -n 2 --dist loadfile --durations=10 "$@"
