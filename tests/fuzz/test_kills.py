@@ -39,7 +39,8 @@ def result(command: str, output: Path) -> dict:
         epochs = [(record["epoch"], record["val_loss"]) for record in RunFolder(output).epochs()]
         return {**{key: value.tobytes() for key, value in arrays(output / "last").items()}, "epochs": epochs}
     files = output.rglob("*") if output.is_dir() else [output]
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.name != "pplc.json"}
+    named = {file.relative_to(output).as_posix(): file for file in files if file.name != "pplc.json"}
+    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in named.items()}
 
 
 @pytest.fixture(scope="module")
