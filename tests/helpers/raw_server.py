@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socketserver
-import threading
 from collections.abc import Callable, Iterable, Iterator
+
+from helpers.servers import serving
 
 Answer = Callable[[str], Iterable[bytes]]
 
@@ -49,14 +50,8 @@ class _Handler(socketserver.StreamRequestHandler):
 @contextlib.contextmanager
 def answering(answer: Answer) -> Iterator[RawServer]:
     """Run a server until the block ends."""
-    with RawServer(answer) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with RawServer(answer) as server, serving(server):
+        yield server
 
 
 def response(body: bytes = b"", *headers: str, status: str = "200 OK") -> bytes:

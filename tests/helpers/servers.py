@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.server
+import socketserver
 import threading
 import time
 from collections.abc import Iterator
@@ -93,13 +94,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def running() -> Iterator[Server]:
-    """Run a server until the block ends."""
-    server = Server()
+    """Run a :class:`Server` until the block ends."""
+    with Server() as server, serving(server):
+        yield server
+
+
+@contextlib.contextmanager
+def serving(server: socketserver.BaseServer) -> Iterator[None]:
+    """Let a server answer in a thread until the block ends."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield server
+        yield
     finally:
         server.shutdown()
         thread.join()
-        server.server_close()
