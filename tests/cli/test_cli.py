@@ -6,7 +6,10 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from helpers.images import write_image
 
 HEAVY = {"paddle", "paddlex", "numpy", "cv2", "PIL", "yaml", "matplotlib", "sklearn", "rich"}
 
@@ -125,6 +128,16 @@ def test_predict_inputs_and_outputs(pplc, trained, tmp_path):
     refused = pplc("predict", *model, "own", "--save", "own", check=False)
     assert refused.returncode == 1 and "photograph.jpg exists and is not an annotated image" in refused.stderr
     assert photograph.read_bytes() == images[0].read_bytes()
+
+
+def test_an_image_that_cannot_be_drawn_does_not_end_the_others(pplc, trained, tmp_path):
+    write_image(tmp_path / "a long strip.png", np.zeros((330, 65501, 3), np.uint8))
+    write_image(tmp_path / "b.png", np.zeros((40, 40, 3), np.uint8))
+    done = pplc("predict", "--run", str(trained.run), ".", "--save", "drawn", check=False)
+    assert done.returncode == 1 and "a long strip.png: " in done.stdout
+    assert "a long strip.png: cannot be drawn: 65501 x 330 pixels, JPEG ends at 65,500" in done.stderr
+    assert [file.name for file in (tmp_path / "drawn").iterdir()] == ["b.jpg"]
+    assert "2 images: " in done.stdout and "Traceback" not in done.stderr
 
 
 def test_commands_take_the_latest_run(pplc, trained):

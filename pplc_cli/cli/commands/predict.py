@@ -150,11 +150,16 @@ def predict(
         )
         total = functools.partial(count, inputs)
         failed = predictions.record_predictions(results, recording, predictor, keeper, total)
-    _end(skipped, failed)
+    _end(skipped, failed + keeper.undrawn)
 
 
 def _end(skipped: Skipped, failed: int) -> None:
-    """Say what was not predicted, and set the exit status."""
+    """Say what was not predicted, and set the exit status.
+
+    Args:
+        skipped: files of other formats.
+        failed: images that could not be used or drawn.
+    """
     if skipped.suffixes:
         note(tr("skipped: {files} (not image formats that pplc reads)", files=skipped))
     if failed:

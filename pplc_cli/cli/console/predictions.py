@@ -32,6 +32,7 @@ class Keeper:
 
     Attributes:
         draws: whether it needs the decoded images.
+        undrawn: images that could not be drawn.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Keeper:
         sorter: Optional[SortedFolder],
     ) -> None:
         self.draws, self._show, self._sorter = bool(save) or show, show, sorter
+        self.undrawn = 0
         self._folder: Optional[AnnotatedFolder] = None
         if not self.draws:
             return
@@ -62,7 +64,11 @@ class Keeper:
         from pplc_cli.predict.outputs import annotated
 
         if self._folder is not None:
-            self._folder.save(prediction)
+            try:
+                self._folder.save(prediction)
+            except annotated.UndrawableImage as error:
+                self.undrawn += 1
+                echo(visible(str(error)), err=True)
         if self._show:
             annotated.show(prediction)
 

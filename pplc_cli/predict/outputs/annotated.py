@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterable
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from pplc_cli.base.errors import PredictError
+from pplc_cli.base.errors import PplcError, PredictError
 from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import PathLike, atomic_file, user_path
 from pplc_cli.base.text import file_name, unused
@@ -17,6 +18,12 @@ from pplc_cli.predict.inputs.expand import base_of, classify
 from pplc_cli.predict.inputs.source import ADDRESSES
 from pplc_cli.predict.prediction import Prediction
 
+
+class UndrawableImage(PredictError):
+    """An annotated image cannot be drawn or encoded; others may be."""
+
+
+_LONGEST = 65500  # pixels; libjpeg's limit of a side
 _MARK = b"annotated by pplc"  # JPEG comment of the images written here: no other file is overwritten
 
 
@@ -53,6 +60,7 @@ class AnnotatedFolder:
         """Write ``NAME.jpg``, or ``NAME_2.jpg`` and so on if this object has written that name already.
 
         Raises:
+            UndrawableImage: the image cannot be drawn or encoded: it is too large for JPEG or for the memory.
             PplcError: the file cannot be written, or it exists and is not an annotated image. So photographs are never
                 overwritten, not even if the folder is that of the input.
         """
@@ -61,8 +69,21 @@ class AnnotatedFolder:
             raise PredictError(
                 tr("{path} exists and is not an annotated image; expected another folder for --save", path=path)
             )
+        encoded = io.BytesIO()
+        try:
+            drawn = draw(prediction)
+            if max(drawn.size) > _LONGEST:
+                raise ValueError(
+                    tr("{size} pixels, JPEG ends at {longest:,}", size="{} x {}".format(*drawn.size), longest=_LONGEST)
+                )
+            drawn.save(encoded, "JPEG", quality=92, comment=_MARK)
+        except (PplcError, MemoryError, OSError, ValueError) as error:
+            reason = str(error) or tr("out of memory")
+            raise UndrawableImage(
+                tr("{path}: cannot be drawn: {reason}", path=prediction.path, reason=reason)
+            ) from None
         with atomic_file(path) as temporary:
-            draw(prediction).save(temporary, quality=92, comment=_MARK)
+            temporary.write_bytes(encoded.getbuffer())
         return path
 
     def _name(self, path: str) -> str:

@@ -22,7 +22,7 @@ from pplc_cli.data.lists import Sample, read_class_folders, read_part
 from pplc_cli.data.loader import Batch, Loader
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.training.evaluation.metrics import Scores, summary
-from pplc_cli.training.evaluation.report import write_report
+from pplc_cli.training.evaluation.report import check_folder, write_report
 from pplc_cli.training.runs.checkpoint import load_network
 from pplc_cli.training.runs.run import Run, open_run
 from pplc_cli.training.runs.run_folder import RunFolder
@@ -91,7 +91,7 @@ def evaluate(
         config: a configuration or its YAML file; None: that of the run. ``eval.split`` chooses the list; null: test, or
             val if there is no test list.
         data: use this folder with one folder per class, named like the classes, instead of a list.
-        output: the report's folder; default ``eval_SPLIT`` in the run.
+        output: the report's folder; default ``eval_SPLIT`` in the run. Files of other origin are not replaced.
         progress: called with the number of images done and the total.
 
     Raises:
@@ -101,6 +101,8 @@ def evaluate(
     run, config = open_run(run, config)
     for name, path in (("data", data), ("output", output)):
         expect_type(name, path, str, os.PathLike, type(None))
+    if output is not None:
+        check_folder(user_path(output))
     load_paddle(config.train.threads)
     network, info = load_network(run.best)
     labels = info["labels"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers.commands import Pplc, Trained
+from pplc_cli.base.storage.files import write_json
 from pplc_cli.training.evaluation.metrics import accuracy_text, wilson_interval
 
 
@@ -64,6 +65,7 @@ def test_a_picture_that_cannot_be_drawn_costs_a_note(pplc: Pplc, trained: Traine
     (pplc.cwd / "matplotlibrc").write_bytes(b"\xff\xfe")
     report = images.parent / "report"
     report.mkdir()
+    write_json(report / "metrics.json", {"source": "", "network": "", "confusion_matrix": []})
     (report / "confusion_matrix.png").write_text("of an older report")
     done = pplc("eval", "--run", str(trained.run), "--data", str(images), "--output", str(report))
     assert "confusion_matrix.png cannot be drawn: " in done.stderr and "top-1 " in done.stdout
