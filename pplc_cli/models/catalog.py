@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from pplc_cli.base.storage.cache_dir import cache_folder
 from pplc_cli.models.published import PUBLISHED
 from pplc_cli.models.registry import find_network, network_names
 from pplc_cli.models.weights.builtin import BUILTIN, builtin_names
-from pplc_cli.models.weights.official import official_file
+from pplc_cli.models.weights.local import imagenet_weights
+from pplc_cli.models.weights.packaged import PACKAGED, SOURCE
 
 # Written by scripts/count_networks.py; a test compares it with the networks.
 COUNTS = Path(__file__).with_name("counts.json")
@@ -30,7 +30,7 @@ class CatalogEntry:
         top1: published accuracy on ImageNet in percent; None if nothing is published.
         source: source of the published accuracy.
         weights: kinds of weights, as for ``model.pretrained``: builtin, imagenet, imagenet_ssld.
-        cached: whether any of the official ones is in the cache.
+        cached: whether any of the ImageNet weights is on this machine: in the cache or in an installed package.
         paddlex: its name in PaddleX, or None.
     """
 
@@ -60,14 +60,14 @@ def list_networks(
         max_params: most parameters, in millions.
         max_macs: most multiply-adds, in millions.
         min_top1: least accuracy in percent; excludes networks without a published accuracy.
-        cached: only networks with weights in the cache.
+        cached: only networks whose ImageNet weights are on this machine.
     """
     counts = json.loads(COUNTS.read_text(encoding="utf-8"))
     found = []
     for name in network_names():
         spec, published = find_network(name), PUBLISHED[name]
-        here = any((cache_folder() / official_file(spec, source)[0]).is_file() for source in spec.weights)
-        weights = [*([BUILTIN] if name in builtin_names() else []), *spec.weights]
+        here = imagenet_weights(spec) is not None
+        weights = [*([BUILTIN] if name in builtin_names() else []), *([SOURCE] if name in PACKAGED else spec.weights)]
         known = (published.top1, published.source, weights, here, spec.paddlex)
         found.append(CatalogEntry(name, counts[name]["params"], counts[name]["macs"], counts[name]["memory"], *known))
     return [

@@ -58,6 +58,8 @@ PUBLISHED = {
     "FasterNet_M": Published("53.5", "8.72 G", 83.0, _FASTERNET, "weights"),
     "FasterNet_L": Published("93.4", "15.49 G", 83.5, _FASTERNET, "weights"),
     "EfficientNet_Lite0": Published("4.7", "407 M", 75.1, _LITE),
+    "EfficientNet_Lite1": Published("5.4", "631 M", 76.7, _LITE + " at 240 x 240"),
+    "EfficientNet_Lite2": Published("6.1", "899 M", 77.6, _LITE + " at 260 x 260"),
     "MobileNetV1_x1_0": Published("4.25", "578.88 M", 70.99, _LIST),
     "MobileNetV2_x1_0": Published("3.54", "327.84 M", 72.15, _LIST),
     "MobileNetV3_small_x1_0": Published(None, None, None, _NARROWER),

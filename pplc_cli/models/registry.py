@@ -68,6 +68,10 @@ def _fasternet(name: str) -> NetworkSpec:
     return NetworkSpec(name, "fasternet", name.replace("_", "-"), weights, "head")
 
 
+def _lite(name: str) -> NetworkSpec:
+    return NetworkSpec(name, "efficientnet_lite", None, {}, normalization=((127 / 255,) * 3, (128 / 255,) * 3))
+
+
 def _compared(name: str, paddlex: bool, classifier: str, url: Optional[str]) -> NetworkSpec:
     return NetworkSpec(name, "paddle_vision", name if paddlex else None, {"imagenet": url} if url else {}, classifier)
 
@@ -81,13 +85,7 @@ _ALL = [
         for kind in ("23", "23v5")
     ),
     *(_fasternet(f"FasterNet_{size}") for size in ("T0", "T1", "T2", "S", "M", "L")),
-    NetworkSpec(
-        "EfficientNet_Lite0",
-        "efficientnet_lite",
-        None,
-        {},
-        normalization=((127 / 255,) * 3, (128 / 255,) * 3),
-    ),
+    *(_lite(f"EfficientNet_Lite{number}") for number in range(3)),
     _compared("MobileNetV1_x1_0", True, "fc", f"{_HAPI}/mobilenetv1_1.0.pdparams"),
     _compared("MobileNetV2_x1_0", True, "classifier.1", f"{_HAPI}/mobilenet_v2_x1.0.pdparams"),
     _compared("MobileNetV3_small_x1_0", True, "classifier.3", f"{_HAPI}/mobilenet_v3_small_x1.0.pdparams"),

@@ -34,8 +34,8 @@ import os, resource, sys
 from collections import Counter
 from pathlib import Path
 from pplc_cli.base.errors import ModelError
-from pplc_cli.models.weights.onnx_reader import read_graph
-from pplc_cli.models.weights.read import read_weights
+from pplc_cli.models.weights.formats.onnx_reader import read_graph
+from pplc_cli.models.weights.formats.read import read_weights
 from pplc_cli.models.families import pplcnet
 import onnx, zipfile
 

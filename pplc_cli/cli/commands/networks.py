@@ -24,7 +24,7 @@ from pplc_cli.cli.command import Command, echo
     metavar="PERCENT",
     help="Only networks with at least this published top-1 accuracy on ImageNet.",
 )
-@click.option("--cached", is_flag=True, help="Only networks whose weights are in the cache.")
+@click.option("--cached", is_flag=True, help="Only networks whose ImageNet weights are on this machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of the table.")
 def models(
     keywords: tuple[str, ...],

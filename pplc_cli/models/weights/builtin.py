@@ -12,7 +12,7 @@ from pplc_cli.base.errors import ModelError
 from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import atomic_file
 from pplc_cli.models.registry import NetworkSpec, find_network
-from pplc_cli.models.weights.read import read_weights
+from pplc_cli.models.weights.formats.read import read_weights
 
 BUILTIN = "builtin"  # the value of model.pretrained
 FOLDER = Path(__file__).with_name("builtin_weights")

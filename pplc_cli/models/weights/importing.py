@@ -17,9 +17,9 @@ from pplc_cli.base.storage.files import PathLike, atomic_file, user_path
 from pplc_cli.models.options import PUBLISHED_DESIGN, ModelOptions
 from pplc_cli.models.registry import NetworkSpec, build_network, find_network, network_names
 from pplc_cli.models.weights.fit import find_faults, shortened
+from pplc_cli.models.weights.formats.onnx_reader import read_graph
+from pplc_cli.models.weights.formats.read import is_of_timm, read_weights
 from pplc_cli.models.weights.manifest import IMPORTED, Cache, Entry
-from pplc_cli.models.weights.onnx_reader import read_graph
-from pplc_cli.models.weights.read import is_of_timm, read_weights
 
 # A key that identifies each family.
 _FAMILY_KEYS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Optional
 
 from pplc_cli.base.errors import ModelError
@@ -12,19 +13,21 @@ from pplc_cli.models.registry import find_network, network_names
 from pplc_cli.models.weights.builtin import BUILTIN, builtin_file, builtin_names
 from pplc_cli.models.weights.manifest import IMPORTED, Cache
 from pplc_cli.models.weights.official import official_file
+from pplc_cli.models.weights.packaged import PACKAGED, SOURCE, find_packaged, packaged_file
 
 
 @dataclasses.dataclass(frozen=True)
 class CachedWeights:
-    """A weights file: built-in, official (whether or not it is in the cache) or imported.
+    """A weights file: built-in, of a package, official (whether or not it is in the cache) or imported.
 
     Attributes:
         network, source: the network, and the kind of weights.
-        file: its path within the cache, or the name of a built-in file.
+        file: its path within the cache, or the name of a built-in or packaged file.
         url: the official address, or the file it was imported from.
-        size: bytes; None if it is neither built in nor in the cache.
+        size: bytes; None if it is not on this machine.
         cached: whether it is in the cache.
-        sha256: the recorded hash; None if not recorded.
+        sha256: the published or recorded hash; None if there is none.
+        package: the package that has the file.
     """
 
     network: str
@@ -34,10 +37,11 @@ class CachedWeights:
     size: Optional[int]
     cached: bool
     sha256: Optional[str]
+    package: Optional[str] = None
 
 
 def inventory() -> list[CachedWeights]:
-    """List the built-in weights, then all official ones, both in the order of the networks, then the imported ones."""
+    """List all weights: built-in, in packages, official and imported, each in the order of the networks."""
     cache = Cache()
     entries = cache.entries()
     specs = [find_network(name) for name in network_names()]
@@ -46,6 +50,11 @@ def inventory() -> list[CachedWeights]:
         if spec.name in builtin_names():
             path = builtin_file(spec)
             listed.append(CachedWeights(spec.name, BUILTIN, path.name, None, path.stat().st_size, False, None))
+    for name, packaged in PACKAGED.items():
+        found = find_packaged(name)
+        size = None if found is None else found.stat().st_size
+        file = Path(packaged.file).name
+        listed.append(CachedWeights(name, SOURCE, file, None, size, False, packaged.sha256, packaged.package))
     rows = [(spec.name, source, *official_file(spec, source)) for spec in specs for source in spec.weights]
     names = {file for _, _, file, _ in rows}
     imports = {n: (e.network, e.source, n, e.url) for n, e in entries.items() if n not in names}
@@ -65,7 +74,7 @@ class VerifyResult:
     """The result of checking a cached file.
 
     Attributes:
-        file: its path within the cache.
+        file: its path within the cache, or its name in a package.
         state: ``ok``, ``damaged``, ``missing`` or ``not recorded yet``.
         remark: the fault and its remedy; otherwise empty.
     """
@@ -92,10 +101,14 @@ class VerifyResult:
 
 
 def verify() -> Iterator[VerifyResult]:
-    """Compare the cached files with the manifest, one by one."""
+    """Compare the files of packages with their published hashes and the cached ones with the manifest, one by one."""
     cache = Cache()
     entries = cache.entries()
     for listed in inventory():
+        if listed.package is not None:
+            if listed.size is not None:
+                yield _verify_packaged(listed)
+            continue
         entry, path = entries.get(listed.file), cache.folder / listed.file
         if entry is None and listed.cached:
             yield VerifyResult(listed.file, "not recorded yet")
@@ -109,3 +122,11 @@ def verify() -> Iterator[VerifyResult]:
                 yield VerifyResult(listed.file, "ok")
             except (ModelError, OSError) as error:
                 yield VerifyResult(listed.file, "damaged", str(error))
+
+
+def _verify_packaged(listed: CachedWeights) -> VerifyResult:
+    try:
+        packaged_file(find_network(listed.network))
+        return VerifyResult(listed.file, "ok")
+    except (ModelError, OSError) as error:
+        return VerifyResult(listed.file, "damaged", str(error))

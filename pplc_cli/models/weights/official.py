@@ -15,8 +15,8 @@ from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.base.storage.files import write_failure
 from pplc_cli.base.storage.locks import lock
 from pplc_cli.models.registry import NetworkSpec
+from pplc_cli.models.weights.formats.read import read_weights
 from pplc_cli.models.weights.manifest import Cache, Entry, check_digest
-from pplc_cli.models.weights.read import read_weights
 
 Note = Callable[[str], None]
 

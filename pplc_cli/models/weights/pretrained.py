@@ -13,9 +13,12 @@ from pplc_cli.base.storage.files import quoted, user_path
 from pplc_cli.models.registry import NetworkSpec
 from pplc_cli.models.weights.builtin import builtin_names, read_builtin
 from pplc_cli.models.weights.fit import fit_weights
+from pplc_cli.models.weights.formats.read import TORCH_SUFFIXES, is_of_timm, read_weights
+from pplc_cli.models.weights.local import recommended
 from pplc_cli.models.weights.manifest import check_recorded
 from pplc_cli.models.weights.official import Unavailable, best_source, fetch_official
-from pplc_cli.models.weights.read import TORCH_SUFFIXES, is_of_timm, read_weights
+from pplc_cli.models.weights.packaged import PACKAGED, packaged_file
+from pplc_cli.models.weights.packaged import SOURCE as PACKAGED_SOURCE
 
 SOURCES = ("none", "auto", "imagenet", "imagenet_ssld", "builtin")
 
@@ -33,8 +36,9 @@ def load_pretrained(
     Args:
         network: a layer whose state dict has PaddleClas's names.
         spec: the network's spec.
-        source: ``imagenet``, ``imagenet_ssld``, ``builtin``, ``auto`` (the best official weights if they are available,
-            else the built-in ones), or a .pdparams, .safetensors or .pth file, or a folder with model.safetensors.
+        source: ``imagenet``, ``imagenet_ssld``, ``builtin``, ``auto`` (the best of those in a package or official, if
+            they are available, else the built-in ones), or a .pdparams, .safetensors or .pth file, or a folder with
+            model.safetensors.
         progress: called with the bytes downloaded and the total while downloading.
         note: called with messages that need no action.
 
@@ -51,16 +55,18 @@ def load_pretrained(
             return str(found), fit_weights(network, read_weights(found), str(found), spec.classifier)
     if source == "builtin":
         return _load_builtin(network, spec)
-    if source in SOURCES:
+    if source == PACKAGED_SOURCE and spec.name in PACKAGED:
+        path = packaged_file(spec)
+    elif source in SOURCES:
         path = fetch_official(spec, source, progress=progress, note=note)
     else:
         path = user_path(source)
         check_recorded(path)
     weights = read_weights(path)
     if path.suffix in TORCH_SUFFIXES and spec.family == "efficientnet_lite":
-        from pplc_cli.models.weights.efficientnet_torch import convert_names  # loads Paddle
+        from pplc_cli.models.weights.formats.efficientnet_torch import convert_names  # loads Paddle
 
-        weights = convert_names(weights)
+        weights = convert_names(spec.name, weights)
     elif is_of_timm(weights):
         raise ModelError(
             tr(
@@ -74,13 +80,17 @@ def load_pretrained(
 
 def has_weights(spec: NetworkSpec, source: str) -> bool:
     """Whether a source gives a network pretrained weights."""
-    return bool(spec.weights) or spec.name in builtin_names() if source == "auto" else source != "none"
+    if source != "auto":
+        return source != "none"
+    return bool(spec.weights) or spec.name in PACKAGED or spec.name in builtin_names()
 
 
 def _best(
     spec: NetworkSpec, progress: Optional[ProgressCallback], note: Optional[Callable[[str], None]]
 ) -> tuple[str, Optional[Path]]:
     """Choose the source for ``auto``; return it and, if already fetched, the official file."""
+    if spec.name in PACKAGED:
+        return PACKAGED_SOURCE, None
     if spec.name not in builtin_names():
         return best_source(spec), None
     if not spec.weights:
@@ -92,6 +102,9 @@ def _best(
         if note is not None:
             reason = error.reason if isinstance(error, Unavailable) else error
             note(tr("{reason} Using the built-in weights instead.", reason=reason))
+            better = recommended()
+            if better is not None:
+                note(tr("{name} has ImageNet weights on this machine: --network {name}", name=better))
         return "builtin", None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -18,6 +18,7 @@ from pplc_cli.data.transforms.basic import Normalize, Size
 from pplc_cli.data.transforms.pipeline import Pipeline
 
 Outputs = tuple[np.ndarray, Optional[np.ndarray]]  # logits or log-probabilities, and features
+JOIN = " + "  # between several teachers
 # The evaluation transforms of published weights.
 _PUBLISHED = [{"ResizeByShort": {"short_size": 256}}, {"CenterCrop": {"crop_size": 224}}]
 
@@ -99,7 +100,7 @@ def open_teacher(
 
     Args:
         source: the folder of a run or of an exported model, an ONNX file beside its inference.yml, or the name of a
-            network.
+            network; several, joined by " + ", predict the mean of their probabilities, and their features side by side.
         weights: for the name of a network, values as for ``model.pretrained``; None: the best official weights.
         size: height and width of the student's images; None: the teacher's own.
         threads: None: physical cores.
@@ -108,6 +109,8 @@ def open_teacher(
         PplcError: the source is none of these, or cannot be loaded.
     """
     path = user_path(source)
+    if JOIN in source and not path.exists():
+        return _together([open_teacher(each.strip(), weights, size, threads=threads) for each in source.split(JOIN)])
     if (path / "best_model").is_dir():
         return _of_run(path, size, threads)
     if path.suffix.lower() == ".onnx":
@@ -123,6 +126,36 @@ def open_teacher(
             )
         )
     return _of_name(source, weights, size, threads)
+
+
+def _together(teachers: Sequence[Teacher]) -> Teacher:
+    """Combine teachers of the same classes.
+
+    Raises:
+        TrainError: they have other classes than the first one.
+    """
+    first = teachers[0]
+    for other in teachers[1:]:
+        if (other.classes, other.labels) != (first.classes, first.labels):
+            raise TrainError(
+                tr(
+                    "distill.teacher: {name} and {other} have other classes; teachers can work together if they have "
+                    "the same",
+                    name=first.name,
+                    other=other.name,
+                )
+            )
+
+    def run(images: np.ndarray) -> Outputs:
+        outputs = [teacher.predict(images, first.normalize) for teacher in teachers]
+        probabilities = np.mean([np.exp(predicted) for predicted, _ in outputs], axis=0)
+        features = [embedding for _, embedding in outputs if embedding is not None]
+        joined = np.concatenate(features, axis=1) if len(features) == len(outputs) else None
+        return np.log(np.maximum(probabilities, 1e-12)), joined
+
+    digest = hashlib.sha256(" ".join(teacher.digest for teacher in teachers).encode()).hexdigest()
+    name = JOIN.join(teacher.name for teacher in teachers)
+    return Teacher(name, digest, run, first.pipeline, first.labels, first.size)
 
 
 def _of_run(folder: Path, size: Optional[Size], threads: Optional[int]) -> Teacher:

