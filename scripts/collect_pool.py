@@ -92,7 +92,11 @@ def prepared(data: bytes) -> tuple[str, Optional[bytes], list[int]]:
 
 def blobs(clone: Path, commit: str, pattern: str, limit: Optional[int]) -> Iterator[bytes]:
     """Yield the image files of a commit whose path matches a regular expression."""
-    listed = subprocess.check_output(["git", "-C", str(clone), "ls-tree", "-rz", commit], text=True, errors="replace")
+    command = ["git", "-C", str(clone), "ls-tree", "-rz", commit]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        sys.exit(f"{clone}: expected a clone with the commit {commit}: {done.stderr.strip()}")
+    listed = done.stdout
     wanted = []
     for row in filter(None, listed.split("\0")):
         facts, _, name = row.partition("\t")

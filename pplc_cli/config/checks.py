@@ -64,7 +64,7 @@ def check_combinations(config: Config, faults: list[str]) -> None:
         faults.append(tr("train.precision: bfloat16 requires train.accelerate: true"))
     if train.batch_norm == "frozen" and config.model.pretrained == "none":
         faults.append(tr("train.batch_norm: frozen requires pretrained weights; use batch, or set model.pretrained"))
-    if train.freeze is not None and train.transfer != "full":
+    if train.freeze is not None and train.transfer in ("stages", "head"):
         faults.append(
             tr(
                 "train.transfer: {transfer} cannot be combined with train.freeze; remove one of them",

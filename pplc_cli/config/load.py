@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -99,7 +100,27 @@ def check_config(
         check_paths(config, must_exist, faults)
     if faults or config is None:
         raise ConfigError(tr("the options") if _all_from(overrides or {}, faults) else source, faults)
-    return config
+    return _with_normalization(config)
+
+
+def _with_normalization(config: Config) -> Config:
+    """Give each ``Normalize`` without values those with which the network's published weights were trained."""
+    from pplc_cli.models.registry import IMAGENET, find_network, in_file
+
+    if in_file(config.model.name):
+        return config
+    spec = find_network(config.model.name)
+    if spec.normalization == IMAGENET:
+        return config  # the transform's own values
+    mean, std = (list(values) for values in spec.normalization)
+
+    def resolved(transforms: list[Any]) -> list[Any]:
+        bare = ("Normalize", {"Normalize": None}, {"Normalize": {}})
+        return [{"Normalize": {"mean": mean, "std": std}} if each in bare else each for each in transforms]
+
+    train = dataclasses.replace(config.train, transforms=resolved(config.train.transforms))
+    evaluation = dataclasses.replace(config.eval, transforms=resolved(config.eval.transforms))
+    return dataclasses.replace(config, train=train, eval=evaluation)
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -134,7 +134,7 @@ class TrainConfig:
         0.75, more_than=0, at_most=1, help="Share of the epochs in which the images grow to full size."
     )
     transfer: str = option(
-        "full",
+        "auto",
         choices=("full", "stages", "head", "auto"),
         help="How pretrained weights are adapted: `full` trains everything at one learning rate, `stages` starts with "
         "a linear probe and trains each stage at its own rate, `head` trains the classifier alone, `auto` chooses.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from pplc_cli.base.errors import DataError
 from pplc_cli.base.language.messages import tr
@@ -15,6 +15,8 @@ from pplc_cli.data.lists import count_by_class, read_labels, require_part
 from pplc_cli.data.lists.files import find_list
 from pplc_cli.data.lists.folders import Layout, find_layout, require_classes
 from pplc_cli.data.settings import DataConfig
+from pplc_cli.models.registry import find_network
+from pplc_cli.models.weights.local import FAST, GOOD, recommended
 
 
 class Recipe(NamedTuple):
@@ -51,9 +53,11 @@ split:
   # group: '(patient\\d+)_'  # images with the same text in the parentheses go to the same list
 
 model:
-  name: PPLCNet_x1_0  # x0_25 (fastest) x0_35 x0_5 x0_75 x1_0 x1_5 x2_0 x2_5 (most accurate)
-  # Pretrained weights: auto (official weights, downloaded once; without network the built-in ones), imagenet_ssld,
-  # imagenet, builtin, a file, or none (random weights, which need several times as many epochs).
+  # {why}
+  # PP-LCNet: PPLCNet_x0_25 (fastest) x0_35 x0_5 x0_75 x1_0 x1_5 x2_0 x2_5 (most accurate). All: pplc models
+  name: {network}
+  # Pretrained weights: auto (those of a package or official ones, downloaded once; else the built-in ones), imagenet,
+  # imagenet_ssld, builtin, a file, or none (random weights, which need several times as many epochs).
   pretrained: auto
 
 train:
@@ -84,18 +88,35 @@ output: {output}
 """
 
 
-def write_config(folder: PathLike, file: PathLike, *, force: bool = False) -> Path:
+# Why a network was chosen, as a comment in the file.
+_REASONS = {
+    FAST: "PPLCNet_x1_0 is fast and has ImageNet weights on this machine.",
+    GOOD: "EfficientNet_Lite0 has ImageNet weights on this machine. PPLCNet_x1_0, 2.5 times as fast, has none.",
+    None: "PPLCNet_x1_0 is fast. No network has ImageNet weights on this machine yet.",
+}
+
+
+def choose_network() -> tuple[str, str]:
+    """Return the network for a new configuration, by the weights on this machine, and the reason."""
+    found = recommended()
+    return found or FAST, _REASONS[found]
+
+
+def write_config(folder: PathLike, file: PathLike, *, network: Optional[str] = None, force: bool = False) -> Path:
     """Write a configuration for a data set, with values chosen by the number of its training images.
 
     Args:
         folder: the data set, one folder per class, or parts (train, val, test) that have them.
         file: the YAML to write.
+        network: its network; None: the one that suits the weights on this machine.
         force: replace an existing file.
 
     Raises:
+        ModelError: there is no such network.
         DataError: there are no classes or no images, or the file exists or would lie within the data set.
     """
     folder, file = user_path(folder), user_path(file)
+    name, why = choose_network() if network is None else (find_network(network).name, "The network that was asked for.")
     if not folder.is_dir():
         raise DataError(tr("{folder}: no such folder; expected one folder of images for each class", folder=folder))
     place = folder.resolve()
@@ -125,7 +146,6 @@ def write_config(folder: PathLike, file: PathLike, *, force: bool = False) -> Pa
     recipe = next(r for r in RECIPES if images <= r.up_to)
     uneven = max(counts.values()) >= 3 * min(counts.values())
     weights = "  class_weights: balanced  # the largest class is at least three times the smallest\n" if uneven else ""
-    name = place.name
     content = "folders of the parts train, val, test" if layout.parts else "one folder per class"
     if listed:
         content = "has lists already, so leave out pplc split"
@@ -136,13 +156,15 @@ def write_config(folder: PathLike, file: PathLike, *, force: bool = False) -> Pa
         dir=json.dumps(folder.as_posix(), ensure_ascii=False),
         content=content,
         lists="# " if os.access(folder, os.W_OK) else "",
-        elsewhere=json.dumps(f"lists/{name}", ensure_ascii=False),
+        why=why,
+        network=name,
+        elsewhere=json.dumps(f"lists/{place.name}", ensure_ascii=False),
         test=0.1 if min(counts.values()) >= 10 else 0,
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
         weights=weights,
-        output=json.dumps(f"output/{name}", ensure_ascii=False),
+        output=json.dumps(f"output/{place.name}", ensure_ascii=False),
     )
     write_text(file, text)
     return file

@@ -15,6 +15,7 @@ from pplc_cli.base.schema import did_you_mean, expect_callable, expect_type
 from pplc_cli.models.options import PUBLISHED_DESIGN, ModelOptions
 from pplc_cli.models.published import PUBLISHED, Published
 
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation of each channel
 _CLAS = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph"
 _HAPI = "https://paddle-hapi.bj.bcebos.com/models"
 _SSLD = {"PPLCNet_x0_5", "PPLCNet_x1_0", "PPLCNet_x2_5", "PPLCNetV2_base"}
@@ -42,10 +43,7 @@ class NetworkSpec:
     weights: dict[str, str]
     classifier: str = "fc"
     pretrained: Optional[str] = None
-    normalization: tuple[tuple[float, float, float], tuple[float, float, float]] = (
-        (0.485, 0.456, 0.406),
-        (0.229, 0.224, 0.225),
-    )
+    normalization: tuple[tuple[float, float, float], tuple[float, float, float]] = IMAGENET
     factory: Optional[Callable[..., Any]] = None
     code: Optional[str] = None
 
@@ -107,6 +105,7 @@ _ALIASES = {
     "PPLCNet": _NETWORKS["PPLCNet_x1_0"],
     "PPLCNet_ssld": dataclasses.replace(_NETWORKS["PPLCNet_x1_0"], pretrained="imagenet_ssld"),
 }
+UNSTAGED = ("paddle_vision", "own")  # families whose networks are no StagedNetwork
 _OWN: dict[str, NetworkSpec] = {}  # those of register_network
 _IN_FILE = re.compile(r"\S.*\.py:[^\W\d]\w*")  # as in mine.py:Net
 

@@ -120,8 +120,9 @@ def choose_transfer(
         )
     kind = train.transfer
     if kind == "auto":
-        # A teacher's predictions suffice to train all layers.
-        kind = "full" if config.distill.teacher else _auto(config, network, samples, pretrained, budget, world, note)
+        # A teacher's predictions suffice to train all layers, and train.freeze is a choice by the user.
+        chosen = config.distill.teacher or train.freeze
+        kind = "full" if chosen else _auto(config, network, samples, pretrained, budget, world, note)
     size = Pipeline(train.transforms, training=True).size
     last = HEAD if kind == "head" else train.freeze
     frozen = FrozenPart(network, last, spec.name, size) if last is not None else None

@@ -41,7 +41,7 @@ def sample(name: str, output: Optional[str], images: int, seed: int, force: bool
     click.echo(tr("{folder} written", folder=folder))
     config = CONFIGS / f"{name}.yaml"
     if not config.exists():
-        click.echo(tr("{file} written", file=write_config(folder, config)))
+        click.echo(tr("{file} written", file=write_config(folder, config, network="PPLCNet_x1_0")))
     hint(tr("Next: pplc split --dataset {name}", name=name))
 
 
@@ -50,8 +50,13 @@ def sample(name: str, output: Optional[str], images: int, seed: int, force: bool
 @click.option(
     "--output", metavar="FILE", help="The YAML file to write.  [default: configs/NAME.yaml, NAME being FOLDER's name]"
 )
+@click.option(
+    "--network",
+    metavar="NAME",
+    help="The network, as in pplc models.  [default: one whose ImageNet weights are on this machine]",
+)
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-def init(folder: str, output: Optional[str], force: bool) -> None:
+def init(folder: str, output: Optional[str], network: Optional[str], force: bool) -> None:
     """Write a commented configuration for a folder of images.
 
     FOLDER has one subfolder per class. Epochs, batch size and learning rate suit the number of images.
@@ -61,7 +66,8 @@ def init(folder: str, output: Optional[str], force: bool) -> None:
     from pplc_cli.base.storage.files import quoted, user_path
     from pplc_cli.config.starter import write_config
 
-    file = write_config(folder, output or Path("configs") / f"{user_path(folder).resolve().name}.yaml", force=force)
+    name = user_path(folder).resolve().name
+    file = write_config(folder, output or Path("configs") / f"{name}.yaml", network=network, force=force)
     echo(tr("{file} written", file=file))
     hint(tr("Next: pplc split --config {file}", file=quoted(str(file))))
 

