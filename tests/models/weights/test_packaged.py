@@ -105,7 +105,7 @@ def test_the_lists_show_what_is_here(pplc, cache):
     assert [row["name"] for row in rows] == INSTALLED
     assert all(row["weights"] == ["imagenet"] for row in rows)
     rows = pplc("weights", "list").stdout.splitlines()
-    line = next(row for row in rows if row.strip().startswith("EfficientNet_Lite0"))
+    line = next(row for row in rows if "EfficientNet_Lite0 " in row)
     assert " imagenet " in line and " in a package " in line and " 18.8 " in line
     assert "efficientnet-lite0-57934424.pth" in pplc("weights", "verify").stdout
 
