@@ -28,7 +28,7 @@ from pplc_cli.data.decode import read_image
 from pplc_cli.data.image_files import is_image_name, list_files
 from pplc_cli.data.lists import class_folders
 
-PARTS = ("original", "few", "flowers", "probe", "time", "distil")
+PARTS = ("original", "few", "flowers", "probe", "time", "distil", "default", "init", "choice")
 HELD_OUT, VALIDATION = 0.3, 0.15
 FEW = 20  # photographs per class
 ENOUGH = 0.95  # validation top-1 at which the time stops
@@ -94,6 +94,18 @@ def accuracy(settings: Sequence[str], folder: Path, *more: str, command: str = "
     found = json.loads(pplc("eval", "--run", str(folder), "--split", "test", "--json"))
     log = [json.loads(line) for line in (folder / "train_log.jsonl").read_text(encoding="utf-8").splitlines()]
     return 100 * found["top1"], [100 * record["val_top1"] for record in log if record["event"] == "epoch"]
+
+
+def against_probe(config: Path, settings: Sequence[str], folder: Path) -> tuple[float, float]:
+    """Train by a configuration; return top-1 on the held-out photographs, of the run and of its linear probe alone."""
+    data = [setting for setting in settings if setting.startswith(("data.", "train.seed="))]
+    # A single epoch that changes nothing: its result is the probe.
+    nothing = ["train.transfer=head", "train.epochs=1", "train.learning_rate=1e-12", "train.warmup_epochs=0"]
+    found = []
+    for more in ([], nothing):
+        pplc("train", str(config), *overrides([*data, *more]), "--output", str(folder), "--force")
+        found.append(100 * json.loads(pplc("eval", "--run", str(folder), "--split", "test", "--json"))["top1"])
+    return found[0], found[1]
 
 
 def seconds_to(settings: Sequence[str], folder: Path, *more: str) -> float:
@@ -277,6 +289,24 @@ def measure(arguments: argparse.Namespace, pandas: Photographs, flowers: Photogr
         report("five flowers, 10 epochs, points above random weights", "25", "40", f"{spread(gain)}: {detail}")
         tops = series(flowers, [*FLOWERS, "train.transfer=auto"], "builtin", "flowers, auto")
         report("five flowers, top-1 with `train.transfer: auto`", "", "", f"{spread(tops)} %")
+
+    def cuts(data: Photographs, config: Path, name: str, target: str, goal: str) -> None:
+        """Report a configuration against its linear probe, with every cut's figures."""
+        pairs = [against_probe(config, [*data.divide(seed), f"train.seed={seed}"], scratch / "run") for seed in seeds]
+        tops = [top for top, _ in pairs]
+        each = ", ".join(f"{top:.1f} ({probe:.1f})" for top, probe in pairs)
+        report(name, target, goal, f"{spread(tops)} %; each (its probe): {each}")
+        kept = sum(top >= probe - 1 for top, probe in pairs)
+        report(f"{name}: cuts at most 1 point below their probe", "9 of 10", "10 of 10", f"{kept} of {len(pairs)}")
+
+    if "default" in arguments.only:
+        config = Path(__file__).resolve().parents[1] / "configs" / "pandatiger.yaml"
+        cuts(pandas, config, "pandas and tigers, `configs/pandatiger.yaml`", "97.5 %, worst 95 %", "99 %, worst 97 %")
+    for part, more, targets in (("init", ["--network", network], ("78 %", "84 %")), ("choice", [], ("88 %", "92 %"))):
+        if part in arguments.only:
+            config = scratch / f"{part}.yaml"
+            pplc("init", str(flowers.folder), "--output", str(config), "--force", *more)
+            cuts(flowers, config, f"five flowers, `{' '.join(['pplc init', *more])}`", *targets)
     if "probe" in arguments.only:
         probed = probes(flowers)
         teacher = probed.pop("EfficientNet_Lite0")

@@ -97,7 +97,7 @@ RUNS: dict[str, list[Step]] = {
     "in_bfloat16": [train("in_bfloat16", precision="bfloat16")],
     "clipped": [train("clipped", clip_grad_norm=0.5)],
     "visualdl": [train("visualdl", *FROM_PLAIN, visualdl=True, transfer="head")],
-    "diverged": [train("diverged", learning_rate=1e30, warmup_epochs=0, status=1)],
+    "diverged": [train("diverged", learning_rate=1000, weight_decay=1000, batch_size=2, warmup_epochs=0, status=1)],
     "frozen": resumed("frozen", freeze="blocks4", freeze_views=2, ema_decay=0.9),
     "frozen_head": [train("frozen_head", *FROM_PLAIN, freeze="head", accelerate=False)],
     "head": resumed("head", *FROM_PLAIN, transfer="head"),

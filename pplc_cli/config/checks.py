@@ -64,6 +64,8 @@ def check_combinations(config: Config, faults: list[str]) -> None:
         faults.append(tr("train.precision: bfloat16 requires train.accelerate: true"))
     if train.batch_norm == "frozen" and config.model.pretrained == "none":
         faults.append(tr("train.batch_norm: frozen requires pretrained weights; use batch, or set model.pretrained"))
+    if train.average == "all" and train.ema_decay:
+        faults.append(tr("train.average: all cannot be combined with train.ema_decay; remove one of them"))
     if train.freeze is not None and train.transfer in ("stages", "head"):
         faults.append(
             tr(

@@ -83,6 +83,12 @@ class TrainConfig:
         below=1,
         help="Decay of the moving average of the weights, which is then validated and saved; 0: no average.",
     )
+    average: str = option(
+        "auto",
+        choices=("auto", "all", "none"),
+        help="`all`: the mean of the weights after all steps, with those at the start, is validated and saved; `auto`: "
+        "`all` if training starts with a linear probe and `ema_decay` is 0, otherwise `none`.",
+    )
     clip_grad_norm: float = option(
         0.0,
         at_least=0,

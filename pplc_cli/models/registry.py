@@ -184,8 +184,7 @@ def build_network(
 
     Raises:
         TypeError: an argument has another type.
-        ModelError: the name is unknown, the number of classes is below 1, or the network does not support dropout or
-            options.
+        ModelError: the name is unknown, a number is out of range, or the network does not support dropout or options.
     """
     expect_type("name", name, str)
     expect_type("num_classes", num_classes, int)
@@ -193,6 +192,8 @@ def build_network(
     expect_type("options", options, ModelOptions)
     if num_classes < 1:
         raise ModelError(tr("num_classes: expected at least 1, got {num_classes}", num_classes=num_classes))
+    if dropout is not None and not 0 <= dropout < 1:
+        raise ModelError(tr("dropout: expected 0 or more and less than 1, got {dropout}", dropout=dropout))
     spec = find_network(name)
     if spec.factory is not None:
         return _build_own(spec, spec.factory, num_classes, dropout, options)

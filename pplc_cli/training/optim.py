@@ -112,21 +112,25 @@ def restore_optimizer(optimizer: Any, network: nn.Layer, arrays: dict[str, np.nd
 
 
 class MovingAverage:
-    """Exponential moving average of parameters and buffers, with a smaller decay in the first steps.
+    """Average of parameters and buffers over the steps of training.
+
+    Exponential, with a smaller decay in the first steps; or the mean of all steps and of the start, which keeps
+    pretrained weights from drifting far on few images (averages along a trajectory: Izmailov et al., 2018,
+    arXiv:1803.05407; with the start of fine-tuning: Wortsman et al., 2022, arXiv:2109.01903).
 
     Attributes:
-        decay: the share of the old value that each step keeps.
+        decay: the share of the old value that each step keeps; None: that of the mean of all.
         values: tensors by structured name.
     """
 
-    def __init__(self, network: nn.Layer, decay: float) -> None:
+    def __init__(self, network: nn.Layer, decay: Optional[float]) -> None:
         self.decay = decay
         self.values = {key: value.clone().detach() for key, value in network.state_dict().items()}
 
     @paddle.no_grad()
     def update(self, network: nn.Layer, step: int) -> None:
         """Include the weights after a 0-based step."""
-        decay = min(self.decay, (1 + step) / (10 + step))
+        decay = (1 + step) / (2 + step) if self.decay is None else min(self.decay, (1 + step) / (10 + step))
         for key, value in network.state_dict().items():
             # Written like this, weights that do not change (frozen stages) keep their bits.
             self.values[key] = value + decay * (self.values[key] - value)

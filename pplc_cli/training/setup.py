@@ -164,7 +164,8 @@ def _auto(
             budget=budget,
         )
     )
-    note(tr("train.transfer: {kind}, since {why}", kind=kind, why=why))
+    if pretrained:
+        note(tr("train.transfer: {kind}, since {why}", kind=kind, why=why))
     return kind
 
 

@@ -193,7 +193,7 @@ def _check_resumable(run: RunFolder, config: Config, fingerprint: str, start: di
         )
 
 
-_BEFORE: dict[str, Any] = {"accelerate": False, "transfer": "full"}
+_BEFORE: dict[str, Any] = {"accelerate": False, "transfer": "full", "average": "none"}
 
 
 def _default(section: Any, key: str) -> Any:

@@ -50,7 +50,11 @@ class TrainState:
         cls, network: Any, plan: TransferPlan, objective: Objective, optimizer: Any, config: TrainConfig
     ) -> TrainState:
         """The state before the first epoch; the moving average starts from the weights as they are now."""
-        average = MovingAverage(network, config.ema_decay) if config.ema_decay else None
+        average = None
+        if config.ema_decay:
+            average = MovingAverage(network, config.ema_decay)
+        elif config.average == "all" or (config.average == "auto" and plan.probes):
+            average = MovingAverage(network, None)
         return cls(network, plan, objective, optimizer, average)
 
     @classmethod

@@ -23,9 +23,10 @@ from pplc_cli.kernels import accelerate
 from pplc_cli.training.transfer.frozen import FrozenPart
 from pplc_cli.training.transfer.stages import Stages, evaluating
 
-PROBE_IMAGES = 10_000  # at most; their features take about 100 MB
+PROBE_IMAGES = 10_000  # at most; the features of two views take about 100 MB
 BATCH = 32
-PROBE_VIEWS = 2  # of each image: as for evaluation, and augmented
+PROBE_VIEWS = 4  # of each image: one as for evaluation, the others augmented
+FEW_IMAGES = 1_000  # beyond, two views are as good
 PROBE_C = 1.0  # inverse regularisation strength of scikit-learn's logistic regression, on features of unit variance
 
 
@@ -67,7 +68,7 @@ class Probe:
         if len(np.unique(labels)) < 2:
             return tr("all images are of one class")
         features = self._features(front, loader, samples)
-        targets = np.tile(labels, PROBE_VIEWS)
+        targets = np.tile(labels, len(features) // len(labels))
         weights = None if class_weights is None else class_weights[targets]
         weight, bias = fit_linear(features, targets, self._classifier.weight.shape[1], weights)
         self._classifier.weight.set_value(weight)
@@ -76,6 +77,7 @@ class Probe:
 
     def _features(self, front: Stages, loader: Loader, samples: list[Sample]) -> np.ndarray:
         """Compute the features of all samples, unaugmented and then augmented, float32 (views * samples, features)."""
+        views = PROBE_VIEWS if len(samples) <= FEW_IMAGES else 2
         evaluation = Pipeline(self._config.eval.transforms, training=False)
         augmented = copy.copy(loader.pipeline)
         augmented.batch = []  # a blend of two images has two labels
@@ -83,13 +85,13 @@ class Probe:
         done = 0
         with evaluating(self._network), paddle.no_grad():
             scale = self._dropout_scale()
-            for view, pipeline in enumerate([evaluation, *[augmented] * (PROBE_VIEWS - 1)]):
+            for view, pipeline in enumerate([evaluation, *[augmented] * (views - 1)]):
                 # No cache: it would keep images at full resolution, which training never uses.
                 each = Loader(samples, pipeline, BATCH, loader.classes, workers=loader.workers, seed=loader.seed)
                 for batch in each.epoch(view):
                     rows = front(as_tensor(batch.images)).numpy() * scale
                     if found is None:
-                        found = np.empty((PROBE_VIEWS * len(samples), rows.shape[1]), np.float32)
+                        found = np.empty((views * len(samples), rows.shape[1]), np.float32)
                     found[done : done + len(rows)] = rows
                     done += len(rows)
         assert found is not None

@@ -20,7 +20,7 @@ from pplc_cli.training.optim import build_optimizer  # noqa: E402
 from pplc_cli.training.runs.checkpoint import load_arrays, load_network  # noqa: E402
 from pplc_cli.training.transfer import probe as transfer  # noqa: E402
 from pplc_cli.training.transfer.policy import DECAY, FEW, choose_kind, layerwise_lr_scales, scale_bn_momentum  # noqa: E402
-from pplc_cli.training.transfer.probe import PROBE_C, Probe, fit_linear  # noqa: E402
+from pplc_cli.training.transfer.probe import PROBE_C, PROBE_VIEWS, Probe, fit_linear  # noqa: E402
 
 FIXED = [{"ResizeByShort": {"short_size": 36}}, {"CenterCrop": {"crop_size": 32}}, "Normalize"]
 RANDOM = [{"RandomCrop": {"crop_size": 32, "scaling": [0.7, 1.0]}}, "RandomHorizontalFlip", "Normalize"]
@@ -99,7 +99,7 @@ def test_the_probe_fits_the_input_of_the_classifier(trained, accelerate):
     assert reason is None and network.training and not network.blocks3.training and network.blocks2.training
     assert all(np.array_equal(network.state_dict()[key].numpy(), value) for key, value in before.items())
     network.eval()
-    pipelines = [Pipeline(FIXED, training=False), loader.pipeline]
+    pipelines = [Pipeline(FIXED, training=False), *[loader.pipeline] * (PROBE_VIEWS - 1)]
     batches = [b for view, pipeline in enumerate(pipelines) for b in
                Loader(loader.samples, pipeline, 32, 2).epoch(view)]  # fmt: skip
     with paddle.no_grad():
@@ -116,7 +116,7 @@ def test_the_probe_uses_an_even_selection_of_unmixed_images(trained, monkeypatch
     monkeypatch.setattr(transfer, "PROBE_IMAGES", 10)
     assert probed(trained, network)[0] is None
     (targets,) = seen
-    assert len(targets) == 20 and targets.sum() == 10  # two views of five images of each class
+    assert len(targets) == 40 and targets.sum() == 20  # four views of five images of each class
 
 
 def test_why_a_probe_is_impossible(trained):
@@ -230,7 +230,7 @@ def test_the_probe_is_in_visualdls_log(pplc, trained):
 
 
 def test_frozen_batch_norm_keeps_its_numbers(pplc, trained):
-    words = recipe(trained.data, epochs=2, batch_norm="frozen", learning_rate=0.001)
+    words = recipe(trained.data, epochs=2, batch_norm="frozen", learning_rate=0.001, transfer="full")
     words[words.index("--pretrained") + 1] = str(trained.run / "best_model")
     pplc("train", *words, "--output", "run")
     before, after = (load_arrays(where, "model") for where in (trained.run / "best_model", pplc.cwd / "run" / "last"))
