@@ -115,7 +115,7 @@ def _with_normalization(config: Config) -> Config:
     mean, std = (list(values) for values in spec.normalization)
 
     def resolved(transforms: list[Any]) -> list[Any]:
-        bare = ("Normalize", {"Normalize": None}, {"Normalize": {}})
+        bare: tuple[Any, ...] = ("Normalize", {"Normalize": None}, {"Normalize": {}})
         return [{"Normalize": {"mean": mean, "std": std}} if each in bare else each for each in transforms]
 
     train = dataclasses.replace(config.train, transforms=resolved(config.train.transforms))
