@@ -187,6 +187,21 @@ def test_moving_average():
     np.testing.assert_allclose(average.values["fc.bias"].numpy(), exact, atol=1e-6)
 
 
+def test_the_mean_of_all_steps_includes_the_start():
+    network, rng = Net(), np.random.default_rng()
+    average = MovingAverage(network, None)
+    seen = [arrays(network)]
+    for step in range(20):
+        for tensor in network.state_dict().values():
+            tensor.set_value(rng.standard_normal(tensor.shape).astype(np.float32))
+        average.update(network, step)
+        seen.append(arrays(network))
+    for key, value in average.values.items():
+        exact = np.mean([each[key].astype(np.float64) for each in seen], axis=0)
+        # Twenty steps of three roundings of numbers below 4, each reduced by the later means.
+        np.testing.assert_allclose(value.numpy(), exact, atol=20 * 3 * 4 * 2**-24, rtol=0)
+
+
 def test_applied_restores_exactly():
     network = Net()
     config = TrainConfig(learning_rate=0.1)

@@ -236,3 +236,21 @@ def test_frozen_batch_norm_keeps_its_numbers(pplc, trained):
     before, after = (load_arrays(where, "model") for where in (trained.run / "best_model", pplc.cwd / "run" / "last"))
     same = {key for key, value in before.items() if np.array_equal(value, after[key])}
     assert same == {key for key in before if ".bn." in key}
+
+
+def test_after_a_probe_the_mean_of_all_weights_is_saved_and_a_resumed_run_has_the_same_bits(pplc, trained):
+    words = recipe(trained.data, epochs=4, learning_rate=0.01, transfer="stages")
+    words[words.index("--pretrained") + 1] = str(trained.run / "best_model")
+    pplc("train", *words, "--output", "whole")
+    assert (pplc.cwd / "whole" / "last" / "ema.safetensors").is_file()
+    pplc("train", *words, "--output", "cut", "--epochs", "2")
+    pplc("train", *words, "--output", "cut", "--resume")
+    for name in ("model", "ema"):
+        one, other = (load_arrays(pplc.cwd / run / "last", name) for run in ("whole", "cut"))
+        assert one.keys() == other.keys() and all(np.array_equal(one[key], other[key]) for key in one)
+    best, last = (load_arrays(pplc.cwd / "whole" / folder, "model") for folder in ("best_model", "last"))
+    assert not all(np.array_equal(best[key], last[key]) for key in best)
+    pplc("train", *words, "--output", "plain", "-o", "train.average=none")
+    assert not (pplc.cwd / "plain" / "last" / "ema.safetensors").exists()
+    refused = pplc("train", *words, "--output", "plain", "--resume", "--epochs", "5", check=False)
+    assert refused.returncode == 1 and "train.average: 'none' then, 'auto' now" in refused.stderr
