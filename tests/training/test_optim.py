@@ -179,12 +179,12 @@ def test_moving_average():
     assert set(average.values) == set(network.state_dict())  # running means and variances too
     for key, value in expected.items():
         # Twelve steps of three roundings of numbers below 4.
-        np.testing.assert_allclose(average.values[key].numpy(), value, atol=12 * 3 * 4 * 2**-24, rtol=0)
+        np.testing.assert_allclose(average.values[key], value, atol=12 * 3 * 4 * 2**-24, rtol=0)
     # Late steps use the full decay.
-    before = average.values["fc.bias"].numpy().astype(np.float64)
+    before = average.values["fc.bias"].astype(np.float64)
     average.update(network, 1000)
     exact = 0.6 * before + 0.4 * network.fc.bias.numpy()
-    np.testing.assert_allclose(average.values["fc.bias"].numpy(), exact, atol=1e-6)
+    np.testing.assert_allclose(average.values["fc.bias"], exact, atol=1e-6)
 
 
 def test_the_mean_of_all_steps_includes_the_start():
@@ -199,7 +199,7 @@ def test_the_mean_of_all_steps_includes_the_start():
     for key, value in average.values.items():
         exact = np.mean([each[key].astype(np.float64) for each in seen], axis=0)
         # Twenty steps of three roundings of numbers below 4, each reduced by the later means.
-        np.testing.assert_allclose(value.numpy(), exact, atol=20 * 3 * 4 * 2**-24, rtol=0)
+        np.testing.assert_allclose(value, exact, atol=20 * 3 * 4 * 2**-24, rtol=0)
 
 
 def test_applied_restores_exactly():
@@ -211,7 +211,7 @@ def test_applied_restores_exactly():
         steps(network, optimizer, config, step, 1)
         average.update(network, step)
     own = arrays(network)
-    averaged = {key: value.numpy().copy() for key, value in average.values.items()}
+    averaged = {key: value.copy() for key, value in average.values.items()}
     with average.applied(network):
         assert all(np.array_equal(value, averaged[key]) for key, value in arrays(network).items())
         assert not np.array_equal(arrays(network)["conv.weight"], own["conv.weight"])
@@ -219,6 +219,6 @@ def test_applied_restores_exactly():
     with pytest.raises(RuntimeError, match="inside"), average.applied(network):
         raise RuntimeError("inside")
     assert all(np.array_equal(value, own[key]) for key, value in arrays(network).items())
-    assert all(np.array_equal(value.numpy(), averaged[key]) for key, value in average.values.items())
+    assert all(np.array_equal(value, averaged[key]) for key, value in average.values.items())
     steps(network, optimizer, config, 3, 1)  # the optimiser still updates these parameters
     assert not np.array_equal(arrays(network)["conv.weight"], own["conv.weight"])

@@ -93,7 +93,7 @@ class TrainState:
             fit_weights(objective.projection, projection, str(last))
         restore_optimizer(optimizer, objective.layers, moments)
         if state.average is not None and averaged is not None:
-            state.average.values = {key: paddle.to_tensor(value) for key, value in averaged.items()}
+            state.average.values = averaged
         state.epoch, state.best, state.stale_epochs = info["epoch"], info["best"], info["stale_epochs"]
         return state
 
@@ -112,7 +112,7 @@ class TrainState:
             {**model_info, **(self.best or {}), **own, **origin},
             model=checkpoint.network_arrays(self.network),
             optimizer=optimizer_arrays(self.optimizer, self.objective.layers),
-            ema={key: value.numpy() for key, value in average.values.items()} if average is not None else None,
+            ema=average.values if average is not None else None,
             distill=checkpoint.network_arrays(projection) if projection is not None else None,
         )
 
@@ -127,7 +127,9 @@ class TrainState:
         state = self.network.state_dict()
         averaged = self.average.values if self.average is not None else {}
         keys = [key for key, value in state.items() if value.stop_gradient]
-        world.all_reduce_mean([values[key] for values in (state, averaged) for key in keys if key in values])
+        tensors = {key: paddle.to_tensor(averaged[key]) for key in keys if key in averaged}
+        world.all_reduce_mean([*(state[key] for key in keys), *tensors.values()])
+        averaged.update({key: tensor.numpy() for key, tensor in tensors.items()})
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
