@@ -70,7 +70,12 @@ def print_verified(files: Iterable[VerifyResult], folder: Path) -> int:
         echo(visible(f"{file.description}: {file.remark or file.file}"))
         states.append(file.good)
     bad = states.count(False)
-    checked = trn("{count} file of {folder} checked", "{count} files of {folder} checked", len(states), folder=folder)
+    checked = trn(
+        "{count} file of packages and of {folder} checked",
+        "{count} files of packages and of {folder} checked",
+        len(states),
+        folder=folder,
+    )
     if bad:
         print(tr("{checked}: {bad} damaged or missing", checked=checked, bad=bad))
     else:

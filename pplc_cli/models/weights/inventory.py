@@ -101,13 +101,12 @@ class VerifyResult:
 
 
 def verify() -> Iterator[VerifyResult]:
-    """Compare the files of packages with their published hashes and the cached ones with the manifest, one by one."""
+    """Compare the cached files with the manifest, then those of packages with their published hashes, one by one."""
     cache = Cache()
     entries = cache.entries()
-    for listed in inventory():
+    weights = inventory()
+    for listed in weights:
         if listed.package is not None:
-            if listed.size is not None:
-                yield _verify_packaged(listed)
             continue
         entry, path = entries.get(listed.file), cache.folder / listed.file
         if entry is None and listed.cached:
@@ -122,6 +121,9 @@ def verify() -> Iterator[VerifyResult]:
                 yield VerifyResult(listed.file, "ok")
             except (ModelError, OSError) as error:
                 yield VerifyResult(listed.file, "damaged", str(error))
+    for listed in weights:
+        if listed.package is not None and listed.size is not None:
+            yield _verify_packaged(listed)
 
 
 def _verify_packaged(listed: CachedWeights) -> VerifyResult:

@@ -15,6 +15,7 @@ from pplc_cli.models.weights.builtin import builtin_names
 from pplc_cli.models.weights.inventory import inventory, verify
 from pplc_cli.models.weights.manifest import Cache, Entry
 from pplc_cli.models.weights.official import fetch_official
+from pplc_cli.models.weights.packaged import PACKAGED, find_packaged
 from pplc_cli.models.weights.pretrained import load_pretrained
 
 
@@ -31,7 +32,7 @@ def test_list(mirror, cache, pplc):
     record_import(cache)
     rows = json.loads(pplc("weights", "list", "--json").stdout)
     assert [row["file"] for row in rows if row["source"] == "builtin"] == [f"{n}.safetensors" for n in builtin_names()]
-    assert rows[len(builtin_names())] == {
+    assert rows[len(builtin_names()) + len(PACKAGED)] == {
         "network": "PPLCNet_x0_25",
         "source": "imagenet",
         "file": NAME,
@@ -39,6 +40,7 @@ def test_list(mirror, cache, pplc):
         "size": len(WEIGHTS),
         "cached": True,
         "sha256": digits(WEIGHTS),
+        "package": None,
     }
     assert [row["file"] for row in rows if row["cached"]] == [NAME, "imported/mine.safetensors"]
     table = pplc("weights", "list").stdout
@@ -54,20 +56,21 @@ def test_list_names_every_source_once():
 
 
 def test_verify(mirror, cache, pplc):
-    assert "0 files" in pplc("weights", "verify").stdout
+    installed = sum(find_packaged(name) is not None for name in PACKAGED)
+    assert f"{installed} files" in pplc("weights", "verify").stdout
     fetch_official(SPEC, "imagenet")
     imported = record_import(cache)
     (cache / "resnet18.pdparams").write_bytes(WEIGHTS)
     lines = pplc("weights", "verify").stdout.splitlines()
     assert lines[:3] == [f"ok: {NAME}", "not recorded yet: resnet18.pdparams", "ok: imported/mine.safetensors"]
-    assert "none damaged or missing" in lines[3]
+    assert "none damaged or missing" in lines[3 + installed]
     with (cache / NAME).open("ab") as file:
         file.write(b"x")
     imported.unlink()
-    assert [found.state for found in verify()] == ["damaged", "not recorded yet", "missing"]
+    assert [found.state for found in verify()][:3] == ["damaged", "not recorded yet", "missing"]
     result = pplc("weights", "verify", check=False)
     assert result.returncode == 1
-    first, _, third, last = result.stdout.splitlines()
+    first, _, third, *_, last = result.stdout.splitlines()
     assert first.startswith(f"damaged: {cache / NAME} differs from the file") and f"({len(WEIGHTS) + 1} bytes)" in first
     assert third.startswith("missing: ") and "pplc weights import /from/mine.onnx" in third
     assert last.endswith("2 damaged or missing")
