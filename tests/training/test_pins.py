@@ -28,14 +28,14 @@ EVALUATION = {f"eval_test/{n}" for n in ("confusion_matrix.csv", "confusion_matr
                                          "predictions.csv")}  # fmt: skip
 EXPORT = {f"inference_model/{n}" for n in ("inference.json", "inference.pdiparams", "inference.yml", "pplc.json")}
 TEACHER = {f"teacher/KEY/view-{view}.safetensors" for view in range(4)}
+PROBED = {"auto", "auto_no_memory", "builtin", "head", "stages", "stages_adamw", "two_head", "visualdl"}
 MORE = {  # files beside the common ones
     "ema": EMA | EVALUATION | EXPORT,
     "distilled": EMA | {"last/distill.safetensors", "teacher/KEY/view-0.safetensors", "teacher/KEY/view-1.safetensors"},
     "distilled_mixed": TEACHER,
-    "visualdl": {"visualdl/vdlrecords.N.log"},
-    **dict.fromkeys(("ema_resumed", "progressive", "paddle_kernels", "frozen", "stages_adamw", "two"), EMA),
+    **dict.fromkeys(("ema_resumed", "progressive", "paddle_kernels", "frozen", "two", *PROBED), EMA),
+    "visualdl": EMA | {"visualdl/vdlrecords.N.log"},
 }
-PROBED = {"auto", "auto_no_memory", "builtin", "head", "stages", "stages_adamw", "two_head", "visualdl"}
 QUICK = ("plain", "adamw_cosine", "ema", "frozen", "auto", "auto_no_memory", "distilled")
 TRAINED = [name for name, steps in RUNS.items() if steps[-1].status == 0 and steps[0].words[0] in ("train", "distill")]
 

@@ -63,10 +63,11 @@ def test_auto_uses_them_where_the_official_ones_are_unavailable(written, cache, 
         monkeypatch.setenv("PPLC_MIRROR", address[how])
     notes = []
     where, _ = load_pretrained(build_network(SPEC.name, 2), SPEC, "auto", note=notes.append)
-    assert where.startswith("the built-in weights") and len(notes) == 1
+    assert where.startswith("the built-in weights") and len(notes) == 2
     assert (
         notes[0].endswith("Using the built-in weights instead.") and "\n" not in notes[0] and "You can:" not in notes[0]
     )
+    assert notes[1].startswith("EfficientNet_Lite0 has ImageNet weights on this machine")
 
 
 def test_auto_prefers_official_ones_in_the_cache(written, cache, monkeypatch):
