@@ -87,24 +87,27 @@ def pplc(*arguments: str) -> str:
     return done.stdout
 
 
+def held_out(folder: Path) -> float:
+    """Return top-1 of a run on the held-out photographs, in percent."""
+    return 100 * json.loads(pplc("eval", "--run", str(folder), "--split", "test", "--json"))["top1"]
+
+
 def accuracy(settings: Sequence[str], folder: Path, *more: str, command: str = "train") -> tuple[float, list[float]]:
     """Train; return top-1 on the held-out photographs, and validation top-1 by epoch, all in percent."""
     dataset = ["--dataset", next(s for s in settings if s.startswith("data.dir=")).partition("=")[2]]
     pplc(command, *dataset, *overrides(settings), *more, "--output", str(folder), "--force")
-    found = json.loads(pplc("eval", "--run", str(folder), "--split", "test", "--json"))
     log = [json.loads(line) for line in (folder / "train_log.jsonl").read_text(encoding="utf-8").splitlines()]
-    return 100 * found["top1"], [100 * record["val_top1"] for record in log if record["event"] == "epoch"]
+    return held_out(folder), [100 * record["val_top1"] for record in log if record["event"] == "epoch"]
 
 
 def against_probe(config: Path, settings: Sequence[str], folder: Path) -> tuple[float, float]:
     """Train by a configuration; return top-1 on the held-out photographs, of the run and of its linear probe alone."""
-    data = [setting for setting in settings if setting.startswith(("data.", "train.seed="))]
     # A single epoch that changes nothing: its result is the probe.
     nothing = ["train.transfer=head", "train.epochs=1", "train.learning_rate=1e-12", "train.warmup_epochs=0"]
     found = []
     for more in ([], nothing):
-        pplc("train", str(config), *overrides([*data, *more]), "--output", str(folder), "--force")
-        found.append(100 * json.loads(pplc("eval", "--run", str(folder), "--split", "test", "--json"))["top1"])
+        pplc("train", str(config), *overrides([*settings, *more]), "--output", str(folder), "--force")
+        found.append(held_out(folder))
     return found[0], found[1]
 
 

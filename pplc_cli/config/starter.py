@@ -53,8 +53,7 @@ split:
   # group: '(patient\\d+)_'  # images with the same text in the parentheses go to the same list
 
 model:
-  # {why}
-  # PP-LCNet: PPLCNet_x0_25 (fastest) x0_35 x0_5 x0_75 x1_0 x1_5 x2_0 x2_5 (most accurate). All: pplc models
+{why}  # PP-LCNet: PPLCNet_x0_25 (fastest) x0_35 x0_5 x0_75 x1_0 x1_5 x2_0 x2_5 (most accurate). All: pplc models
   name: {network}
   # Pretrained weights: auto (those of a package or official ones, downloaded once; else the built-in ones), imagenet,
   # imagenet_ssld, builtin, a file, or none (random weights, which need several times as many epochs).
@@ -88,18 +87,12 @@ output: {output}
 """
 
 
-# Why a network was chosen, as a comment in the file.
+# Why a network was chosen: a comment in the file.
 _REASONS = {
-    FAST: "PPLCNet_x1_0 is fast and has ImageNet weights on this machine.",
-    GOOD: "EfficientNet_Lite0 has ImageNet weights on this machine. PPLCNet_x1_0, 2.5 times as fast, has none.",
-    None: "PPLCNet_x1_0 is fast. No network has ImageNet weights on this machine yet.",
+    FAST: "  # PPLCNet_x1_0 is fast and has ImageNet weights on this machine.\n",
+    GOOD: "  # EfficientNet_Lite0 has ImageNet weights on this machine. PPLCNet_x1_0, 2.5 times as fast, has none.\n",
+    None: "  # PPLCNet_x1_0 is fast. No network has ImageNet weights on this machine yet.\n",
 }
-
-
-def choose_network() -> tuple[str, str]:
-    """Return the network for a new configuration, by the weights on this machine, and the reason."""
-    found = recommended()
-    return found or FAST, _REASONS[found]
 
 
 def write_config(folder: PathLike, file: PathLike, *, network: Optional[str] = None, force: bool = False) -> Path:
@@ -116,7 +109,9 @@ def write_config(folder: PathLike, file: PathLike, *, network: Optional[str] = N
         DataError: there are no classes or no images, or the file exists or would lie within the data set.
     """
     folder, file = user_path(folder), user_path(file)
-    name, why = choose_network() if network is None else (find_network(network).name, "The network that was asked for.")
+    found = recommended() if network is None else None
+    why = _REASONS[found] if network is None else ""
+    chosen = find_network(network or found or FAST).name
     if not folder.is_dir():
         raise DataError(tr("{folder}: no such folder; expected one folder of images for each class", folder=folder))
     place = folder.resolve()
@@ -157,7 +152,7 @@ def write_config(folder: PathLike, file: PathLike, *, network: Optional[str] = N
         content=content,
         lists="# " if os.access(folder, os.W_OK) else "",
         why=why,
-        network=name,
+        network=chosen,
         elsewhere=json.dumps(f"lists/{place.name}", ensure_ascii=False),
         test=0.1 if min(counts.values()) >= 10 else 0,
         epochs=recipe.epochs,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Optional
 
 import click
@@ -12,6 +13,7 @@ from pplc_cli.cli.command import Command, Interrupted, echo
 from pplc_cli.cli.options import RenamedOption, config_options, overrides_of
 
 if TYPE_CHECKING:
+    from pplc_cli.cli.console.progress import TrainProgress
     from pplc_cli.config.sections import Config
     from pplc_cli.training.launch.launcher import ClusterSpec
 
@@ -170,20 +172,23 @@ def distill(
     )
     config = find_recipe(config_argument or config_option, dataset, flags, resume=resume)
     if config.distill.teacher is None:
-        config = _with_own_teacher(config, {key.partition("distill.")[2] for key in flags}, resume)
+        from pplc_cli.training.distill.own_teacher import with_own_teacher
+
+        with _training() as reporter:
+            config = with_own_teacher(config, reporter, given=flags, resume=resume, force=force)
     from pplc_cli.training.launch.launcher import ClusterSpec
 
     _train(config, ClusterSpec(1, 1, None, 0), resume, force)
 
 
-def _with_own_teacher(config: Config, given: set[str], resume: bool) -> Config:
-    """Fit a teacher, with progress."""
+@contextlib.contextmanager
+def _training() -> Iterator[TrainProgress]:
+    """Show the progress of training; an interruption ends it with the advice to resume."""
     from pplc_cli.cli.console.progress import TrainProgress
-    from pplc_cli.training.distill.own_teacher import with_own_teacher
 
     with TrainProgress() as reporter:
         try:
-            return with_own_teacher(config, reporter, given=given, resume=resume)
+            yield reporter
         except KeyboardInterrupt as error:
             advice = tr("Repeat the command with --resume to continue after the last complete epoch.")
             raise Interrupted(error, advice) from None
@@ -198,21 +203,16 @@ def _keys(recipe: dict[str, Any]) -> dict[str, Any]:
 def _train(config: Config, hosts: ClusterSpec, resume: bool, force: bool) -> None:
     """Train in this process or in several, with progress."""
     from pplc_cli.cli.console import results
-    from pplc_cli.cli.console.progress import TrainProgress
     from pplc_cli.training.launch.launcher import launch
     from pplc_cli.training.train import train as run_training
 
-    with TrainProgress() as reporter:
-        try:
-            if hosts.nproc * hosts.nnodes == 1:
-                result = run_training(config, resume=resume, force=force, reporter=reporter)
-            else:
-                launched = launch(config, hosts, resume=resume, force=force, reporter=reporter)
-                if launched is None:
-                    echo(tr("finished; the run is on machine 0, {address}", address=hosts.master))
-                    return
-                result = launched
-        except KeyboardInterrupt as error:
-            advice = tr("Repeat the command with --resume to continue after the last complete epoch.")
-            raise Interrupted(error, advice) from None
+    with _training() as reporter:
+        if hosts.nproc * hosts.nnodes == 1:
+            result = run_training(config, resume=resume, force=force, reporter=reporter)
+        else:
+            launched = launch(config, hosts, resume=resume, force=force, reporter=reporter)
+            if launched is None:
+                echo(tr("finished; the run is on machine 0, {address}", address=hosts.master))
+                return
+            result = launched
     results.print_trained(result)

@@ -48,8 +48,12 @@ def weights_fetch(name: str, source: Optional[str], force: bool) -> None:
     from pplc_cli.cli.console.progress import TrainProgress
     from pplc_cli.models.registry import find_network
     from pplc_cli.models.weights.official import best_source, fetch_official
+    from pplc_cli.models.weights.packaged import PACKAGED, packaged_file
 
     spec = find_network(name)
+    if spec.name in PACKAGED:
+        echo(tr("{path} is complete", path=packaged_file(spec)))
+        return
     with TrainProgress() as reporter:
         path = fetch_official(
             spec, source or best_source(spec), force=force, progress=reporter.download, note=reporter.note

@@ -58,7 +58,7 @@ def print_models(found: Sequence[CatalogEntry], as_json: bool) -> None:
     print_table(columns, rows)
     say(
         tr(
-            "{count} networks, at 224 x 224 with 1000 classes. memory: bytes that the operations "
+            "Networks: {count}, at 224 x 224 with 1000 classes. memory: bytes that the operations "
             "read and write. top-1: as published, on ImageNet; not measured here. weights: values "
             "for --pretrained; builtin comes with pplc, the others come in a package or are downloaded "
             "once into the cache. ImageNet weights here: training starts from them now, without network.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Optional
 
@@ -18,11 +19,15 @@ def imagenet_weights(spec: NetworkSpec) -> Optional[Path]:
 
     The file is not checked.
     """
-    found = find_packaged(spec.name)
-    files = [cache_folder() / official_file(spec, source)[0] for source in spec.weights]
-    return found or next((file for file in files if file.is_file()), None)
+    files = (cache_folder() / official_file(spec, source)[0] for source in spec.weights)
+    return find_packaged(spec.name) or next((file for file in files if file.is_file()), None)
+
+
+def first_with_imagenet(names: Iterable[str]) -> Optional[str]:
+    """Return the first of some networks that has ImageNet weights on this machine, or None."""
+    return next((name for name in names if imagenet_weights(find_network(name)) is not None), None)
 
 
 def recommended() -> Optional[str]:
     """Return the network that suits small data sets best among those with ImageNet weights on this machine."""
-    return next((name for name in (FAST, GOOD) if imagenet_weights(find_network(name)) is not None), None)
+    return first_with_imagenet((FAST, GOOD))

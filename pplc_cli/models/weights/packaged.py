@@ -75,11 +75,10 @@ def find_packaged(name: str) -> Optional[Path]:
 
 
 def packaged_file(spec: NetworkSpec) -> Path:
-    """Return the weights file of a network, checked by its SHA-256.
+    """Return the weights file of a network of :data:`PACKAGED`, checked by its SHA-256.
 
     Raises:
-        ModelError: the network has no such file, its package is not installed, or the file differs from the published
-            one.
+        ModelError: its package is not installed, or the file differs from the published one.
     """
     path, known = find_packaged(spec.name), PACKAGED[spec.name]
     if path is None:

