@@ -138,6 +138,9 @@ def test_an_image_that_cannot_be_drawn_does_not_end_the_others(pplc, trained, tm
     assert "a long strip.png: cannot be drawn: 65501 x 330 pixels, JPEG ends at 65,500" in done.stderr
     assert [file.name for file in (tmp_path / "drawn").iterdir()] == ["b.jpg"]
     assert "2 images: " in done.stdout and "Traceback" not in done.stderr
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    nothing = pplc("predict", "--run", str(trained.run), "broken.jpg", "--save", "empty", check=False)
+    assert nothing.returncode == 1 and "annotated images written" not in nothing.stderr
 
 
 def test_commands_take_the_latest_run(pplc, trained):

@@ -74,7 +74,7 @@ class Keeper:
 
     def close(self) -> None:
         """Print where the images are."""
-        if self._folder is not None:
+        if self._folder is not None and self._folder.written:
             echo(tr("annotated images written to {folder}", folder=self._folder.folder), err=True)
         if self._sorter is not None:
             folder, counts = self._sorter.folder, listed(self._sorter.counts)

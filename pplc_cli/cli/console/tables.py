@@ -34,12 +34,12 @@ def print_models(found: Sequence[CatalogEntry], as_json: bool) -> None:
         return
     columns = [
         Column(tr("network"), text=True),
-        Column(tr("params M"), optional=2),
+        Column(tr("params M"), optional=3),
         Column(tr("MACs M")),
-        Column(tr("memory MB"), optional=3),
+        Column(tr("memory MB"), optional=4),
         Column("top-1 %"),
-        Column(tr("weights"), text=True, optional=1),
-        Column(tr("ImageNet weights here"), text=True, optional=4),
+        Column(tr("weights"), text=True, optional=2),
+        Column(tr("here"), text=True, optional=1),
         Column(tr("source of the top-1"), text=True, optional=5),
     ]
     rows = [
@@ -61,7 +61,8 @@ def print_models(found: Sequence[CatalogEntry], as_json: bool) -> None:
             "Networks: {count}, at 224 x 224 with 1000 classes. memory: bytes that the operations "
             "read and write. top-1: as published, on ImageNet; not measured here. weights: values "
             "for --pretrained; builtin comes with pplc, the others come in a package or are downloaded "
-            "once into the cache. ImageNet weights here: training starts from them now, without network.",
+            "once into the cache. here: the ImageNet weights are on this machine; training starts from "
+            "them without network.",
             count=len(found),
         )
     )
@@ -184,7 +185,7 @@ def print_comparison(found: Sequence[ComparedNetwork], batch: int, as_json: bool
 def _print_comparison(found: Sequence[ComparedNetwork], batch: int) -> None:
     columns = [
         Column(tr("network"), text=True),
-        Column(tr("params M"), optional=2),
+        Column(tr("params M"), optional=3),
         Column(tr("MACs M")),
         Column(tr("classes"), optional=3),
         Column(tr("latency ms")),

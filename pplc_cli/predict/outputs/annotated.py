@@ -43,6 +43,7 @@ class AnnotatedFolder:
 
     Attributes:
         folder: the folder.
+        written: number of images written.
     """
 
     def __init__(self, folder: PathLike, arguments: Iterable[str] = ()) -> None:
@@ -51,7 +52,7 @@ class AnnotatedFolder:
             folder: created with the first image.
             arguments: those of the images; subfolders below them are kept.
         """
-        self.folder = user_path(folder)
+        self.folder, self.written = user_path(folder), 0
         self._bases = [base for base in (base_of(classify(argument)) for argument in arguments) if base is not None]
         self._taken: set[str] = set()
 
@@ -83,6 +84,7 @@ class AnnotatedFolder:
             ) from None
         with atomic_file(path) as temporary:
             temporary.write_bytes(encoded.getbuffer())
+        self.written += 1
         return path
 
     def _name(self, path: str) -> str:
