@@ -27,15 +27,15 @@ def unsupported() -> Optional[str]:
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return tr("the fast kernels are for x86-64 CPUs with AVX2, not {machine}", machine=platform.machine())
     try:
-        import llvmlite.binding
         import numba  # noqa: F401
     except Exception as error:  # a broken LLVM raises all kinds of exceptions
         return tr("Numba does not load ({error})", error=error)
+    from pplc_cli.kernels.simd.isa import chosen
+
     for name, usual in _NUMBA_SETTINGS.items():
         if os.environ.get(name, usual) != usual:
             return tr("the environment variable {name} is set, which changes what Numba compiles", name=name)
-    features = llvmlite.binding.get_host_cpu_features()
-    if not (features.get("avx2") and features.get("fma")):
+    if not chosen():
         return tr("the fast kernels need a CPU with AVX2 and FMA")
     return None
 

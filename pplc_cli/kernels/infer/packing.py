@@ -11,6 +11,7 @@ from pplc_cli.kernels.graph.graph import ACTIVATIONS, Node
 from pplc_cli.kernels.infer.ops.products import PANEL
 from pplc_cli.kernels.infer.ops.tiles import BFLOAT16, FLOAT32, INT8
 from pplc_cli.kernels.simd import activations
+from pplc_cli.kernels.simd.llvm import LARGEST_BYTE
 from pplc_cli.kernels.simd.rows import padded
 
 ACTIVATION_CODES = {name: getattr(activations, name.upper()) for name in ACTIVATIONS}
@@ -121,7 +122,7 @@ def packed(
         return panels(weight, kind), shift(bias, outputs)
     # Each output has its own symmetric scale; the input has one scale and a zero point.
     low, high = min(activation_range[0], 0.0), max(activation_range[1], 1e-6)
-    steps = 255 / (high - low)
+    steps = LARGEST_BYTE / (high - low)
     zero = float(np.round(-low * steps))
     scale = np.maximum(np.abs(weight).max(axis=0), 1e-12).astype(np.float64) / 127
     whole = np.clip(np.round(weight / scale), -127, 127)

@@ -20,13 +20,12 @@ from pplc_cli.kernels.simd.llvm import (
     broadcast,
     call,
     f32,
-    first_lanes,
     i32,
     i64,
-    masked_load,
-    masked_store,
+    load_lanes,
     multiply_add,
     pointer,
+    store_lanes,
     vec,
 )
 
@@ -54,7 +53,7 @@ def load(context: Any, address: Any, count: Any) -> Any:
     """The first ``count`` (at most LANES) float32 at an address; the other lanes are zero, and not read."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return masked_load(builder, values[0], first_lanes(builder, values[1]))
+        return load_lanes(builder, *values)
 
     return vector(types.int64, types.int64), codegen
 
@@ -85,7 +84,7 @@ def store(context: Any, value: Any, address: Any, count: Any) -> Any:
     """Write the first ``count`` lanes."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        masked_store(builder, values[0], values[1], first_lanes(builder, values[2]))
+        store_lanes(builder, *values)
         return context.get_dummy_value()
 
     return types.void(vector, types.int64, types.int64), codegen

@@ -186,15 +186,13 @@ def open_folder(folder: Path, *, precision: str, threads: Optional[int], feature
 
 
 def _check_cpu(precision: str) -> None:
-    from pplc_cli.kernels.simd.llvm import BFLOAT16, INT8
+    from pplc_cli.kernels.simd.llvm import BFLOAT16
 
-    needed = {"bfloat16": (BFLOAT16, "AVX-512 BF16"), "int8": (INT8, "AVX-512 VNNI")}
-    has, instructions = needed.get(precision, (True, ""))
-    if not has:
+    if precision == "bfloat16" and not BFLOAT16:
         raise PredictError(
             tr(
                 "the engine pplc runs {precision} on CPUs with {instructions} only; expected --precision float32",
                 precision=precision,
-                instructions=instructions,
+                instructions="AVX-512 BF16",
             )
         )

@@ -15,10 +15,11 @@ from numba.extending import intrinsic
 
 from pplc_cli.kernels.simd.activations import HARDSWISH, RELU, RELU6
 from pplc_cli.kernels.simd.llvm import BFLOAT16 as has_bfloat16
-from pplc_cli.kernels.simd.llvm import INT8 as has_int8
 from pplc_cli.kernels.simd.llvm import (
     LANES,
+    LARGEST_BYTE,
     broadcast,
+    call,
     dot_bytes,
     dot_pairs,
     f32,
@@ -87,13 +88,12 @@ def _as_bfloat16(builder: Any, value: Any, address: Any) -> None:
 
 
 def _as_bytes(builder: Any, value: Any, steps: Any, zero: Any, address: Any) -> None:
-    """Store lanes as unsigned bytes, ``value * steps + zero`` rounded to the nearest; NaN becomes 0."""
-    whole, lanes = ir.VectorType(ir.IntType(32), LANES), ir.VectorType(ir.IntType(8), LANES)
-    above = _maximum(builder, multiply_add(builder, value, steps, zero), _number(0.0))
-    # A value too large for int32 becomes its minimum, which is large as an unsigned number, and so becomes 255 as well.
-    rounded = builder.call(ir.InlineAsm(ir.FunctionType(whole, [vec]), "vcvtps2dq $1, $0", "=v,v"), [above])
-    bits = builder.call(ir.InlineAsm(ir.FunctionType(lanes, [whole]), "vpmovusdb $1, $0", "=v,v"), [rounded])
-    builder.store(bits, pointer(builder, address, lanes), align=1)
+    """Store lanes as unsigned bytes, ``value * steps + zero`` clipped and rounded to the nearest; NaN becomes 0."""
+    scaled = multiply_add(builder, value, steps, zero)
+    clipped = _minimum(builder, _maximum(builder, scaled, _number(0.0)), _number(float(LARGEST_BYTE)))
+    rounded = call(builder, f"llvm.rint.v{LANES}f32", vec, [clipped])
+    bits = builder.fptoui(rounded, ir.VectorType(ir.IntType(8), LANES))
+    builder.store(bits, pointer(builder, address, bits.type), align=1)
 
 
 def _store_narrow(builder: Any, kind: Any, values: list, places: list, quant: Any) -> Any:
@@ -105,14 +105,11 @@ def _store_narrow(builder: Any, kind: Any, values: list, places: list, quant: An
         with builder.if_then(builder.icmp_signed("==", kind, ir.Constant(i64, BFLOAT16))):
             for value, place in zip(values, places):
                 _as_bfloat16(builder, value, place)
-    if has_int8:
-        with builder.if_then(builder.icmp_signed("==", kind, ir.Constant(i64, INT8))):
-            second = builder.add(quant, ir.Constant(i64, 4))
-            steps, zero = (
-                broadcast(builder, builder.load(pointer(builder, at, f32), align=4)) for at in (quant, second)
-            )
-            for value, place in zip(values, places):
-                _as_bytes(builder, value, steps, zero, place)
+    with builder.if_then(builder.icmp_signed("==", kind, ir.Constant(i64, INT8))):
+        second = builder.add(quant, ir.Constant(i64, 4))
+        steps, zero = (broadcast(builder, builder.load(pointer(builder, at, f32), align=4)) for at in (quant, second))
+        for value, place in zip(values, places):
+            _as_bytes(builder, value, steps, zero, place)
     return builder.icmp_signed("==", kind, ir.Constant(i64, FLOAT32))
 
 
@@ -203,8 +200,8 @@ def _product_tile(rows: int, vectors: int, kind: int, indirect: bool) -> Callabl
 
 
 def make_tiles(rows: int, kind: int = FLOAT32, indirect: bool = False) -> tuple[Any, Any]:
-    """Tiles of two vectors and of one. For kinds that the CPU lacks they are of float32, and never run."""
-    if (kind == BFLOAT16 and not has_bfloat16) or (kind == INT8 and not has_int8):
+    """Tiles of two vectors and of one. For bfloat16 on CPUs that lack it they are of float32, and never run."""
+    if kind == BFLOAT16 and not has_bfloat16:
         kind = FLOAT32
     return _product_tile(rows, 2, kind, indirect), _product_tile(rows, 1, kind, indirect)
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from pplc_cli.kernels.simd.llvm import BFLOAT16, LANES, TILE_ROWS
+from pplc_cli.kernels.simd.llvm import AVX512, BFLOAT16, LANES
 from pplc_cli.kernels.simd.vector import fetch_line, kernel
 from pplc_cli.kernels.train.ops.tiles import make_tile
 
 PANEL = 2 * LANES
+# Rows per tile: the accumulators, a row of B and one value of A fill the registers. Most numbers of rows are multiples
+# of 8 or 16; what FULL leaves of them is one or two tiles of OTHER rows.
+FULL, OTHER = (8, 4) if AVX512 else (6, 4)
+_TWO_OTHERS = 0 if AVX512 else 2 * OTHER
 
 
 @kernel
@@ -25,12 +29,13 @@ def expect(address, size):  # type: ignore[no-untyped-def]
 @kernel
 def _slice(size, m, n):  # type: ignore[no-untyped-def]
     """Bytes to prefetch with each tile, a multiple of the cache line."""
-    tiles = max(1, m // TILE_ROWS) * ((n + PANEL - 1) // PANEL)
+    tiles = max(1, m // FULL) * ((n + PANEL - 1) // PANEL)
     return (size + tiles * 64 - 1) // (tiles * 64) * 64
 
 
 def _make_product(transposed: bool, half: bool) -> Any:
-    wide, narrow = make_tile(TILE_ROWS, 2, transposed, half), make_tile(TILE_ROWS, 1, transposed, half)
+    wide, narrow = make_tile(FULL, 2, transposed, half), make_tile(FULL, 1, transposed, half)
+    wide_other, narrow_other = make_tile(OTHER, 2, transposed, half), make_tile(OTHER, 1, transposed, half)
     wide_one, narrow_one = make_tile(1, 2, transposed, half), make_tile(1, 1, transposed, half)
 
     @kernel
@@ -40,22 +45,30 @@ def _make_product(transposed: bool, half: bool) -> Any:
         for j in range(0, n, PANEL):
             columns = min(n - j, PANEL)
             bj, cj, i = b + (j // PANEL) * panel, c + 4 * j, 0
-            while i + TILE_ROWS <= m:
-                expect(next_a, slice_a)
-                expect(next_b, slice_b)
-                next_a += slice_a
-                next_b += slice_b
-                if columns > LANES:
-                    wide(a + i * step, lda, bj, ldb, cj + i * ldc, ldc, columns, k, add)
-                else:
-                    narrow(a + i * step, lda, bj, ldb, cj + i * ldc, ldc, columns, k, add)
-                i += TILE_ROWS
             while i < m:
-                if columns > LANES:
-                    wide_one(a + i * step, lda, bj, ldb, cj + i * ldc, ldc, columns, k, add)
+                at, to, left = a + i * step, cj + i * ldc, m - i
+                if left >= FULL and left != _TWO_OTHERS:
+                    expect(next_a, slice_a)
+                    expect(next_b, slice_b)
+                    next_a += slice_a
+                    next_b += slice_b
+                    if columns > LANES:
+                        wide(at, lda, bj, ldb, to, ldc, columns, k, add)
+                    else:
+                        narrow(at, lda, bj, ldb, to, ldc, columns, k, add)
+                    i += FULL
+                elif left >= OTHER:
+                    if columns > LANES:
+                        wide_other(at, lda, bj, ldb, to, ldc, columns, k, add)
+                    else:
+                        narrow_other(at, lda, bj, ldb, to, ldc, columns, k, add)
+                    i += OTHER
                 else:
-                    narrow_one(a + i * step, lda, bj, ldb, cj + i * ldc, ldc, columns, k, add)
-                i += 1
+                    if columns > LANES:
+                        wide_one(at, lda, bj, ldb, to, ldc, columns, k, add)
+                    else:
+                        narrow_one(at, lda, bj, ldb, to, ldc, columns, k, add)
+                    i += 1
 
     return product
 

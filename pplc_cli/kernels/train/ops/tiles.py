@@ -10,21 +10,30 @@ from numba.extending import intrinsic
 
 from pplc_cli.kernels.simd.llvm import (
     LANES,
+    REGISTERS,
     broadcast,
     dot_pairs,
     f32,
-    first_lanes,
     i64,
-    masked_load,
-    masked_store,
+    load_lanes,
     multiply_add,
     pointer,
+    store_lanes,
     vec,
 )
 from pplc_cli.kernels.simd.loops import Loop, rows_of, vec_at
 
+_zero = ir.Constant(vec, [0.0] * LANES)
+
 
 def make_depthwise(size: int, stride: int) -> Any:
+    """Compute LANES channels of ``count`` pixels of a row, or add to them.
+
+    ``table``: addresses of the padded input rows. Neighbouring pixels are computed together: they share the taps, and
+    with stride 1 most of their inputs.
+    """
+    together = 1 if size == 7 else 2 if size == 5 else 4
+
     @intrinsic
     def pixels(
         context: Any, table: Any, offset: Any, pixel: Any, w: Any, ldw: Any, y: Any, count: Any, columns: Any, add: Any
@@ -34,18 +43,35 @@ def make_depthwise(size: int, stride: int) -> Any:
             constant = lambda n: ir.Constant(i64, n)  # noqa: E731
             rows = rows_of(builder, table, offset, size)
             taps = [vec_at(builder, builder.add(w, builder.mul(ldw, constant(t)))) for t in range(size * size)]
-            mask = first_lanes(builder, columns)
-            old_mask = first_lanes(builder, builder.mul(columns, add))
-            loop = Loop(builder, count, 0)
-            at = builder.mul(loop.index, builder.mul(pixel, constant(stride)))
-            target = builder.add(y, builder.mul(loop.index, pixel))
-            sums = [masked_load(builder, target, old_mask), loop.zero]
-            for t in range(size * size):
-                i, j = divmod(t, size)
-                x = vec_at(builder, builder.add(builder.add(rows[i], at), builder.mul(pixel, constant(j))))
-                sums[t % 2] = multiply_add(builder, x, taps[t], sums[t % 2])
-            masked_store(builder, builder.fadd(*sums), target, mask)
-            loop.end([])
+            old = builder.mul(columns, add)
+
+            def some(first: Any, number: int) -> None:
+                """Compute ``number`` pixels, from ``first`` on."""
+                at = builder.mul(first, builder.mul(pixel, constant(stride)))
+                target = builder.add(y, builder.mul(first, pixel))
+                places = [builder.add(target, builder.mul(pixel, constant(n))) for n in range(number)]
+                chains = 2 if number == 1 else 1  # so that few additions wait for the one before them
+                sums = [[load_lanes(builder, place, old)] + [_zero] * (chains - 1) for place in places]
+                for i in range(size):
+                    for j in range(size + (number - 1) * stride):
+                        x = vec_at(builder, builder.add(builder.add(rows[i], at), builder.mul(pixel, constant(j))))
+                        for n in range(number):
+                            tap = j - n * stride
+                            if 0 <= tap < size:
+                                chain = (i * size + tap) % chains
+                                sums[n][chain] = multiply_add(builder, x, taps[i * size + tap], sums[n][chain])
+                for place, parts in zip(places, sums):
+                    store_lanes(builder, builder.fadd(*parts) if chains == 2 else parts[0], place, columns)
+
+            groups = builder.sdiv(count, constant(together))
+            several = Loop(builder, groups, 0)
+            some(builder.mul(several.index, constant(together)), together)
+            several.end([])
+            if together > 1:
+                done = builder.mul(groups, constant(together))
+                rest = Loop(builder, builder.sub(count, done), 0)
+                some(builder.add(done, rest.index), 1)
+                rest.end([])
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 9), codegen
@@ -54,24 +80,31 @@ def make_depthwise(size: int, stride: int) -> Any:
 
 
 def make_depthwise_gradient(size: int, stride: int) -> Any:
+    """Add the products of ``count`` input and gradient pixels to the gradient of LANES channels' taps.
+
+    ``table``: addresses of the gradient's padded rows. As many rows of taps at a time as their sums fit the registers.
+    """
+    together = max(1, min(size, (REGISTERS - 2) // (size + 1)))
+
     @intrinsic
     def weights(context: Any, table: Any, offset: Any, pixel: Any, x: Any, dw: Any, ldw: Any, count: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             table, offset, pixel, x, dw, ldw, count = values
             constant = lambda n: ir.Constant(i64, n)  # noqa: E731
             rows = rows_of(builder, table, offset, size)
-            loop = Loop(builder, count, size * size)
-            at = builder.mul(loop.index, builder.mul(pixel, constant(stride)))
-            outer = [vec_at(builder, builder.add(row, at)) for row in rows]
-            inner = [
-                vec_at(builder, builder.add(builder.add(x, at), builder.mul(pixel, constant(j)))) for j in range(size)
-            ]
-            sums = loop.end(
-                [multiply_add(builder, outer[t // size], inner[t % size], loop.carried[t]) for t in range(size * size)]
-            )
-            for t, value in enumerate(sums):
-                target = pointer(builder, builder.add(dw, builder.mul(ldw, constant(t))), vec)
-                builder.store(builder.fadd(builder.load(target, align=4), value), target, align=4)
+            for first in range(0, size, together):
+                some = rows[first : first + together]
+                loop = Loop(builder, count, len(some) * size)
+                at = builder.mul(loop.index, builder.mul(pixel, constant(stride)))
+                outer = [vec_at(builder, builder.add(row, at)) for row in some]
+                new = list(loop.carried)
+                for j in range(size):
+                    inner = vec_at(builder, builder.add(builder.add(x, at), builder.mul(pixel, constant(j))))
+                    for i, g in enumerate(outer):
+                        new[i * size + j] = multiply_add(builder, g, inner, new[i * size + j])
+                for t, value in enumerate(loop.end(new), first * size):
+                    target = pointer(builder, builder.add(dw, builder.mul(ldw, constant(t))), vec)
+                    builder.store(builder.fadd(builder.load(target, align=4), value), target, align=4)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 7), codegen
@@ -103,16 +136,16 @@ def make_tile(rows: int, vectors: int, transposed: bool, half: bool) -> Any:
                 value = broadcast(builder, builder.load(pointer(builder, address, f32), align=4))
                 new += [multiply(builder, value, parts[v], loop.carried[r * vectors + v]) for v in range(vectors)]
             ends = [(*divmod(t, vectors), end) for t, end in enumerate(loop.end(new))]
-            masks = [first_lanes(builder, builder.sub(columns, constant(v * LANES))) for v in range(vectors)]
+            counts = [builder.sub(columns, constant(v * LANES)) for v in range(vectors)]
             to = lambda r, v: builder.add(builder.add(c, builder.mul(ldc, constant(r))), constant(v * LANES * 4))  # noqa: E731
             with builder.if_else(builder.icmp_signed("!=", add, constant(0))) as (then, otherwise):
                 with then:
                     for r, v, end in ends:
-                        old = masked_load(builder, to(r, v), masks[v])
-                        masked_store(builder, builder.fadd(old, end), to(r, v), masks[v])
+                        old = load_lanes(builder, to(r, v), counts[v])
+                        store_lanes(builder, builder.fadd(old, end), to(r, v), counts[v])
                 with otherwise:
                     for r, v, end in ends:
-                        masked_store(builder, end, to(r, v), masks[v])
+                        store_lanes(builder, end, to(r, v), counts[v])
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 9), codegen
