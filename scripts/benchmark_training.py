@@ -3,23 +3,28 @@
     python scripts/benchmark_training.py --data datasets/flowers5 --json benchmark_training.json
 
 Each contender is a separate process that waits while another one computes. All are timed in turn, several rounds;
-medians and quartiles are printed. PyTorch is optional: pip install torch. A step is forward, backward and Momentum on
-random images in float32. With --data, ``pplc train`` is timed on image files, too.
+medians and quartiles are printed. A step is forward, backward and Momentum on random images in float32, for PyTorch
+also in bfloat16. With --data, ``pplc train`` is timed on image files, too. With --isa avx2, nobody uses AVX-512.
+
+PyTorch is optional: pip install torch torchvision timm pytorchcv. torch.compile needs a C++ compiler.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Callable, Optional
+
+import peers_torch
 
 from pplc_cli.models.registry import network_names
 
@@ -27,6 +32,9 @@ CLASSES = 5
 TABLE = [(name, 32) for name in ("PPLCNet_x0_25", "PPLCNet_x0_5", "PPLCNet_x1_0", "PPLCNet_x2_5")] + [
     ("PPLCNet_x1_0", 4)
 ]
+# What keeps the libraries of the other contenders from using AVX-512.
+LIMITS = {"avx2": {"PPLC_ISA": "avx2", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2",
+                   "MKL_ENABLE_INSTRUCTIONS": "AVX2", "OPENBLAS_CORETYPE": "Haswell"}}  # fmt: skip
 
 
 # -- contenders: each function returns one that does a single step -----------------------------------------------------
@@ -63,52 +71,6 @@ def paddle_step(network_name: str, batch: int, size: int, fast: bool) -> Callabl
     return step
 
 
-def torch_step(network_name: str, batch: int, size: int) -> Callable[[], Any]:
-    """PyTorch, eager and channels last, with the same network built from pplc's table."""
-    import numpy as np
-    import torch
-    from torch import nn
-
-    from pplc_cli.models.families.layers import make_divisible
-    from pplc_cli.models.families.pplcnet import HEAD, STAGES, STEM, WIDTHS
-
-    def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> Any:
-        layers = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-        return nn.Sequential(layers, nn.BatchNorm2d(outputs), nn.Hardswish())
-
-    class SqueezeExcite(nn.Module):
-        def __init__(self, channels: int) -> None:
-            super().__init__()
-            self.conv1, self.conv2 = nn.Conv2d(channels, channels // 4, 1), nn.Conv2d(channels // 4, channels, 1)
-
-        def forward(self, x: Any) -> Any:
-            weights = nn.functional.relu(self.conv1(x.mean((2, 3), keepdim=True)))
-            return x * nn.functional.hardsigmoid(self.conv2(weights))
-
-    width = WIDTHS[network_name]
-    channels = make_divisible(STEM * width)
-    layers = [conv(3, channels, 3, 2)]
-    for row in (row for rows in STAGES.values() for row in rows):
-        layers.append(conv(channels, channels, row.kernel, row.stride, channels))
-        layers += [SqueezeExcite(channels)] if row.se else []
-        outputs = make_divisible(row.outputs * width)
-        layers.append(conv(channels, outputs, 1))
-        channels = outputs
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, HEAD, 1, bias=False), nn.Hardswish(), nn.Flatten()]
-    network = nn.Sequential(*layers, nn.Dropout(0.2), nn.Linear(HEAD, CLASSES)).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-    images = torch.from_numpy(np.random.default_rng(0).standard_normal((batch, 3, size, size)).astype(np.float32))
-    images = images.to(memory_format=torch.channels_last)
-    labels = torch.arange(batch) % CLASSES
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        nn.functional.cross_entropy(network(images), labels).backward()
-        optimizer.step()
-
-    return step
-
-
 def peak_memory() -> int:
     """Return the peak resident memory of this process in bytes."""
     import resource
@@ -118,7 +80,10 @@ def peak_memory() -> int:
 
 def serve(kind: str, network: str, batch: int, size: int) -> None:
     """Run a contender's process: each line on standard input is a number of steps; reply with the seconds of each."""
-    step = torch_step(network, batch, size) if kind == "torch" else paddle_step(network, batch, size, kind == "pplc")
+    if kind in peers_torch.KINDS:
+        step = peers_torch.training_step(kind, network, CLASSES, batch, size)
+    else:
+        step = paddle_step(network, batch, size, kind == "pplc")
     for _ in range(2):
         step()
     print("ready", flush=True)
@@ -229,7 +194,7 @@ def end_to_end(data: str, network: str, batch: int, size: int, rounds: int) -> d
 
 
 def profile(network_name: str, batch: int, size: int) -> list[dict[str, Any]]:
-    """Measure the milliseconds of each operation of a step; the minimum of eight steps."""
+    """Measure each operation of a step: milliseconds (the least of eight steps), GFLOP, and GB that it cannot avoid."""
     import numpy as np
 
     from pplc_cli.base.paddle import load_paddle
@@ -255,8 +220,9 @@ def profile(network_name: str, batch: int, size: int) -> list[dict[str, Any]]:
             spent = (time.perf_counter() - began) * 1e3
             if position == len(found):
                 op = ops[index]
-                shape = {key: int(op[key]) for key in ("ci", "co", "kh", "sh", "h_in")}
-                found.append({"operation": program.Code(int(op["code"])).name.lower(), **shape, "ms": spent})
+                shape = {key: int(op[key]) for key in ("n", "ci", "co", "kh", "sh", "h_in", "ho")}
+                name = program.Code(int(op["code"])).name.lower()
+                found.append({"operation": name, **shape, **arithmetic(name, op), "ms": spent})
             found[position]["ms"] = min(found[position]["ms"], spent)
             position += 1
 
@@ -269,16 +235,64 @@ def profile(network_name: str, batch: int, size: int) -> list[dict[str, Any]]:
     return found
 
 
+def arithmetic(name: str, op: Any) -> dict[str, float]:
+    """Count the GFLOP of a convolution, and the GB of its inputs and results if each is moved once."""
+    inputs, results = (int(op["n"] * op[h] * op[w] * op[c]) for h, w, c in (("h_in", "w_in", "ci"), ("ho", "wo", "co")))
+    if name.startswith("depthwise"):
+        results = int(op["n"] * op["ho"] * op["wo"] * op["ci"])
+        each = 2 * results * int(op["kh"]) ** 2
+    elif name.startswith("dense"):
+        each = 2 * results * int(op["kh"] * op["kw"] * op["ci"])
+    else:
+        return {"gflop": 0.0, "gb": 0.0}
+    backward = "backward" in name
+    products = (bool(op["dx"]) + bool(op["dw"])) if backward else 1
+    moved = inputs * (1 + bool(op["dx"])) + 2 * results if backward else inputs + results
+    return {"gflop": each * products / 1e9, "gb": 4 * moved / 1e9}
+
+
+def machine_limits() -> dict[str, float]:
+    """Measure what the machine can do: GFLOP/s of a large matrix product in float32, GB/s of a copy in memory."""
+    import numpy as np
+
+    a = np.random.default_rng(0).standard_normal((3072, 3072)).astype(np.float32)
+    source, target = np.ones(1 << 26, np.float32), np.empty(1 << 26, np.float32)
+    best = [float("inf")] * 2
+    for _ in range(6):
+        for number, work in enumerate((lambda: a @ a, lambda: np.copyto(target, source))):
+            began = time.perf_counter()
+            work()
+            best[number] = min(best[number], time.perf_counter() - began)
+    return {"gflop_per_s": 2 * 3072**3 / best[0] / 1e9, "gb_per_s": 2 * source.nbytes / best[1] / 1e9}
+
+
+def print_profile(found: list[dict[str, Any]], limits: dict[str, float]) -> None:
+    """Print the time of each kind of operation, with its rates."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for entry in found:
+        groups.setdefault(entry["operation"], []).append(entry)
+    whole = sum(entry["ms"] for entry in found)
+    print(f"one step: {whole:.0f} ms; this machine: {limits['gflop_per_s']:.0f} GFLOP/s in a large matrix product, "
+          f"{limits['gb_per_s']:.0f} GB/s in a copy on one thread")  # fmt: skip
+    for operation, entries in sorted(groups.items(), key=lambda item: -sum(entry["ms"] for entry in item[1])):
+        spent, gflop, gb = (sum(entry[key] for entry in entries) for key in ("ms", "gflop", "gb"))
+        rates = f"{gflop / spent * 1e3:6.0f} GFLOP/s {gb / spent * 1e3:5.1f} GB/s" if gflop else ""
+        print(f"  {operation:22} {spent:7.2f} ms  {spent / whole:6.1%}  {rates}")
+
+
 # -- the report --------------------------------------------------------------------------------------------------------
 
 
 def machine() -> dict[str, Any]:
     """Describe the CPU and the versions of the packages."""
     from pplc_cli.base.hardware import cpu_info, physical_cores
+    from pplc_cli.kernels.simd.isa import chosen
 
     model = cpu_info().get("model name") or platform.processor()
-    versions = {name: _version(name) for name in ("pplc", "paddlepaddle", "numba", "llvmlite", "numpy", "torch")}
-    return {"cpu": model, "cores": physical_cores(), "python": platform.python_version(), "versions": versions}
+    packages = ("pplc", "paddlepaddle", "numba", "llvmlite", "numpy", "torch", "torchvision", "timm", "pytorchcv")
+    versions = {name: _version(name) for name in packages}
+    about = {"cpu": model, "instruction_set": chosen(), "cores": physical_cores()}
+    return {**about, "python": platform.python_version(), "versions": versions}
 
 
 def _version(package: str) -> Optional[str]:
@@ -293,7 +307,9 @@ def print_results(network: str, batch: int, results: dict[str, Any]) -> None:
     ours = results["pplc"]
     for kind, result in results.items():
         low, high = result["quartiles"]
-        line = f"{network:14} {batch:3}  {kind:7} {result['images_per_second']:7.1f} images/s ({low:.1f} to {high:.1f})"
+        line = (
+            f"{network:22} {batch:3}  {kind:23} {result['images_per_second']:7.1f} images/s ({low:.1f} to {high:.1f})"
+        )
         line += f"  {result['memory'] / 1e6:6.0f} MB"
         if kind != "pplc":
             speed = ours["images_per_second"] / result["images_per_second"]
@@ -313,6 +329,7 @@ def main() -> None:
         choices=network_names(),
         help="default: those of docs/benchmarks.md; --networks without a name: none",
     )
+    parser.add_argument("--isa", choices=LIMITS, help="instruction set of all contenders (default: the best)")
     parser.add_argument("--no-profile", action="store_true", help="do not time the operations of a step")
     parser.add_argument("--json", type=Path, default=Path("benchmark_training.json"), help="file for all figures")
     parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
@@ -321,20 +338,19 @@ def main() -> None:
         kind, network, batch, size = arguments.serve
         serve(kind, network, int(batch), int(size))
         return
+    if arguments.isa:
+        os.environ.update(LIMITS[arguments.isa])
     from pplc_cli.base.paddle import load_paddle
 
     load_paddle()
-    from pplc_cli.models.families.pplcnet import WIDTHS
-
     found: dict[str, Any] = {"machine": machine(), "size": arguments.size, "step": []}
     print(json.dumps(found["machine"]))
-    kinds = ["pplc", "paddle"] + (["torch"] if util.find_spec("torch") else [])
-    if len(kinds) == 2:
-        print("PyTorch is not installed, so it is left out (pip install torch)")
     table = TABLE if arguments.networks is None else [(name, 32) for name in arguments.networks]
     for network, batch in table:
-        able = [kind for kind in kinds if kind != "torch" or network in WIDTHS]  # torch_step builds only PP-LCNet
-        results = compare(able, network, batch, arguments.size, arguments.rounds)
+        others = peers_torch.KINDS if peers_torch.knows(network) else ()
+        if not others:
+            print(f"{network}: PyTorch, or the package that has this network, is not installed")
+        results = compare(["pplc", "paddle", *others], network, batch, arguments.size, arguments.rounds)
         print_results(network, batch, results)
         found["step"].append({"network": network, "batch": batch, **results})
     if ("PPLCNet_x1_0", 4) in table:
@@ -350,13 +366,11 @@ def main() -> None:
             f"{result['data_wait']:.2f} s spent waiting for data"
         )
     if not arguments.no_profile:
-        found["profile"] = profile("PPLCNet_x1_0", 32, arguments.size)
-        totals: dict[str, float] = {}
-        for entry in found["profile"]:
-            totals[entry["operation"]] = totals.get(entry["operation"], 0) + entry["ms"]
-        print(f"one step of PPLCNet_x1_0, batch 32: {sum(totals.values()):.0f} ms")
-        for operation, spent in sorted(totals.items(), key=lambda item: -item[1]):
-            print(f"  {operation:20} {spent:7.2f} ms  {spent / sum(totals.values()):5.1%}")
+        profiled = table[0][0] if len(table) == 1 else "PPLCNet_x1_0"
+        found["profile"] = profile(profiled, 32, arguments.size)
+        found["limits"] = machine_limits()
+        print(f"{profiled}, batch 32:")
+        print_profile(found["profile"], found["limits"])
     arguments.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
     print(f"written to {arguments.json}")
 
