@@ -1,6 +1,6 @@
 """Measure inference against PaddleX and other engines: latency, images per second, start, memory.
 
-    python scripts/benchmark_inference.py MODEL FOLDER [--only PART ...] [--json FILE]
+    python scripts/benchmark_inference.py MODEL FOLDER [--only PART ...] [--isa avx2] [--json FILE]
 
 MODEL is an exported folder. FOLDER holds JPEGs; a list file repeats them until there are --images. ``pplc predict`` and
 a script with stock PaddleX run as whole processes, in turn (A B A B), on the same files. All figures are medians of the
@@ -26,9 +26,16 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Optional
 
+import peers_inference
+from benchmark_training import LIMITS
+
+from pplc_cli.base.errors import PredictError
 from pplc_cli.base.hardware import facts, physical_cores
-from pplc_cli.benchmark.bench import bench
+from pplc_cli.benchmark.targets import find_exported_target
+from pplc_cli.benchmark.worker import BenchCase, Worker
 from pplc_cli.data.image_files import is_image_name, list_files
+from pplc_cli.kernels.simd.isa import chosen
+from pplc_cli.predict.engines.onnx_source import onnx_source
 from pplc_cli.predict.exported_model import read_exported
 
 PARTS = ("latency", "folder", "start", "memory")
@@ -151,14 +158,45 @@ class Contest:
 # -- the parts ---------------------------------------------------------------------------------------------------------
 
 
-def latency(folder: Path, rounds: int) -> dict[str, Any]:
-    """Measure the network alone: batch 1, float32, all threads."""
-    found = bench([str(folder)], engines=("pplc", *OTHERS), batches=(1,), rounds=rounds)
-    times = {each.engine: each.p50 for each in found.measured}
-    others = {name: times[name] for name in OTHERS if name in times}
-    fastest = min(others, key=others.__getitem__)
-    ratio = times["pplc"] / others[fastest] if "pplc" in times else None
-    return {"ratio": ratio, "fastest": fastest, "p50_ms": times, "bench": found.to_dict()}
+def latency(folder: Path, rounds: int, precision: str) -> dict[str, Any]:
+    """Measure the network alone, all engines in turn: one image, and batches of :data:`PART_BATCH`.
+
+    In int8 only engines that read an int8 export take part, and pplc in float32 for comparison.
+    """
+    size, threads = find_exported_target(str(folder), folder).size, physical_cores()
+    running: dict[str, Any] = {}
+    failed: dict[str, str] = {}
+    for name in ("pplc", *OTHERS):
+        for width in dict.fromkeys(("float32", precision) if name == "pplc" else (precision,)):
+            label = name if width == precision else f"{name} {width}"
+            try:
+                running[label] = Worker(BenchCase(folder.name, str(folder), name, width, threads, size))
+            except PredictError as error:
+                failed[label] = str(error)
+    for name in peers_inference.available() if precision == "float32" else ():
+        try:
+            model = onnx_source(folder)
+            content = model if isinstance(model, bytes) else model.read_bytes()
+            running[name] = peers_inference.Peer(name, content, size, threads)
+        except (PredictError, subprocess.CalledProcessError) as error:
+            failed[name] = str(error)
+    times: dict[tuple[str, int], list[float]] = {}
+    for _ in range(rounds):
+        for batch in (1, PART_BATCH):
+            for name, worker in running.items():
+                times.setdefault((name, batch), []).append(1e3 * statistics.median(worker.run(batch, 1.0)))
+    for worker in running.values():
+        worker.close()
+    medians = {batch: {name: statistics.median(times[name, batch]) for name in running} for batch in (1, PART_BATCH)}
+    found: dict[str, Any] = {"failed": failed, "rounds": {f"{name}, {batch}": t for (name, batch), t in times.items()}}
+    for batch, each in medians.items():
+        others = {name: ms for name, ms in each.items() if not name.startswith("pplc")}
+        fastest = min(others, key=others.__getitem__) if others else "-"
+        ratio = each["pplc"] / others[fastest] if others and "pplc" in each else None
+        found[f"batch {batch}"] = {"ms": each, "fastest": fastest, "ratio": ratio}
+    first = next(iter(running.values())).scores
+    found["difference"] = {name: float(abs(worker.scores - first).max()) for name, worker in running.items()}
+    return found
 
 
 def best_batch(contest: Contest, files: Sequence[Path], rounds: int) -> tuple[int, dict[int, float]]:
@@ -295,10 +333,12 @@ def table(found: dict[str, Any]) -> str:
         lines.append(f"| {name} | {target} | {goal} | {result} | {details} |")
 
     if "latency" in found:
-        got = found["latency"]
-        detail = ", ".join(f"{name} {ms:.2f} ms" for name, ms in got["p50_ms"].items())
-        ratio = "-" if got["ratio"] is None else f"{got['ratio']:.2f} x"
-        row("network alone, one image, float32, against the fastest other engine", "1.0 x", "0.9 x", ratio, detail)
+        for name, each in ((key, got) for key, got in found["latency"].items() if key.startswith("batch")):
+            detail = ", ".join(f"{engine} {ms:.2f} ms" for engine, ms in each["ms"].items())
+            ratio = "-" if each["ratio"] is None else f"{each['ratio']:.2f} x"
+            row(f"network alone, {name}, against the fastest other engine", "1.0 x", "0.9 x", ratio, detail)
+        for engine, reason in found["latency"]["failed"].items():
+            row(f"{engine} took no part", "", "", "", reason)
     if "folder" in found:
         got, rates = found["folder"], found["folder"]["images_per_second"]
         detail = (
@@ -334,19 +374,22 @@ def main() -> None:
     parser.add_argument("--memory-images", type=int, default=20_000, help="of the memory part (default: %(default)s)")
     parser.add_argument("--paddlex-batch", type=int, help="default: the best of " + ", ".join(map(str, BATCHES)))
     parser.add_argument("--engine", help="of pplc predict, for all parts except latency")
-    parser.add_argument("--precision", help="of pplc predict, for all parts except latency")
+    parser.add_argument("--precision", help="of pplc predict, and of all engines in the part latency")
+    parser.add_argument("--isa", choices=LIMITS, help="instruction set, also of engines that can be told")
     parser.add_argument("--json", type=Path, default=Path("benchmark_inference.json"), help="file for all figures")
     arguments = parser.parse_args()
+    os.environ.update(LIMITS.get(arguments.isa, {}))
     files = [path for path in list_files(arguments.folder) if is_image_name(path)]
     if not files:
         sys.exit(f"{arguments.folder} holds no images; expected JPEGs")
     settings = {name: value for name in ("engine", "precision") if (value := getattr(arguments, name))}
-    found: dict[str, Any] = {"machine": facts(), "settings": settings}
+    about = {**facts(), "instruction_set": chosen()}
+    found: dict[str, Any] = {"machine": about, "settings": settings}
     print(json.dumps(found["machine"]), flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         contest = Contest(arguments.model, read_exported(arguments.model).name, Path(scratch), settings)
         measures = {
-            "latency": lambda: latency(arguments.model, arguments.rounds),
+            "latency": lambda: latency(arguments.model, arguments.rounds, arguments.precision or "float32"),
             "folder": lambda: folder_rate(contest, files, arguments.images, arguments.rounds, arguments.paddlex_batch),
             "start": lambda: start(contest, files[0], arguments.rounds),
             "memory": lambda: memory(contest, files, arguments.memory_images),
