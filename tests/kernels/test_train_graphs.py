@@ -88,7 +88,27 @@ def _half_is_dropped(n, x):
     return one
 
 
+def _swap_groups(x, groups=2):
+    n, c, h, w = x.shape
+    x = paddle.transpose(paddle.reshape(x, [n, groups, c // groups, h, w]), [0, 2, 1, 3, 4])
+    return paddle.reshape(x, [n, c, h, w])
+
+
+def _channel_shuffle(n, x):
+    one, two = F.relu(n.norm(n.conv(x))), n.norm2(n.other(x))
+    joined = paddle.concat([one, two], axis=1)  # only its shuffle is read
+    return n.wide(_swap_groups(joined)) + _swap_groups(one)
+
+
+def _channel_shuffle_read_twice(n, x):
+    joined = paddle.concat([n.conv(x), F.hardswish(x)], axis=1)
+    return _swap_groups(joined) + joined
+
+
 GRAPHS = {
+    "channel shuffle": (_channel_shuffle, "dense norm act concat interleave slice add"),
+    "channel shuffle read twice": (_channel_shuffle_read_twice, "dense act concat interleave add"),
+    "squeezed": (lambda n, x: n.linear(paddle.squeeze(n.pool(x), [2, 3])), "mean linear"),
     "twice the same": (lambda n, x: n.norm(n.conv(x)) + n.norm(n.conv(x)), "dense norm add"),
     "input plus input": (lambda n, x: x + x, "add"),
     "square": (lambda n, x: n.conv(x) * n.conv(x), "dense scale"),
@@ -132,7 +152,7 @@ def test_graph(name, threads, rng):
             inner=nn.Conv2D(5 if name == "shuffle" else 10, 5 if name == "shuffle" else 10, 3, 1, 1,
                             groups=5 if name == "shuffle" else 10, bias_attr=False),
             gate=nn.Conv2D(10, 10, 1), down=nn.Conv2D(10, 3, 1), up=nn.Conv2D(3, 10, 1), pool=nn.AdaptiveAvgPool2D(1),
-            linear=nn.Linear(10, 10),
+            linear=nn.Linear(10, 10), wide=nn.Conv2D(20, 10, 1),
         ),
         *((2, 10, 7, 9), rng),
         threads=threads,

@@ -163,6 +163,17 @@ def where_less(context: Any, a: Any, b: Any, yes: Any, no: Any) -> Any:
     return vector(vector, vector, vector, vector), codegen
 
 
+def _shuffle(lanes: list[int]) -> Any:
+    """A function of two vectors a and b: the lanes with these numbers, of which b's are LANES and more."""
+    return _binary(lambda builder, a, b: builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(i32, LANES), lanes)))
+
+
+# The lanes of a and b in turn, first and second half; and every second lane of a, then b.
+zip_low, zip_high = (_shuffle([n for i in half for n in (i, LANES + i)])
+                     for half in (range(LANES // 2), range(LANES // 2, LANES)))  # fmt: skip
+evens, odds = _shuffle(list(range(0, 2 * LANES, 2))), _shuffle(list(range(1, 2 * LANES, 2)))
+
+
 def _rounded(builder: Any, value: Any) -> Any:
     """Round float32 lanes to bfloat16, in the upper half of their bits."""
     lanes = ir.VectorType(i32, LANES)

@@ -128,9 +128,12 @@ class Builder:
 
     def copy(self, view: View, result: View, channels: Channels, add: bool = False) -> None:
         """Copy channels of a view to its place in a result, and their gradient back."""
-        assert isinstance(result.data, Buffer)
-        source, data = view.source, result.data
-        self.add(Copy(channels, source, data, add))
+        self.add(Copy(channels, view.source, result.data, add))
+        self.copy_gradient(view, result, channels)
+
+    def copy_gradient(self, view: View, result: View, channels: Channels) -> None:
+        """Plan the gradient of channels of a view that were copied to a result."""
+        source = view.source
 
         def backward() -> None:
             if result.gradient is not None and view.wants_gradient:

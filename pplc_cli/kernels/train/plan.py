@@ -81,6 +81,7 @@ _PLANNERS: dict[str, Callable[[Builder, Node], View]] = {
     "act": elementwise.activation,
     "add": elementwise.add,
     "concat": elementwise.concat,
+    "interleave": elementwise.interleave,
     "slice": elementwise.channel_slice,
     "scale": elementwise.scale,
     "dropout": elementwise.dropout,

@@ -45,6 +45,7 @@ class Code(enum.IntEnum):
     POOL_BACKWARD = 20
     TO_PIXELS = 21
     TO_PLANES = 22
+    INTERLEAVE = 23
 
 
 @compiled(__file__)
@@ -99,6 +100,8 @@ def _work(ops, thread, threads, scratch, arrivals):  # type: ignore[no-untyped-d
             elementwise.to_pixels(op, thread, threads)
         elif code == Code.TO_PLANES:
             elementwise.to_planes(op, thread, threads)
+        elif code == Code.INTERLEAVE:
+            elementwise.interleave(op, scratch, thread, threads)
         barrier(arrivals, threads)
 
 

@@ -10,7 +10,7 @@ import paddle
 from paddle import nn
 
 from pplc_cli.base.paddle import EXCLUSIVE
-from pplc_cli.kernels.train.trace_rules import FUNCTIONS, LAYERS
+from pplc_cli.kernels.train.trace_rules import FUNCTIONS, LAYERS, TRACED
 from pplc_cli.kernels.train.traced_graph import TracedGraph, TracedTensor, Untraceable, add_node, require
 
 
@@ -81,7 +81,7 @@ def _functions_replaced() -> Iterator[None]:
     def replace(original: Callable, traced: Callable) -> Callable:
         def choose(x: Any, *arguments: Any, **options: Any) -> Any:
             first = x[0] if isinstance(x, (list, tuple)) and x else x
-            return (traced if isinstance(first, TracedTensor) else original)(x, *arguments, **options)
+            return (traced if isinstance(first, TRACED) else original)(x, *arguments, **options)
 
         return choose
 
@@ -113,6 +113,8 @@ def trace(network: Any, forward: Callable, shape: list[int]) -> TracedGraph:
     graph.nodes[graph.output].uses += 1
     graph.nodes[graph.output].needed = True
     for node in reversed(graph.nodes):
+        if node.kind == "concat" and not node.uses:
+            node.inputs = []  # only its parts were read
         for source in node.inputs:
             graph.nodes[source].uses += 1
             graph.nodes[source].needed |= node.needed

@@ -37,6 +37,49 @@ def _split(x: Any, num_or_sections: Any, axis: int = 0, name: Any = None) -> lis
     return parts
 
 
+class _Grouped:
+    """A tensor (N, C, H, W) seen as (N, groups, C / groups, H, W), or these with the second and third axis swapped."""
+
+    def __init__(self, x: TracedTensor, groups: int, swapped: bool) -> None:
+        self.x, self.groups, self.swapped = x, groups, swapped
+
+
+TRACED = (TracedTensor, _Grouped)
+
+
+def _reshape(x: Any, shape: Any, name: Any = None) -> Any:
+    """Support what shuffles channels: reshape to groups, transpose, reshape."""
+    wanted = list(shape)
+    if isinstance(x, _Grouped):
+        require(x.swapped and wanted == x.x.shape, "reshape")
+        return _shuffle(x.x, x.groups)
+    n, c, h, w = node_of(x).shape
+    grouped = len(wanted) == 5 and not x.flat and [wanted[0], wanted[1] * wanted[2], *wanted[3:]] == [n, c, h, w]
+    require(grouped, "reshape")
+    return _Grouped(x, wanted[1], False)
+
+
+def _transpose(x: Any, perm: Any, name: Any = None) -> _Grouped:
+    require(isinstance(x, _Grouped) and not x.swapped and list(perm) == [0, 2, 1, 3, 4], "transpose")
+    return _Grouped(x.x, x.groups, True)
+
+
+def _shuffle(x: TracedTensor, groups: int) -> TracedTensor:
+    """Add a node that takes the channels of two groups in turn."""
+    require(groups == 2, "a shuffle of more than two groups")
+    graph, node = x.graph, node_of(x)
+    parts = [TracedTensor(graph, number) for number in node.inputs] if node.kind == "concat" else []
+    if len(parts) != 2 or any(2 * node_of(part).shape[1] != node.shape[1] for part in parts):
+        parts = _split(x, 2, axis=1)
+    return add_node("interleave", parts, node.shape, False)
+
+
+def _squeeze(x: Any, axis: Any = None, name: Any = None) -> TracedTensor:
+    axes = [axis] if isinstance(axis, int) else list(axis or ())
+    require(not x.flat and sorted(each % 4 for each in axes) == [2, 3], "squeeze")
+    return flatten(x, 1)
+
+
 def _activation(code: int) -> Callable:
     def apply(x: Any, *arguments: Any, **options: Any) -> TracedTensor:
         options.pop("name", None)
@@ -115,7 +158,16 @@ FUNCTIONS: dict[Any, dict[str, Callable]] = {
         "max_pool2d": _pool(True),
         "dropout": _dropout,
     },
-    paddle: {"add": add, "multiply": multiply, "concat": _concat, "split": _split, "flatten": flatten},
+    paddle: {
+        "add": add,
+        "multiply": multiply,
+        "concat": _concat,
+        "split": _split,
+        "flatten": flatten,
+        "reshape": _reshape,
+        "transpose": _transpose,
+        "squeeze": _squeeze,
+    },
 }
 
 

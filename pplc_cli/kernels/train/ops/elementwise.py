@@ -7,12 +7,16 @@ import numpy as np
 from pplc_cli.kernels.simd.llvm import LANES
 from pplc_cli.kernels.simd.rows import clear, padded, share
 from pplc_cli.kernels.simd.vector import (
+    evens,
     get_f32,
     kernel,
     load,
+    odds,
     put_f32,
     splat,
     store,
+    zip_high,
+    zip_low,
 )
 from pplc_cli.kernels.train.ops.blocks import (
     finish_block,
@@ -46,7 +50,10 @@ def copy(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
 
 @kernel
 def copy_backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
-    """Compute the gradient of :func:`copy`'s input; channels that were not copied get zeros."""
+    """Compute the gradient of :func:`copy`'s input; channels that were not copied get zeros.
+
+    With ``dilation`` 2 it is that of an input of :func:`interleave`, the one number ``ph``.
+    """
     low, high = share(op.n, 8, thread, threads)
     sums = start_sums(op, thread)
     for first in range(low, high, op.block):
@@ -57,11 +64,35 @@ def copy_backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
             clear(dx, rows * op.ci * 4)
         for r in range(rows):
             for j in range(0, op.kw, LANES):
-                target = dx + (r * op.ci + op.pw + j) * 4
-                value = load(scratch + (r * op.co + op.ph + j) * 4, op.kw - j)
+                target, left = dx + (r * op.ci + op.pw + j) * 4, op.kw - j
+                if op.dilation == 2:
+                    pair = scratch + (r * op.co + 2 * j) * 4
+                    a, b = load(pair, 2 * left), load(pair + 4 * LANES, 2 * left - LANES)
+                    value = odds(a, b) if op.ph else evens(a, b)
+                else:
+                    value = load(scratch + (r * op.co + op.ph + j) * 4, left)
                 store(value + load(target, op.kw - j), target, op.kw - j)
         if op.finish:
             finish_block(dx, op.x + first * op.ci * 4, rows, op.ci, op.in_bn, op.in_act, sums)
+
+
+@kernel
+def interleave(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
+    """y (n, 2 ci) = the channels of the views of x and w (n, ci) in turn."""
+    low, high = share(op.n, 8, thread, threads)
+    row = op.ci * 4
+    other = scratch + op.block * row
+    for first in range(low, high, op.block):
+        rows = min(op.block, high - first)
+        view_block(op.x + first * row, row, rows, op.ci, op.in_bn, op.in_act, scratch, row)
+        view_block(op.w + first * row, row, rows, op.ci, op.wt, op.kw, other, row)
+        for r in range(rows):
+            for j in range(0, op.ci, LANES):
+                at, left = r * row + 4 * j, op.ci - j
+                a, b = load(scratch + at, left), load(other + at, left)
+                y = op.y + 2 * (first * row + at)
+                store(zip_low(a, b), y, 2 * left)
+                store(zip_high(a, b), y + 4 * LANES, 2 * left - LANES)
 
 
 @kernel

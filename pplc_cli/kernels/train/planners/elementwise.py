@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pplc_cli.kernels.simd.arena import Slot
 from pplc_cli.kernels.train.builder import Builder
-from pplc_cli.kernels.train.steps.elementwise import Scale, ScaleBackward
+from pplc_cli.kernels.train.steps.elementwise import Interleave, Scale, ScaleBackward
 from pplc_cli.kernels.train.steps.parts import Channels
 from pplc_cli.kernels.train.traced_graph import Node
 from pplc_cli.kernels.train.views import View
@@ -34,6 +34,17 @@ def concat(builder: Builder, node: Node) -> View:
         count = view.shape[1]
         builder.copy(view, result, Channels(view.rows, count, result.shape[1], count, place=place))
         place += count
+    return result
+
+
+def interleave(builder: Builder, node: Node) -> View:
+    views = [builder.read(node), builder.read(node, 1)]
+    result = builder.result(node, views)
+    count = views[0].shape[1]
+    builder.add(Interleave(views[0].rows, count, views[0].source, views[1].source, result.data))
+    for place, view in enumerate(views):
+        channels = Channels(view.rows, count, 2 * count, count, place=place, step=2)
+        builder.copy_gradient(view, result, channels)
     return result
 
 

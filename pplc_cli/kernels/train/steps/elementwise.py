@@ -45,6 +45,25 @@ class CopyBackward(Step):
 
 
 @dataclass(eq=False)
+class Interleave(Step):
+    """The channels of two views of the same shape in turn; :class:`CopyBackward` computes the gradient of each."""
+
+    code = Code.INTERLEAVE
+    rows: int
+    channels: int
+    first: Source
+    second: Source
+    result: Field
+
+    def row(self) -> Row:
+        row: Row = {"n": self.rows, "ci": self.channels, "co": 2 * self.channels, "block": BLOCK, "y": self.result}
+        return {**row, **self.first.row(), **self.second.second_row()}
+
+    def scratch(self) -> int:
+        return blocks_scratch(BLOCK, self.channels)
+
+
+@dataclass(eq=False)
 class _Scale(Step):
     images: int
     pixels: int
@@ -57,8 +76,7 @@ class _Scale(Step):
 
     def _shared(self) -> Row:
         row: Row = {"n": self.images, "h_in": self.pixels, "ci": self.channels, "block": SCALE_BLOCK}
-        factor: Row = {"w": self.factor.data, "wt": self.factor.coefficients, "kw": self.factor.act}
-        return {**row, **self.source.row(), **factor}
+        return {**row, **self.source.row(), **self.factor.second_row()}
 
 
 @dataclass(eq=False)

@@ -27,6 +27,10 @@ class Source:
     def row(self) -> Row:
         return {"x": self.data, "in_bn": self.coefficients, "in_act": self.act}
 
+    def second_row(self) -> Row:
+        """Of an operation that reads two views, the columns of the second one."""
+        return {"w": self.data, "wt": self.coefficients, "kw": self.act}
+
 
 @dataclass(eq=False)
 class ResultGradient:
@@ -112,7 +116,10 @@ class WeightLayout:
 
 @dataclass(eq=False)
 class Channels:
-    """``count`` channels, from ``start`` on of rows of ``inputs``, go to ``place`` in rows of ``outputs``."""
+    """``count`` channels, from ``start`` on of rows of ``inputs``, go to ``place`` in rows of ``outputs``.
+
+    With ``step`` 2 there is a channel of another input between two of them.
+    """
 
     rows: int
     inputs: int
@@ -120,6 +127,7 @@ class Channels:
     count: int
     start: int = 0
     place: int = 0
+    step: int = 1
 
     @classmethod
     def whole(cls, rows: int, channels: int) -> Channels:
@@ -127,4 +135,4 @@ class Channels:
 
     def row(self) -> Row:
         row: Row = {"n": self.rows, "ci": self.inputs, "co": self.outputs, "kw": self.count}
-        return {**row, "pw": self.start, "ph": self.place, "block": BLOCK}
+        return {**row, "pw": self.start, "ph": self.place, "dilation": self.step, "block": BLOCK}
