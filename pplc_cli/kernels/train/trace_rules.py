@@ -9,7 +9,7 @@ import paddle
 from paddle import nn
 
 from pplc_cli.kernels.simd.activations import GELU, HARDSIGMOID, HARDSWISH, RELU, RELU6, SIGMOID, SWISH
-from pplc_cli.kernels.train.ops.depthwise import SIZES, STRIDES
+from pplc_cli.kernels.train.ops.tiles import SIZES, STRIDES
 from pplc_cli.kernels.train.traced_graph import TracedTensor, add, add_node, flatten, multiply, node_of, require
 
 

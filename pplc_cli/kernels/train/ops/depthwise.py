@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pplc_cli.kernels.simd.llvm import LANES
 from pplc_cli.kernels.simd.rows import clear, padded, share
-from pplc_cli.kernels.simd.vector import get_f32, get_i64, kernel, put_f32, put_i64
+from pplc_cli.kernels.simd.vector import get_f32, kernel, put_f32, put_i64
 from pplc_cli.kernels.train.ops.blocks import (
     add_statistics,
     finish_block,
@@ -17,97 +17,68 @@ from pplc_cli.kernels.train.ops.blocks import (
     view_block,
 )
 from pplc_cli.kernels.train.ops.gemm import expect
-from pplc_cli.kernels.train.ops.tiles import make_depthwise, make_depthwise_gradient
-
-SIZES, STRIDES = (1, 3, 5, 7), (1, 2)
-_row1, _grad1, _row1s, _grad1s = (
-    make(1, stride) for stride in STRIDES for make in (make_depthwise, make_depthwise_gradient)
+from pplc_cli.kernels.train.ops.tiles import (
+    depthwise_row,
+    depthwise_variant,
+    input_gradient_row,
+    weight_gradient_row,
 )
-_row3, _row5, _row7 = make_depthwise(3, 1), make_depthwise(5, 1), make_depthwise(7, 1)
-_row3s, _row5s, _row7s = make_depthwise(3, 2), make_depthwise(5, 2), make_depthwise(7, 2)
-_grad3, _grad5, _grad7 = make_depthwise_gradient(3, 1), make_depthwise_gradient(5, 1), make_depthwise_gradient(7, 1)
-_grad3s, _grad5s, _grad7s = make_depthwise_gradient(3, 2), make_depthwise_gradient(5, 2), make_depthwise_gradient(7, 2)
-
-
-# The two functions below branch alike. One that took the variants' arguments as a tuple made x0_25 train 8 % slower.
 
 
 @kernel
-def _convolve_row(size, stride, table, c, w, y, count, add, ahead, ahead_size):  # type: ignore[no-untyped-def]
+def _convolve_row(size, stride, table, c, w, y, count, ahead, ahead_size):  # type: ignore[no-untyped-def]
     """Compute one output row of ``count`` pixels from ``size`` rows, whose addresses are in a table."""
-    ldw, pixel = padded(c) * 4, c * 4
+    ldw, pixel, variant = padded(c) * 4, c * 4, depthwise_variant(size, stride, 0, 0)
     chunk = (ahead_size * LANES // c + 63) // 64 * 64
     for j in range(0, c, LANES):
         expect(ahead + j // LANES * chunk, chunk)
         expect(y + count * pixel + j // LANES * (count * LANES * 4), count * LANES * 4)
-        offset, weights, out, columns = 4 * j, w + 4 * j, y + 4 * j, c - j
-        if size == 1:
-            if stride == 1:
-                _row1(table, offset, pixel, weights, ldw, out, count, columns, add)
-            else:
-                _row1s(table, offset, pixel, weights, ldw, out, count, columns, add)
-        elif size == 3:
-            if stride == 1:
-                _row3(table, offset, pixel, weights, ldw, out, count, columns, add)
-            else:
-                _row3s(table, offset, pixel, weights, ldw, out, count, columns, add)
-        elif size == 5:
-            if stride == 1:
-                _row5(table, offset, pixel, weights, ldw, out, count, columns, add)
-            else:
-                _row5s(table, offset, pixel, weights, ldw, out, count, columns, add)
-        elif stride == 1:
-            _row7(table, offset, pixel, weights, ldw, out, count, columns, add)
-        else:
-            _row7s(table, offset, pixel, weights, ldw, out, count, columns, add)
+        depthwise_row(variant, table, 4 * j, pixel, w + 4 * j, ldw, y + 4 * j, count, c - j, 0)
 
 
 @kernel
-def _weight_row(size, stride, table, c, x, dw, count, next_g, next_y, ahead):  # type: ignore[no-untyped-def]
-    """Add one input row's part to the gradient of the weights; the table has the addresses of the gradient's rows."""
+def _input_row(op, table, row, dx, ahead, ahead_size):  # type: ignore[no-untyped-def]
+    """Compute, or add to, a row of the input's gradient; the table has the addresses of the result's gradient's rows.
+
+    ``row``: the first row of taps that the input row meets.
+    """
+    size, stride, c = op.kh, op.sh, op.ci
     ldw, pixel = padded(c) * 4, c * 4
-    chunk = (ahead * LANES // c + 63) // 64 * 64
+    chunk = (ahead_size * LANES // c + 63) // 64 * 64
     for j in range(0, c, LANES):
+        expect(ahead + j // LANES * chunk, chunk)
+        for column in range(stride):
+            first = (column - op.pw) % stride  # the first pixel that meets this column of taps
+            number = (op.w_in - first + stride - 1) // stride
+            # In the padded rows, with ``size`` zeros at the left, the place of what the last column of taps meets.
+            place = size + (first + op.pw - column) // stride - (size - 1 - column) // stride
+            input_gradient_row(
+                *(depthwise_variant(size, stride, row, column), table, place * pixel + 4 * j, pixel, op.w + 4 * j),
+                *(ldw, dx + first * pixel + 4 * j, number, c - j, op.add),
+            )
+
+
+@kernel
+def _weight_row(op, table, row, x, dw, next_g, next_y, ahead):  # type: ignore[no-untyped-def]
+    """Add one input row's part to the gradient of the weights; table and ``row`` as for :func:`_input_row`."""
+    ldw, pixel, variant = padded(op.ci) * 4, op.ci * 4, depthwise_variant(op.kh, op.sh, row, 0)
+    chunk = (ahead * LANES // op.ci + 63) // 64 * 64
+    for j in range(0, op.ci, LANES):
         expect(next_g + j // LANES * chunk, chunk)
         expect(next_y + j // LANES * chunk, chunk)
-        offset, inner, target = 4 * j, x + 4 * j, dw + 4 * j
-        if size == 1:
-            if stride == 1:
-                _grad1(table, offset, pixel, inner, target, ldw, count)
-            else:
-                _grad1s(table, offset, pixel, inner, target, ldw, count)
-        elif size == 3:
-            if stride == 1:
-                _grad3(table, offset, pixel, inner, target, ldw, count)
-            else:
-                _grad3s(table, offset, pixel, inner, target, ldw, count)
-        elif size == 5:
-            if stride == 1:
-                _grad5(table, offset, pixel, inner, target, ldw, count)
-            else:
-                _grad5s(table, offset, pixel, inner, target, ldw, count)
-        elif stride == 1:
-            _grad7(table, offset, pixel, inner, target, ldw, count)
-        else:
-            _grad7s(table, offset, pixel, inner, target, ldw, count)
+        weight_gradient_row(variant, table, op.kh * pixel + 4 * j, pixel, x + 4 * j, dw + 4 * j, ldw, op.wo)
 
 
 @kernel
 def pack(op, thread, threads):  # type: ignore[no-untyped-def]
-    """Copy weights (c, size, size) to ``y`` as (taps, padded(c)), and to ``wt`` with each row of taps reversed."""
+    """Copy weights (c, size, size) to ``y`` as (taps, padded(c))."""
     if thread:
         return
     size, ld = op.kh, padded(op.ci) * 4
     clear(op.y, size * size * ld)
-    if op.wt:
-        clear(op.wt, size * size * ld)
     for c in range(op.ci):
-        for i in range(size):
-            for j in range(size):
-                value = get_f32(op.w + 4 * ((c * size + i) * size + j))
-                put_f32(value, op.y + (i * size + j) * ld + 4 * c)
-                if op.wt:
-                    put_f32(value, op.wt + (i * size + size - 1 - j) * ld + 4 * c)
+        for tap in range(size * size):
+            put_f32(get_f32(op.w + 4 * (c * size * size + tap)), op.y + tap * ld + 4 * c)
 
 
 @kernel
@@ -143,7 +114,6 @@ def forward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
             op.w,
             y,
             op.wo,
-            0,
             op.x + (image * op.h_in + ready) * op.w_in * pixel,
             op.w_in * pixel * stride,
         )
@@ -155,8 +125,6 @@ def forward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
 def backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
     """Compute the gradients of the weights (this thread's share, summed later) and of the input's view, row by row."""
     size, stride, pixel = op.kh, op.sh, op.ci * 4
-    # With stride - 1 zeros between the gradient's pixels, the input's gradient is a convolution of stride 1.
-    margin = size - 1 - op.pw
     row_bytes = (op.w_in + 2 * op.pw + 2 * size) * pixel
     table, blank = scratch, scratch + 64
     ring, line_x = blank + row_bytes, blank + (size + 1) * row_bytes
@@ -173,24 +141,21 @@ def backward(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
             image, ready = line // op.h_in, max(0, (row + op.ph - size + stride) // stride)
         while ready <= last:
             at = (image * op.ho + ready) * op.wo * pixel
-            target = ring + ready % size * row_bytes + margin * pixel
-            gradient_block(op.g + at, op.y + at, pixel, op.wo, op.ci, op.out_bn, target, stride * pixel)
+            target = ring + ready % size * row_bytes + size * pixel
+            gradient_block(op.g + at, op.y + at, pixel, op.wo, op.ci, op.out_bn, target, pixel)
             ready += 1
-        for i in range(size):
-            up = row + op.ph - i
-            inside = up >= 0 and up % stride == 0 and up // stride < op.ho
-            put_i64(ring + up // stride % size * row_bytes if inside else blank, table + 8 * i)
+        for i in range((row + op.ph) % stride, size, stride):
+            up = (row + op.ph - i) // stride
+            put_i64(ring + up % size * row_bytes if 0 <= up < op.ho else blank, table + 8 * i)
         x, dx = op.x + line * op.w_in * pixel, op.dx + line * op.w_in * pixel
         if op.dx:
-            _convolve_row(size, 1, table, op.ci, op.wt, dx, op.w_in, op.add, x + op.w_in * pixel, op.w_in * pixel)
+            _input_row(op, table, (row + op.ph) % stride, dx, x + op.w_in * pixel, op.w_in * pixel)
             if op.finish:
                 finish_block(dx, x, op.w_in, op.ci, op.in_bn, op.in_act, sums)
         if op.dw:
             view_block(x, pixel, op.w_in, op.ci, op.in_bn, op.in_act, line_x + op.pw * pixel, pixel)
-            for i in range(size):
-                put_i64(get_i64(table + 8 * i) + margin * pixel, table + 8 * i)
             at = (image * op.ho + ready) * op.wo * pixel
-            _weight_row(size, stride, table, op.ci, line_x, dw, op.wo, op.g + at, op.y + at, op.wo * pixel)
+            _weight_row(op, table, (row + op.ph) % stride, line_x, dw, op.g + at, op.y + at, op.wo * pixel)
 
 
 @kernel

@@ -48,6 +48,10 @@ def _geometry(builder: Builder, node: Node) -> Geometry:
 
 def _product(builder: Builder, node: Node, weight: Any, bias: Any, geometry: Geometry, layout: WeightLayout) -> View:
     view = builder.read(node)
+    if geometry.kernel != (1, 1) and (view.norm or view.act):
+        # Each pixel is in several patches, and batch norm and activation would be computed anew for each of them.
+        view = builder.stored(view, node)
+        view.readers = int(node.needed)
     result = builder.result(node, [view], builder.trains(weight) or builder.trains(bias))
     k, outputs = geometry.k, geometry.outputs
     # Only for maps: behind the pooling, products are few and their precision matters most.
@@ -95,8 +99,7 @@ def depthwise(builder: Builder, node: Node) -> View:
     channels, size = geometry.inputs, geometry.kernel[0]
     bytes_of_taps = size * size * padded(channels) * 4
     taps: Field = Buffer(bytes_of_taps)
-    reversed_taps: Field = Buffer(bytes_of_taps) if view.wants_gradient else 0
-    builder.add(PackDepthwise(channels, size, builder.parameter(weight), taps, reversed_taps))
+    builder.add(PackDepthwise(channels, size, builder.parameter(weight), taps))
     statistics, source = _statistics(builder, node), view.source
     builder.add(Depthwise(geometry, source, taps, result.data, statistics))
 
@@ -108,7 +111,7 @@ def depthwise(builder: Builder, node: Node) -> View:
             return
         shares = Buffer(builder.threads * bytes_of_taps) if weight_gradient else 0
         gradients = builder.result_gradient(result), builder.input_gradient(view)
-        builder.add(DepthwiseBackward(geometry, source, *gradients, reversed_taps, shares))
+        builder.add(DepthwiseBackward(geometry, source, *gradients, taps, shares))
         if weight_gradient:
             builder.add(ReduceDepthwise(channels, size, shares, weight_gradient))
         builder.finish_gradient(view)

@@ -96,18 +96,17 @@ class ReduceDense(Step):
 
 @dataclass(eq=False)
 class PackDepthwise(Step):
-    """Copy weights into padded rows, one per tap; ``reversed_taps``: also with the taps in reverse order (0: not)."""
+    """Copy weights into padded rows, one per tap."""
 
     code = Code.PACK_DEPTHWISE
     channels: int
     size: int
     weights: Field
     taps: Field
-    reversed_taps: Field
 
     def row(self) -> Row:
         row: Row = {"ci": self.channels, "kh": self.size}
-        return {**row, "w": self.weights, "y": self.taps, "wt": self.reversed_taps}
+        return {**row, "w": self.weights, "y": self.taps}
 
 
 @dataclass(eq=False)
@@ -144,11 +143,11 @@ class DepthwiseBackward(_Depthwise):
     code = Code.DEPTHWISE_BACKWARD
     gradient: ResultGradient
     target: InputGradient
-    reversed_taps: Field
+    taps: Field
     weight_shares: Field
 
     def row(self) -> Row:
-        row = {"wt": self.reversed_taps, "dw": self.weight_shares}
+        row = {"w": self.taps, "dw": self.weight_shares}
         return {**self._shared(), **self.gradient.row(), **self.target.row(), **row}
 
 
