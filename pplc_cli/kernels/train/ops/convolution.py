@@ -38,17 +38,26 @@ def pack(op, thread, threads):  # type: ignore[no-untyped-def]
         width = min(PANEL, columns - first)
         if width < PANEL:
             clear(out, depth * PANEL * 4)
-        for j in range(width):
-            if op.add:
-                column = op.w + 4 * ((first + j) % op.ci * op.sh + (first + j) // op.ci * op.pw)
-                for r in range(depth):
-                    put_f32(get_f32(column + 4 * r * op.sw), out + (r * PANEL + j) * 4)
-                continue
-            column = op.w + 4 * (first + j) * op.sw
+        if op.add and op.kh == 1 and op.sh == 1:
+            for r in range(depth):
+                for j in range(0, PANEL, LANES):
+                    value = load(op.w + 4 * (r * op.sw + first + j), width - j)
+                    store_all(value, out + (r * PANEL + j) * 4)
+        elif op.add:
+            for r in range(depth):
+                source, place, tap = op.w + 4 * r * op.sw, first % op.ci, first // op.ci
+                for j in range(width):
+                    put_f32(get_f32(source + 4 * (place * op.sh + tap * op.pw)), out + (r * PANEL + j) * 4)
+                    place += 1
+                    if place == op.ci:
+                        place, tap = 0, tap + 1
+        else:
             for tap in range(op.kh):
-                target = out + (tap * op.ci * PANEL + j) * 4
                 for r in range(op.ci):
-                    put_f32(get_f32(column + 4 * (r * op.sh + tap * op.pw)), target + r * PANEL * 4)
+                    source = op.w + 4 * (first * op.sw + r * op.sh + tap * op.pw)
+                    target = out + (tap * op.ci + r) * PANEL * 4
+                    for j in range(width):
+                        put_f32(get_f32(source + 4 * j * op.sw), target + 4 * j)
         if op.half:
             for r in range(0, depth, 2):
                 for j in range(0, PANEL, LANES):
