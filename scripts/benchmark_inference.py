@@ -34,7 +34,7 @@ from pplc_cli.base.hardware import facts, physical_cores
 from pplc_cli.benchmark.targets import find_exported_target
 from pplc_cli.benchmark.worker import BenchCase, Worker
 from pplc_cli.data.image_files import is_image_name, list_files
-from pplc_cli.kernels.simd.isa import chosen
+from pplc_cli.kernels import instruction_set
 from pplc_cli.predict.engines.onnx_source import onnx_source
 from pplc_cli.predict.exported_model import read_exported
 
@@ -383,7 +383,7 @@ def main() -> None:
     if not files:
         sys.exit(f"{arguments.folder} holds no images; expected JPEGs")
     settings = {name: value for name in ("engine", "precision") if (value := getattr(arguments, name))}
-    about = {**facts(), "instruction_set": chosen()}
+    about = {**facts(), "instruction_set": instruction_set()}
     found: dict[str, Any] = {"machine": about, "settings": settings}
     print(json.dumps(found["machine"]), flush=True)
     with tempfile.TemporaryDirectory() as scratch:

@@ -2,7 +2,7 @@
 
     pip install ncnn pnnx MNN
 
-Both run the ONNX file that pplc exports, converted by their own converter (pnnx, mnnconvert).
+Both run the ONNX file that pplc exports, converted by their own converters.
 """
 
 from __future__ import annotations
@@ -68,9 +68,11 @@ def open_mnn(model: Path, size: tuple[int, int], threads: int) -> Run:
     import MNN.nn as nn
 
     converted = model.with_suffix(".mnn")
-    command = [tool("mnnconvert"), "-f", "ONNX", "--modelFile", str(model), "--MNNModel", str(converted)]
-    subprocess.run(command, check=True, capture_output=True)
+    # The command mnnconvert installs a package and reports its use to a server; this is what it calls.
+    import _tools
     import onnx
+
+    _tools.mnnconvert(["mnnconvert", "-f", "ONNX", "--modelFile", str(model), "--MNNModel", str(converted)])
 
     graph = onnx.load(model).graph
     given, result = graph.input[0].name, graph.output[0].name

@@ -52,15 +52,16 @@ class Stage:
     warmup: float = 1.0  # epochs
 
 
-# Stages 1 and 2 saw the first pool of 31,809 photographs, stage 3 the wider one as well.
+# The stages with two teachers saw the wider pool as well, the others the first pool of 31,809 photographs.
 STAGES = {
     "PPLCNet_x1_0": (
         Stage(36, 96, 144, 0.59, 8, 3e-3),
         Stage(20, 128, 160, 0.5, 6, 2e-3),
-        Stage(2, 112, 128, 0.5, 1, 2e-3, f"{LITE0} + {LITE1}", 0.1),
+        Stage(4, 96, 128, 0.5, 2, 2e-3, f"{LITE0} + {LITE1}", 0.1),
+        Stage(5, 112, 128, 0.5, 2, 2e-3, f"{LITE0} + {LITE1}", 0.1),
     ),
-    "PPLCNet_x0_5": (Stage(16, 96, 160, 0.5, 6, 3e-3),),
-    "PPLCNet_x0_25": (Stage(16, 96, 160, 0.5, 6, 3e-3),),
+    "PPLCNet_x0_5": (Stage(16, 96, 160, 0.5, 6, 3e-3), Stage(4, 96, 128, 0.5, 2, 3e-3, f"{LITE0} + {LITE1}", 0.1)),
+    "PPLCNet_x0_25": (Stage(16, 96, 160, 0.5, 6, 3e-3), Stage(4, 96, 128, 0.5, 2, 3e-3, f"{LITE0} + {LITE1}", 0.1)),
 }
 
 
@@ -177,6 +178,27 @@ def train_stages(
     return load_file(start), results
 
 
+def draw_curves(work: Path, path: Path) -> None:
+    """Plot the agreement with the teachers by photographs seen, for all stages in a work folder."""
+    from matplotlib.figure import Figure
+
+    from pplc_cli.training.runs.run_folder import RunFolder
+
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    ax = figure.subplots()
+    for log in sorted(work.glob("*/train_log.jsonl")):
+        name, _, number = log.parent.name.rpartition("-")
+        events = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+        images = RECIPE["batch_size"] * next(event["steps"] for event in events if event["event"] == "step")
+        epochs = RunFolder(log.parent).epochs()
+        seen = [epoch["epoch"] * images / 1e6 for epoch in epochs]
+        ax.plot(seen, [100 * epoch["val_top1"] for epoch in epochs], "o-", label=f"{name}, stage {number}")
+    ax.set(xlabel="photographs seen in the stage, millions", ylabel="agreement with the teachers, %", ylim=(0, None))
+    ax.grid(alpha=0.3)
+    ax.legend(loc="lower right")
+    figure.savefig(path, dpi=150)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pool", type=Path, nargs="+", required=True, help="folders of tar files")
@@ -186,8 +208,12 @@ def main() -> None:
     parser.add_argument("--start", default="none", help="its weights: none, builtin or a file (default: %(default)s)")
     parser.add_argument("--prepare", action="store_true", help="stop before the training")
     parser.add_argument("--output", type=Path, help="default: the package's folder of built-in weights")
+    parser.add_argument("--curves", type=Path, help="only plot the learning curves of the work folder to this file")
     arguments = parser.parse_args()
     work, stages = arguments.work, STAGES[arguments.network]
+    if arguments.curves:
+        draw_curves(work, arguments.curves)
+        return
     if not 1 <= arguments.first <= len(stages):
         parser.error(f"--first: expected 1 to {len(stages)}, got {arguments.first}")
     if not (work / "val_list.txt").exists():

@@ -24,6 +24,7 @@ from pplc_cli.benchmark.targets import find_exported_target
 from pplc_cli.benchmark.worker import BenchCase, Worker
 from pplc_cli.config.sections import ENGINES
 from pplc_cli.config.sections import PRECISIONS as ALL_PRECISIONS
+from pplc_cli.kernels import instruction_set
 
 ROUNDS, SECONDS = 5, 1.0
 PRECISIONS, BATCHES = ("float32",), (1, 16)
@@ -80,7 +81,7 @@ class BenchResult:
     """All measurements of one call of :func:`bench`.
 
     Attributes:
-        machine: see :func:`pplc_cli.base.hardware.facts`.
+        machine: see :func:`pplc_cli.base.hardware.facts`; ``instruction_set``: of pplc's kernels, None without them.
         rounds: rounds per case and batch size.
         seconds: seconds per round.
         rates: peak rates of the machine for each number of threads, measured in turn with the engines.
@@ -180,7 +181,8 @@ def bench(
         ]  # fmt: skip
         measured = [_measurement(case, batch, times[case, batch], running) for case in running for batch in sizes]
         load = disturbance(busy, [times[case, batch] for case in running for batch in sizes])
-    return BenchResult(facts(), rounds, seconds, rates, floors, measured, failed, load)
+    machine = {**facts(), "instruction_set": instruction_set()}
+    return BenchResult(machine, rounds, seconds, rates, floors, measured, failed, load)
 
 
 def _check(option: str, given: Sequence[str], known: Sequence[str]) -> None:

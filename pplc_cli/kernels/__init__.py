@@ -40,6 +40,15 @@ def unsupported() -> Optional[str]:
     return None
 
 
+def instruction_set() -> Optional[str]:
+    """The instruction set that the kernels use, see :mod:`simd.isa`; None if this machine cannot run them."""
+    if unsupported() is not None:
+        return None
+    from pplc_cli.kernels.simd.isa import chosen
+
+    return chosen()
+
+
 def compiling_note() -> str:
     """What to tell the user before kernels are compiled."""
     from pplc_cli.kernels.machine_code import cache_fault

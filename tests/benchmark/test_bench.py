@@ -27,6 +27,7 @@ from pplc_cli.benchmark.roofline import (
 )
 from pplc_cli.benchmark.worker import BenchCase, Worker
 from pplc_cli.data.synthetic import random_images
+from pplc_cli.kernels import instruction_set
 from pplc_cli.kernels.graph.paddle_reader import read_paddle
 from pplc_cli.kernels.graph.simplify import simplify
 from pplc_cli.models.registry import build_network
@@ -107,6 +108,7 @@ def test_a_run_by_several_engines(trained: Trained, tmp_path: Path) -> None:
     image = tmp_path / "a chart.png"
     engines = ("--engine", "paddle", "--engine", "onnxruntime")
     found = bench(pplc, *engines, "--threads", "1", "--batch-size", "1", "--batch-size", "3", "--output", str(image))
+    assert found["machine"]["instruction_set"] == instruction_set()
     assert found["machine"]["cpu"] and (found["rounds"], found["seconds"]) == (1, 0.05)
     assert [rate["threads"] for rate in found["rates"]] == [1]
     assert found["measured"] and not any(each["engine"] == "paddle" for each in found["failed"])

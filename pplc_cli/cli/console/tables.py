@@ -302,6 +302,8 @@ def print_bench(found: BenchResult, as_json: bool) -> None:
             system=machine["system"],
         )
     )
+    if machine["instruction_set"]:
+        say(tr("instruction set of pplc's kernels: {name}", name=machine["instruction_set"]))
     say(", ".join(f"{name} {version}" for name, version in machine["versions"].items()))
     for failed in found.failed:
         say(

@@ -20,6 +20,7 @@ from pplc_cli.base.storage.cache_dir import cache_folder, sha256_of
 from pplc_cli.base.storage.files import PathLike, write_json
 from pplc_cli.base.timing import time_in_turns
 from pplc_cli.data.synthetic import random_images
+from pplc_cli.kernels import instruction_set
 from pplc_cli.predict.engines.base import Engine
 from pplc_cli.predict.engines.installed import installed
 from pplc_cli.predict.engines.open import open_engine
@@ -219,6 +220,7 @@ def _measurement_file(folder: Path, options: Mapping[str, Any]) -> Path:
     """The file of a measurement, named by a hash of the network, the options and the machine."""
     files = {file.name: sha256_of(file) for file in sorted(folder.glob("inference*")) if file.suffix != ".yml"}
     machine = {name: value for name, value in facts().items() if name in ("cpu", "instructions", "cores", "versions")}
+    machine["instruction_set"] = instruction_set()
     key = json.dumps([FORMAT, files, machine, dict(options)], sort_keys=True)
     return cache_folder() / "engines" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
