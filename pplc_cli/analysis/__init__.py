@@ -1,0 +1,1 @@
+"""What one learns about data and runs."""
