@@ -12,7 +12,7 @@ BITS = 64  # of a hash
 # A pair is a near duplicate if its hashes differ in at most SURE bits, or in at most POSSIBLE bits while its embeddings
 # are as similar as SIMILAR. Measured on 500 photographs (124,750 pairs) and six kinds of copies: at least 99 % of each
 # kind were found, and no false pair; see scripts/benchmark_analysis.py.
-SURE, POSSIBLE, SIMILAR = 4, 16, 0.85
+SURE, POSSIBLE, SIMILAR = 4, 16, 0.88
 _BLOCK = 1024  # images that are compared with all others at a time
 
 

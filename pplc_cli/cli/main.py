@@ -24,6 +24,7 @@ from pplc_cli.cli.options import named_by_options
 _COMMANDS = {
     "sample": "data",
     "init": "data",
+    "check": "check",
     "split": "data",
     "preview": "data",
     "train": "train",

@@ -16,13 +16,14 @@ from pplc_cli.base.errors import DataError, ImageError, ImageMemoryError
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.language.messages import tr
 from pplc_cli.base.progress import ProgressCallback
-from pplc_cli.base.schema import expect_type
+from pplc_cli.base.schema import did_you_mean, expect_type
 from pplc_cli.base.storage.files import PathLike, quoted, user_path
 from pplc_cli.base.text import plain
 from pplc_cli.data.decode import inspect_image
 from pplc_cli.data.image_files import SUFFIXES, is_image_name, list_files, read_bytes
 from pplc_cli.data.lists import LIST_FORMATS, existing_lists, write_lists
 from pplc_cli.data.lists.assign import CheckedImage, count_images, divide
+from pplc_cli.data.lists.fixes import Fixes
 from pplc_cli.data.lists.folders import find_layout, require_classes
 from pplc_cli.data.lists.parts import PARTS, part_of
 from pplc_cli.data.lists.rows import locate, read_rows, with_suffix
@@ -38,6 +39,7 @@ class SplitReport:
         labels: class names in the order of their ids.
         counts: maps each part to its number of images per class.
         left_out: maps the relative path of each unused file or folder to the reason.
+        relabelled: number of images that got another class.
         notes: maps the relative path of an unusual but usable image to a remark.
         duplicates: the number of files that are copies of another file.
         conflicts: pairs of files with equal content in different classes.
@@ -49,6 +51,7 @@ class SplitReport:
     labels: list[str]
     counts: dict[str, list[int]]
     left_out: dict[str, str]
+    relabelled: int
     notes: dict[str, str]
     duplicates: int
     conflicts: list[tuple[str, str]]
@@ -82,6 +85,7 @@ def split_dataset(
     *,
     lists: Optional[PathLike] = None,
     columns: Optional[Columns] = None,
+    fixes: Optional[Fixes] = None,
     force: bool = False,
     progress: Optional[ProgressCallback] = None,
 ) -> SplitReport:
@@ -98,6 +102,7 @@ def split_dataset(
         config: shares, seed, groups, table and list format.
         lists: the folder to write the lists to; None: the data set.
         columns: the columns of the table.
+        fixes: images to leave out, and images with another class.
         force: replace existing lists.
         progress: called with the number of images done and the total.
 
@@ -140,6 +145,7 @@ def split_dataset(
                 tr("{root}: the class name {label!r} cannot be written to a list; rename it", root=root, label=label)
             )
 
+    source, relabelled = _fixed(source, fixes or Fixes())
     images, left_out, notes = _check_images(source.files, progress)
     left_out = {**source.left_out, **left_out}
     _require_images(source, images, left_out)
@@ -158,6 +164,7 @@ def split_dataset(
         labels=labels,
         counts={part: count_images(parts[part], len(labels)) for part in PARTS},
         left_out=left_out,
+        relabelled=relabelled,
         notes=notes,
         duplicates=len(copies),
         conflicts=[(one.name, other.name) for one, other in copies if one.label != other.label],
@@ -227,6 +234,42 @@ def _from_table(root: Path, table: Path, columns: Optional[Columns]) -> _Source:
     parts = {part: [str(table)] for part in PARTS if any(file.part == part for file in files.values())}
     places = [f"{table}: {label}" for label in labels]
     return _Source(labels, places, list(files.values()), parts if has_parts else {}, {})
+
+
+def _fixed(source: _Source, fixes: Fixes) -> tuple[_Source, int]:
+    """Apply corrections; also return how many images got another class.
+
+    Raises:
+        DataError: a correction names an image or a class that does not exist.
+    """
+    names = {file.name for file in source.files}
+    unknown = sorted((fixes.remove | set(fixes.relabel)) - names)
+    if unknown:
+        raise DataError(
+            tr(
+                "the corrections name {file}, which the data set does not have{hint}",
+                file=unknown[0],
+                hint=did_you_mean(unknown[0], names),
+            )
+        )
+    for name, label in fixes.relabel.items():
+        if label not in source.labels:
+            raise DataError(
+                tr(
+                    "the corrections give {file} the class {label!r}; expected one of {labels}",
+                    file=name,
+                    label=label,
+                    labels=", ".join(source.labels),
+                )
+            )
+    files = [
+        file._replace(label=source.labels.index(fixes.relabel[file.name])) if file.name in fixes.relabel else file
+        for file in source.files
+        if file.name not in fixes.remove
+    ]
+    excluded = {plain(name): tr("is excluded") for name in sorted(fixes.remove)}
+    changed = sum(file.name in fixes.relabel for file in files)
+    return source._replace(files=files, left_out={**source.left_out, **excluded}), changed
 
 
 def _require_images(source: _Source, images: list[CheckedImage], left_out: dict[str, str]) -> None:

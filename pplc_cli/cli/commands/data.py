@@ -97,6 +97,12 @@ def init(folder: str, output: Optional[str], network: Optional[str], force: bool
     help="File names: paddlex2 writes train_list.txt and so on, paddlex3 writes train.txt and so on.  "
     "[default: paddlex2]",
 )
+@click.option(
+    "--exclude", metavar="FILE", help="Leave out the images on the lines remove,... of a file of pplc check --fix."
+)
+@click.option(
+    "--relabel", metavar="FILE", help="Give images the classes on the lines relabel,... of a file of pplc check --fix."
+)
 @click.option("--force", is_flag=True, help="Replace existing lists.")
 def split(
     config_option: Optional[str],
@@ -109,6 +115,8 @@ def split(
     lists: Optional[str],
     table: Optional[str],
     list_format: Optional[str],
+    exclude: Optional[str],
+    relabel: Optional[str],
     force: bool,
 ) -> None:
     """Divide images into training, validation and test lists.
@@ -120,6 +128,7 @@ def split(
     from pplc_cli.cli.console import results
     from pplc_cli.cli.console.progress import counter
     from pplc_cli.cli.locate import find_config
+    from pplc_cli.data.lists.fixes import read_fixes
     from pplc_cli.data.lists.tables import Columns
     from pplc_cli.data.split import split_dataset
 
@@ -136,9 +145,10 @@ def split(
     config = find_config(config_option, dataset, flags, must_exist=("data.dir",))
     data = config.data
     columns = Columns(data.path_column, data.label_column)
+    fixes = read_fixes(exclude, relabel)
     with counter(tr("checking images")) as progress:
         report = split_dataset(
-            data.dir, config.split, lists=data.lists, columns=columns, force=force, progress=progress
+            data.dir, config.split, lists=data.lists, columns=columns, fixes=fixes, force=force, progress=progress
         )
     results.print_split(data.lists or data.dir, report)
     if lists is not None:

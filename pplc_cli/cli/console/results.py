@@ -63,6 +63,8 @@ def print_split(folder: str, report: SplitReport) -> None:
             print(tr("{part}: cut from the training images, since the data set has no folder for it", part=part))
     for name, reason in report.left_out.items():
         echo(visible(tr("left out: {file} {reason}", file=name, reason=reason)))
+    if report.relabelled:
+        print(trn("{count:,} image got another class", "{count:,} images got another class", report.relabelled))
     for name, text in report.notes.items():
         hint(visible(tr("note: {file} {remark}", file=name, remark=text)))
     if report.duplicates and not report.leaks:

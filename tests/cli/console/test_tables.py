@@ -49,7 +49,8 @@ def bench() -> BenchResult:
             "PPLCNet_x1_0", engine, precision, 2, batch, 1234, 123.45, 150.0, 199.99, 1234.5, 12.34, 1e-7
         )
 
-    machine = {"cpu": "a CPU", "cores": 2, "caches": {"L2": 1 << 20}, "system": "Linux", "versions": {"numpy": "2.0"}}
+    machine = {"cpu": "a CPU", "cores": 2, "caches": {"L2": 1 << 20}, "system": "Linux", "versions": {"numpy": "2.0"},
+               "instruction_set": "avx2"}  # fmt: skip
     cost = NetworkCost(155_700_480, 11_000_000, 20_000_000)
     rows = [measured(e, p, b) for e in ("onnxruntime", "openvino") for p in ("float32", "bfloat16") for b in (1, 16)]
     floors = [LowerBound("PPLCNet_x1_0", 2, 1, cost, 1.25, 2.5)]
@@ -78,7 +79,16 @@ def evaluation() -> Evaluation:
 def split_report() -> SplitReport:
     counts = {part: [12_345] * len(NAMES) for part in ("train", "val", "test")}
     return SplitReport(
-        labels=NAMES, counts=counts, files=[], left_out={}, notes={}, duplicates=0, conflicts=[], leaks=[], parts={}
+        labels=NAMES,
+        counts=counts,
+        files=[],
+        left_out={},
+        relabelled=0,
+        notes={},
+        duplicates=0,
+        conflicts=[],
+        leaks=[],
+        parts={},
     )
 
 
@@ -92,7 +102,7 @@ TABLES: dict[str, tuple[Callable[[], object], list[str]]] = {
     "models": (lambda: tables.print_models(list_networks(), False), ["PPLCNetV2_large", "1082.1", "78.51"]),
     "profile": (lambda: tables.print_profile(profile(), [], False), ["depthwise 5x5 s2 +hardswish", "0.250", "15.0"]),
     "compare": (lambda: tables.print_comparison(comparison(), 16, False), ["71.32%", "155.7", "2.50"]),
-    "bench": (lambda: tables.print_bench(bench(), False), ["onnxruntime", "bfloat16", "123.45"]),
+    "bench": (lambda: tables.print_bench(bench(), False), ["onnxruntime", "bfloat16", "123.45", "avx2"]),
     "weights": (lambda: weights.print_list(inventory(), Path("cache"), False), ["imagenet_ssld", "builtin", "in pplc"]),
     "eval": (lambda: results.print_evaluation(evaluation(), False), [*NAMES, "0.333", "37035"]),
     "split": (lambda: results.print_split("set", split_report()), [*NAMES, "37035"]),
