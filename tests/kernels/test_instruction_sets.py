@@ -40,7 +40,9 @@ def test_a_set_that_the_cpu_lacks_is_an_error_of_one_line():
 
 
 @pytest.mark.skipif(not SMALLER, reason="the CPU has one instruction set only, which the other tests cover")
-@pytest.mark.parametrize("isa", SMALLER)
+@pytest.mark.parametrize(
+    "isa", [pytest.param(isa, marks=pytest.mark.slow) if isa == "avx2_vnni" else isa for isa in SMALLER]
+)
 def test_the_kernels_of_smaller_sets_pass_the_same_tests(isa):
     files = [
         str(HERE / name) for name in ("test_infer_kernels.py", "test_train_convolutions.py", "test_train_kernels.py")
