@@ -286,12 +286,12 @@ def print_profile(found: list[dict[str, Any]], limits: dict[str, float]) -> None
 def machine() -> dict[str, Any]:
     """Describe the CPU and the versions of the packages."""
     from pplc_cli.base.hardware import cpu_info, physical_cores
-    from pplc_cli.kernels.simd.isa import chosen
+    from pplc_cli.kernels import instruction_set
 
     model = cpu_info().get("model name") or platform.processor()
     packages = ("pplc", "paddlepaddle", "numba", "llvmlite", "numpy", "torch", "torchvision", "timm", "pytorchcv")
     versions = {name: _version(name) for name in packages}
-    about = {"cpu": model, "instruction_set": chosen(), "cores": physical_cores()}
+    about = {"cpu": model, "instruction_set": instruction_set(), "cores": physical_cores()}
     return {**about, "python": platform.python_version(), "versions": versions}
 
 

@@ -27,10 +27,8 @@ from pplc_cli.data.lists.folders import find_layout, require_classes
 from pplc_cli.data.lists.parts import PARTS
 from pplc_cli.data.settings import DataConfig
 
-UNREADABLE, COPY, CONFLICT, LEAK, LABEL = "unreadable", "copy", "conflict", "leak", "label"
-OUTLIER, DARK, BRIGHT, FLAT, BLURRED, SMALL, ELONGATED = (
-    *("outlier", "dark", "bright", "flat", "blurred", "small", "elongated"),
-)
+UNREADABLE, COPY, CONFLICT, LEAK, LABEL, OUTLIER = "unreadable", "copy", "conflict", "leak", "label", "outlier"
+DARK, BRIGHT, FLAT, BLURRED, SMALL, ELONGATED = "dark", "bright", "flat", "blurred", "small", "elongated"
 # In the order in which findings are shown: first what makes results wrong, then what is merely odd.
 KINDS = (UNREADABLE, CONFLICT, LEAK, LABEL, COPY, OUTLIER, DARK, BRIGHT, FLAT, BLURRED, SMALL, ELONGATED)
 

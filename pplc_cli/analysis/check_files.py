@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 
@@ -67,27 +68,39 @@ def advice(kind: str) -> str:
     }.get(kind, tr("look at them; keep those that you want the network to recognise"))
 
 
-def write_check(report: CheckReport, data: PathLike, folder: PathLike, *, force: bool = False) -> list[Path]:
-    """Write a JSON report, and a contact sheet for each kind of finding.
+def require_free(folder: PathLike, fixes: Optional[PathLike] = None) -> None:
+    """Refuse places that hold something of the user's, before the work of a check.
+
+    Args:
+        folder: for :func:`write_check`; it may hold an older check.
+        fixes: for :func:`write_fixes`.
+
+    Raises:
+        DataError: the folder holds something else, or the file exists.
+    """
+    target = user_path(folder)
+    if target.is_dir() and any(target.iterdir()) and not (target / REPORT).is_file():
+        raise DataError(tr("{folder} is not empty and holds no check; name another one, or use --force", folder=target))
+    if fixes is not None and user_path(fixes).exists():
+        raise DataError(tr("{file} exists; replace it with --force", file=user_path(fixes)))
+
+
+def write_check(report: CheckReport, data: PathLike, folder: PathLike) -> list[Path]:
+    """Write a JSON report, and a contact sheet for each kind of finding, in place of those of an older check.
 
     Args:
         report: of a check.
         data: the folder of the data set, to which the files' names are relative.
         folder: where to write; made if it does not exist.
-        force: write into a folder that holds something else than an older check.
 
     Returns:
         The files written.
-
-    Raises:
-        DataError: the folder holds something else.
     """
     target, root = user_path(folder), user_path(data)
-    if target.is_dir() and any(target.iterdir()) and not (target / REPORT).is_file() and not force:
-        raise DataError(tr("{folder} is not empty and holds no check; name another one, or use --force", folder=target))
     target.mkdir(parents=True, exist_ok=True)
-    for kind in KINDS:  # sheets of an older check
-        (target / f"{kind}.png").unlink(missing_ok=True)
+    if (target / REPORT).is_file():
+        for kind in KINDS:
+            (target / f"{kind}.png").unlink(missing_ok=True)
     write_json(target / REPORT, report.to_dict())
     written = [target / REPORT]
     for kind in KINDS:
@@ -132,15 +145,9 @@ def described(finding: Finding) -> str:
     }[finding.kind]
 
 
-def write_fixes(report: CheckReport, path: PathLike, *, force: bool = False) -> Path:
-    """Write the corrections that a report suggests, to be edited, for ``pplc split --exclude FILE --relabel FILE``.
-
-    Raises:
-        DataError: the file exists, and ``force`` is not set.
-    """
+def write_fixes(report: CheckReport, path: PathLike) -> Path:
+    """Write the corrections that a report suggests, to be edited, for ``pplc split --exclude FILE --relabel FILE``."""
     target = user_path(path)
-    if target.exists() and not force:
-        raise DataError(tr("{file} exists; replace it with --force", file=target))
     text = io.StringIO()
     text.write(tr("# Corrections that pplc check suggests. Delete the lines that you do not want; # makes a comment."))
     text.write("\n")

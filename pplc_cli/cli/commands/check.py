@@ -42,7 +42,7 @@ def check(
     from pathlib import Path
 
     from pplc_cli.analysis.check import check_data
-    from pplc_cli.analysis.check_files import write_check, write_fixes
+    from pplc_cli.analysis.check_files import require_free, write_check, write_fixes
     from pplc_cli.base.storage.files import quoted, user_path
     from pplc_cli.cli.console.check import print_check
     from pplc_cli.cli.console.progress import counter
@@ -51,12 +51,14 @@ def check(
     if data is not None and not user_path(data).is_dir() and user_path(data).suffix.lower() in (".yaml", ".yml"):
         config_option, data = data, None
     config = find_config(config_option, data or dataset, overrides_of(overrides), must_exist=("data.dir",))
+    folder = output or Path("output") / f"check-{user_path(config.data.dir).resolve().name}"
+    if not force:
+        require_free(folder, fix)
     with counter(tr("checking images")) as progress:
         report = check_data(config.data, progress=progress)
-    name = user_path(config.data.dir).resolve().name
-    written = write_check(report, config.data.dir, output or Path("output") / f"check-{name}", force=force)
+    written = write_check(report, config.data.dir, folder)
     if fix is not None:
-        written.append(write_fixes(report, fix, force=force))
+        written.append(write_fixes(report, fix))
     if as_json:
         click.echo(json.dumps(report.to_dict(), ensure_ascii=False))
         return

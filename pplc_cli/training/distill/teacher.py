@@ -16,11 +16,13 @@ from pplc_cli.base.schema import did_you_mean
 from pplc_cli.base.storage.files import user_path
 from pplc_cli.data.transforms.basic import Normalize, Size
 from pplc_cli.data.transforms.pipeline import Pipeline
+from pplc_cli.models.registry import NetworkSpec
 
 Outputs = tuple[np.ndarray, Optional[np.ndarray]]  # logits or log-probabilities, and features
 JOIN = " + "  # between several teachers
 # The evaluation transforms of published weights.
 _PUBLISHED = [{"ResizeByShort": {"short_size": 256}}, {"CenterCrop": {"crop_size": 224}}]
+_CLASSES = 1000
 
 
 class Teacher:
@@ -177,10 +179,33 @@ def _of_run(folder: Path, size: Optional[Size], threads: Optional[int]) -> Teach
     )
 
 
+def build_published(spec: NetworkSpec, source: str) -> tuple[Any, Pipeline, str, list[str]]:
+    """Build a network of ImageNet's classes with pretrained weights, in evaluation mode; Paddle must be loaded.
+
+    Args:
+        spec: the network's spec.
+        source: see :func:`pplc_cli.models.weights.pretrained.load_pretrained`.
+
+    Returns:
+        The network, its evaluation transforms, the origin of the weights, and the keys left random.
+
+    Raises:
+        PplcError: the weights cannot be loaded.
+    """
+    from pplc_cli.models.registry import build_network
+    from pplc_cli.models.weights.pretrained import load_pretrained
+
+    network = build_network(spec.name, _CLASSES)
+    where, replaced = load_pretrained(network, spec, source)
+    network.eval()
+    mean, std = (list(values) for values in spec.normalization)
+    pipeline = Pipeline([*_PUBLISHED, {"Normalize": {"mean": mean, "std": std}}], training=False)
+    return network, pipeline, where, replaced
+
+
 def _of_name(name: str, weights: Optional[str], size: Optional[Size], threads: Optional[int]) -> Teacher:
     from pplc_cli.base.paddle import load_paddle
-    from pplc_cli.models.registry import build_network, find_network, network_names
-    from pplc_cli.models.weights.pretrained import load_pretrained
+    from pplc_cli.models.registry import find_network, network_names
 
     load_paddle(threads)
     try:
@@ -194,22 +219,17 @@ def _of_name(name: str, weights: Optional[str], size: Optional[Size], threads: O
                 hint=did_you_mean(name, network_names(), tr("pplc models lists them")),
             )
         ) from None
-    classes = 1000
-    network = build_network(spec.name, classes)
     source = weights or ("imagenet_ssld" if "imagenet_ssld" in spec.weights else "imagenet")
-    where, replaced = load_pretrained(network, spec, source)
+    network, pipeline, where, replaced = build_published(spec, source)
     if replaced:
         raise TrainError(
             tr(
                 "distill.weights: expected ImageNet's {classes} classes, {where} has others; name its "
                 "run as the teacher",
-                classes=classes,
+                classes=_CLASSES,
                 where=where,
             )
         )
-    network.eval()
-    mean, std = (list(values) for values in spec.normalization)
-    pipeline = Pipeline([*_PUBLISHED, {"Normalize": {"mean": mean, "std": std}}], training=False)
     hasher = hashlib.sha256(spec.name.encode())
     for key, value in sorted(network.state_dict().items()):
         hasher.update(key.encode() + value.numpy().tobytes())
