@@ -249,7 +249,7 @@ def _fixed(source: _Source, fixes: Fixes) -> tuple[_Source, int]:
             tr(
                 "the corrections name {file}, which the data set does not have{hint}",
                 file=unknown[0],
-                hint=did_you_mean(unknown[0], names),
+                hint=did_you_mean(unknown[0], sorted(names), tr("names are relative to its folder")),
             )
         )
     for name, label in fixes.relabel.items():
