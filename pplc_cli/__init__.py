@@ -26,6 +26,8 @@ _EXPORTS = {
     "Run": "training.runs.run",
     "evaluate": "training.evaluation.evaluate",
     "Evaluation": "training.evaluation.evaluate",
+    "Explainer": "analysis.heat_maps",
+    "HeatMap": "analysis.heat_maps",
     "export": "exporting.export",
     "ExportResult": "exporting.result",
     "Predictor": "predict.predictor",
@@ -41,6 +43,8 @@ _EXPORTS = {
 __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:  # for type checkers and editors
+    from pplc_cli.analysis.heat_maps import Explainer as Explainer
+    from pplc_cli.analysis.heat_maps import HeatMap as HeatMap
     from pplc_cli.base.errors import PplcError as PplcError
     from pplc_cli.cli.console.progress import TrainProgress as TrainProgress
     from pplc_cli.config.load import load_config as load_config

@@ -1,9 +1,12 @@
-"""Measure what `pplc check` finds: flipped labels and planted copies of photographs, time and memory.
+"""Measure what `pplc check` finds, how far answers may be trusted, heat maps, and what to label next.
 
     python scripts/benchmark_analysis.py --pandatiger FOLDER --flowers FOLDER [--seeds 10] [--json FILE]
 
 Each FOLDER holds one folder per class. Labels are flipped at random; copies are re-encoded, resized, mirrored, cropped
-or made brighter or darker, and compared with all other photographs.
+or made brighter or darker, and compared with all other photographs. Trust: PPLCNet_x1_0 is trained on 55 percent of the
+photographs of a set and exported (15 percent for validation); coverage of label sets, calibration and the share of
+known photographs rejected are measured on the other 30 percent, unknown ones on the other set and on the photographs
+of --unknown. Heat maps: the score that is lost if the hottest fifth of an image, or a random fifth, is made grey.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import json
 import resource
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +24,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from benchmark_transfer import Photographs, overrides, pplc
 
 from pplc_cli.analysis.duplicates import POSSIBLE, SIMILAR, SURE, difference_hashes, near_duplicates
 from pplc_cli.analysis.embedder import Embedder
@@ -28,7 +33,8 @@ from pplc_cli.data.decode import read_image
 from pplc_cli.data.image_files import is_image_name, list_files
 from pplc_cli.data.lists import class_folders
 
-PARTS = ("labels", "copies", "time")
+PARTS = ("labels", "copies", "time", "trust", "next")
+COVERAGE, STRANGERS = 0.9, 800
 FLIPPED, RANKED = 0.05, 0.08  # share of labels flipped; share of the ranking that is looked at
 BATCH = 32
 
@@ -126,11 +132,114 @@ def time_and_memory(folder: Path) -> dict[str, Any]:
     return {"images": images, "seconds": seconds, "images_per_second": images / seconds, "peak_mb": peak / 1e6}
 
 
+def trust(photos: Photographs, strangers: dict[str, list[Path]], seeds: int, epochs: int) -> dict[str, Any]:
+    """Train, export and test on each cut; by figure, the values of all cuts."""
+    from sklearn.metrics import roc_auc_score
+
+    from pplc_cli import Predictor, load_run
+    from pplc_cli.data.lists import read_part
+    from pplc_cli.predict.confidence import calibrate
+    from pplc_cli.training.evaluation.metrics import Scores, calibration_error
+
+    found: dict[str, Any] = {}
+
+    def add(name: str, value: float) -> None:
+        found.setdefault(name, []).append(float(value))
+
+    config, run = photos.scratch / "trust.yaml", photos.scratch / "trust"
+    pplc("init", str(photos.folder), "--network", "PPLCNet_x1_0", "--output", str(config), "--force")
+    for seed in range(seeds):
+        settings = [*photos.divide(seed), f"train.seed={seed}", f"train.epochs={epochs}"]
+        pplc("train", str(config), *overrides(settings), "--output", str(run), "--force")
+        pplc("export", "--run", str(run))
+        opened = load_run(run)
+        samples = read_part(opened.config.data, "test", opened.labels) or []
+        predictor = Predictor(opened.exported, unknown=True, coverage=COVERAGE)
+        known = list(predictor.predict((s.path for s in samples), top_k=len(opened.labels), many=True))
+        right = np.array([s.label for s in samples])
+        rows = np.array([[dict(one.top)[label] for label in opened.labels] for one in known])
+        temperature = json.loads((opened.exported / "pplc.json").read_text("utf-8"))["confidence"]["temperature"]
+        add("top1", 100 * (rows.argmax(1) == right).mean())
+        add(
+            "coverage",
+            100 * np.mean([opened.labels[s.label] in (one.label_set or []) for s, one in zip(samples, known)]),
+        )
+        add("labels in a set", np.mean([len(one.label_set or []) for one in known]))
+        add("calibration error, calibrated", calibration_error(Scores(rows, right)))
+        add("calibration error, softmax", calibration_error(Scores(calibrate(rows, 1 / temperature), right)))
+        add("known rejected", 100 * np.mean([bool(one.unknown) for one in known]))
+        distances = [one.distance for one in known]
+        for name, files in strangers.items():
+            others = [one for one in predictor.predict(files, many=True) if one.error is None]
+            values = [*distances, *(one.distance for one in others)]
+            add(f"area under ROC, {name}", roc_auc_score([0] * len(known) + [1] * len(others), values))
+            add(f"{name} rejected", 100 * np.mean([bool(one.unknown) for one in others]))
+    found["score lost"] = masked(run, [s.path for s in samples][::2])
+    return found
+
+
+def masked(run: Path, files: list[Path]) -> dict[str, float]:
+    """Mean loss of the predicted class's score, percent, if a fifth of the image is made grey: hottest, or random."""
+    from pplc_cli import Explainer
+    from pplc_cli.data.transforms.basic import Normalize
+
+    lost: dict[str, list[float]] = {}
+    for method in ("layercam", "gradcam"):
+        explainer, rng = Explainer(run, method=method), np.random.default_rng(0)
+        normalize = next(each for each in explainer._pipeline.sample if isinstance(each, Normalize))
+        for file in files:
+            found = explainer.explain(file)
+            # The random fifth has pieces as large as those of a 7 x 7 map.
+            noise = cv2.resize(
+                rng.random((7, 7)).astype(np.float32), found.heat.shape[::-1], interpolation=cv2.INTER_CUBIC
+            )
+            label, images = explainer.labels.index(found.label), [found.image]
+            for heat in (found.heat, noise):
+                hot = heat >= np.quantile(heat, 0.8)
+                images.append(np.where(hot[..., None], np.uint8(128), found.image))
+            batch = np.empty((3, 3, *found.heat.shape), np.float32)
+            for image, planes in zip(images, batch):
+                normalize.write(image, planes)
+            before, hottest, random = explainer.scores(batch)[:, label]
+            lost.setdefault(method, []).append(100 * float(before - hottest))
+            lost.setdefault(f"random, as {method}", []).append(100 * float(before - random))
+    return {name: statistics.mean(values) for name, values in lost.items()}
+
+
+def label_next(features: np.ndarray, truth: np.ndarray, seeds: int) -> dict[str, list[float]]:
+    """From ten labels a class, add fifty: top-1 of a linear probe with chosen, with random and without more labels."""
+    from pplc_cli.analysis.label_next import choose
+    from pplc_cli.predict.confidence import softmax
+    from pplc_cli.training.transfer.probe import fit_linear
+
+    found: dict[str, list[float]] = {"none": [], "random": [], "chosen": []}
+    classes = int(truth.max()) + 1
+
+    def probe(labelled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        x, y = features[labelled], truth[labelled]
+        return fit_linear(x, y, classes)
+
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        order = [rng.permutation(np.flatnonzero(truth == label)) for label in range(classes)]
+        test, labelled, rest = (
+            np.concatenate([each[a:b] for each in order]) for a, b in ((0, 45), (45, 55), (55, None))
+        )
+        weight, bias = probe(labelled)
+        chosen = rest[choose(softmax(features[rest] @ weight + bias), features[rest], 50)]
+        for name, more in (("none", rest[:0]), ("random", rng.choice(rest, 50, replace=False)), ("chosen", chosen)):
+            weight, bias = probe(np.concatenate([labelled, more]))
+            found[name].append(100 * float(((features[test] @ weight + bias).argmax(1) == truth[test]).mean()))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pandatiger", type=Path, required=True, help="photographs of pandas and tigers")
     parser.add_argument("--flowers", type=Path, required=True, help="photographs of five flowers")
     parser.add_argument("--large", type=Path, help="a large data set, to measure time and memory")
+    parser.add_argument("--unknown", type=Path, help="photographs of other things, for trust")
+    parser.add_argument("--epochs", type=int, default=5, help="of the runs of trust (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=10, help="number of seeds (default: %(default)s)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="measure only these parts")
     parser.add_argument("--json", type=Path, default=Path("benchmark_analysis.json"), help="file for all figures")
@@ -142,6 +251,9 @@ def main() -> None:
             if folder is not None:
                 found[f"time, {name}"] = time_and_memory(folder)
                 print(f"check of {name}: {found[f'time, {name}']}", flush=True)
+    if "trust" in arguments.only:
+        with tempfile.TemporaryDirectory() as scratch:
+            measure_trust(sets, arguments, Path(scratch), found)
     embedder = Embedder()
     found["network"] = embedder.name
     if "labels" in arguments.only:
@@ -152,6 +264,11 @@ def main() -> None:
             )
             low, mean = min(found[f"labels, {name}"]["found"]), found[f"labels, {name}"]["mean"]
             print(f"{name}: {mean:.1f} % of the flips in the first 8 % of the ranking (least {low:.1f})", flush=True)
+    if "next" in arguments.only:
+        files, truth = photographs(arguments.flowers)
+        found["next"] = label_next(embeddings(embedder, map(read_image, files)), truth, arguments.seeds)
+        print("flowers, 10 labels a class, 50 more: " + ", ".join(
+            f"{name} {statistics.mean(tops):.1f} %" for name, tops in found["next"].items()), flush=True)  # fmt: skip
     if "copies" in arguments.only:
         files = [file for folder in sets.values() for file in photographs(folder)[0]]
         found["copies"] = planted_copies(embedder, files)
@@ -160,6 +277,28 @@ def main() -> None:
         print(f"pairs reported of {found['copies']['pairs']:,}: {len(found['copies']['reported_pairs'])}")
     arguments.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
     print(f"written to {arguments.json}")
+
+
+def measure_trust(sets: dict[str, Path], arguments: argparse.Namespace, scratch: Path, found: dict[str, Any]) -> None:
+    """Measure trust on both sets, each with the other one's photographs as unknown ones."""
+    more = photographs_below(arguments.unknown) if arguments.unknown else []
+    for name, folder in sets.items():
+        others = {other: photographs(path)[0] for other, path in sets.items() if other != name}
+        if more:
+            others["others"] = more
+        found[f"trust, {name}"] = trust(Photographs(folder, scratch), others, arguments.seeds, arguments.epochs)
+        for figure, values in found[f"trust, {name}"].items():
+            if isinstance(values, dict):
+                text = ", ".join(f"{kind} {value:.1f} points" for kind, value in values.items())
+            else:
+                text = f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+            print(f"{name}: {figure}: {text}", flush=True)
+
+
+def photographs_below(folder: Path) -> list[Path]:
+    """An even selection of the photographs below a folder."""
+    files = sorted(file for file in list_files(folder) if is_image_name(file))
+    return files[:: max(1, len(files) // STRANGERS)]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -43,14 +44,22 @@ def _is_active(character: str) -> bool:
 
 
 def csv_line(values: Iterable[Any]) -> str:
-    """A CSV record with its line end; texts are :func:`guarded`, None is an empty cell, floats have 6 decimals."""
+    """A CSV record with its line end; texts are :func:`guarded`, None is an empty cell, floats have 6 decimals.
+
+    Lists become JSON, and truth values true and false.
+    """
     return ",".join(map(_cell, values)) + "\n"
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    text = guarded(value) if isinstance(value, str) else f"{value:.6f}" if isinstance(value, float) else str(value)
+    if isinstance(value, str):
+        text = guarded(value)
+    elif isinstance(value, (bool, list)):
+        text = json.dumps(value, ensure_ascii=False)
+    else:
+        text = f"{value:.6f}" if isinstance(value, float) else str(value)
     # Not csv.writer: before Python 3.13 it leaves carriage returns unquoted if lines end with "\n".
     return '"' + text.replace('"', '""') + '"' if re.search('[",\r\n]', text) else text
 

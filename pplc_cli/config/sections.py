@@ -125,7 +125,8 @@ class TrainConfig:
         "auto",
         choices=("batch", "frozen", "auto"),
         help="How the statistics of pretrained batch norm change: `auto` averages over as many images as with batches "
-        "of 32, `batch` follows the usual rule, `frozen` keeps them.",
+        "of 32, and keeps them if training starts with a linear probe on fewer than 1,000 images; `batch` follows the "
+        "usual rule, `frozen` keeps them.",
     )
     sync_batch_norm: bool = option(
         False, help="With several processes, compute batch norm over the whole batch instead of each process's share."
@@ -273,6 +274,18 @@ class PredictConfig:
     )
     batch_size: Optional[int] = option(None, at_least=1, at_most=MAX_BATCH, help="Images per batch; null: 16.")
     top_k: int = option(1, at_least=1, at_most=100_000, help="Number of labels per image.")
+    calibrated: bool = option(
+        True,
+        help="Give scores that say how often the answer is right: the logits are divided by the temperature that "
+        "`pplc export` fits on the validation images. false: the network's softmax, as PaddleX gives it.",
+    )
+    unknown: bool = option(False, help="Answer `unknown` where an image is unlike all training images.")
+    coverage: Optional[float] = option(
+        None,
+        more_than=0,
+        below=1,
+        help="Also give a set of labels that holds the right one in at least this share of images; null: none.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

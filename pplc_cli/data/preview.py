@@ -55,7 +55,7 @@ def preview(
             name = type(transform).__name__
             tiles.append((image, [name]) if image.dtype == np.uint8 else _as_grey_levels(image, name))
         for index in range(draws):
-            shown = _denormalize(finals[index][row].transpose(1, 2, 0), normalize)
+            shown = normalize.undo(finals[index][row].transpose(1, 2, 0))
             tiles.append((shown, [f"all{mixing}, draw {index + 1}"]))
     contact_sheet(path, tiles, columns=1 + len(pipeline.sample) + draws, title=f"train.transforms on {data.dir}")
     return Path(path)
@@ -96,12 +96,3 @@ def _as_grey_levels(image: np.ndarray, name: str) -> tuple[np.ndarray, list[str]
     low, high = float(image.min()), float(image.max())
     levels = (image - low) * (255 / max(high - low, 1e-6))
     return levels.round().astype(np.uint8), [name, f"values {low:.1f} to {high:.1f}"]
-
-
-def _denormalize(image: np.ndarray, normalize: Normalize) -> np.ndarray:
-    """Undo Normalize: float32 (H, W, 3) to uint8."""
-    low = np.asarray(normalize.min_val if normalize.is_scale else (0, 0, 0))
-    span = np.asarray(normalize.max_val) - low if normalize.is_scale else np.ones(3)
-    unit = image * np.asarray(normalize.std) + np.asarray(normalize.mean)
-    values = unit * span + low
-    return np.ascontiguousarray(np.clip(values, 0, 255).round().astype(np.uint8))

@@ -19,6 +19,7 @@ from pplc_cli.base.storage.files import PathLike, atomic_directory, disk_errors_
 from pplc_cli.base.storage.locks import beside, claim
 from pplc_cli.config.sections import Config
 from pplc_cli.data.transforms.pipeline import Pipeline
+from pplc_cli.exporting.confidence import add_confidence
 from pplc_cli.exporting.formats import ENGINE_OF, FORMATS, ExportOptions, write_formats
 from pplc_cli.exporting.precisions import LOWER_PRECISIONS, add_lower_precisions
 from pplc_cli.exporting.result import Accuracy, ExportResult
@@ -86,7 +87,7 @@ def export(
     room = 2 * sum(array.nbytes for array in network_arrays(network).values()) * len(formats)
 
     with _claimed(folder, note), atomic_directory(folder) as temporary, disk_errors_named(temporary, room):
-        graph = write_formats(network, options, formats, temporary, graph="int8" in precisions)
+        graph = write_formats(network, options, formats, temporary, needs_graph="int8" in precisions)
         write_text(temporary / "inference.yml", yaml.safe_dump(description, allow_unicode=True, sort_keys=False))
         differences = compare_engines(temporary, config, formats, images, expected)
         accuracies: tuple[Accuracy, ...] = ()
@@ -95,9 +96,10 @@ def export(
             accuracies, part = add_lower_precisions(
                 temporary, config, precisions, graph, labels, pipeline, reference=ENGINE_OF[formats[0]], batch=batch
             )
+        calibration = add_confidence(temporary, config, labels, graph)
         result = ExportResult(
             folder, name, differences, len(images), spec.paddlex is not None or name != spec.name, formats,
-            accuracies, part,
+            accuracies, part, calibration,
         )  # fmt: skip
         facts = result.sidecar(spec.name, info["sha256"]["model"], options)
         write_json(temporary / SIDECAR, {**facts, "files": record_files(temporary)})

@@ -37,8 +37,8 @@ class ExportOptions:
 
 
 def write_formats(
-    network: Any, options: ExportOptions, formats: Sequence[str], folder: Path, *, graph: bool = False
-) -> Any:
+    network: Any, options: ExportOptions, formats: Sequence[str], folder: Path, *, needs_graph: bool = False
+) -> Optional[Graph]:
     """Write a network in several formats, with a softmax at its end.
 
     Args:
@@ -46,22 +46,22 @@ def write_formats(
         options: how to write it.
         formats: some of :data:`FORMATS`.
         folder: where to write.
-        graph: whether to return the network as a simplified :class:`Graph`.
+        needs_graph: whether the caller cannot do without the graph.
 
     Returns:
-        The graph, or None.
+        The network as a simplified graph; None if it has operations that only Paddle's format can express.
 
     Raises:
-        ExportError: the network has operations that only Paddle's format can express.
+        ExportError: the same, if one of the arguments needs the graph.
         PplcError: a package is not installed.
     """
     paddle = load_paddle()
     save_graph(paddle, network, options.size, folder, batch=options.batch)
-    if not (graph or options.simplify or set(formats) - {"paddle"}):
-        return None
     try:
         plain = read_paddle(folder)
     except ModelError as error:
+        if not (needs_graph or options.simplify or set(formats) - {"paddle"}):
+            return None
         raise ExportError(
             tr(
                 "this network can be exported only in Paddle's format and without --simplify: {reason}",
@@ -81,7 +81,7 @@ def write_formats(
         (folder / "inference.onnx").write_bytes(to_onnx(chosen, batch=options.batch))
     if "openvino" in formats:
         _write_openvino(chosen, folder, options.batch)
-    return simple if graph else None
+    return simple
 
 
 def _write_openvino(graph: Graph, folder: Path, batch: Optional[int]) -> None:

@@ -29,7 +29,7 @@ def add_lower_precisions(
     folder: Path,
     config: Config,
     precisions: Sequence[str],
-    graph: Graph,
+    graph: Optional[Graph],
     labels: Sequence[str],
     pipeline: Pipeline,
     *,
@@ -42,7 +42,7 @@ def add_lower_precisions(
         folder: the exported folder; int8 adds its files.
         config: its ``export`` section has the number of calibration images and the accuracy that may be lost.
         precisions: some of :data:`LOWER_PRECISIONS`.
-        graph: the network, simplified.
+        graph: the network, simplified; int8 needs it.
         labels: class names.
         pipeline: the preprocessing.
         reference: the engine that measures float32.
@@ -61,6 +61,7 @@ def add_lower_precisions(
         return Loader(samples, pipeline, batch_size, len(labels), workers=config.data.workers)
 
     if "int8" in precisions:
+        assert graph is not None
         batches = [b.images for b in loader(calibration, CALIBRATION_BATCH).epoch()]
         quantize(graph, batches, folder / INT8_FILE, batch=batch)
         write_pplc_ranges(folder, (image for images in batches for image in images))

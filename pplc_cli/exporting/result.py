@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from pplc_cli.base.language.messages import tr
+from pplc_cli.exporting.confidence import Calibration
 from pplc_cli.exporting.formats import ExportOptions
 from pplc_cli.training.evaluation.metrics import wilson_interval
 
@@ -47,6 +48,7 @@ class ExportResult:
         formats: some of paddle, onnx, openvino.
         accuracies: top-1 of the lower precisions, if any were requested.
         part: name of the list on whose images ``accuracies`` were measured.
+        calibration: of the scores; None if no validation image could be read.
     """
 
     folder: Path
@@ -57,6 +59,7 @@ class ExportResult:
     formats: tuple[str, ...] = ("paddle",)
     accuracies: tuple[Accuracy, ...] = ()
     part: str = ""
+    calibration: Optional[Calibration] = None
 
     @property
     def difference(self) -> float:
@@ -96,4 +99,5 @@ class ExportResult:
             "simplified": options.simplify,
             "engines": engines,
             "measured_on": measured,
+            **(self.calibration.facts() if self.calibration else {}),
         }

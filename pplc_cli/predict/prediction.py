@@ -7,6 +7,8 @@ from typing import Any, Optional
 
 import numpy as np
 
+from pplc_cli.predict.confidence import UNKNOWN
+
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
@@ -18,6 +20,9 @@ class Prediction:
         error: why the image could not be used; None for a usable image.
         embedding: the penultimate-layer embedding, float32 (features,), if requested.
         image: the decoded image, uint8 RGB (H, W, 3), if requested.
+        unknown: whether the image is unlike all training images; None if that was not asked.
+        distance: from the most similar training images, see :class:`pplc_cli.predict.confidence.Features`.
+        label_set: labels that hold the right one with the requested probability, best first; None if not asked.
     """
 
     path: str
@@ -25,10 +30,15 @@ class Prediction:
     error: Optional[str] = None
     embedding: Optional[np.ndarray] = dataclasses.field(default=None, repr=False, compare=False)
     image: Optional[np.ndarray] = dataclasses.field(default=None, repr=False, compare=False)
+    unknown: Optional[bool] = None
+    distance: Optional[float] = None
+    label_set: Optional[list[str]] = None
 
     @property
     def label(self) -> Optional[str]:
-        """The best label."""
+        """The best label; "unknown" for an unknown image."""
+        if self.unknown:
+            return UNKNOWN
         return self.top[0][0] if self.top else None
 
     @property
@@ -43,7 +53,10 @@ class Prediction:
         if self.embedding is not None:
             return {"path": self.path, "embedding": self.embedding.tolist()}
         top = [{"label": label, "score": round(score, 6)} for label, score in self.top]
-        return {"path": self.path, "label": self.label, "score": top[0]["score"], "top": top}
+        found = {"path": self.path, "label": self.label, "score": top[0]["score"], "top": top}
+        if self.unknown is not None and self.distance is not None:
+            found |= {"unknown": self.unknown, "distance": round(self.distance, 6)}
+        return found if self.label_set is None else {**found, "set": self.label_set}
 
 
 @dataclasses.dataclass

@@ -19,6 +19,7 @@ from pplc_cli.base.language.messages import tr
 from pplc_cli.base.processes.forks import ForkSafeLock
 from pplc_cli.base.schema import expect_type
 from pplc_cli.base.storage.files import PathLike
+from pplc_cli.predict.confidence import calibrate, read_confidence, read_temperature
 from pplc_cli.predict.engines.base import Engine
 from pplc_cli.predict.engines.choose import open_chosen
 from pplc_cli.predict.exported_model import check_outputs, read_exported
@@ -46,6 +47,9 @@ class Predictor:
         batch_size: images per batch.
         workers: threads for many images.
         features: whether predictions are embeddings instead of labels.
+        calibrated: whether scores are divided by the temperature of the export, if it has one.
+        unknown: whether predictions say if an image is unlike the training images.
+        coverage: the share of images whose right label shall be in the set of labels; None: no sets.
         note: a sentence with the reason for ``auto``'s choice, or None.
         time: how the time of all predictions so far was spent.
     """
@@ -61,6 +65,9 @@ class Predictor:
         batch_size: Optional[int] = None,
         features: bool = False,
         mkldnn: bool = True,
+        calibrated: bool = True,
+        unknown: bool = False,
+        coverage: Optional[float] = None,
     ) -> None:
         """Load a folder that ``pplc export`` or PaddleX 3 wrote.
 
@@ -74,10 +81,15 @@ class Predictor:
             batch_size: images per batch; None: 16.
             features: return the penultimate-layer embedding instead of labels.
             mkldnn: whether the engine paddle uses oneDNN.
+            calibrated: divide the logits by the temperature that ``pplc export`` fitted on the validation images, so
+                that of the answers with a score of 0.8 four out of five are right; False: the network's softmax.
+            unknown: also say whether an image is unlike all training images.
+            coverage: also give a set of labels that holds the right one in at least this share of images, 0 to 1.
 
         Raises:
             TypeError: an argument has another type.
-            PredictError: the folder holds no exported model, or the engine cannot run it.
+            PredictError: the folder holds no exported model, the engine cannot run it, or it was exported without
+                validation images and ``unknown`` or ``coverage`` is given.
         """
         expect_type("folder", folder, str, os.PathLike)
         for name, number in (("threads", threads), ("workers", workers), ("batch_size", batch_size)):
@@ -87,18 +99,25 @@ class Predictor:
         model = read_exported(folder)
         self.folder, self.labels, self.pipeline = model.folder, model.labels, model.pipeline
         self.size = self.pipeline.size
-        self.features = features
+        self.features, self.unknown, self.coverage = features, unknown, coverage
+        self._temperature = read_temperature(model.folder)
+        self.calibrated = calibrated and self._temperature is not None
+        self._confidence = read_confidence(model.folder, len(model.labels)) if unknown or coverage else None
+        if unknown and (self._confidence is None or self._confidence.features is None):
+            raise PredictError(
+                tr("{folder}: unknown images need a network whose last layer is linear", folder=model.folder)
+            )
         self.batch_size = batch_size or BATCH_SIZE
         self.engine, self.note = open_chosen(
             self.folder,
             engine,
             precision=precision,
             threads=threads,
-            features=features,
+            features=features or unknown,  # the classifier is then applied to the embeddings here
             mkldnn=mkldnn,
             batch_size=self.batch_size,
         )
-        if not features:
+        if not features and not unknown:
             outputs = self.engine.outputs or self.engine.run(np.zeros((1, 3, *self.size), np.float32)).shape[1]
             check_outputs(model, outputs)
         self.input: EngineInput[Any] = input_for(self.engine, self.pipeline)
@@ -249,13 +268,7 @@ class Predictor:
         if self.features:
             predictions = [Prediction(p.name, embedding=row, image=p.image) for p, row in zip(ready, rows)]
         else:
-            # The stable sort puts the first of equal scores first, like argmax.
-            several = request.top_k > 1
-            best = np.argsort(-rows, axis=1, kind="stable")[:, : request.top_k] if several else rows.argmax(1)[:, None]
-            predictions = [
-                Prediction(p.name, [(self.labels[i], float(row[i])) for i in order], image=p.image)
-                for p, row, order in zip(ready, rows, best)
-            ]
+            predictions = self._answers(rows, ready, request)
         with self._lock:
             self.time.images += len(ready)
             self.time.batches += 1
@@ -263,6 +276,33 @@ class Predictor:
             self.time.inference += ran - began
             self.time.postprocess += time.perf_counter() - ran
         return predictions
+
+    def _answers(self, rows: np.ndarray, ready: Sequence[_Prepared], request: _Request) -> list[Prediction]:
+        """Predictions from probabilities, (N, classes), or from embeddings if unknown images are asked for."""
+        count = len(ready)
+        unknown: list[Optional[bool]] = [None] * count
+        distances: list[Optional[float]] = [None] * count
+        sets: list[Optional[list[str]]] = [None] * count
+        confidence = self._confidence
+        if self.unknown and confidence is not None and confidence.features is not None:
+            found = confidence.features.distance(rows)
+            unknown, distances = confidence.features.unknown(found).tolist(), found.tolist()
+            rows = confidence.features.probabilities(rows)
+        shown = calibrated = rows if self._temperature is None else calibrate(rows, self._temperature)
+        if not self.calibrated:
+            shown = rows
+        if self.coverage is not None and confidence is not None:
+            sets = [[self.labels[i] for i in ids] for ids in confidence.label_sets(calibrated, self.coverage)]
+        # The stable sort puts the first of equal scores first, like argmax.
+        several = request.top_k > 1
+        best = np.argsort(-shown, axis=1, kind="stable")[:, : request.top_k] if several else shown.argmax(1)[:, None]
+        return [
+            Prediction(
+                one.name, [(self.labels[i], float(row[i])) for i in order], image=one.image,
+                unknown=unknown[n], distance=distances[n], label_set=sets[n],
+            )
+            for n, (one, row, order) in enumerate(zip(ready, shown, best))
+        ]  # fmt: skip
 
 
 def load_predictor(folder: PathLike, settings: PredictConfig, *, features: bool = False) -> Predictor:

@@ -24,7 +24,13 @@ from pplc_cli.training.progress import Reporter
 from pplc_cli.training.runs.run_folder import RunFolder
 from pplc_cli.training.samples import Samples
 from pplc_cli.training.transfer.frozen import HEAD, FeatureLoader, FrozenPart, feature_bytes, head_features
-from pplc_cli.training.transfer.policy import TransferPlan, choose_kind, layerwise_lr_scales, scale_bn_momentum
+from pplc_cli.training.transfer.policy import (
+    FEW_FOR_STATISTICS,
+    TransferPlan,
+    choose_kind,
+    layerwise_lr_scales,
+    scale_bn_momentum,
+)
 from pplc_cli.training.transfer.probe import Probe
 from pplc_cli.training.world import World
 
@@ -127,10 +133,11 @@ def choose_transfer(
     last = HEAD if kind == "head" else train.freeze
     frozen = FrozenPart(network, last, spec.name, size) if last is not None else None
     norms = [layer for layer in network.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)]
-    fixed_norms = norms if train.batch_norm == "frozen" else []
+    few = kind == "stages" and train.batch_norm == "auto" and len(samples.train) < FEW_FOR_STATISTICS
+    fixed_norms = norms if train.batch_norm == "frozen" or few else []
     for parameter in (parameter for layer in fixed_norms for parameter in layer.parameters()):
         parameter.stop_gradient = True
-    if train.batch_norm == "auto" and pretrained:
+    if train.batch_norm == "auto" and pretrained and not few:
         scale_bn_momentum(norms, train.batch_size // (1 if train.sync_batch_norm else world.size))
     if kind == "stages" and not hasattr(network, "named_stages"):
         raise TrainError(tr("train.transfer: {name} cannot be divided into stages; set it to full", name=spec.name))

@@ -12,6 +12,7 @@ from pplc_cli import export
 from pplc_cli.base.errors import ExportError, PplcError, PredictError
 from pplc_cli.data.decode import read_image
 from pplc_cli.kernels.graph.paddle_reader import read_paddle
+from pplc_cli.predict.confidence import FILE
 from pplc_cli.predict.engines.open import open_engine
 from pplc_cli.predict.exported_model import read_exported
 from pplc_cli.training.runs.run_folder import RunFolder
@@ -47,7 +48,7 @@ def everything(trained, tmp_path_factory):
 
 def test_all_formats_in_one_folder_agree(trained, everything):
     done, images = everything
-    assert {f.name for f in done.folder.iterdir()} == {"inference.yml", "pplc.json"}.union(*FILES.values())
+    assert {f.name for f in done.folder.iterdir()} == {"inference.yml", "pplc.json", FILE}.union(*FILES.values())
     assert {"paddle", "onnxruntime", "openvino"} <= done.differences.keys()
     expected = probabilities(trained.run / "inference_model", "paddle", images)
     assert expected.std(0).max() > 0.1
@@ -70,7 +71,7 @@ def test_paddlex_still_loads_a_folder_of_several_formats(trained, everything):
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
 def test_a_format_alone(trained, tmp_path, name):
     done, images = written(trained, tmp_path / "out", formats=[name])
-    assert {f.name for f in done.folder.iterdir()} == {"inference.yml", "pplc.json"} | FILES[name]
+    assert {f.name for f in done.folder.iterdir()} == {"inference.yml", "pplc.json", FILE} | FILES[name]
     expected = probabilities(trained.run / "inference_model", "paddle", images)
     np.testing.assert_allclose(probabilities(done.folder, ENGINE[name], images), expected, atol=1e-4)
     with pytest.raises(PredictError, match=r"inference\.json is missing"):

@@ -42,7 +42,16 @@ from pplc_cli.cli.command import Command
 )
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Also classify mirrored images.")
 @click.option(
-    "--output", metavar="FILE", help="The list to write.  [default: extra_list.txt in the folder of the first --model]"
+    "--next",
+    "count",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Instead of labelling: choose the N images that would teach the model most, for you to label.",
+)
+@click.option(
+    "--output",
+    metavar="FILE",
+    help="The list to write.  [default: extra_list.txt, with --next next.csv, in the folder of the first --model]",
 )
 @click.option("--threads", type=click.IntRange(1), help="Threads for the models.  [default: physical cores]")
 def label(
@@ -52,6 +61,7 @@ def label(
     per_class: Optional[int],
     zooms: tuple[float, ...],
     flip: bool,
+    count: Optional[int],
     output: Optional[str],
     threads: Optional[int],
 ) -> None:
@@ -60,6 +70,9 @@ def label(
     The list has the images below DIR whose predicted label has a high probability. Check the contact sheet beside the
     list, then train with -o data.extra_list=FILE. Images in the models' own training, validation and test lists are
     skipped.
+
+    With --next, the list is a table of the images that are uncertain and unlike each other. Fill in the column label,
+    then train with -o data.extra_list=FILE.
     """
     from pplc_cli.base.storage.files import user_path
     from pplc_cli.cli.console import results
@@ -70,6 +83,17 @@ def label(
     named = models or (str(find_latest_run().folder),)
     if output is None and not (user_path(named[0]) / "best_model").is_dir():
         raise click.UsageError(tr("--output: expected a file, since the first --model is not a run"))
+    if count is not None:
+        if len(named) > 1:
+            raise click.UsageError(tr("--next: expected one --model"))
+        from pplc_cli.analysis.label_next import suggest_images
+
+        with counter(tr("comparing images")) as progress:
+            suggested = suggest_images(
+                folder, named[0], count, output or f"{named[0]}/next.csv", threads=threads or 0, progress=progress
+            )
+        results.print_suggestions(suggested)
+        return
     with counter(tr("labelling")) as progress:
         found = pseudo_label(
             folder,

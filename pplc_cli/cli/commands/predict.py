@@ -47,6 +47,24 @@ if TYPE_CHECKING:
     "--top-k", type=click.IntRange(1), help="Number of labels per image, the most probable first.  [default: 1]"
 )
 @click.option(
+    "--calibrated/--no-calibrated",
+    default=None,
+    help="Scores say how often the answer is right, by the temperature that pplc export fitted; or the network's "
+    "softmax.  [default: calibrated]",
+)
+@click.option(
+    "--unknown", is_flag=True, default=None, help="Answer unknown where an image is unlike all training images."
+)
+@click.option(
+    "--set",
+    "--coverage",
+    "coverage",
+    cls=RenamedOption,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Also give the set of labels that holds the right one in at least this share of images, such as 0.9.",
+)
+@click.option(
     "--embeddings",
     is_flag=True,
     help="Output embeddings, the features of the penultimate layer (1280 for PP-LCNet), instead of labels.",
@@ -185,6 +203,8 @@ def _check(given: dict[str, Any]) -> None:
         raise click.UsageError(tr("--resume and --force need --output"))
     if given["resume"] and given["force"]:
         raise click.UsageError(tr("--resume continues the file, --force replaces it; give one of them"))
+    if given["embeddings"] and (given["unknown"] or given["coverage"] is not None):
+        raise click.UsageError(tr("--embeddings cannot be combined with --unknown or --set"))
     if given["embeddings"] and (draws or given["as_csv"]):
         raise click.UsageError(tr("--embeddings cannot be combined with --save, --show or --csv"))
     if given["cluster"] is not None and (not to_file or given["resume"] or draws):

@@ -123,6 +123,16 @@ def listed(counts: Counter[str]) -> str:
     return ", ".join(shown)
 
 
+def answer(prediction: Prediction) -> str:
+    """The labels of an image with their scores, as in ``panda 0.9876``."""
+    text = ", ".join(f"{label} {score:.4f}" for label, score in prediction.top)
+    if prediction.unknown:
+        text = tr("unknown (distance {distance:.2f}; else {best})", distance=prediction.distance, best=text)
+    if prediction.label_set is not None:
+        text = tr("{best}; set: {labels}", best=text, labels=", ".join(prediction.label_set))
+    return text
+
+
 def print_predictions(
     predictions: Iterable[Prediction],
     predictor: Predictor,
@@ -156,8 +166,7 @@ def print_predictions(
         elif style == "csv":
             sys.stdout.write(csv_line(schema.row(prediction)))
         elif prediction.error is None:
-            best = ", ".join(f"{label} {score:.4f}" for label, score in prediction.top)
-            echo(visible(f"{prediction.path}: {best}"))
+            echo(visible(f"{prediction.path}: {answer(prediction)}"))
         if prediction.error is not None and style != "json":
             echo(visible(f"{prediction.path}: {prediction.error}"), err=True)
         keeper.add(prediction)

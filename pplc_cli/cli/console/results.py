@@ -19,6 +19,7 @@ from pplc_cli.training.evaluation.metrics import accuracy_text
 from pplc_cli.training.train import TrainResult
 
 if TYPE_CHECKING:
+    from pplc_cli.analysis.label_next import Suggestions
     from pplc_cli.exporting.result import ExportResult
     from pplc_cli.training.distill.pseudo_labels import Labelling
 
@@ -116,7 +117,21 @@ def print_evaluation(found: Evaluation, as_json: bool) -> None:
     )
     if metrics["top5"] is not None:
         print(tr("top-5 {accuracy}", accuracy=accuracy_text(metrics["top5"], images)))
-    print(tr("calibration error {error:.3f}", error=metrics["calibration_error"]))
+    before, calibration = metrics["calibration_error"], metrics["calibration"]
+    if calibration is None:
+        print(tr("calibration error {error:.3f}", error=before))
+    else:
+        after, images = calibration["calibration_error"], calibration["images"]
+        print(
+            tr(
+                "calibration error {before:.3f}; {after:.3f} with the temperature {temperature:.2f}, which pplc export "
+                "fits on the {images} validation images",
+                before=before,
+                after=after,
+                temperature=calibration["temperature"],
+                images=images,
+            )
+        )
     _print_unusable([(one["path"], one["reason"]) for one in unusable])
     echo(
         tr(
@@ -165,6 +180,33 @@ def print_labelling(found: Labelling) -> None:
         hint(tr("Look at the labels in {sheet} before you train with them.", sheet=sheet))
     note(found.undrawn)
     hint(tr("Next: pplc train CONFIG -o data.extra_list={file}", file=quoted(str(found.file))))
+
+
+def print_suggestions(found: Suggestions) -> None:
+    """Print where the images to label are named, and what to do with them."""
+    _print_unusable(found.failed)
+    if found.known:
+        print(tr("left out: {count:,} that are on the model's own lists", count=found.known))
+    count = len(found.images)
+    echo(
+        trn(
+            "{file} written, with {count:,} image of {all:,}",
+            "{file} written, with {count:,} images of {all:,}",
+            count,
+            file=found.file,
+            all=found.unlabelled,
+        )
+    )
+    if found.undrawn:
+        note(found.undrawn)
+    else:
+        hint(tr("Look at them in {sheet}.", sheet=found.file.with_suffix(".png")))
+    hint(
+        tr(
+            "Next: fill in the column label, then: pplc train CONFIG -o data.extra_list={file}",
+            file=quoted(str(found.file)),
+        )
+    )
 
 
 def print_exported(result: ExportResult) -> None:

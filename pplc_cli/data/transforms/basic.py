@@ -386,6 +386,13 @@ class Normalize(Transform):
             plane *= times
             plane += plus
 
+    def undo(self, image: np.ndarray) -> np.ndarray:
+        """The pixels of a normalised image, float32 (H, W, 3): uint8, clipped to 0..255."""
+        low = np.asarray(self.min_val if self.is_scale else (0, 0, 0))
+        span = np.asarray(self.max_val) - low if self.is_scale else np.ones(3)
+        values = (image * np.asarray(self.std) + np.asarray(self.mean)) * span + low
+        return np.ascontiguousarray(np.clip(values, 0, 255).round().astype(np.uint8))
+
 
 def resize(image: np.ndarray, size: Size, interp: str, rng: Rng) -> np.ndarray:
     """Resize to (height, width) with one of :data:`INTERPOLATIONS`; ``RANDOM`` draws one."""

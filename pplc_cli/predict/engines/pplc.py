@@ -174,8 +174,8 @@ def open_folder(folder: Path, *, precision: str, threads: Optional[int], feature
     from pplc_cli.kernels.graph.simplify import simplify
 
     try:
-        graph = read_paddle(folder)
-        graph = simplify(graph.features() if features else graph)
+        graph = simplify(read_paddle(folder))
+        graph = graph.features() if features else graph  # after simplify: a factor before the classifier is part of it
         return PplcEngine(graph, precision=precision, threads=threads, activation_ranges=activation_ranges)
     except UnknownOperation as error:
         raise PredictError(tr("{reason}; expected --engine paddle", reason=error)) from None

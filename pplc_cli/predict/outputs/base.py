@@ -13,6 +13,7 @@ from pplc_cli.base.errors import PredictError
 from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.locks import Locked, lock
 from pplc_cli.base.text import plain
+from pplc_cli.predict.confidence import UNKNOWN
 from pplc_cli.predict.prediction import Prediction
 from pplc_cli.predict.predictor import Predictor
 
@@ -24,15 +25,24 @@ class OutputSchema:
     Attributes:
         top_k: labels per image.
         embedding: length of the embedding that replaces the labels; 0: no embedding.
+        unknown: whether there are columns that say if an image is unlike the training images.
+        sets: whether there is a column with a set of labels.
     """
 
     top_k: int = 1
     embedding: int = 0
+    unknown: bool = False
+    sets: bool = False
 
     @classmethod
     def of(cls, predictor: Predictor, top_k: int) -> OutputSchema:
         """The schema of a predictor's predictions."""
-        return cls(min(top_k, len(predictor.labels)), predictor.embedding_size())
+        return cls(
+            min(top_k, len(predictor.labels)),
+            predictor.embedding_size(),
+            predictor.unknown,
+            predictor.coverage is not None,
+        )
 
     @property
     def columns(self) -> list[str]:
@@ -40,7 +50,8 @@ class OutputSchema:
         if self.embedding:
             return ["path", "embedding", "error"]
         others = [f"{name}_{rank}" for rank in range(2, self.top_k + 1) for name in ("label", "score")]
-        return ["path", "label", "score", "error", *others]
+        more = ["unknown", "distance"] * self.unknown + ["set"] * self.sets
+        return ["path", "label", "score", "error", *others, *more]
 
     def row(self, prediction: Prediction) -> list[Any]:
         """The values of the columns; None for a missing value."""
@@ -49,7 +60,15 @@ class OutputSchema:
             return [path, prediction.embedding, error]
         top: list[Any] = [value for label, score in prediction.top for value in (plain(label), round(score, 6))]
         top += [None] * (2 * self.top_k - len(top))
-        return [path, *top[:2], error, *top[2 : 2 * self.top_k]]
+        if prediction.unknown:
+            top[0] = UNKNOWN
+        more: list[Any] = []
+        if self.unknown:
+            distance = None if prediction.distance is None else round(prediction.distance, 6)
+            more += [prediction.unknown, distance]
+        if self.sets:
+            more.append(None if prediction.label_set is None else [plain(label) for label in prediction.label_set])
+        return [path, *top[:2], error, *top[2 : 2 * self.top_k], *more]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,13 @@ def arrow_schema(schema: OutputSchema) -> Any:
     """The columns with their types, a ``pyarrow.Schema``."""
     import pyarrow as pa
 
-    kinds = {"score": pa.float32(), "embedding": pa.list_(pa.float32(), schema.embedding or 1)}
+    kinds = {
+        "score": pa.float32(),
+        "embedding": pa.list_(pa.float32(), schema.embedding or 1),
+        "unknown": pa.bool_(),
+        "distance": pa.float32(),
+        "set": pa.list_(pa.string()),
+    }
     return pa.schema([(name, kinds.get(name.split("_")[0], pa.string())) for name in schema.columns])
 
 

@@ -26,6 +26,7 @@ from pplc_cli.predict.prediction import Prediction
 from pplc_cli.predict.predictor import Predictor
 
 CHECKPOINT = 2.0  # seconds of work that a power failure may cost
+_OLDER = {"calibrated": False, "unknown": False, "coverage": None}  # what states of older versions do not name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +42,24 @@ class RunSignature:
     precision: str
     top_k: int
     embeddings: bool
+    calibrated: bool
+    unknown: bool
+    coverage: Optional[float]
 
     @classmethod
     def of(cls, predictor: Predictor, schema: OutputSchema) -> RunSignature:
         """The signature of a run with this predictor."""
         engine = predictor.engine
-        return cls(hash_model(predictor.folder), engine.name, engine.precision, schema.top_k, predictor.features)
+        return cls(
+            model=hash_model(predictor.folder),
+            engine=engine.name,
+            precision=engine.precision,
+            top_k=schema.top_k,
+            embeddings=predictor.features,
+            calibrated=predictor.calibrated,
+            unknown=predictor.unknown,
+            coverage=predictor.coverage,
+        )
 
 
 def peeked(sources: Iterator[Source]) -> Iterator[Source]:
@@ -183,7 +196,7 @@ class ResumableOutput:
             )
         try:
             state: dict[str, Any] = json.loads(self.state.read_text(encoding="utf-8"))
-            before = {key: state[key] for key in dataclasses.asdict(self.signature)}
+            before = {key: {**_OLDER, **state}[key] for key in dataclasses.asdict(self.signature)}
         except (OSError, ValueError, KeyError, TypeError):
             raise PredictError(
                 tr("{state} is damaged; --force starts {path} again", state=self.state, path=self.path)

@@ -16,6 +16,7 @@ from pplc_cli.base.errors import PplcError, PredictError
 from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import PathLike, atomic_file, user_path
 from pplc_cli.base.text import file_names
+from pplc_cli.predict.confidence import UNKNOWN
 from pplc_cli.predict.inputs.expand import Kind, classify
 from pplc_cli.predict.inputs.source import Source
 from pplc_cli.predict.prediction import Prediction
@@ -40,11 +41,11 @@ class SortedFolder:
             folder: created when the first image is sorted.
             labels: the class names; the names of their subfolders are valid on every system.
             link: make hard links, or symbolic links where the file system has no hard ones, instead of copies.
-            min_score: images with a lower score go to ``unsure``.
+            min_score: images with a lower score go to ``unsure``. Unknown images go to ``unknown``.
         """
         self.folder, self._link, self._min_score = user_path(folder), link, min_score
-        texts = [*labels, UNSURE]
-        *names, self._unsure = file_names(texts)
+        texts = [*labels, UNSURE, UNKNOWN]
+        *names, self._unsure, self._unknown = file_names(texts)
         self._names = dict(zip(texts, names))
         self._real = self.folder.resolve()
         self.counts: Counter[str] = Counter()
@@ -85,7 +86,7 @@ class SortedFolder:
             self.left += 1
             return
         unsure = self._min_score is not None and (prediction.score or 0) < self._min_score
-        name = self._unsure if unsure else self._names[prediction.label]
+        name = self._unknown if prediction.unknown else self._unsure if unsure else self._names[prediction.label]
         self._place(source, self.folder / name)
         self.counts[name] += 1
 

@@ -155,7 +155,7 @@ def _label(
     if not files:
         raise TrainError(tr("{folder}: holds no images", folder=folder))
     ensemble = _Ensemble([open_teacher(model, threads=threads) for model in models], zooms, flip)
-    listed, unchecked = _listed_images(models)
+    listed, unchecked = listed_images(models)
     copies = find_copies(files, listed)
     kept: list[Labelled] = []
     unsure, failed, done = [0] * len(ensemble.labels), [], len(copies)
@@ -226,10 +226,10 @@ def _predict(
 ) -> Iterator[list[Union[Labelled, tuple[str, str]]]]:
     """Yield the predictions of each batch of files; for an unusable file, its path and the reason."""
     with ThreadPoolExecutor(threads) as pool:
-        for batch in _batches(files):
+        for batch in batches(files):
             results: list[Union[Labelled, tuple[str, str]]] = []
             usable = []
-            for file, image in zip(batch, pool.map(_decode, batch)):
+            for file, image in zip(batch, pool.map(decode_for_list, batch)):
                 if isinstance(image, str):
                     results.append((str(file), image))
                 else:
@@ -249,14 +249,15 @@ def _enlarged(image: np.ndarray, zoom: float) -> np.ndarray:
     return np.ascontiguousarray(image[top : top + height, left : left + width])
 
 
-def _batches(files: Sequence[Path]) -> Iterator[list[Path]]:
+def batches(files: Sequence[Path]) -> Iterator[list[Path]]:
+    """Groups of :data:`BATCH` files."""
     waiting = iter(files)
     while group := list(islice(waiting, BATCH)):
         yield group
 
 
-def _decode(file: Path) -> Union[np.ndarray, str]:
-    """The image, or why it cannot be used."""
+def decode_for_list(file: Path) -> Union[np.ndarray, str]:
+    """The image, uint8 RGB (H, W, 3), or why it cannot be used; its name must be one that a list can have."""
     try:
         data, name = read_bytes(file), str(file)
         if len(name.splitlines()) > 1 or "\t" in name or name != name.strip() or plain(name) != name:
@@ -266,7 +267,7 @@ def _decode(file: Path) -> Union[np.ndarray, str]:
         return str(error)
 
 
-def _listed_images(models: Sequence[str]) -> tuple[list[Path], list[str]]:
+def listed_images(models: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Return the images on the lists of the models' runs, and the models whose lists cannot be read."""
     found: list[Path] = []
     unchecked: list[str] = []
@@ -313,10 +314,10 @@ def _write(found: Labelling, threshold: float, models: Sequence[str]) -> None:
         ],
     }
     write_json(output.with_suffix(".json"), report)
-    write_text(output, "".join(f"{_relative(one.path, output.parent)} {one.label}\n" for one in found.kept))
+    write_text(output, "".join(f"{relative_to(one.path, output.parent)} {one.label}\n" for one in found.kept))
 
 
-def _relative(path: Path, folder: Path) -> str:
+def relative_to(path: Path, folder: Path) -> str:
     """The path of a file relative to the list's folder, if that is possible."""
     path, folder = path.resolve(), folder.resolve()
     try:
@@ -325,7 +326,7 @@ def _relative(path: Path, folder: Path) -> str:
         return path.as_posix()
 
 
-def _thumbnail(path: Path) -> np.ndarray:
+def thumbnail(path: Path) -> np.ndarray:
     """Read an image, reduced to the size of a tile."""
     import cv2
 
@@ -346,7 +347,7 @@ def _draw(found: Labelling, threshold: float) -> None:
     for number in chosen[:ROWS]:
         label = found.labels[number]
         least = [one for one in found.kept if one.label == number][-SHOWN:][::-1]
-        tiles += [(_thumbnail(one.path), [label, f"{one.score:.3f}", one.path.name]) for one in least]
+        tiles += [(thumbnail(one.path), [label, f"{one.score:.3f}", one.path.name]) for one in least]
         tiles += [(np.full((8, 8, 3), 255, np.uint8), [""])] * (SHOWN - len(least))
     title = f"the least confident of {len(found.kept)} images at or above {threshold:g}"
     if tiles:

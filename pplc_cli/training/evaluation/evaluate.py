@@ -10,7 +10,7 @@ from typing import Any, Optional, Protocol, Union
 
 import numpy as np
 
-from pplc_cli.base.errors import DataError
+from pplc_cli.base.errors import DataError, PplcError
 from pplc_cli.base.language.messages import tr
 from pplc_cli.base.paddle import as_tensor, load_paddle
 from pplc_cli.base.progress import ProgressCallback
@@ -21,7 +21,8 @@ from pplc_cli.config.sections import Config
 from pplc_cli.data.lists import Sample, read_class_folders, read_part
 from pplc_cli.data.loader import Batch, Loader
 from pplc_cli.data.transforms.pipeline import Pipeline
-from pplc_cli.training.evaluation.metrics import Scores, summary
+from pplc_cli.training.evaluation.calibration import calibrated, fit_temperature
+from pplc_cli.training.evaluation.metrics import Scores, calibration_error, summary
 from pplc_cli.training.evaluation.report import check_folder, write_report
 from pplc_cli.training.runs.checkpoint import load_network
 from pplc_cli.training.runs.run import Run, open_run
@@ -34,8 +35,10 @@ class Evaluation:
 
     Attributes:
         source: the list or folder, to show.
-        metrics: see :func:`pplc_cli.training.evaluation.metrics.summary`, with ``source``, ``network``, ``epoch``
-            and ``unusable``: path and reason of each image that could not be used and is not measured.
+        metrics: see :func:`pplc_cli.training.evaluation.metrics.summary`, with ``source``, ``network``, ``epoch``,
+            ``unusable``: path and reason of each image that could not be used and is not measured; and
+            ``calibration``: temperature, the number of validation images that it was fitted on, and the calibration
+            error with it; null if there are none, or if they are what is evaluated.
         folder: of the report.
         notes: one sentence for each picture of the report that could not be drawn.
     """
@@ -44,6 +47,29 @@ class Evaluation:
     metrics: dict[str, Any]
     folder: Path
     notes: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """A run measured on a list or folder.
+
+    Attributes:
+        part: name of the list, or of the folder.
+        source: the list or folder, to show.
+        labels: class names.
+        samples: the images that could be used.
+        scores: their probabilities.
+        calibrated: the same at the temperature of the validation images, if there are any.
+        metrics: see :class:`Evaluation`.
+    """
+
+    part: str
+    source: str
+    labels: list[str]
+    samples: list[Sample]
+    scores: Scores
+    calibrated: Scores
+    metrics: dict[str, Any]
 
 
 class Batches(Protocol):
@@ -83,8 +109,9 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a run's best weights and write a report.
 
-    The report: metrics.json, predictions.csv, confusion_matrix.csv and .png, and mistakes.png with the most confident
-    wrong predictions, if there are any. An image that cannot be used is named there; the others are measured.
+    The report: metrics.json, predictions.csv, confusion_matrix.csv and .png, reliability.png, and mistakes.png with
+    the most confident wrong predictions, if there are any. Scores of single images are calibrated.
+    An image that cannot be used is named there; the others are measured.
 
     Args:
         run: the run, or its folder.
@@ -103,11 +130,25 @@ def evaluate(
         expect_type(name, path, str, os.PathLike, type(None))
     if output is not None:
         check_folder(user_path(output))
+    found = measure(run, config, data=data, progress=progress)
+    folder = user_path(output) if output else run.folder / f"eval_{found.part}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with claim(folder, beside(folder), wait=True):  # so that the files of a report belong together
+        notes = write_report(
+            folder, found.metrics, found.samples, found.scores, found.calibrated, found.labels, config.eval.worst
+        )
+    return Evaluation(found.source, found.metrics, folder, notes)
+
+
+def measure(
+    run: RunFolder, config: Config, *, data: Optional[PathLike] = None, progress: Optional[ProgressCallback] = None
+) -> Measurement:
+    """Do what :func:`evaluate` does, but write nothing."""
     load_paddle(config.train.threads)
     network, info = load_network(run.best)
     labels = info["labels"]
     if data is not None:
-        source = user_path(data).name or "folder"
+        part = user_path(data).name or "folder"
         if not user_path(data).is_dir():
             raise DataError(
                 tr("{data}: no such folder; expected a folder with one folder of images per class", data=data)
@@ -115,14 +156,11 @@ def evaluate(
         samples = read_class_folders(user_path(data), labels)
         recorded = shown = str(data)
     else:
-        source, samples = _choose_list(config, labels)
-        recorded = f"{config.data.dir} ({source} list)"
-        shown = tr("{folder} ({part} list)", folder=config.data.dir, part=source)
-    pipeline = Pipeline(config.eval.transforms, training=False)
-    loader = Loader(samples, pipeline, config.eval.batch_size, len(labels), workers=config.data.workers, tolerant=True)
-    scores = run_network(network, loader, progress)
-    reasons = {index: loader.unusable[index] for index in sorted(loader.unusable)}
-    if len(reasons) == len(samples):
+        part, samples = _choose_list(config, labels)
+        recorded = f"{config.data.dir} ({part} list)"
+        shown = tr("{folder} ({part} list)", folder=config.data.dir, part=part)
+    scores, reasons = score_samples(network, config, samples, len(labels), progress)
+    if not len(scores.labels):
         raise DataError(
             tr(
                 "{source}: none of the {count} images can be used: {reason}",
@@ -131,8 +169,10 @@ def evaluate(
                 reason=reasons[0],
             )
         )
-    usable = [index for index in range(len(samples)) if index not in reasons]
-    scores = Scores(scores.probabilities[usable], scores.labels[usable])
+    calibration = None if part == "val" else _calibration(network, config, labels)
+    after = scores if calibration is None else calibrated(scores, calibration["temperature"])
+    if calibration is not None:
+        calibration["calibration_error"] = calibration_error(after)
     metrics = {
         **{"source": recorded, "network": info["network"], "epoch": info["epoch"]},
         "unusable": [
@@ -140,12 +180,34 @@ def evaluate(
             for index, reason in reasons.items()
         ],
         **summary(scores, labels),
+        "calibration": calibration,
     }
-    folder = user_path(output) if output else run.folder / f"eval_{source}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with claim(folder, beside(folder), wait=True):  # so that the files of a report belong together
-        notes = write_report(folder, metrics, [samples[index] for index in usable], scores, labels, config.eval.worst)
-    return Evaluation(shown, metrics, folder, notes)
+    usable = [sample for index, sample in enumerate(samples) if index not in reasons]
+    return Measurement(part, shown, labels, usable, scores, after, metrics)
+
+
+def score_samples(
+    network: Any, config: Config, samples: list[Sample], classes: int, progress: Optional[ProgressCallback] = None
+) -> tuple[Scores, dict[int, str]]:
+    """The scores of the images that can be used, and the reason by index for the others."""
+    pipeline = Pipeline(config.eval.transforms, training=False)
+    loader = Loader(samples, pipeline, config.eval.batch_size, classes, workers=config.data.workers, tolerant=True)
+    scores = run_network(network, loader, progress)
+    usable = [index for index in range(len(samples)) if index not in loader.unusable]
+    reasons = {index: loader.unusable[index] for index in sorted(loader.unusable)}
+    return Scores(scores.probabilities[usable], scores.labels[usable]), reasons
+
+
+def _calibration(network: Any, config: Config, labels: list[str]) -> Optional[dict[str, Any]]:
+    """The temperature that ``pplc export`` will fit on the validation list; None if that cannot be read."""
+    try:
+        samples = read_part(config.data, "val", labels) or []
+    except PplcError:
+        return None
+    scores, _ = score_samples(network, config, samples, len(labels)) if samples else (None, {})
+    if scores is None or not len(scores.labels):
+        return None
+    return {"temperature": fit_temperature(scores), "images": len(scores.labels)}
 
 
 def _choose_list(config: Config, labels: list[str]) -> tuple[str, list[Sample]]:

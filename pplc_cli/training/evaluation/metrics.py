@@ -69,20 +69,46 @@ def accuracy_text(share: float, count: Optional[int]) -> str:
     return tr("{share} (95% interval {low} to {high})", share=share_text, low=low_text, high=high_text)
 
 
-def calibration_error(scores: Scores, bins: int = CALIBRATION_BINS) -> float:
-    """Expected calibration error: mean distance between confidence and accuracy, over equal bins of confidence.
+@dataclasses.dataclass(frozen=True)
+class Reliability:
+    """How often answers are right by how sure they are; one entry per bin of confidence that has images.
 
-    Guo et al., 2017, arXiv:1706.04599.
+    Attributes:
+        edges: of all bins, (bins + 1,).
+        confidence: mean probability of the answers.
+        accuracy: share of right answers.
+        images: number of images.
     """
-    confidence = scores.probabilities.max(1)
+
+    edges: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    images: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: mean distance between confidence and accuracy (Guo et al., arXiv:1706.04599)."""
+        shares = self.images / self.images.sum()
+        return float((shares * np.abs(self.accuracy - self.confidence)).sum())
+
+
+def reliability(scores: Scores, bins: int = CALIBRATION_BINS) -> Reliability:
+    """Group the answers by confidence, in equal bins."""
+    confidence = scores.probabilities.max(1).astype(np.float64)
     right = scores.probabilities.argmax(1) == scores.labels
     which = np.minimum((confidence * bins).astype(int), bins - 1)
-    error = 0.0
-    for index in range(bins):
-        inside = which == index
-        if inside.any():
-            error += inside.mean() * abs(float(right[inside].mean()) - float(confidence[inside].mean()))
-    return float(error)
+    groups = [which == index for index in np.unique(which)]
+    return Reliability(
+        np.linspace(0, 1, bins + 1),
+        np.array([confidence[inside].mean() for inside in groups]),
+        np.array([right[inside].mean() for inside in groups]),
+        np.array([int(inside.sum()) for inside in groups]),
+    )
+
+
+def calibration_error(scores: Scores, bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error of :func:`reliability`."""
+    return reliability(scores, bins).error
 
 
 def summary(scores: Scores, labels: Sequence[str]) -> dict[str, Any]:

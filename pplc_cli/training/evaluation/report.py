@@ -15,10 +15,10 @@ from pplc_cli.base.storage.files import write_json, write_text
 from pplc_cli.base.text import csv_line
 from pplc_cli.data.decode import read_image
 from pplc_cli.data.lists import Sample
-from pplc_cli.training.evaluation.metrics import Scores
+from pplc_cli.training.evaluation.metrics import Scores, reliability
 
 _METRICS, _PREDICTIONS, _MATRIX = "metrics.json", "predictions.csv", "confusion_matrix.csv"
-_MATRIX_PICTURE, _MISTAKES = "confusion_matrix.png", "mistakes.png"
+_MATRIX_PICTURE, _MISTAKES, _RELIABILITY = "confusion_matrix.png", "mistakes.png", "reliability.png"
 
 
 def check_folder(folder: Path) -> None:
@@ -32,7 +32,7 @@ def check_folder(folder: Path) -> None:
             return
     except (OSError, ValueError):
         pass
-    for name in (_METRICS, _PREDICTIONS, _MATRIX, _MATRIX_PICTURE, _MISTAKES):
+    for name in (_METRICS, _PREDICTIONS, _MATRIX, _MATRIX_PICTURE, _MISTAKES, _RELIABILITY):
         if os.path.lexists(folder / name):
             raise DataError(
                 tr("{file} exists and is not of a report; expected another folder for --output", file=folder / name)
@@ -40,7 +40,13 @@ def check_folder(folder: Path) -> None:
 
 
 def write_report(
-    folder: Path, metrics: dict[str, Any], samples: list[Sample], scores: Scores, labels: list[str], worst: int
+    folder: Path,
+    metrics: dict[str, Any],
+    samples: list[Sample],
+    scores: Scores,
+    after: Scores,
+    labels: list[str],
+    worst: int,
 ) -> list[str]:
     """Write the files of a report.
 
@@ -48,7 +54,8 @@ def write_report(
         folder: of the report.
         metrics: see :class:`pplc_cli.training.evaluation.evaluate.Evaluation`.
         samples: the images that were measured.
-        scores: their predictions.
+        scores: the network's predictions.
+        after: the same, calibrated, as single images show them.
         labels: class names.
         worst: largest number of mistakes on the contact sheet.
 
@@ -56,9 +63,10 @@ def write_report(
         One sentence for each picture that could not be drawn: the figures matter more.
     """
     from pplc_cli.plots.confusion import draw_confusion
+    from pplc_cli.plots.reliability import draw_reliability
 
     write_json(folder / _METRICS, metrics)
-    predicted, confidence = scores.probabilities.argmax(1), scores.probabilities.max(1)
+    predicted, confidence = after.probabilities.argmax(1), after.probabilities.max(1)
     rows = [
         [s.name, labels[s.label], labels[p], f"{c:.5f}", int(p == s.label), ""]
         for s, p, c in zip(samples, predicted, confidence)
@@ -69,14 +77,20 @@ def write_report(
     table = [["true \\ predicted", *labels], *([label, *row] for label, row in zip(labels, matrix))]
     _write_csv(folder / _MATRIX, table)
     notes = []
-    for name in (_MATRIX_PICTURE, _MISTAKES):
+    for name in (_MATRIX_PICTURE, _MISTAKES, _RELIABILITY):
         (folder / name).unlink(missing_ok=True)  # of an older report
     try:
         draw_confusion(folder / _MATRIX_PICTURE, matrix, labels)
     except PplcError as error:
         notes.append(str(error))
     try:
-        _draw_mistakes(folder / _MISTAKES, samples, scores, labels, worst)
+        draw_reliability(
+            folder / _RELIABILITY, reliability(scores), reliability(after) if metrics["calibration"] else None
+        )
+    except PplcError as error:
+        notes.append(str(error))
+    try:
+        _draw_mistakes(folder / _MISTAKES, samples, after, labels, worst)
     except PplcError as error:
         notes.append(str(error))
     return notes

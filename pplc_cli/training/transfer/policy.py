@@ -12,7 +12,11 @@ from pplc_cli.training.transfer.frozen import FrozenPart
 from pplc_cli.training.transfer.stages import stage_of_parameters
 
 DECAY = 0.7  # ratio of a stage's learning rate to that of the next stage
+PRETRAINED = 0.2  # ratio of the last pretrained stage's learning rate to that of the new classifier
 FEW = 30  # images per class: with 20, training only the head was best; with 88 it was not (docs/builtin_weights.md)
+# Training images below which the statistics of batch norm stay as they were pretrained. With 412 images of flowers, the
+# features adapted to the images were worse than before, even without labels (docs/builtin_weights.md).
+FEW_FOR_STATISTICS = 1_000
 FULL_BATCH = 32  # images; the running statistics over about ten such batches are good enough
 
 
@@ -89,7 +93,8 @@ def scale_bn_momentum(layers: Sequence[Any], batch: int) -> None:
 
 
 def layerwise_lr_scales(network: Any, size: tuple[int, int], decay: float = DECAY) -> dict[str, float]:
-    """Return a factor of the learning rate by parameter name: 1 in the classifier, less towards the input.
+    """Return a factor of the learning rate by parameter name: 1 in the classifier, :data:`PRETRAINED` in the stage
+    before it, and less towards the input.
 
     Args:
         network: a :class:`pplc_cli.models.families.layers.StagedNetwork`.
@@ -97,4 +102,7 @@ def layerwise_lr_scales(network: Any, size: tuple[int, int], decay: float = DECA
         decay: the factor from a stage to the one before it.
     """
     last = len(network.named_stages()) - 1
-    return {name: decay ** (last - number) for name, number in stage_of_parameters(network, size).items()}
+    stages = stage_of_parameters(network, size)
+    return {
+        name: 1.0 if number == last else PRETRAINED * decay ** (last - 1 - number) for name, number in stages.items()
+    }

@@ -71,7 +71,7 @@ def evaluation() -> Evaluation:
     row = {"precision": 0.5, "recall": 1 / 3, "f1": 0.4}
     metrics = {
         "classes": [{**row, "label": name, "support": 12_345} for name in NAMES], "macro": row, "images": 37_035,
-        "top1": 0.5, "top5": None, "calibration_error": 0.1, "unusable": [],
+        "top1": 0.5, "top5": None, "calibration_error": 0.1, "unusable": [], "calibration": None,
     }  # fmt: skip
     return Evaluation("a folder", metrics, Path())
 
