@@ -312,7 +312,7 @@ def test_trained_exported_and_predicted(name, class_folders, tmp_path, monkeypat
     network, info = load_network(result.run.best)
     assert info["network"] == name
     path = next(folder.glob("*/*.jpg"))
-    (prediction,) = Predictor(exported.folder).predict([path], top_k=2)
+    (prediction,) = Predictor(exported.folder, calibrated=False).predict([path], top_k=2)
     pipeline = Pipeline(config.eval.transforms, training=False)
     with paddle.no_grad():
         images = pipeline(read_image(path), np.random.default_rng())[None]

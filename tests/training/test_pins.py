@@ -25,8 +25,11 @@ COMMON = {
 }
 EMA = {"last/ema.safetensors"}
 EVALUATION = {f"eval_test/{n}" for n in ("confusion_matrix.csv", "confusion_matrix.png", "metrics.json", "mistakes.png",
-                                         "predictions.csv")}  # fmt: skip
-EXPORT = {f"inference_model/{n}" for n in ("inference.json", "inference.pdiparams", "inference.yml", "pplc.json")}
+                                         "reliability.png", "predictions.csv")}  # fmt: skip
+EXPORT = {
+    f"inference_model/{n}"
+    for n in ("inference.json", "inference.pdiparams", "inference.yml", "pplc.json", "inference_confidence.safetensors")
+}
 TEACHER = {f"teacher/KEY/view-{view}.safetensors" for view in range(4)}
 PROBED = {"auto", "auto_no_memory", "builtin", "head", "stages", "stages_adamw", "two_head", "visualdl"}
 MORE = {  # files beside the common ones
@@ -182,9 +185,10 @@ def test_the_keys_of_a_report_and_an_export(filled):
     _, record = filled("ema")
     metrics, sidecar = (record["files"][file] for file in ("eval_test/metrics.json", "inference_model/pplc.json"))
     assert list(metrics) == ["source", "network", "epoch", "unusable", "images", "top1", "top1_interval", "top5",
-                             "loss", "calibration_error", "macro", "classes", "confusion_matrix"]  # fmt: skip
+                             "loss", "calibration_error", "macro", "classes", "confusion_matrix",
+                             "calibration"]  # fmt: skip
     assert list(sidecar) == ["network", "weights", "difference", "images", "batch", "size", "simplified", "engines",
-                             "measured_on", "files"]  # fmt: skip
+                             "measured_on", "confidence", "files"]  # fmt: skip
     assert record["files"]["eval_test/predictions.csv"][0] == "\ufeffpath,true,predicted,score,right,error"
     assert record["files"]["eval_test/confusion_matrix.csv"][0] == "\ufefftrue \\ predicted,ant,bee,猫 cat"
     text = "\n".join(record["files"]["inference_model/inference.yml"])
