@@ -93,8 +93,11 @@ def predict_on_ray(
             tr("--on {cluster} needs the package ray: pip install 'pplc[ray]'", cluster=cluster)
         ) from None
     target = user_path(output).absolute()
-    if target.suffix.lower() not in SUFFIXES or (embeddings and target.suffix.lower() == ".csv"):
-        raise PredictError(tr("{output}: expected .jsonl, .csv (not of embeddings) or .parquet", output=output))
+    lists = embeddings or settings.coverage is not None
+    if target.suffix.lower() not in SUFFIXES or (lists and target.suffix.lower() == ".csv"):
+        raise PredictError(
+            tr("{output}: expected .jsonl, .csv (not of embeddings or sets of labels) or .parquet", output=output)
+        )
     _clear(target, force)
     files = [{"item": _absolute(source.name)} for source in find(arguments, skipped) if source.data is None]
     if not files:

@@ -234,6 +234,21 @@ def print_exported(result: ExportResult) -> None:
                 measured=result.measured,
             )
         )
+    if result.calibration is None:
+        hint(
+            tr(
+                "No validation image could be read, so scores are not calibrated, and --unknown and --set cannot be "
+                "used."
+            )
+        )
+    else:
+        hint(
+            tr(
+                "Scores are calibrated on {images} validation images (temperature {temperature:.2f}).",
+                images=result.calibration.images,
+                temperature=result.calibration.temperature,
+            )
+        )
     if "paddle" not in result.formats:
         return
     if result.in_paddlex:

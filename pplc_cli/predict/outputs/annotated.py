@@ -14,6 +14,7 @@ from pplc_cli.base.errors import PplcError, PredictError
 from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import PathLike, atomic_file, user_path
 from pplc_cli.base.text import file_name, unused
+from pplc_cli.predict.confidence import UNKNOWN
 from pplc_cli.predict.inputs.expand import base_of, classify
 from pplc_cli.predict.inputs.source import ADDRESSES
 from pplc_cli.predict.prediction import Prediction
@@ -35,6 +36,8 @@ def draw(prediction: Prediction) -> Any:
     if prediction.image is None:
         raise ValueError(tr("expected a prediction made with keep_images=True"))
     lines = [f"{label}  {score:.2%}" for label, score in prediction.top]  # long labels are cut, percentages are not
+    if prediction.unknown:
+        lines = [UNKNOWN]
     return Image.fromarray(annotate(prediction.image, lines))
 
 
