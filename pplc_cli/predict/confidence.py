@@ -22,7 +22,7 @@ FILE = "inference_confidence.safetensors"
 KEY = "confidence"  # in pplc.json
 UNKNOWN = "unknown"  # the label of an image unlike the training images
 PASSED = 0.95  # share of the validation images that must not be called unknown
-NEIGHBOURS = 5  # training images whose mean similarity counts; 1 and 10 separate less well (docs/trust.md)
+NEIGHBOURS = 5  # training images whose mean similarity counts; 1 and 10 are about as good (docs/trust.md)
 _LEAST = 1e-12  # probability whose logarithm is still taken
 
 
