@@ -209,7 +209,7 @@ def masked(run: Path, files: list[Path]) -> dict[str, float]:
 def label_next(features: np.ndarray, truth: np.ndarray, seeds: int) -> dict[str, list[float]]:
     """From ten labels a class, add fifty: top-1 of a linear probe with chosen, with random and without more labels."""
     from pplc_cli.analysis.label_next import choose
-    from pplc_cli.predict.confidence import softmax
+    from pplc_cli.predict.confidence import classify
     from pplc_cli.training.transfer.probe import fit_linear
 
     found: dict[str, list[float]] = {"none": [], "random": [], "chosen": []}
@@ -226,7 +226,7 @@ def label_next(features: np.ndarray, truth: np.ndarray, seeds: int) -> dict[str,
             np.concatenate([each[a:b] for each in order]) for a, b in ((0, 45), (45, 55), (55, None))
         )
         weight, bias = probe(labelled)
-        chosen = rest[choose(softmax(features[rest] @ weight + bias), features[rest], 50)]
+        chosen = rest[choose(classify(features[rest], weight, bias), features[rest], 50)]
         for name, more in (("none", rest[:0]), ("random", rng.choice(rest, 50, replace=False)), ("chosen", chosen)):
             weight, bias = probe(np.concatenate([labelled, more]))
             found[name].append(100 * float(((features[test] @ weight + bias).argmax(1) == truth[test]).mean()))

@@ -16,6 +16,7 @@ from pplc_cli.models.registry import find_network
 from pplc_cli.models.static import save_graph
 from pplc_cli.models.weights.builtin import BUILTIN
 from pplc_cli.models.weights.local import FAST, GOOD, first_with_imagenet
+from pplc_cli.predict.confidence import unit_length
 from pplc_cli.training.distill.teacher import build_published
 
 
@@ -42,8 +43,7 @@ class Embedder:
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Compute the embeddings of prepared images, (N, 3, 224, 224): float32 (N, size), of length 1."""
-        embeddings = self._run(images)
-        return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+        return unit_length(self._run(images))
 
 
 def _features_of(paddle: Any, network: Any, size: Size) -> Callable[[np.ndarray], np.ndarray]:

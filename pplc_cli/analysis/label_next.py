@@ -18,6 +18,7 @@ from pplc_cli.base.progress import ProgressCallback, no_progress
 from pplc_cli.base.storage.files import PathLike, user_path, write_text
 from pplc_cli.data.image_files import find_copies, is_image_name, list_files
 from pplc_cli.plots.contact_sheet import contact_sheet
+from pplc_cli.predict.confidence import unit_length
 from pplc_cli.training.distill.pseudo_labels import (
     batches,
     decode_for_list,
@@ -121,7 +122,7 @@ def suggest_images(
             assert features is not None
             paths += usable
             rows.append(np.exp(scores))
-            embeddings.append(features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12))
+            embeddings.append(unit_length(features))
         done += len(usable) + len(unusable)
         progress(done, len(rest))
     if not paths:

@@ -13,7 +13,7 @@ from pplc_cli.base.errors import PplcError, PredictError
 from pplc_cli.config.sections import Config
 from pplc_cli.data.lists import Sample, read_part, spread
 from pplc_cli.kernels.graph.graph import Graph
-from pplc_cli.predict.confidence import FILE, KEY, calibrate, distance_to, softmax
+from pplc_cli.predict.confidence import FILE, KEY, calibrate, classify, distance_to, unit_length
 from pplc_cli.predict.predictor import Predictor
 from pplc_cli.training.evaluation.calibration import fit_temperature
 from pplc_cli.training.evaluation.metrics import Scores, calibration_error
@@ -69,10 +69,9 @@ def add_confidence(
         training, _ = _embeddings(predictor, _samples(config, "train", labels, TRAINING))
         weight = linear.weights["weight"]
         bias = linear.weights.get("bias", np.zeros(weight.shape[1], np.float32))
-        probabilities = softmax(embeddings.astype(np.float64) @ weight + bias) if len(embeddings) else embeddings
+        probabilities = classify(embeddings, weight, bias) if len(embeddings) else embeddings
         if len(training) and len(embeddings):
-            training /= np.maximum(np.linalg.norm(training, axis=1, keepdims=True), 1e-12)
-            stored = training.astype(np.float16)
+            stored = unit_length(training).astype(np.float16)
             distances = np.sort(distance_to(embeddings, stored.astype(np.float32)))
             arrays = {"weight": weight, "bias": bias, "training": stored, "distances": distances}
     else:

@@ -36,8 +36,12 @@ def calibrate(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     Returns:
         float32 (N, classes).
     """
-    logits = np.log(np.maximum(probabilities.astype(np.float64), _LEAST)) / temperature
-    return softmax(logits)
+    return softmax(logits_of(probabilities) / temperature)
+
+
+def logits_of(probabilities: np.ndarray) -> np.ndarray:
+    """Logits, float64 (N, classes), whose softmax is these probabilities, (N, classes); none of them is infinite."""
+    return np.log(np.maximum(probabilities.astype(np.float64), _LEAST))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -45,6 +49,22 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares: np.ndarray = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
     return shares
+
+
+def classify(embeddings: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Probabilities, float32 (N, classes), that a linear layer gives for embeddings, (N, features).
+
+    Args:
+        embeddings: float32.
+        weight: (features, classes).
+        bias: (classes,).
+    """
+    return softmax(embeddings.astype(np.float64) @ weight.astype(np.float64) + bias)
+
+
+def unit_length(rows: np.ndarray) -> np.ndarray:
+    """Scale rows, (N, features), to length 1; a row of zeros stays."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def quantile(values: np.ndarray, share: float) -> float:
@@ -81,7 +101,7 @@ class Features:
 
     def probabilities(self, embeddings: np.ndarray) -> np.ndarray:
         """The network's answer, float32 (N, classes), for embeddings (N, features)."""
-        return softmax(embeddings.astype(np.float64) @ self.weight.astype(np.float64) + self.bias)
+        return classify(embeddings, self.weight, self.bias)
 
     def distance(self, embeddings: np.ndarray) -> np.ndarray:
         """One minus the mean cosine similarity with the nearest training images: float32 (N,), 0 to 2.
@@ -97,8 +117,7 @@ class Features:
 
 def distance_to(embeddings: np.ndarray, training: np.ndarray) -> np.ndarray:
     """See :meth:`Features.distance`; ``training`` has length 1."""
-    length = np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
-    similar = (embeddings / length) @ training.T
+    similar = unit_length(embeddings) @ training.T
     count = min(NEIGHBOURS, similar.shape[1])
     nearest = np.partition(similar, -count, axis=1)[:, -count:]
     distances: np.ndarray = (1 - nearest.mean(axis=1)).astype(np.float32)

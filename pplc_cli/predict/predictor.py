@@ -288,10 +288,10 @@ class Predictor:
             found = confidence.features.distance(rows)
             unknown, distances = confidence.features.unknown(found).tolist(), found.tolist()
             rows = confidence.features.probabilities(rows)
-        shown = calibrated = rows if self._temperature is None else calibrate(rows, self._temperature)
-        if not self.calibrated:
-            shown = rows
+        shown = rows if self._temperature is None or not self.calibrated else calibrate(rows, self._temperature)
         if self.coverage is not None and confidence is not None:
+            # The sets are of calibrated scores, also where others are shown.
+            calibrated = shown if self.calibrated else calibrate(rows, confidence.temperature)
             sets = [[self.labels[i] for i in ids] for ids in confidence.label_sets(calibrated, self.coverage)]
         # The stable sort puts the first of equal scores first, like argmax.
         several = request.top_k > 1

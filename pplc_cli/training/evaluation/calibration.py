@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pplc_cli.predict.confidence import calibrate
+from pplc_cli.predict.confidence import calibrate, logits_of
 from pplc_cli.training.evaluation.metrics import Scores
 
 LOWEST, HIGHEST = 0.05, 20.0  # temperatures
@@ -29,7 +29,7 @@ def fit_temperature(scores: Scores) -> float:
     images, classes = scores.probabilities.shape
     if classes < 2 or not images:
         return 1.0
-    logits = np.log(np.maximum(scores.probabilities.astype(np.float64), 1e-12))
+    logits = logits_of(scores.probabilities)
     doubt = 1 / (images + 2)
     targets = np.full((images, classes), doubt / (classes - 1))
     targets[np.arange(images), scores.labels] = 1 - doubt
