@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Union
 
 import numpy as np
 
@@ -20,13 +19,13 @@ from pplc_cli.data.image_files import find_copies, is_image_name, list_files
 from pplc_cli.plots.contact_sheet import contact_sheet
 from pplc_cli.predict.confidence import unit_length
 from pplc_cli.training.distill.pseudo_labels import (
-    batches,
     decode_for_list,
     listed_images,
+    read_batches,
     relative_to,
     thumbnail,
 )
-from pplc_cli.training.distill.teacher import Teacher, open_teacher
+from pplc_cli.training.distill.teacher import open_teacher
 
 CANDIDATES = 5_000  # the least certain images, from which the choice is made
 SHEET = 60  # images on the contact sheet
@@ -115,10 +114,15 @@ def suggest_images(
     embeddings: list[np.ndarray] = []
     failed: list[tuple[str, str]] = []
     done = 0
-    for usable, images, unusable in _prepared(rest, teacher, threads or physical_cores()):
+
+    def prepare(file: Path) -> Union[np.ndarray, str]:
+        image = decode_for_list(file)
+        return image if isinstance(image, str) else teacher.prepare(image)
+
+    for usable, images, unusable in read_batches(rest, threads or physical_cores(), prepare):
         failed += unusable
         if usable:
-            scores, features = teacher.predict(images, teacher.normalize)
+            scores, features = teacher.predict(np.stack(images), teacher.normalize)
             assert features is not None
             paths += usable
             rows.append(np.exp(scores))
@@ -174,24 +178,6 @@ def choose(probabilities: np.ndarray, embeddings: np.ndarray, count: int) -> lis
         order = np.argsort(-similar[:, group], kind="stable")
         taken.append(next(int(candidates[i]) for i in order if int(candidates[i]) not in taken))
     return sorted(taken, key=lambda index: float(margins[index]))
-
-
-def _prepared(
-    files: Sequence[Path], teacher: Teacher, threads: int
-) -> Iterator[tuple[list[Path], np.ndarray, list[tuple[str, str]]]]:
-    """Yield batches: the usable files, their images, float32 (N, 3, H, W), and the reasons for the others."""
-
-    def prepare(file: Path) -> object:
-        image = decode_for_list(file)
-        return image if isinstance(image, str) else teacher.prepare(image)
-
-    with ThreadPoolExecutor(threads) as pool:
-        for batch in batches(files):
-            results = list(zip(batch, pool.map(prepare, batch)))
-            usable = [(file, image) for file, image in results if isinstance(image, np.ndarray)]
-            unusable = [(str(file), reason) for file, reason in results if isinstance(reason, str)]
-            images = np.stack([image for _, image in usable]) if usable else np.empty(0)
-            yield [file for file, _ in usable], images, unusable
 
 
 def _require_own(target: Path) -> None:

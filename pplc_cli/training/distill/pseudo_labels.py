@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -225,21 +225,14 @@ def _predict(
     files: Sequence[Path], ensemble: _Ensemble, threads: int
 ) -> Iterator[list[Union[Labelled, tuple[str, str]]]]:
     """Yield the predictions of each batch of files; for an unusable file, its path and the reason."""
-    with ThreadPoolExecutor(threads) as pool:
-        for batch in batches(files):
-            results: list[Union[Labelled, tuple[str, str]]] = []
-            usable = []
-            for file, image in zip(batch, pool.map(decode_for_list, batch)):
-                if isinstance(image, str):
-                    results.append((str(file), image))
-                else:
-                    usable.append((file, image))
-            for (file, _), row in zip(usable, ensemble.probabilities([image for _, image in usable])):
-                if isinstance(row, str):
-                    results.append((str(file), row))
-                else:
-                    results.append(Labelled(file, int(row.argmax()), float(row.max())))
-            yield results
+    for usable, images, unusable in read_batches(files, threads, decode_for_list):
+        results: list[Union[Labelled, tuple[str, str]]] = [*unusable]
+        for file, row in zip(usable, ensemble.probabilities(images)):
+            if isinstance(row, str):
+                results.append((str(file), row))
+            else:
+                results.append(Labelled(file, int(row.argmax()), float(row.max())))
+        yield results
 
 
 def _enlarged(image: np.ndarray, zoom: float) -> np.ndarray:
@@ -249,11 +242,26 @@ def _enlarged(image: np.ndarray, zoom: float) -> np.ndarray:
     return np.ascontiguousarray(image[top : top + height, left : left + width])
 
 
-def batches(files: Sequence[Path]) -> Iterator[list[Path]]:
-    """Groups of :data:`BATCH` files."""
+def read_batches(
+    files: Sequence[Path], threads: int, read: Callable[[Path], Union[np.ndarray, str]]
+) -> Iterator[tuple[list[Path], list[np.ndarray], list[tuple[str, str]]]]:
+    """Read :data:`BATCH` files at a time, in threads.
+
+    Args:
+        files: all of them.
+        threads: number of threads.
+        read: returns the image, or why it cannot be used.
+
+    Yields:
+        The usable files, their images, and the other files with the reasons.
+    """
     waiting = iter(files)
-    while group := list(islice(waiting, BATCH)):
-        yield group
+    with ThreadPoolExecutor(threads) as pool:
+        while batch := list(islice(waiting, BATCH)):
+            results = list(zip(batch, pool.map(read, batch)))
+            usable = [(file, image) for file, image in results if not isinstance(image, str)]
+            unusable = [(str(file), reason) for file, reason in results if isinstance(reason, str)]
+            yield [file for file, _ in usable], [image for _, image in usable], unusable
 
 
 def decode_for_list(file: Path) -> Union[np.ndarray, str]:
