@@ -293,7 +293,10 @@ def measure(arguments: argparse.Namespace, pandas: Photographs, flowers: Photogr
 
     def cuts(data: Photographs, config: Path, name: str, target: str, goal: str) -> None:
         """Report a configuration against its linear probe, with every cut's figures."""
-        pairs = [against_probe(config, [*data.divide(seed), f"train.seed={seed}"], scratch / "run") for seed in seeds]
+        pairs = []
+        for seed in seeds:
+            pairs.append(against_probe(config, [*data.divide(seed), f"train.seed={seed}"], scratch / "run"))
+            print("cut {}: {:.1f} ({:.1f})".format(seed, *pairs[-1]), file=sys.stderr, flush=True)
         tops = [top for top, _ in pairs]
         each = ", ".join(f"{top:.1f} ({probe:.1f})" for top, probe in pairs)
         report(name, target, goal, f"{spread(tops)} %; each (its probe): {each}")
@@ -330,6 +333,7 @@ def measure(arguments: argparse.Namespace, pandas: Photographs, flowers: Photogr
             recipe = [*flowers.divide(seed), f"train.seed={seed}", *STUDENT]
             for command, tops in (("train", alone), ("distill", distilled)):
                 tops.append(accuracy(recipe, scratch / "student", *small, command=command)[0])
+            print(f"cut {seed}: {distilled[-1]:.1f} ({alone[-1]:.1f})", file=sys.stderr, flush=True)
         gain = [one - other for one, other in zip(distilled, alone)]
         detail = f"{spread(distilled)} % against {spread(alone)} %"
         report(
