@@ -21,6 +21,7 @@ ORDER = [
     {"exporting"},
     {"benchmark"},
     {"analysis"},
+    {"serve"},
     {"cli"},
 ]
 LEVEL = {folder: level for level, folders in enumerate(ORDER) for folder in folders}

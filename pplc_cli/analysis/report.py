@@ -91,11 +91,12 @@ def write_report_page(
     if output and target.exists() and not force and not _is_report(target):
         raise DataError(tr("{file} exists and is no report; replace it with --force", file=target))
     measured = measure(opened, opened.config, progress=progress)
+    info = load_info(opened.best, "model")
     page = {
         "language": "zh-CN" if current_language() == "zh" else "en",
         "title": tr("{name}: a classifier of {count} classes", name=opened.folder.name, count=len(measured.labels)),
-        "subtitle": _subtitle(opened),
-        "facts": _facts(opened, measured),
+        "subtitle": _subtitle(info),
+        "facts": _facts(opened, info, measured),
         "sections": [
             section
             for section in (
@@ -125,8 +126,7 @@ def _is_report(file: Path) -> bool:
         return False
 
 
-def _subtitle(run: Run) -> str:
-    info = load_info(run.best, "model")
+def _subtitle(info: dict[str, Any]) -> str:
     return tr(
         "{network}, best epoch {epoch}, trained with pplc {version}; report by pplc {now}",
         network=info.get("network", "?"),
@@ -136,8 +136,7 @@ def _subtitle(run: Run) -> str:
     )
 
 
-def _facts(run: Run, measured: Measurement) -> list[tuple[str, str]]:
-    info = load_info(run.best, "model")
+def _facts(run: Run, info: dict[str, Any], measured: Measurement) -> list[tuple[str, str]]:
     spec = find_network(str(info["network"]))
     seconds = sum(float(record.get("seconds", 0)) for record in run.history)
     size = (run.best / "model.safetensors").stat().st_size / 1e6

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from pplc_cli.base.storage.files import PathLike
 from pplc_cli.plots.fonts import printable
 from pplc_cli.plots.text import PALE, fonts_by_line, trimmed
 
 _LABELLED_WIDTH = 96  # pixels; a label on a narrower image would be illegible
+
+
+def image_note(path: PathLike, key: str) -> Any:
+    """Read what a drawing function noted in the metadata of its image; None if the file is no such image."""
+    try:
+        with Image.open(path) as image:
+            return image.info.get(key)
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
 
 
 def annotate(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image
 
 from pplc_cli.base.storage.files import PathLike
+from pplc_cli.plots.annotate import image_note
 from pplc_cli.plots.figure import chart, font_for, save_figure
 from pplc_cli.plots.fonts import printable
 from pplc_cli.plots.matplotlib import load_matplotlib
@@ -51,8 +51,4 @@ def draw_heat_map(path: PathLike, image: np.ndarray, heat: np.ndarray, name: str
 
 def is_heat_map(path: PathLike) -> bool:
     """Whether :func:`draw_heat_map` wrote a file."""
-    try:
-        with Image.open(path) as image:
-            return image.info.get("Software") == MARK
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return False
+    return image_note(path, "Software") == MARK

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from pplc_cli.predict.engines.base import Engine
 from pplc_cli.predict.engines.choose import open_chosen
 from pplc_cli.predict.exported_model import check_outputs, read_exported
 from pplc_cli.predict.inputs.source import ImageLike, as_images, held_bytes, is_one, name_of, pixels_of
-from pplc_cli.predict.ordered_workers import OrderedWorkers, TaskQueue
+from pplc_cli.predict.ordered_workers import OrderedWorkers
 from pplc_cli.predict.prediction import InferenceTime, Prediction
 from pplc_cli.predict.preprocess import EngineInput, input_for
 
@@ -34,6 +34,16 @@ if TYPE_CHECKING:
 BATCH_SIZE = 16
 WINDOW = 4  # batches per worker that are read ahead and not yet predicted
 FEW_BYTES = 64 << 20  # held by the images of a single batch; more go to the workers, which read as memory allows
+
+
+class Tasks(Protocol):
+    """Numbered images for :meth:`Predictor.work`, and where their predictions go; see :class:`TaskQueue`."""
+
+    def get(self, *, wait: bool) -> Optional[tuple[int, ImageLike]]:
+        """The next image and its number; None: predict those that you have, or end if you have none."""
+
+    def put(self, results: Iterable[tuple[int, Prediction, int]], /) -> None:
+        """Take predictions: the image's number, its prediction, and the bytes that it holds."""
 
 
 class Predictor:
@@ -190,7 +200,7 @@ class Predictor:
                 workers: OrderedWorkers[ImageLike, Prediction] = OrderedWorkers(
                     self.workers, WINDOW * self.workers * self.batch_size, held_bytes, "pplc-predict"
                 )
-                yield from workers.map(chain(few, source), functools.partial(self._predict_from, request=request))
+                yield from workers.map(chain(few, source), functools.partial(self._work, request=request))
             else:
                 yield from self._predict_few(few, request)
         finally:
@@ -214,8 +224,19 @@ class Predictor:
         predictions = iter(self._run(self.engine, batch[: len(ready)], ready, request) if ready else ())
         return [next(predictions) if one.error is None else Prediction(one.name, error=one.error) for one in prepared]
 
-    def _predict_from(self, queue: TaskQueue[ImageLike, Prediction], request: _Request) -> None:
-        """Fill batches with the usable images of a queue, and run them, until the queue ends."""
+    def work(self, queue: Tasks, *, top_k: int = 1) -> None:
+        """Predict the images of a queue in the calling thread until the queue ends; several threads may do so at once.
+
+        Each batch is what the queue hands out before it says that no more is there, at most ``batch_size`` images.
+        """
+        self._work(queue, _Request(top_k, keep_images=False, bgr=False), one_shape=False)
+
+    def _work(self, queue: Tasks, request: _Request, one_shape: bool = True) -> None:
+        """Fill batches with the usable images of a queue, and run them, until the queue ends.
+
+        Args:
+            one_shape: run all batches in the shape of a full one.
+        """
         engine = self._borrow_engine()
         batch = self.input.empty(self.batch_size)
         while True:
@@ -234,7 +255,7 @@ class Predictor:
                     queue.put([(number, Prediction(prepared.name, error=prepared.error), 0)])
             if not ready:
                 break
-            predictions = self._run(engine, batch, ready, request)
+            predictions = self._run(engine, batch if one_shape else batch[: len(ready)], ready, request)
             sizes = (sum(a.nbytes for a in (one.image, one.embedding) if a is not None) for one in predictions)
             queue.put(zip(numbers, predictions, sizes))
         with self._lock:

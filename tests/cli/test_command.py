@@ -224,7 +224,7 @@ def test_top5_is_printed_for_more_than_five_classes(pplc: Pplc, trained: Trained
         metrics = {
             "classes": [{"label": str(n), "support": 1, **row} for n in range(classes)],
             "macro": row, "images": 20, "top1": 0.5, "top5": 0.9 if classes > 5 else None, "calibration_error": 0.1,
-            "unusable": [],
+            "calibration": None, "unusable": [],
         }  # fmt: skip
         print_evaluation(Evaluation("a list", metrics, pplc.cwd), as_json=False)
         assert ("top-5 90% (95% interval 70% to 97%)" in capsys.readouterr().out) == (classes > 5)

@@ -21,9 +21,14 @@ def random_image(seed: int, size: tuple[int, int] = (48, 48)) -> np.ndarray:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
+def encoded_image(image: np.ndarray, suffix: str) -> bytes:
+    """Encode an RGB image in the format of a suffix."""
+    done, data = cv2.imencode(suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    assert done
+    return data.tobytes()
+
+
 def write_image(path: Path, image: np.ndarray) -> None:
     """Write an RGB image in the format of the suffix."""
-    done, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    assert done
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data.tobytes())
+    path.write_bytes(encoded_image(image, path.suffix))

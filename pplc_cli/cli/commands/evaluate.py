@@ -1,4 +1,4 @@
-"""``pplc eval``."""
+"""``pplc eval`` and ``pplc explain``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Optional
 import click
 
 from pplc_cli.base.language.messages import tr
-from pplc_cli.cli.command import Command
+from pplc_cli.cli.command import Command, echo
 from pplc_cli.cli.options import config_options, overrides_of, run_option
 
 
@@ -48,4 +48,59 @@ def evaluate(
         found = measure(trained, config, data=data, output=output, progress=progress)
     results.print_evaluation(found, as_json)
     if found.metrics["unusable"]:
+        sys.exit(1)
+
+
+@click.command(cls=Command)
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@config_options
+@run_option
+@click.option("--label", metavar="NAME", help="The class to explain.  [default: the predicted one]")
+@click.option(
+    "--method",
+    type=click.Choice(["layercam", "gradcam"]),
+    default="layercam",
+    show_default=True,
+    help="LayerCAM is sharper, Grad-CAM better known.",
+)
+@click.option("--output", metavar="FOLDER", help="The folder for the pictures.  [default: explain in the run]")
+def explain(
+    inputs: tuple[str, ...],
+    config_option: Optional[str],
+    dataset: Optional[str],
+    overrides: tuple[str, ...],
+    run: Optional[str],
+    label: Optional[str],
+    method: str,
+    output: Optional[str],
+) -> None:
+    """Show where a trained network looks.
+
+    Writes a picture for each image: what the network sees, and a heat map of what its answer rests on. An INPUT is a
+    file, a folder, a glob, a list or a URL. The exit status is 1 if an image could not be used.
+    """
+    from pplc_cli.analysis.heat_maps import Explainer, HeatMapFolder
+    from pplc_cli.base.errors import ImageError
+    from pplc_cli.base.text import visible
+    from pplc_cli.cli.locate import find_trained
+    from pplc_cli.predict.inputs.expand import expand
+
+    trained, _ = find_trained(run, config_option, dataset, overrides_of(overrides))
+    explainer = Explainer(trained, method=method)
+    explainer.check_label(label)
+    folder = HeatMapFolder(output or trained.folder / "explain")
+    failed = 0
+    for source in expand(inputs):
+        try:
+            found = explainer.explain(source, label=label)
+        except ImageError as error:
+            failed += 1
+            echo(visible(f"{source.name}: {error}"), err=True)
+            continue
+        file = folder.save(found)
+        text = tr("{label} {score:.4f}", label=found.label, score=found.score)
+        if found.label != found.predicted:
+            text = tr("{text} (predicted: {label})", text=text, label=found.predicted)
+        echo(visible(f"{found.path}: {text}: {file}"))
+    if failed:
         sys.exit(1)

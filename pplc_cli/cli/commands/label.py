@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Optional
 
 import click
+from click.core import ParameterSource
 
 from pplc_cli.base.language.messages import tr
 from pplc_cli.cli.command import Command
@@ -86,6 +87,11 @@ def label(
     if count is not None:
         if len(named) > 1:
             raise click.UsageError(tr("--next: expected one --model"))
+        given = click.get_current_context().get_parameter_source
+        for name in ("threshold", "per_class", "zooms", "flip"):
+            if given(name) is ParameterSource.COMMANDLINE:
+                option = {"zooms": "zoom"}.get(name, name.replace("_", "-"))
+                raise click.UsageError(tr("--{option} is for labelling; --next does not use it", option=option))
         from pplc_cli.analysis.label_next import suggest_images
 
         with counter(tr("comparing images")) as progress:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.argument("inputs", nargs=-1, metavar="INPUT...")
 @config_options
 @run_option
 @click.option(
@@ -73,8 +73,10 @@ if TYPE_CHECKING:
     "--every",
     type=click.FloatRange(0, min_open=True),
     metavar="SECONDS",
-    help="Classify one frame of a video every so many seconds.  [default: every frame]",
+    help="Classify one frame of a video or camera every so many seconds.  [default: every frame; a camera: 1]",
 )
+@click.option("--camera", metavar="NUMBER", help="Classify what a camera sees, until Ctrl-C: 0, or rtsp://...")
+@click.option("--watch", metavar="FOLDER", help="Classify the files that come into a folder, until Ctrl-C.")
 @click.option("--output", metavar="FILE", help="Write the predictions to a .jsonl, .csv or .parquet file.")
 @click.option("--resume", is_flag=True, help="Continue the file of --output after its last complete prediction.")
 @click.option("--force", is_flag=True, help="Replace an existing file of --output.")
@@ -101,6 +103,8 @@ def predict(
     model: Optional[str],
     embeddings: bool,
     every: Optional[float],
+    camera: Optional[str],
+    watch: Optional[str],
     output: Optional[str],
     resume: bool,
     force: bool,
@@ -117,8 +121,9 @@ def predict(
 ) -> None:
     """Classify images.
 
-    An INPUT is a file, a folder, a glob, a list, a tar archive, a video, a URL, or - for standard input. The exit
-    status is 1 if an image could not be used; the others are still classified.
+    An INPUT is a file, a folder, a glob, a list, a tar archive, a video, a URL, or - for standard input. Instead of it,
+    --camera or --watch classifies what comes. The exit status is 1 if an image could not be used; the others are still
+    classified.
     """
     _check(click.get_current_context().params)
     values = overrides_of(overrides, **{f"predict__{name}": value for name, value in flags.items()})
@@ -144,6 +149,11 @@ def predict(
     from pplc_cli.predict.outputs.base import OutputSchema
 
     sources, sorter = expand(inputs, every=every, skipped=skipped), None
+    live = camera is not None or watch is not None
+    if live:
+        from pplc_cli.predict.inputs.live import EVERY, read_camera, watch_folder
+
+        sources = read_camera(camera, every or EVERY) if camera is not None else watch_folder(str(watch))
     if sort_into is not None:
         from pplc_cli.predict.outputs.sorted_folder import SortedFolder
 
@@ -152,9 +162,11 @@ def predict(
         sources = sorter.outside(sources)
     schema = OutputSchema.of(predictor, settings.top_k)
     keeper = predictions.Keeper(predictor, inputs, save, show, sorter)
-    if output is None:
+    style = "json" if as_json or embeddings else "csv" if as_csv else "text"
+    if live:
+        failed = predictions.print_live(sources, predictor, style, schema, keeper)
+    elif output is None:
         results = predictor.predict(sources, top_k=schema.top_k, keep_images=keeper.draws)
-        style = "json" if as_json or embeddings else "csv" if as_csv else "text"
         failed = predictions.print_predictions(results, predictor, style, schema, keeper, timed=timed)
     else:
         from pplc_cli.predict.inputs.count import count
@@ -191,6 +203,13 @@ def _check(given: dict[str, Any]) -> None:
         given: the parameters of :func:`predict`.
     """
     to_file, draws = given["output"] is not None, given["save"] or given["show"]
+    live = [option for option in ("camera", "watch") if given[option] is not None]
+    if len(given["inputs"] or ()) + len(live) == 0:
+        raise click.UsageError(tr("expected an INPUT, --camera or --watch"))
+    if live and (given["inputs"] or len(live) > 1):
+        raise click.UsageError(tr("--camera, --watch and INPUT exclude each other; give one of them"))
+    if live and (to_file or given["cluster"] is not None):
+        raise click.UsageError(tr("--{option} cannot be combined with --output or --on; use --json", option=live[0]))
     if given["as_json"] and given["as_csv"]:
         raise click.UsageError(tr("--json and --csv exclude each other; give one of them"))
     if to_file and (given["as_json"] or given["as_csv"]):

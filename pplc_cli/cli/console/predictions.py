@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
 import time
@@ -10,8 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
 from pplc_cli.base.language.messages import tr, trn
+from pplc_cli.base.processes.signals import Ended
 from pplc_cli.base.text import csv_line, visible
 from pplc_cli.cli.command import Interrupted, echo, hint, is_quiet, note
+from pplc_cli.predict.inputs.source import Source
 from pplc_cli.predict.outputs.base import OutputSchema
 from pplc_cli.predict.outputs.lines import json_line
 from pplc_cli.predict.outputs.resumable import ResumableOutput
@@ -155,10 +158,40 @@ def print_predictions(
     Returns:
         The number of images that could not be used.
     """
-    began = time.perf_counter()
+    began, tally = time.perf_counter(), Tally()
+    _print_each(predictions, style, schema, keeper, tally)
+    _print_summary(tally, predictor, style, began, timed)
+    keeper.close()
+    return tally.failed
+
+
+def print_live(
+    sources: Iterable[Source], predictor: Predictor, style: str, schema: OutputSchema, keeper: Keeper
+) -> int:
+    """Print the predictions of images that come while the program runs, until Ctrl-C, which is no failure.
+
+    Args as for :func:`print_predictions`, and its result.
+    """
+    began, tally = time.perf_counter(), Tally()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a reader of the pipe gets each line at once
+    predictions = (predictor.predict_one(source, top_k=schema.top_k, keep_images=keeper.draws) for source in sources)
+    try:
+        note(tr("Ctrl-C ends this"))
+        _print_each(predictions, style, schema, keeper, tally)
+    except KeyboardInterrupt as error:
+        if isinstance(error, Ended):
+            raise
+    _print_summary(tally, predictor, style, began, timed=False)
+    keeper.close()
+    return tally.failed
+
+
+def _print_each(
+    predictions: Iterable[Prediction], style: str, schema: OutputSchema, keeper: Keeper, tally: Tally
+) -> None:
     if style == "csv":
         sys.stdout.write(csv_line(schema.columns))
-    tally = Tally()
     for prediction in predictions:
         tally.add(prediction)
         if style == "json":
@@ -170,6 +203,9 @@ def print_predictions(
         if prediction.error is not None and style != "json":
             echo(visible(f"{prediction.path}: {prediction.error}"), err=True)
         keeper.add(prediction)
+
+
+def _print_summary(tally: Tally, predictor: Predictor, style: str, began: float, timed: bool) -> None:
     if style == "text":
         if tally.images > 1:
             hint(str(tally))
@@ -178,8 +214,6 @@ def print_predictions(
     else:
         note(str(tally) if tally.labels and tally.images > 1 else None)
         note(summary(tally.images, tally.failed, time.perf_counter() - began, predictor))
-    keeper.close()
-    return tally.failed
 
 
 def record_predictions(

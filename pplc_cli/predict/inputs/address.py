@@ -21,7 +21,7 @@ _CHUNK = 1 << 16
 _UNUSABLE = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, zlib.error, ValueError, ImportError, OSError)
 
 
-def read_address(url: str, limit: int) -> bytes:
+def read_address(url: str, limit: int, *, public: bool = False) -> bytes:
     """Download the body of an address into memory.
 
     The variables HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY choose the proxy. Headers may have 100 kB.
@@ -29,6 +29,8 @@ def read_address(url: str, limit: int) -> bytes:
     Args:
         url: an http or https address.
         limit: largest number of bytes, as sent and when decompressed.
+        public: the address is a stranger's: refuse this machine and private networks from the start, and use no proxy,
+            which might reach them.
 
     Raises:
         ImageError: no connection, an error status, too many bytes or redirects, more than 120 seconds, or a redirect
@@ -36,8 +38,8 @@ def read_address(url: str, limit: int) -> bytes:
     """
     with deadline(SECONDS) as time:
         try:
-            with httpx.Client(timeout=WAIT) as client:
-                return _get(client, url, limit, _Route(time))
+            with httpx.Client(timeout=WAIT, trust_env=not public) as client:
+                return _get(client, url, limit, _Route(time, public))
         except _UNUSABLE as error:
             if time.over:
                 raise ImageError(
@@ -95,10 +97,10 @@ class _Route:
         host: of the current request.
     """
 
-    def __init__(self, time: Deadline) -> None:
+    def __init__(self, time: Deadline, public: bool) -> None:
         self.time, self.host = time, ""
         self._server = ""  # that is connected for the request: the same host, or a proxy
-        self._from_public = False
+        self._public, self._from_public = public, False
 
     def trace(self, event: str, info: dict[str, Any]) -> None:
         """Follow the steps of a connection, which httpx reports.
@@ -121,6 +123,8 @@ class _Route:
     def _check(self, host: str) -> None:
         if not _is_private(host):
             self._from_public = True
+        elif self._public:
+            raise ImageError(tr("{host} is of this machine or a private network", host=self.host))
         elif self._from_public:
             raise ImageError(tr("the server redirects to {host}, of this machine or a private network", host=self.host))
 

@@ -67,8 +67,10 @@ class AnnotatedFolder:
             PplcError: the file cannot be written, or it exists and is not an annotated image. So photographs are never
                 overwritten, not even if the folder is that of the input.
         """
+        from pplc_cli.plots.annotate import image_note
+
         path = self.folder / f"{unused(self._name(prediction.path), self._taken)}.jpg"
-        if path.exists() and not _is_annotated(path):
+        if path.exists() and image_note(path, "comment") != _MARK:
             raise PredictError(
                 tr("{path} exists and is not an annotated image; expected another folder for --save", path=path)
             )
@@ -97,16 +99,6 @@ class AnnotatedFolder:
         rest = Path(next((path[len(base) :] for base in self._bases if path.startswith(base)), Path(path).name))
         *folders, name = [part for part in rest.parts if part not in ("..", rest.anchor)] or ["picture"]
         return "/".join([*map(file_name, folders), file_name(Path(name).stem)])
-
-
-def _is_annotated(path: Path) -> bool:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.info.get("comment") == _MARK
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return False
 
 
 def show(prediction: Prediction) -> None:

@@ -76,23 +76,19 @@ def write_report(
     matrix = metrics["confusion_matrix"]
     table = [["true \\ predicted", *labels], *([label, *row] for label, row in zip(labels, matrix))]
     _write_csv(folder / _MATRIX, table)
+    calibrated = reliability(after) if metrics["calibration"] else None
+    pictures = {
+        _MATRIX_PICTURE: lambda file: draw_confusion(file, matrix, labels),
+        _RELIABILITY: lambda file: draw_reliability(file, reliability(scores), calibrated),
+        _MISTAKES: lambda file: _draw_mistakes(file, samples, after, labels, worst),
+    }
     notes = []
-    for name in (_MATRIX_PICTURE, _MISTAKES, _RELIABILITY):
+    for name, draw in pictures.items():
         (folder / name).unlink(missing_ok=True)  # of an older report
-    try:
-        draw_confusion(folder / _MATRIX_PICTURE, matrix, labels)
-    except PplcError as error:
-        notes.append(str(error))
-    try:
-        draw_reliability(
-            folder / _RELIABILITY, reliability(scores), reliability(after) if metrics["calibration"] else None
-        )
-    except PplcError as error:
-        notes.append(str(error))
-    try:
-        _draw_mistakes(folder / _MISTAKES, samples, after, labels, worst)
-    except PplcError as error:
-        notes.append(str(error))
+        try:
+            draw(folder / name)
+        except PplcError as error:
+            notes.append(str(error))
     return notes
 
 

@@ -1,0 +1,1 @@
+"""Serve exported models over HTTP, with a web page: ``pplc serve``."""

@@ -1,0 +1,101 @@
+"""The HTTP application: its routes, and how errors and metrics leave it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Optional
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from fastapi_offline import FastAPIOffline
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from pplc_cli.base.errors import ImageError, PplcError, one_line
+from pplc_cli.base.language.messages import tr
+from pplc_cli.base.version import __version__
+from pplc_cli.serve.batching import QueueClosed, QueueFull
+from pplc_cli.serve.metrics import Counted
+from pplc_cli.serve.models import NoSuchModel
+from pplc_cli.serve.routes import own, paddlex
+from pplc_cli.serve.routes.bodies import BadRequest
+from pplc_cli.serve.security import Guard, Refused
+from pplc_cli.serve.service import Service
+
+RETRY_SECONDS = 1
+DESCRIPTION = "Classify images. Send an image file as the body of POST /predict, or as multipart/form-data, or as JSON."
+
+
+def create_app(service: Service, log: Callable[[dict[str, Any]], None] = lambda record: None) -> FastAPI:
+    """Build the application.
+
+    Args:
+        service: its models and options.
+        log: called with one record per request: method, path, status, milliseconds, client. No image content.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.ready = False
+        await run_in_threadpool(service.models.close)
+
+    app = FastAPIOffline(title="pplc serve", version=__version__, description=DESCRIPTION, lifespan=lifespan)
+    app.state.service = service
+    app.include_router(own.router)
+    app.include_router(paddlex.router)
+    app.mount("/page", StaticFiles(directory=own.PAGE), name="page")
+    for kind, answer in _ERRORS.items():
+        app.add_exception_handler(kind, answer)
+    options = service.options
+    app.add_middleware(Guard, host=options.host, token=options.token, max_bytes=options.max_bytes)
+    app.add_middleware(Counted, metrics=service.metrics, log=log)
+    return app
+
+
+def _error(status: int, headers: Optional[dict[str, str]] = None) -> Callable[[Request, Exception], Any]:
+    """A handler that answers with one line of JSON."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": one_line(error)}, status, headers)
+
+    return answer
+
+
+async def _queue_full(request: Request, error: Exception) -> Response:
+    text = tr("as many images wait as may wait; try again in a second")
+    return JSONResponse({"error": text}, 503, {"Retry-After": str(RETRY_SECONDS)})
+
+
+async def _queue_closed(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": tr("the server stops")}, 503, {"Retry-After": str(RETRY_SECONDS)})
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)  # nobody reads it
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return JSONResponse({"error": str(error)}, error.status, {"Connection": "close"})
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+
+
+_ERRORS: dict[Any, Any] = {
+    BadRequest: _error(400),
+    NoSuchModel: _error(404),
+    ImageError: _error(422),
+    QueueFull: _queue_full,
+    QueueClosed: _queue_closed,
+    ClientDisconnect: _gone,
+    Refused: _refused,
+    PplcError: _error(409),
+    HTTPException: _http,
+}

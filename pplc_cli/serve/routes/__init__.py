@@ -1,0 +1,1 @@
+"""What the server answers: pplc's own routes, PaddleX's, and how request bodies are read."""
