@@ -103,7 +103,9 @@ def test_the_wheel_holds_the_package_and_its_data(installed: Installed) -> None:
     weights = {f"models/weights/builtin_weights/PPLCNet_x{size}.safetensors" for size in ("0_25", "0_5", "1_0")}
     locale = "base/language/locale/zh/LC_MESSAGES"
     messages = {f"{locale}/{name}.{kind}" for name in ("click", "pplc_cli") for kind in ("po", "mo")}
-    assert package == source | weights | messages | {"py.typed", "models/counts.json", "analysis/report.html.j2"}
+    page = {path.relative_to(code).as_posix() for path in (code / "serve" / "page").iterdir()}
+    assert {path.rpartition(".")[2] for path in page} == {"html", "css", "js", "svg"}
+    assert package == source | weights | messages | {"py.typed", "models/counts.json", "analysis/report.html.j2"} | page
     assert f"{information}/licenses/LICENSE" in names
 
 
