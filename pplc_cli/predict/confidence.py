@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from pathlib import Path
 from typing import Optional
@@ -112,7 +113,11 @@ class Features:
 
     def unknown(self, distances: np.ndarray) -> np.ndarray:
         """Whether images are unlike the training images, bool (N,)."""
-        return distances > quantile(self.distances, PASSED)
+        return distances > self._farthest
+
+    @functools.cached_property
+    def _farthest(self) -> float:
+        return quantile(self.distances, PASSED)
 
 
 def distance_to(embeddings: np.ndarray, training: np.ndarray) -> np.ndarray:

@@ -102,6 +102,8 @@ class Batcher:
         """See :class:`pplc_cli.predict.predictor.Tasks`."""
         mine = self._mine
         with self._changed:
+            if not wait and self._max_delay == 0 and len(mine.numbers) >= mine.share:
+                return None
             while True:
                 while self._waiting:
                     number, image = self._waiting.popleft()
@@ -109,6 +111,8 @@ class Batcher:
                         mine.numbers.add(number)
                         if wait:
                             mine.began = time.monotonic()
+                            # Its share of what waits: the other threads start on the rest now, and all end sooner.
+                            mine.share = 1 + len(self._waiting) // len(self._threads)
                         return number, image
                     del self._answers[number]  # its client has gone
                 left = None if wait else mine.began + self._max_delay - time.monotonic()
@@ -130,7 +134,7 @@ class Batcher:
 
     def _run(self) -> None:
         """Predict until the batcher is closed. An unexpected error fails what the thread has taken, not the thread."""
-        self._mine.numbers, self._mine.began = set(), 0.0
+        self._mine.numbers, self._mine.began, self._mine.share = set(), 0.0, 1
         while True:
             try:
                 self._predictor.work(self, top_k=TOP_K)

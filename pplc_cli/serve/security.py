@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Optional
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pplc_cli.base.language.messages import tr
 
+HELD_BYTES = 256_000_000  # of all bodies together, until they are answered; at least four bodies fit
 BODY_SECONDS = 60.0  # for a whole body: a slow sender does not hold a connection for ever
 OPEN_PATHS = ("/", "/healthz", "/readyz", "/favicon.ico")  # and the page's files: they work without the token
 OPEN_FOLDERS = ("/page/",)
@@ -55,6 +56,7 @@ class Guard:
         """
         self._app, self._token, self._max_bytes = app, token, max_bytes
         self._local = host in LOOPBACK
+        self._held, self._most = 0, max(HELD_BYTES, 4 * max_bytes)  # bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer with a status and one line of JSON."""
@@ -74,10 +76,20 @@ class Guard:
         try:
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
             self._check(scope["path"], headers)
-            await self._app(scope, _Bounded(receive, self._max_bytes), sending)
+            body = _Bounded(receive, self._max_bytes, self._hold)
+            try:
+                await self._app(scope, body, sending)
+            finally:
+                self._held -= body.held
         except Refused as refused:
             if not started:
                 await _answer(sending, refused)
+
+    def _hold(self, count: int) -> None:
+        """Count bytes that came."""
+        if self._held + count > self._most:
+            raise Refused(503, tr("too much is being received; try again in a second"))
+        self._held += count
 
     def _check(self, path: str, headers: Mapping[str, str]) -> None:
         """Raise Refused for a wrong host, site, size or token."""
@@ -85,7 +97,7 @@ class Guard:
         if self._local and _name_of(host) not in LOOPBACK:
             raise Refused(403, tr("this server answers on 127.0.0.1 only"))
         origin = headers.get("origin")
-        if headers.get("sec-fetch-site") == "cross-site" or (origin and urlsplit(origin).netloc != host):
+        if headers.get("sec-fetch-site") == "cross-site" or (origin and origin.partition("://")[2] != host):
             raise Refused(403, tr("requests from pages of other sites are refused"))
         length = headers.get("content-length", "0")
         if not (length.isascii() and length.isdigit()):
@@ -101,10 +113,15 @@ class Guard:
 
 
 class _Bounded:
-    """The body of a request, as far as it may be long and slow."""
+    """The body of a request, as far as it may be long and slow.
 
-    def __init__(self, receive: Receive, max_bytes: int) -> None:
-        self._receive, self._left, self._limit = receive, max_bytes, max_bytes
+    Attributes:
+        held: bytes that came.
+    """
+
+    def __init__(self, receive: Receive, max_bytes: int, hold: Callable[[int], None]) -> None:
+        self._receive, self._limit, self._hold = receive, max_bytes, hold
+        self.held = 0
         self._whole = False
         self._deadline = asyncio.get_running_loop().time() + BODY_SECONDS
 
@@ -117,10 +134,12 @@ class _Bounded:
         except asyncio.TimeoutError:
             raise Refused(408, tr("the body took more than {seconds:g} seconds", seconds=BODY_SECONDS)) from None
         if message["type"] == "http.request":
-            self._left -= len(message.get("body", b""))
+            count = len(message.get("body", b""))
             self._whole = not message.get("more_body", False)
-            if self._left < 0:
+            if self.held + count > self._limit:
                 raise Refused(413, _too_large(self._limit))
+            self._hold(count)
+            self.held += count
         return message
 
 
@@ -149,6 +168,8 @@ async def _answer(send: Send, refused: Refused) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if refused.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if refused.status == 503:
+        headers.append((b"retry-after", b"1"))
     # The rest of a refused body is not read, so the connection cannot be used again.
     headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})

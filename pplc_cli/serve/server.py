@@ -61,6 +61,7 @@ def serve(service: Service, listening: socket.socket, *, access_log: bool = True
         access_log: write one line of JSON per request to standard error.
         started: called when requests are answered.
     """
+    sys.setswitchinterval(0.0005)
     app = create_app(service, _log if access_log else lambda record: None)
     config = uvicorn.Config(
         app,

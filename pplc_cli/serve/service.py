@@ -8,6 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Optional, TypeVar
 
+from threadpoolctl import threadpool_limits
+
 from pplc_cli.base.processes.signals import python_handlers_kept
 from pplc_cli.serve.batching import QueueFull
 from pplc_cli.serve.collect import Collection
@@ -57,6 +59,8 @@ class Service:
         Raises:
             PplcError: one cannot be loaded, or the folder for corrected images cannot be used.
         """
+        # Each worker computes its own batch; BLAS with threads of its own would take the cores from the others.
+        threadpool_limits(1, "blas")
         self.options = options
         self.metrics = Metrics(lambda: sum(model.waiting() for model in self.models))
         self.collection = Collection(options.collect) if options.collect is not None else None

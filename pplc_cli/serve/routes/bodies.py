@@ -6,8 +6,8 @@ import base64
 import binascii
 import dataclasses
 import json
-from collections.abc import Mapping
-from typing import Any, Optional
+from collections.abc import Callable, Mapping
+from typing import Any, Optional, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
@@ -18,6 +18,8 @@ from pplc_cli.base.language.messages import tr
 from pplc_cli.predict.inputs.address import read_address
 from pplc_cli.predict.inputs.source import ADDRESSES, Source
 
+Data, Result = TypeVar("Data", bytes, str), TypeVar("Result")
+LONG = 1 << 18  # bytes; parsing them takes a millisecond
 MOST_IMAGES = 64  # of one request
 _FIELDS = ("image", "images", "model", "top_k", "label", "name")
 
@@ -89,13 +91,28 @@ async def _read_form(request: Request, fields: dict[str, Any]) -> list[Source]:
     return images
 
 
-async def _read_json(body: bytes, fields: dict[str, Any], allow_urls: bool, limit: int) -> list[Source]:
+async def read_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body.
+
+    Raises:
+        BadRequest: it is not valid JSON, or no object.
+    """
     try:
-        content = json.loads(body)
+        content = await _offloaded(json.loads, body)
     except (ValueError, RecursionError):
         raise BadRequest(tr("the body is not valid JSON")) from None
-    if not isinstance(content, Mapping):
+    if not isinstance(content, dict):
         raise BadRequest(tr("expected a JSON object"))
+    return content
+
+
+async def _offloaded(function: Callable[[Data], Result], data: Data) -> Result:
+    """Call a function, in a thread if the data are long: the event loop is not blocked."""
+    return await run_in_threadpool(function, data) if len(data) > LONG else function(data)
+
+
+async def _read_json(body: bytes, fields: dict[str, Any], allow_urls: bool, limit: int) -> list[Source]:
+    content = await read_object(body)
     fields.update(content)
     texts = [fields["image"]] if "image" in fields else fields.get("images", [])
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
@@ -122,12 +139,16 @@ async def image_of(text: str, *, allow_urls: bool, limit: int) -> Source:
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
-        data = base64.b64decode(text, validate=True)
+        data = await _offloaded(_decode, text)
     except (binascii.Error, ValueError):
         raise BadRequest(tr("an image is not valid base64")) from None
     if not data:
         raise ImageError(tr("the file is empty"))
     return Source("image", data)
+
+
+def _decode(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
 
 
 def _text(fields: Mapping[str, Any], name: str) -> Optional[str]:

@@ -72,7 +72,8 @@ async def read(request: Request) -> Upload:
 async def predict_upload(service: Service, upload: Upload) -> tuple[ServedModel, list[Prediction]]:
     """Predict the images of a request; see :meth:`pplc_cli.serve.models.Models.submit`."""
     model, futures = service.models.submit(upload.model, upload.images)
-    predictions = list(await asyncio.gather(*map(asyncio.wrap_future, futures)))
+    answers = list(map(asyncio.wrap_future, futures))
+    predictions = [await answers[0]] if len(answers) == 1 else list(await asyncio.gather(*answers))
     failed = sum(one.error is not None for one in predictions)
     service.metrics.images(model.name, predicted=len(predictions) - failed, unreadable=failed)
     return model, predictions

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import uuid
 from typing import Any, Optional
 
@@ -21,7 +20,7 @@ from pplc_cli.base.errors import ImageError
 from pplc_cli.predict.inputs.source import Source
 from pplc_cli.predict.prediction import Prediction
 from pplc_cli.serve.batching import QueueClosed, QueueFull
-from pplc_cli.serve.routes.bodies import BadRequest, Upload, image_of
+from pplc_cli.serve.routes.bodies import BadRequest, Upload, image_of, read_object
 from pplc_cli.serve.routes.own import predict_upload, service_of
 
 TOP_K = 5  # of PaddleX's pipeline
@@ -51,7 +50,7 @@ async def image_classification(request: Request) -> Response:
     log_id = str(uuid.uuid4())
     service = service_of(request)
     try:
-        content = _content(await request.body())
+        content = _checked(await read_object(await request.body()))
         source = await image_of(
             content["image"], allow_urls=service.options.allow_urls, limit=service.options.max_bytes
         )
@@ -70,13 +69,9 @@ async def image_classification(request: Request) -> Response:
     return JSONResponse({"logId": log_id, "result": result, "errorCode": 0, "errorMsg": "Success"})
 
 
-def _content(body: bytes) -> dict[str, Any]:
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
-        raise BadRequest("the body is not valid JSON") from None
-    top_k, visualize = (content.get("topk"), content.get("visualize")) if isinstance(content, dict) else (0, None)
-    if not isinstance(content, dict) or not isinstance(content.get("image"), str):
+def _checked(content: dict[str, Any]) -> dict[str, Any]:
+    top_k, visualize = content.get("topk"), content.get("visualize")
+    if not isinstance(content.get("image"), str):
         raise BadRequest("image: expected a base64 text or an address")
     if top_k is not None and (not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1):
         raise BadRequest("topk: expected a whole number from 1")
