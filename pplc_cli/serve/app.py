@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from pplc_cli.base.errors import ImageError, PplcError, one_line
 from pplc_cli.base.language.messages import tr
@@ -29,6 +30,14 @@ from pplc_cli.serve.service import Service
 
 RETRY_SECONDS = 1
 DESCRIPTION = "Classify images. Send an image file as the body of POST /predict, or as multipart/form-data, or as JSON."
+
+
+class _PlainRoute(Route):
+    """Starlette's route, which is named in the metrics as FastAPI's are."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route"] = self
+        await super().handle(scope, receive, send)
 
 
 def create_app(service: Service, log: Callable[[dict[str, Any]], None] = lambda record: None) -> FastAPI:
@@ -54,7 +63,7 @@ def create_app(service: Service, log: Callable[[dict[str, Any]], None] = lambda 
         route for route in (*own.router.routes, *paddlex.router.routes) if "POST" in getattr(route, "methods", ())
     ]:
         assert isinstance(route, APIRoute)
-        app.router.routes.insert(0, Route(route.path, route.endpoint, methods=["POST"]))
+        app.router.routes.insert(0, _PlainRoute(route.path, route.endpoint, methods=["POST"]))
     app.mount("/page", StaticFiles(directory=own.PAGE), name="page")
     for kind, answer in _ERRORS.items():
         app.add_exception_handler(kind, answer)

@@ -91,7 +91,7 @@ def test_every_family_has_feature_maps_with_gradients(name):
     x.stop_gradient = False
     with _feature_maps(network) as maps:
         logits = network(x)
-    (gradient,) = paddle.grad(logits[0, 1], [maps[-1]])
+    (gradient,) = paddle.grad(logits.max(), [maps[-1]])  # of SqueezeNet, other logits may be 0
     assert gradient.shape == maps[-1].shape and min(gradient.shape[2:]) > 1
     assert float(gradient.abs().sum()) > 0
 

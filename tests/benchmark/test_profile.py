@@ -187,6 +187,7 @@ def test_filters():
     assert list_networks(["nothing"]) == []
 
 
+@pytest.mark.slow
 def test_a_comparison_reports_each_network():
     from pplc_cli.benchmark.compare import compare
 

@@ -19,6 +19,7 @@ PPLC = [sys.executable, "-m", "pplc_cli"]
 BAR = "checking images"  # beside the progress bar of split
 
 
+@pytest.mark.slow
 def test_quiet_prints_the_results_alone(pplc: Pplc, trained: Trained, class_folders) -> None:
     folder = class_folders((12, 12))
     assert pplc("init", str(folder), "--output", "a.yaml").stdout == (

@@ -92,6 +92,7 @@ def test_too_large_a_loss_is_an_error_and_keeps_the_old_folder(calm, tmp_path, m
     assert max(a.loss for a in done.accuracies) > 0.1
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_accuracy_of_each_precision(pplc, calm):
     options = ["--precision", "int8", "--precision", "bfloat16", "--max-loss", "0.1", "--batch", "2"]
     done = pplc("export", "--run", str(calm.folder), "--output", "out", *options, check=False)

@@ -277,8 +277,10 @@ def test_options_stay_with_the_run(class_folders, tmp_path, monkeypatch):
     "name",
     [
         "PPLCNetV2_small",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("FasterNet_T0", "MobileNetV2_x1_0")),
-        "SqueezeNext_1_0_23v5",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("FasterNet_T0", "MobileNetV2_x1_0", "SqueezeNext_1_0_23v5")
+        ),
     ],
 )
 def test_paddlex_loads_the_export(name, class_folders, tmp_path, monkeypatch):

@@ -146,6 +146,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_run_killed_before_it_wrote_its_state_is_begun_again(suffix, untrained, predictor, image_folder, tmp_path):
     whole, out = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}"

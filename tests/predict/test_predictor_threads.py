@@ -69,7 +69,8 @@ def test_forked_processes_predict_whatever_the_threads_of_their_parent_do(untrai
     assert done.stdout.split() == [str(count), "0", "0"]
 
 
-@pytest.mark.parametrize("cycles", [10, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("cycles", [10, 50])
 def test_closed_predictors_leave_nothing_behind(untrained, images, cycles):
     def live():
         gc.collect()

@@ -204,6 +204,7 @@ def test_the_same_run_writes_the_same_bits(filled, name, tmp_path):
     assert list(pin_runs.differences(filled(name)[1], again)) == []
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_as_one_that_never_stopped(filled, tmp_path):
     """Every file: weights, log, configuration and curves."""
     _, record = filled("stopped")

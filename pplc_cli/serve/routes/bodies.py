@@ -18,7 +18,8 @@ from pplc_cli.base.language.messages import tr
 from pplc_cli.predict.inputs.address import read_address
 from pplc_cli.predict.inputs.source import ADDRESSES, Source
 
-Data, Result = TypeVar("Data", bytes, str), TypeVar("Result")
+Data = TypeVar("Data", bytes, str)
+Result = TypeVar("Result")
 LONG = 1 << 18  # bytes; parsing them takes a millisecond
 MOST_IMAGES = 64  # of one request
 _FIELDS = ("image", "images", "model", "top_k", "label", "name")

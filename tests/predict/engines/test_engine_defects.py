@@ -110,6 +110,7 @@ def test_batches_of_many_sizes_do_not_fill_the_memory(networks, name):
     assert float(done.stdout.split()[-1]) < 60
 
 
+@pytest.mark.slow
 def test_an_engine_with_wrong_outputs_is_excluded(tmp_path, cache):
     """OpenVINO 2026.4.1 computes ShuffleNetV2's second stage wrongly on some CPUs; auto must exclude such an engine."""
     folder = export_network("ShuffleNetV2_x1_0", tmp_path / "network")

@@ -114,6 +114,7 @@ def test_force_removes_reports_on_the_old_weights(pplc, split):
     assert not (pplc.cwd / "run" / "eval_val").exists() and mine.exists()
 
 
+@pytest.mark.slow
 @POSIX
 def test_other_users_read_a_run_as_the_umask_says(pplc, split):
     pplc("train", *split, "--output", "run", preexec_fn=ordinary_user(0o022))
@@ -162,6 +163,7 @@ def test_the_file_of_the_latest_run_may_hold_anything(tmp_path, monkeypatch, con
         find_run()
 
 
+@pytest.mark.slow
 def test_after_a_failed_training_no_older_run_is_measured(pplc, split):
     """And which run is measured, or resumed, is said."""
     pplc("train", *split, "--output", "old")
@@ -190,7 +192,9 @@ def test_early_stopping_says_so_and_can_go_on(pplc, split):
 
 
 @POSIX
-@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP")])
+@pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGTERM, "SIGTERM"), pytest.param(signal.SIGHUP, "SIGHUP", marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_training_in_one_line_and_it_resumes(pplc, split, number, name):
     process = start(pplc.cwd, *split, "--epochs", "2000", "--output", "run")
     wait_for_epoch(pplc.cwd / "run", 1, process)
