@@ -47,12 +47,27 @@ class Service:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *words: str, env: dict[str, str] | None = None) -> Iterator[Service]:
-    """Run ``pplc serve`` in a folder on a free port until the block ends; its log may hold no traceback."""
+def serving(folder: Path, *words: str, env: dict[str, str] | None = None, before: str = "") -> Iterator[Service]:
+    """Run ``pplc serve`` in a folder on a free port until the block ends; its log may hold no traceback.
+
+    Args:
+        folder: where it runs and writes its log.
+        words: arguments.
+        env: variables of its environment.
+        before: Python to run in its process first.
+    """
     log = folder / f"serve {time.monotonic_ns()}.log"
     with log.open("w") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pplc_cli", "serve", *words, "--port", "0"],
+            [
+                sys.executable,
+                "-c",
+                f"{before}\nfrom pplc_cli.cli.main import main\nmain()",
+                "serve",
+                *words,
+                "--port",
+                "0",
+            ],
             cwd=folder,
             env={**os.environ, "PPLC_LANG": "en", **(env or {})},
             stdout=subprocess.PIPE,

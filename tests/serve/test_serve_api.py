@@ -372,7 +372,7 @@ def test_a_new_export_is_taken_without_losing_a_request(trained, tmp_path):
 
 
 def test_slow_and_silent_connections_do_not_stop_the_service(service, photographs):
-    """Each leaves something unfinished; the limits of seconds are tested by the fuzz test with shorter ones."""
+    """Each leaves something unfinished."""
     starts = [b"", b"G", b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\nabc",
               b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab"]  # fmt: skip
     open_ones = []
@@ -384,6 +384,19 @@ def test_slow_and_silent_connections_do_not_stop_the_service(service, photograph
         assert client.post("/predict", content=photographs[0].read_bytes()).status_code == 200
     for connection in open_ones:
         connection.close()
+
+
+def test_slow_connections_are_closed(trained, tmp_path):
+    """With limits of half a second in place of 20 and 60."""
+    before = "from pplc_cli.serve import security, server; server.HEAD_SECONDS = security.BODY_SECONDS = 0.5"
+    head = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    with serving(tmp_path, str(trained.run), before=before) as running:
+        whole = head + b"Content-Length: 9\r\n\r\nab", head + b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n"
+        for start in (b"", b"POST /pre", head, *whole):
+            with socket.create_connection(("127.0.0.1", running.port), timeout=20) as connection:
+                connection.sendall(start)
+                answer = b"".join(iter(lambda: connection.recv(4096), b""))  # until it is closed
+                assert answer[9:12] == (b"408" if start in whole else b"")
 
 
 def test_wrong_commands(trained, tmp_path):
