@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import io
 import json
 import platform
 import tempfile
@@ -24,6 +23,7 @@ from pplc_cli.base.storage.files import PathLike, user_path, write_text
 from pplc_cli.base.version import __version__
 from pplc_cli.exporting.current import exported_folder
 from pplc_cli.models.registry import find_network
+from pplc_cli.plots.annotate import jpeg_bytes
 from pplc_cli.plots.figure import DrawError
 from pplc_cli.plots.heat import overlay
 from pplc_cli.predict.engines.auto import choose_fastest
@@ -358,8 +358,4 @@ def _embedded(file: Path) -> str:
 
 def _jpeg(image: np.ndarray) -> str:
     """An image, uint8 RGB (H, W, 3), as a data URL."""
-    from PIL import Image
-
-    data = io.BytesIO()
-    Image.fromarray(image).save(data, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg_bytes(image, 82)).decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,13 @@ def image_note(path: PathLike, key: str) -> Any:
             return image.info.get(key)
     except (OSError, ValueError, Image.DecompressionBombError):
         return None
+
+
+def jpeg_bytes(image: np.ndarray, quality: int) -> bytes:
+    """Encode an image, uint8 RGB (H, W, 3), as JPEG."""
+    encoded = io.BytesIO()
+    Image.fromarray(image).save(encoded, "JPEG", quality=quality)
+    return encoded.getvalue()
 
 
 def annotate(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:

@@ -25,10 +25,9 @@ from pplc_cli.serve.metrics import Counted
 from pplc_cli.serve.models import NoSuchModel
 from pplc_cli.serve.routes import own, paddlex
 from pplc_cli.serve.routes.bodies import BadRequest
-from pplc_cli.serve.security import Guard, Refused
+from pplc_cli.serve.security import RETRY, Guard, Refused
 from pplc_cli.serve.service import Service
 
-RETRY_SECONDS = 1
 DESCRIPTION = "Classify images. Send an image file as the body of POST /predict, or as multipart/form-data, or as JSON."
 
 
@@ -82,23 +81,13 @@ def _error(status: int, headers: Optional[dict[str, str]] = None) -> Callable[[R
     return answer
 
 
-async def _queue_full(request: Request, error: Exception) -> Response:
-    text = tr("as many images wait as may wait; try again in a second")
-    return JSONResponse({"error": text}, 503, {"Retry-After": str(RETRY_SECONDS)})
-
-
-async def _queue_closed(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": tr("the server stops")}, 503, {"Retry-After": str(RETRY_SECONDS)})
-
-
 async def _gone(request: Request, error: Exception) -> Response:
     return Response(status_code=400)  # nobody reads it
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    again = {"Retry-After": str(RETRY_SECONDS)} if error.status == 503 else {}
-    return JSONResponse({"error": str(error)}, error.status, {"Connection": "close", **again})
+    return JSONResponse({"error": str(error)}, error.status, error.headers())
 
 
 async def _failed(request: Request, error: Exception) -> Response:
@@ -115,8 +104,8 @@ _ERRORS: dict[Any, Any] = {
     BadRequest: _error(400),
     NoSuchModel: _error(404),
     ImageError: _error(422),
-    QueueFull: _queue_full,
-    QueueClosed: _queue_closed,
+    QueueFull: _error(503, RETRY),
+    QueueClosed: _error(503, RETRY),
     ClientDisconnect: _gone,
     Refused: _refused,
     PplcError: _error(409),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Optional
 
+from pplc_cli.base.language.messages import tr
 from pplc_cli.predict.inputs.source import Source
 from pplc_cli.predict.prediction import Prediction
 from pplc_cli.predict.predictor import Predictor
@@ -19,9 +20,15 @@ TOP_K = 1000  # labels kept of each prediction; a request takes the first of the
 class QueueFull(Exception):
     """As many images wait as may wait; try again later."""
 
+    def __str__(self) -> str:
+        return tr("as many images wait as may wait; try again in a second")
+
 
 class QueueClosed(Exception):
     """The model is being replaced, or the server stops."""
+
+    def __str__(self) -> str:
+        return tr("the server stops")
 
 
 class Batcher:

@@ -7,7 +7,6 @@ import hashlib
 import io
 import threading
 from pathlib import Path
-from typing import Optional
 
 from pplc_cli.base.errors import DataError
 from pplc_cli.base.language.messages import tr
@@ -83,10 +82,6 @@ class Collection:
                 self._write({**self._labels, name: label})
                 self._labels[name] = label
         return file
-
-    def label_of(self, data: bytes) -> Optional[str]:
-        """The label of an image that was kept before."""
-        return self._labels.get(f"images/{hashlib.sha256(data).hexdigest()[:32]}{_suffix(data)}")
 
     def _write(self, labels: dict[str, str]) -> None:
         write_text(self.folder / LIST, "path,label\n" + "".join(map(csv_line, labels.items())))

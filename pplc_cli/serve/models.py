@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Optional
@@ -178,7 +178,7 @@ class Models:
             raise
         return loaded
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[ServedModel]:
         return iter(list(self._models.values()))
 
     def find(self, name: Optional[str] = None) -> ServedModel:

@@ -22,6 +22,7 @@ HELD_BYTES = 256_000_000  # of all bodies together, until they are answered; at 
 BODY_SECONDS = 60.0  # for a whole body: a slow sender does not hold a connection for ever
 OPEN_PATHS = ("/", "/healthz", "/readyz", "/favicon.ico")  # and the page's files: they work without the token
 OPEN_FOLDERS = ("/page/",)
+RETRY = {"Retry-After": "1"}  # seconds; of answers with the status 503
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # The page loads nothing from elsewhere and runs no inline script, so a label or a file name cannot become one.
 PAGE_POLICY = (
@@ -41,6 +42,11 @@ class Refused(Exception):
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
         self.status = status
+
+    def headers(self) -> dict[str, str]:
+        """Of the answer. The rest of a refused body is not read, so the connection cannot be used again."""
+        more = {401: {"WWW-Authenticate": "Bearer"}, 503: RETRY}
+        return {"Connection": "close", **more.get(self.status, {})}
 
 
 class Guard:
@@ -165,12 +171,7 @@ def _headers(policy: str) -> list[tuple[bytes, bytes]]:
 
 async def _answer(send: Send, refused: Refused) -> None:
     body = json.dumps({"error": str(refused)}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if refused.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    if refused.status == 503:
-        headers.append((b"retry-after", b"1"))
-    # The rest of a refused body is not read, so the connection cannot be used again.
-    headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **refused.headers()}
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": refused.status, "headers": raw})
     await send({"type": "http.response.body", "body": body})

@@ -10,8 +10,6 @@ from click.core import ParameterSource
 from pplc_cli.base.language.messages import tr
 from pplc_cli.cli.command import Command, echo, hint, note
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
 
 @click.command(cls=Command)
 @click.argument("sources", nargs=-1, metavar="[RUN|FOLDER]...")
@@ -79,6 +77,7 @@ def serve(
     if token == "" and click.get_current_context().get_parameter_source("token") is ParameterSource.COMMANDLINE:
         raise click.UsageError(tr("--token: expected a text"))
     try:
+        from pplc_cli.serve.security import LOOPBACK
         from pplc_cli.serve.server import address_of, listen
         from pplc_cli.serve.server import serve as run_server
         from pplc_cli.serve.service import ServeOptions, Service
@@ -98,7 +97,7 @@ def serve(
         service = Service(list(sources), options)
         for text in sorted({model.note for model in service.models if model.note}):
             note(text)
-        if host not in _LOOPBACK and not token:
+        if host not in LOOPBACK and not token:
             note(tr("anyone who reaches this computer can use the service; --token TEXT asks for a token"))
 
         def started() -> None:

@@ -36,7 +36,7 @@ class Upload:
     Attributes:
         images: encoded, with their names.
         model: name of the model; None: the default.
-        top_k: labels per image; None: all up to five.
+        top_k: labels per image; None: five.
         label: of ``/explain`` and ``/correct``.
     """
 
@@ -73,10 +73,6 @@ async def read_upload(request: Request, *, allow_urls: bool, limit: int) -> Uplo
         )
     if not images:
         raise BadRequest(tr("the request holds no image"))
-    if len(images) > MOST_IMAGES:
-        raise BadRequest(
-            tr("{count} images in one request; expected at most {most}", count=len(images), most=MOST_IMAGES)
-        )
     return Upload(images, _text(fields, "model"), _count(fields.get("top_k")), _text(fields, "label"))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import io
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,14 +118,11 @@ async def explain(request: Request) -> Response:
 
 
 def _heat_map(model: ServedModel, upload: Upload) -> tuple[bytes, str, float]:
-    from PIL import Image
-
+    from pplc_cli.plots.annotate import jpeg_bytes
     from pplc_cli.plots.heat import overlay
 
     found = model.explainer().explain(upload.images[0], label=upload.label)
-    encoded = io.BytesIO()
-    Image.fromarray(overlay(found.image, found.heat)).save(encoded, "JPEG", quality=88)
-    return encoded.getvalue(), found.label, found.score
+    return jpeg_bytes(overlay(found.image, found.heat), 88), found.label, found.score
 
 
 @router.post("/correct", openapi_extra=_BODY, summary="Keep an image with its right label")

@@ -8,7 +8,6 @@ The schema is that of PaddleX 3.7 (``paddlex/inference/serving/schemas/image_cla
 from __future__ import annotations
 
 import base64
-import io
 import uuid
 from typing import Any, Optional
 
@@ -22,6 +21,7 @@ from pplc_cli.predict.prediction import Prediction
 from pplc_cli.serve.batching import QueueClosed, QueueFull
 from pplc_cli.serve.routes.bodies import BadRequest, Upload, image_of, read_object
 from pplc_cli.serve.routes.own import predict_upload, service_of
+from pplc_cli.serve.security import RETRY
 
 TOP_K = 5  # of PaddleX's pipeline
 router = APIRouter()
@@ -60,7 +60,7 @@ async def image_classification(request: Request) -> Response:
     except (BadRequest, ImageError) as error:
         return _failure(log_id, 422, str(error))
     except (QueueFull, QueueClosed):
-        return _failure(log_id, 503, "the server is busy", {"Retry-After": "1"})
+        return _failure(log_id, 503, "the server is busy", RETRY)
     top = prediction.top[: content.get("topk") or TOP_K]
     ids = {label: number for number, label in reversed(list(enumerate(model.labels)))}
     categories = [{"id": ids[label], "name": label, "score": score} for label, score in top]
@@ -82,14 +82,10 @@ def _checked(content: dict[str, Any]) -> dict[str, Any]:
 
 def _drawn(source: Source, prediction: Prediction) -> str:
     """The image with its labels drawn in, JPEG as base64."""
-    from PIL import Image
-
-    from pplc_cli.plots.annotate import annotate
+    from pplc_cli.plots.annotate import annotate, jpeg_bytes
 
     lines = [f"{label}  {score:.2%}" for label, score in prediction.top[:1]]
-    encoded = io.BytesIO()
-    Image.fromarray(annotate(source.decode(), lines)).save(encoded, "JPEG", quality=90)
-    return base64.b64encode(encoded.getvalue()).decode()
+    return base64.b64encode(jpeg_bytes(annotate(source.decode(), lines), 90)).decode()
 
 
 def _failure(log_id: str, status: int, reason: str, headers: Optional[dict[str, str]] = None) -> Response:
