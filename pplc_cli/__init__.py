@@ -28,6 +28,13 @@ _EXPORTS = {
     "Evaluation": "training.evaluation.evaluate",
     "Explainer": "analysis.heat_maps",
     "HeatMap": "analysis.heat_maps",
+    "find_learning_rate": "tuning.lr_finder",
+    "LearningRates": "tuning.lr_finder",
+    "train_folds": "tuning.folds",
+    "FoldsResult": "tuning.folds",
+    "export_folds": "tuning.ensemble",
+    "tune": "tuning.tune",
+    "TuneResult": "tuning.tune",
     "export": "exporting.export",
     "ExportResult": "exporting.result",
     "Predictor": "predict.predictor",
@@ -68,6 +75,13 @@ if TYPE_CHECKING:  # for type checkers and editors
     from pplc_cli.training.runs.run import load_run as load_run
     from pplc_cli.training.train import TrainResult as TrainResult
     from pplc_cli.training.train import train as train
+    from pplc_cli.tuning.ensemble import export_folds as export_folds
+    from pplc_cli.tuning.folds import FoldsResult as FoldsResult
+    from pplc_cli.tuning.folds import train_folds as train_folds
+    from pplc_cli.tuning.lr_finder import LearningRates as LearningRates
+    from pplc_cli.tuning.lr_finder import find_learning_rate as find_learning_rate
+    from pplc_cli.tuning.tune import TuneResult as TuneResult
+    from pplc_cli.tuning.tune import tune as tune
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent unless the program sets up logging
 register_moved_modules()

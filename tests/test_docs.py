@@ -36,7 +36,7 @@ every_page = pytest.mark.parametrize("page", PAGES)
 
 FENCE = re.compile(r"^( *)(`{3,}|~{3,})(\S*)[^\n]*\n(.*?)^\1\2[ \t]*$", re.MULTILINE | re.DOTALL)
 SCHEMES = ("http://", "https://", "mailto:")
-MADE_BY_EXAMPLES = {"configs/photos.yaml"}  # pplc init writes it
+MADE_BY_EXAMPLES = {"configs/photos.yaml", "configs/photos-tuned.yaml"}  # pplc init and pplc tune write them
 
 
 def text_of(page: str) -> str:

@@ -21,6 +21,7 @@ ORDER = [
     {"exporting"},
     {"benchmark"},
     {"analysis"},
+    {"tuning"},
     {"serve"},
     {"cli"},
 ]

@@ -193,8 +193,9 @@ def describe(hint: Any, metadata: Mapping[str, Any]) -> str:
         if args[0] is Any:
             return kind
         return tr("{kind}, each {item}", kind=kind, item=describe(args[0], metadata))
-    if origin is dict:
+    if origin is dict and args[1] is not Any:
         return tr("a mapping, each value {value}", value=describe(args[1], metadata))
+    hint = dict if origin is dict else hint
     name = tr(_NAMES[hint]) if hint in _NAMES else getattr(hint, "__name__", str(hint))
     if hint not in (int, float) or not metadata.get("limits"):
         return name

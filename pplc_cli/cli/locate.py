@@ -159,6 +159,20 @@ def find_trained(
     Raises:
         PplcError: there is no such run, the configuration is not valid, or a run and a configuration are both named.
     """
+    _one_place(run, config, dataset)
+    if run is None and (config is not None or dataset is not None):
+        found = find_config(config, dataset, overrides)
+        return find_run(found.output), found
+    trained = find_run(run) if run is not None else find_latest_run()
+    return trained, trained.load_config(dict(overrides))
+
+
+def _one_place(run: Optional[str], config: Optional[str], dataset: Optional[str]) -> None:
+    """Refuse a run together with a configuration.
+
+    Raises:
+        PplcError: both are named.
+    """
     if run is not None and (config is not None or dataset is not None):
         raise PplcError(
             tr(
@@ -166,11 +180,24 @@ def find_trained(
                 "change values with -o, measure other images with pplc eval --data FOLDER"
             )
         )
-    if run is None and (config is not None or dataset is not None):
-        found = find_config(config, dataset, overrides)
-        return find_run(found.output), found
-    trained = find_run(run) if run is not None else find_latest_run()
-    return trained, trained.load_config(dict(overrides))
+
+
+def find_folds(run: Optional[str], config: Optional[str], dataset: Optional[str], overrides: Mapping[str, Any]) -> Path:
+    """Find the folder of ``pplc train --folds``: the named one, else the configuration's, else the latest.
+
+    Raises:
+        PplcError: see :func:`find_trained`.
+    """
+    from pplc_cli.tuning.ensemble import folds_folder
+
+    _one_place(run, config, dataset)
+    if run is not None:
+        return folds_folder(user_path(run))
+    if config is not None or dataset is not None:
+        return folds_folder(user_path(find_config(config, dataset, overrides).output))
+    folder = folds_folder(short(find_run()).folder)
+    note(tr("folds: {folder}", folder=folder))
+    return folder
 
 
 def find_exported(

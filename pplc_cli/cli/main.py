@@ -29,6 +29,7 @@ _COMMANDS = {
     "preview": "data",
     "train": "train",
     "distill": "train",
+    "tune": "tune",
     "eval": "evaluate",
     "label": "label",
     "explain": "evaluate",
@@ -38,10 +39,10 @@ _COMMANDS = {
     "report": "runs",
     "runs": "runs",
     "bench": "bench",
-    "models": "networks",
-    "profile": "networks",
-    "compare": "networks",
-    "weights": "weights",
+    "models": "models",
+    "profile": "models",
+    "compare": "models",
+    "weights": "models",
 }
 _FUNCTIONS = {"eval": "evaluate"}  # commands whose function has another name
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pplc_cli.base.errors import ConfigError, is_about
+from pplc_cli.base.errors import ConfigError, PplcError, is_about
 from pplc_cli.base.language.messages import tr
 
 SAMPLES = ("pandatiger",)  # data sets that pplc sample draws
@@ -33,6 +33,16 @@ def run_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--run", metavar="FOLDER", help="The training run.  [default: that of --config or --dataset, else the latest]"
     )(command)
+
+
+def require_folds(soup: bool) -> None:
+    """Refuse --soup without --folds.
+
+    Raises:
+        PplcError: it was given.
+    """
+    if soup:
+        raise PplcError(tr("--soup averages the networks of pplc train --folds; add --folds"))
 
 
 class RenamedOption(click.Option):

@@ -79,6 +79,14 @@ def check_combinations(config: Config, faults: list[str]) -> None:
         )
     if train.progressive_from and train.freeze:
         faults.append(tr("train.freeze: features are computed once, at one image size; remove train.progressive_from"))
+    if config.data.sampler is not None and train.class_weights is not None:
+        faults.append(
+            tr(
+                "data.sampler: {sampler} cannot be combined with train.class_weights: both correct the numbers of "
+                "images; remove one of them",
+                sampler=config.data.sampler,
+            )
+        )
     if config.distill.teacher is not None:
         _check_distillation(config, faults)
     elif config.data.unlabelled is not None:

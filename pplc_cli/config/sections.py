@@ -17,9 +17,12 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 # Bounds far above what is sensible, so that a slip of the finger is an error and not a full memory or a hang.
 MAX_EPOCHS = 1_000_000
 MAX_BATCH = 65_536  # twice the largest batches that are published for ImageNet
+AUTO_BASE = 32  # images per step to which the learning rate refers with batch_size: auto
 MAX_RATE = 1000
 MAX_WEIGHT = 1_000_000  # of a class or of a part of the loss; float32 keeps its digits
 MAX_VIEWS = 1000  # each view of each image is kept
+MAX_TRIALS = 100_000
+MAX_MINUTES = 1_000_000
 MAX_IMAGES = 10_000  # they are in memory together
 
 DEFAULT_TRAIN_TRANSFORMS = [{"RandomCrop": {"crop_size": 224}}, "RandomHorizontalFlip", "Normalize"]
@@ -35,14 +38,19 @@ class TrainConfig:
     """The training recipe. Names and defaults follow PaddleX 2 for the keys that it has."""
 
     epochs: int = option(10, at_least=1, at_most=MAX_EPOCHS, help="Passes over the training list.")
-    batch_size: int = option(
-        32, at_least=1, at_most=MAX_BATCH, help="Images per training step, in all processes together."
+    batch_size: Union[int, str] = option(
+        32,
+        choices=("auto",),
+        at_least=1,
+        at_most=MAX_BATCH,
+        help="Images per training step, in all processes together; `auto`: measured on this machine.",
     )
     learning_rate: float = option(
         0.025,
         more_than=0,
         at_most=MAX_RATE,
-        help="Learning rate after warm-up and before decay; scale it with `batch_size`.",
+        help="Learning rate after warm-up and before decay; scale it with `batch_size`. With `batch_size: auto`, that "
+        "for batches of 32.",
     )
     optimizer: str = option(
         "momentum",
@@ -167,6 +175,19 @@ class TrainConfig:
         "[your own](../training.md#networks-and-transforms-of-your-own).",
     )
 
+    @property
+    def images_per_step(self) -> int:
+        """The batch size of a run, which is a number: ``auto`` is replaced before the first step."""
+        assert isinstance(self.batch_size, int)
+        return self.batch_size
+
+    def with_batch_size(self, batch: int) -> TrainConfig:
+        """Replace ``batch_size: auto``; the learning rate follows the batch, with Adam its square root."""
+        ratio = batch / AUTO_BASE
+        factor = ratio**0.5 if self.optimizer in ("adam", "adamw") else ratio
+        rate = float(f"{self.learning_rate * factor:.6g}")
+        return dataclasses.replace(self, batch_size=batch, learning_rate=rate)
+
 
 @dataclasses.dataclass(frozen=True)
 class DistillConfig:
@@ -289,6 +310,45 @@ class PredictConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TuneConfig:
+    """What `pplc tune` searches, and for how long."""
+
+    space: Optional[dict[str, Any]] = option(
+        None,
+        help="Values to try by key: a list of choices, or a range as in `{low: 0.001, high: 0.1, log: true}`. Beside "
+        "the keys of this page: `image_size` in pixels and `augmentation` (`own`, `colour`, `strong`). null: networks, "
+        "sizes and recipe that suit this machine.",
+    )
+    trials: int = option(30, at_least=1, at_most=MAX_TRIALS, help="Largest number of short trainings.")
+    minutes: Optional[float] = option(
+        None, more_than=0, at_most=MAX_MINUTES, help="Largest duration of the whole search; null: no limit."
+    )
+    max_ms: Optional[float] = option(
+        None,
+        more_than=0,
+        at_most=MAX_MINUTES,
+        help="Longest time for one image on this machine, in milliseconds; null: no limit.",
+    )
+    folds: Optional[int] = option(
+        None,
+        at_least=2,
+        at_most=20,
+        help="Judge by the out-of-fold accuracy of so many folds instead of the validation list; takes as many times "
+        "as long.",
+    )
+    pruner: str = option(
+        "median",
+        choices=("median", "halving", "none"),
+        help="Which trials stop early: those below the `median` of the others at the same epoch, all but the best part "
+        "at each of some epochs (successive `halving`), or `none`.",
+    )
+    short: float = option(
+        0.5, more_than=0, at_most=1, help="Share of `train.epochs` that the short trainings have; the best get all."
+    )
+    seed: int = option(0, at_least=0, at_most=MAX_SEED, help="Random seed of the search.")
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """The whole configuration."""
 
@@ -301,6 +361,7 @@ class Config:
     eval: EvalConfig = option(EvalConfig())
     export: ExportConfig = option(ExportConfig())
     predict: PredictConfig = option(PredictConfig())
+    tune: TuneConfig = option(TuneConfig())
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that reads back as an equal configuration."""

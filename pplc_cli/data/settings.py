@@ -44,6 +44,12 @@ class DataConfig:
         None, help="Second list to train on, for example the pseudo-labels that `pplc label` writes."
     )
     unlabelled: Optional[str] = option(None, help="Folder of images without labels, for distillation.")
+    sampler: Optional[str] = option(
+        None,
+        choices=("balanced", "square_root"),
+        help="How often the classes are seen in an epoch: `balanced` (all equally often), `square_root` (by the square "
+        "root of their numbers of images); null: each image once.",
+    )
     cache_mb: Optional[int] = option(
         None, at_least=0, at_most=MAX_CACHE_MB, help="Memory for decoded images, in MB; null: half of the free memory."
     )

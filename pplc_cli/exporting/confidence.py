@@ -44,7 +44,7 @@ class Calibration:
 
 
 def add_confidence(
-    folder: Path, config: Config, labels: Sequence[str], graph: Optional[Graph]
+    folder: Path, config: Config, labels: Sequence[str], graph: Optional[Graph], scores: Optional[Scores] = None
 ) -> Optional[Calibration]:
     """Write ``inference_confidence.safetensors``, see :mod:`pplc_cli.predict.confidence`.
 
@@ -54,6 +54,8 @@ def add_confidence(
         labels: class names.
         graph: the network, simplified; None, or without a linear layer: images are not compared with the training
             images.
+        scores: probabilities that stand for the network's on its validation images, if it was trained on those; None:
+            they are computed.
 
     Returns:
         None if there is no validation image that can be read; nothing is written then.
@@ -61,7 +63,7 @@ def add_confidence(
     from safetensors.numpy import save
 
     validation = _samples(config, "val", labels, VALIDATION)
-    linear = next((node for node in reversed(graph.nodes) if node.kind == "linear"), None) if graph else None
+    linear = graph.classifier if graph else None
     predictor = _open(folder, config, features=linear is not None)
     arrays: dict[str, np.ndarray] = {}
     if linear is not None and predictor is not None:
@@ -78,9 +80,10 @@ def add_confidence(
         predictor = _open(folder, config, features=False)
         assert predictor is not None
         probabilities, right = _probabilities(predictor, validation)
-    if not len(right):
+    if scores is None and not len(right):
         return None
-    scores = Scores(probabilities, right)
+    scores = scores or Scores(probabilities, right)
+    probabilities, right = scores.probabilities, scores.labels
     temperature = fit_temperature(scores)
     calibrated = calibrate(probabilities, temperature)
     misses = np.sort(1 - calibrated[np.arange(len(right)), right]).astype(np.float32)

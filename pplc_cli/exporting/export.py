@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from pplc_cli.exporting.verify import compare_engines, load_check_images
 from pplc_cli.models.registry import find_network
 from pplc_cli.predict.inference_yml import at_size, build_inference_yml
 from pplc_cli.predict.records import SIDECAR, record_files
+from pplc_cli.training.evaluation.metrics import Scores
 from pplc_cli.training.runs.checkpoint import load_network, network_arrays
 from pplc_cli.training.runs.run import Run, open_run
 from pplc_cli.training.runs.run_folder import RunFolder
@@ -71,37 +73,84 @@ def export(
     run, config = open_run(run, config)
     expect_type("output", output, str, os.PathLike, type(None))
     expect_type("batch", batch, int, type(None))
-    formats = _known(formats, FORMATS, "format")
-    precisions = _known(precisions, LOWER_PRECISIONS, "precision")
+    formats, precisions = known_formats(formats), known_precisions(precisions)
     load_paddle(config.train.threads)
     network, info = load_network(run.best)
-    spec, labels = find_network(info["network"]), info["labels"]
+    model = TrainedModel(network, info["network"], info["labels"], info["sha256"]["model"])
+    settings = Settings(user_path(output) if output else run.exported, formats, precisions, batch, size, simplify)
+    return write_export(model, config, settings, note)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """What is exported.
+
+    Attributes:
+        network: in evaluation mode: images to logits, or an ensemble.
+        name: of the network, as in ``pplc models``.
+        labels: class names.
+        digest: SHA-256 of the weights.
+        scores: probabilities on images that none of the weights was trained on, which calibrate the export; None: the
+            network's own on the validation list.
+    """
+
+    network: Any
+    name: str
+    labels: list[str]
+    digest: str
+    scores: Optional[Scores] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How it is exported; see :func:`export`.
+
+    Attributes:
+        folder: the folder to write.
+        formats, precisions, batch, size, simplify: as for :func:`export`.
+    """
+
+    folder: Path
+    formats: tuple[str, ...] = ("paddle",)
+    precisions: tuple[str, ...] = ()
+    batch: Optional[int] = None
+    size: Union[tuple[int, int], str, None] = None
+    simplify: bool = False
+
+
+def write_export(
+    model: TrainedModel, config: Config, settings: Settings, note: Callable[[str], None] = lambda text: None
+) -> ExportResult:
+    """Do what :func:`export` does, for a network in memory."""
+    network, labels, formats, size = model.network, model.labels, settings.formats, settings.size
+    spec = find_network(model.name)
     transforms = at_size(config.eval.transforms, size) if isinstance(size, tuple) else config.eval.transforms
     pipeline = Pipeline(transforms, training=False)
-    options = ExportOptions(None if size == ANY else pipeline.size, batch, simplify)
+    options = ExportOptions(None if size == ANY else pipeline.size, settings.batch, settings.simplify)
     images = load_check_images(config, labels, pipeline)
     expected = _probabilities(network, images, spec.name)
     name = config.export.model_name or spec.paddlex or spec.name
-    description = build_inference_yml(name, labels, transforms, pipeline.size, batch)
-    folder = user_path(output) if output else run.exported
+    description = build_inference_yml(name, labels, transforms, pipeline.size, settings.batch)
     room = 2 * sum(array.nbytes for array in network_arrays(network).values()) * len(formats)
 
+    folder = settings.folder
     with _claimed(folder, note), atomic_directory(folder) as temporary, disk_errors_named(temporary, room):
-        graph = write_formats(network, options, formats, temporary, needs_graph="int8" in precisions)
+        graph = write_formats(network, options, formats, temporary, needs_graph="int8" in settings.precisions)
         write_text(temporary / "inference.yml", yaml.safe_dump(description, allow_unicode=True, sort_keys=False))
         differences = compare_engines(temporary, config, formats, images, expected)
         accuracies: tuple[Accuracy, ...] = ()
         part = ""
-        if precisions:
+        if settings.precisions:
             accuracies, part = add_lower_precisions(
-                temporary, config, precisions, graph, labels, pipeline, reference=ENGINE_OF[formats[0]], batch=batch
-            )
-        calibration = add_confidence(temporary, config, labels, graph)
+                temporary, config, settings.precisions, graph, labels, pipeline,
+                reference=ENGINE_OF[formats[0]], batch=settings.batch,
+            )  # fmt: skip
+        calibration = add_confidence(temporary, config, labels, graph, model.scores)
         result = ExportResult(
             folder, name, differences, len(images), spec.paddlex is not None or name != spec.name, formats,
             accuracies, part, calibration,
         )  # fmt: skip
-        facts = result.sidecar(spec.name, info["sha256"]["model"], options)
+        facts = result.sidecar(spec.name, model.digest, options)
         write_json(temporary / SIDECAR, {**facts, "files": record_files(temporary)})
     return result
 
@@ -127,9 +176,11 @@ def _claimed(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
 def _probabilities(network: Any, images: np.ndarray, name: str) -> np.ndarray:
     """The probabilities of the trained network, float32 (N, classes), for images (N, 3, H, W)."""
     paddle = load_paddle()
+    from pplc_cli.models.ensemble import probabilities_of
+
     try:
         with paddle.no_grad():
-            return paddle.nn.functional.softmax(network(paddle.to_tensor(images)), axis=1).numpy()
+            return probabilities_of(network, paddle.to_tensor(images)).numpy()
     except (RuntimeError, ValueError) as error:
         height, width = images.shape[2:]
         raise ExportError(
@@ -143,13 +194,29 @@ def _probabilities(network: Any, images: np.ndarray, name: str) -> np.ndarray:
         ) from error
 
 
-def _known(names: Sequence[str], known: Sequence[str], what: str) -> tuple[str, ...]:
-    if isinstance(names, str):
-        raise TypeError(f"{what}s: expected a list of names, got str {names!r}")
-    for name in names:
-        if name not in known:
-            hint = did_you_mean(name, known)
-            if what == "format":
-                raise ExportError(tr("unknown format {name!r}{hint}", name=name, hint=hint))
-            raise ExportError(tr("unknown precision {name!r}{hint}", name=name, hint=hint))
+def known_formats(names: Sequence[str]) -> tuple[str, ...]:
+    """Return formats, each once.
+
+    Raises:
+        ExportError: there is no such format.
+    """
+    for name in _unknown(names, FORMATS, "formats"):
+        raise ExportError(tr("unknown format {name!r}{hint}", name=name, hint=did_you_mean(name, FORMATS)))
     return tuple(dict.fromkeys(names))
+
+
+def known_precisions(names: Sequence[str]) -> tuple[str, ...]:
+    """Return precisions below float32, each once.
+
+    Raises:
+        ExportError: there is no such precision.
+    """
+    for name in _unknown(names, LOWER_PRECISIONS, "precisions"):
+        raise ExportError(tr("unknown precision {name!r}{hint}", name=name, hint=did_you_mean(name, LOWER_PRECISIONS)))
+    return tuple(dict.fromkeys(names))
+
+
+def _unknown(names: Sequence[str], known: Sequence[str], what: str) -> list[str]:
+    if isinstance(names, str):
+        raise TypeError(f"{what}: expected a list of names, got str {names!r}")
+    return [name for name in names if name not in known]

@@ -10,7 +10,7 @@ from pplc_cli.base.errors import ExportError, PplcError
 from pplc_cli.base.language.messages import tr
 from pplc_cli.config.sections import Config
 from pplc_cli.data.lists import Sample, read_part, spread
-from pplc_cli.data.loader import Loader
+from pplc_cli.data.loading.loader import Loader
 from pplc_cli.data.settings import DataConfig
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.exporting.quantize import quantize, write_pplc_ranges

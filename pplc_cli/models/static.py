@@ -18,11 +18,11 @@ PADDLE_FILES = ("inference.json", "inference.pdiparams")
 def save_graph(
     paddle: Any, network: Any, size: Optional[tuple[int, int]], folder: Path, *, batch: Optional[int] = None
 ) -> None:
-    """Save a network, with a softmax at its end, as Paddle's static graph with input ``x``, (N, 3, H, W).
+    """Save the probabilities of a network as Paddle's static graph with input ``x``, (N, 3, H, W).
 
     Args:
         paddle: the module.
-        network: a layer from images to logits.
+        network: a layer from images to logits, or an ensemble.
         size: height and width of the images; None: any size.
         folder: where to write.
         batch: fixed batch size; None: variable.
@@ -31,13 +31,15 @@ def save_graph(
         ExportError: Paddle failed, or wrote other files than expected.
     """
 
+    from pplc_cli.models.ensemble import probabilities_of
+
     class WithSoftmax(paddle.nn.Layer):
         def __init__(self) -> None:
             super().__init__()
             self.network = network
 
         def forward(self, x: Any) -> Any:
-            return paddle.nn.functional.softmax(self.network(x), axis=1)
+            return probabilities_of(self.network, x)
 
     save_layer(paddle, WithSoftmax(), size, folder, batch)
 

@@ -62,6 +62,9 @@ class Reporter:
         Loss and accuracy are means over the epoch so far; accuracies are shares from 0 to 1.
         """
 
+    def range_test(self, step: int, steps: int, learning_rate: float, loss: float) -> None:
+        """Receive a step of the search for a learning rate, from 1, and the largest number of steps."""
+
     def epoch(self, record: dict[str, Any]) -> None:
         """Receive an epoch, already saved.
 
@@ -70,13 +73,13 @@ class Reporter:
         """
 
 
-class Logged(Reporter):
-    """Passes reports on and also logs them, under the name ``pplc_cli``: notes and epochs as INFO."""
+class Relayed(Reporter):
+    """Passes reports on; a base for those that change some of them."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
 
-    def __enter__(self) -> Logged:
+    def __enter__(self) -> Reporter:
         self._reporter.__enter__()
         return self
 
@@ -87,7 +90,6 @@ class Logged(Reporter):
         self._reporter.check()
 
     def note(self, text: str) -> None:
-        LOG.info("%s", text)
         self._reporter.note(text)
 
     def download(self, done: int, total: Optional[int]) -> None:
@@ -99,9 +101,42 @@ class Logged(Reporter):
     def step(self, record: dict[str, Any]) -> None:
         self._reporter.step(record)
 
+    def range_test(self, step: int, steps: int, learning_rate: float, loss: float) -> None:
+        self._reporter.range_test(step, steps, learning_rate, loss)
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        self._reporter.epoch(record)
+
+
+class Logged(Relayed):
+    """Also logs reports, under the name ``pplc_cli``: notes and epochs as INFO."""
+
+    def note(self, text: str) -> None:
+        LOG.info("%s", text)
+        super().note(text)
+
     def epoch(self, record: dict[str, Any]) -> None:
         LOG.info("%s", epoch_line(record))
-        self._reporter.epoch(record)
+        super().epoch(record)
+
+
+class NotedOnce(Relayed):
+    """Leaves out notes that were made before, as several runs of one recipe make them."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        super().__init__(reporter)
+        self._noted: set[str] = set()
+
+    def __enter__(self) -> NotedOnce:
+        return self  # its runs begin and end within one progress display
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        if text not in self._noted:
+            self._noted.add(text)
+            super().note(text)
 
 
 def epoch_line(record: dict[str, Any]) -> str:

@@ -6,23 +6,26 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Union
 
+import numpy as np
 import paddle
 
 from pplc_cli.base.errors import TrainError
 from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import user_path
 from pplc_cli.config.sections import Config, TrainConfig
-from pplc_cli.data.image_cache import ImageCache
-from pplc_cli.data.loader import Loader
+from pplc_cli.data.loading.image_cache import ImageCache
+from pplc_cli.data.loading.loader import Loader
+from pplc_cli.data.loading.sampling import sampler_weights
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.kernels import accelerate, compile_all, has_bfloat16, unsupported
 from pplc_cli.models.registry import build_network, find_network
 from pplc_cli.models.weights.pretrained import has_weights, load_pretrained
 from pplc_cli.training.distill.distillation import build_distillation
-from pplc_cli.training.objective import Objective, Supervised
 from pplc_cli.training.progress import Reporter
 from pplc_cli.training.runs.run_folder import RunFolder
 from pplc_cli.training.samples import Samples
+from pplc_cli.training.step.objective import Objective, Supervised
+from pplc_cli.training.step.optim import build_optimizer
 from pplc_cli.training.transfer.frozen import HEAD, FeatureLoader, FrozenPart, feature_bytes, head_features
 from pplc_cli.training.transfer.policy import (
     FEW_FOR_STATISTICS,
@@ -50,6 +53,38 @@ class Loaders:
     train: Union[Loader, FeatureLoader]
     val: Union[Loader, FeatureLoader]
     images: Loader
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """All that a run trains with, before the first step.
+
+    Attributes:
+        network: with pretrained weights, if it starts from some.
+        plan: which of its stages train.
+        loaders: of the images.
+        objective: the loss.
+        optimizer: of all parameters that train.
+    """
+
+    network: Any
+    plan: TransferPlan
+    loaders: Loaders
+    objective: Objective
+    optimizer: Any
+
+
+def build_parts(
+    config: Config, samples: Samples, run: RunFolder, cache: ImageCache, world: World, reporter: Reporter, *, load: bool
+) -> Parts:
+    """Build what a run trains with; the arguments are those of the functions below."""
+    network = build_pretrained(config, samples.labels, world, reporter, load=load)
+    plan = choose_transfer(config, network, samples, cache.budget, world, reporter.note)
+    loaders = build_loaders(config, samples, plan, cache, world)
+    objective = build_objective(config, network, samples, loaders.images, run, world, reporter)
+    optimizer = build_optimizer(objective.layers, config.train, plan.lr_scales)
+    accelerate_all(config.train, plan, objective, world, reporter.note)
+    return Parts(network, plan, loaders, objective, optimizer)
 
 
 def build_pretrained(config: Config, labels: list[str], world: World, reporter: Reporter, *, load: bool) -> Any:
@@ -138,7 +173,7 @@ def choose_transfer(
     for parameter in (parameter for layer in fixed_norms for parameter in layer.parameters()):
         parameter.stop_gradient = True
     if train.batch_norm == "auto" and pretrained and not few:
-        scale_bn_momentum(norms, train.batch_size // (1 if train.sync_batch_norm else world.size))
+        scale_bn_momentum(norms, train.images_per_step // (1 if train.sync_batch_norm else world.size))
     if kind == "stages" and not hasattr(network, "named_stages"):
         raise TrainError(tr("train.transfer: {name} cannot be divided into stages; set it to full", name=spec.name))
     scales = layerwise_lr_scales(network, size) if kind == "stages" else {}
@@ -186,11 +221,12 @@ def build_loaders(config: Config, samples: Samples, plan: TransferPlan, cache: I
     images = Loader(
         samples.train,
         Pipeline(train.transforms, training=True),
-        train.batch_size,
+        train.images_per_step,
         classes,
         cache=cache,
         workers=data.workers,
         shuffle=True,
+        sampler=data.sampler,
         seed=train.seed,
         label_smoothing=train.label_smoothing,
         share=(world.rank, world.size),
@@ -310,7 +346,11 @@ def fit_probe(
     for name in find_network(config.model.name).classifier.split("."):
         classifier = getattr(classifier, name)
     probe = Probe(config, network, classifier, plan.frozen)
-    reason = probe.fit(loader, samples.class_weights(config.train.class_weights))
+    weights = samples.class_weights(config.train.class_weights)
+    if config.data.sampler is not None:
+        labels = np.array([sample.label for sample in samples.train], np.int64)
+        weights = sampler_weights(labels, len(samples.labels), config.data.sampler)
+    reason = probe.fit(loader, weights)
     (reason,) = world.broadcast_object([reason])
     if reason is not None:
         note(tr("no linear probe: {reason}", reason=reason))

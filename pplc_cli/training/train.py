@@ -18,8 +18,8 @@ from pplc_cli.base.schema import expect_type
 from pplc_cli.base.storage.files import PathLike, quoted, user_path
 from pplc_cli.config.load import as_config
 from pplc_cli.config.sections import Config, TrainConfig
-from pplc_cli.data.image_cache import ImageCache
-from pplc_cli.data.loader import Batch, Loader
+from pplc_cli.data.loading.image_cache import ImageCache
+from pplc_cli.data.loading.loader import Batch, Loader
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.data.transforms.progressive import scaled, side_at
 from pplc_cli.training.evaluation.evaluate import run_network
@@ -59,6 +59,7 @@ def train(
     resume: bool = False,
     force: bool = False,
     reporter: Optional[Reporter] = None,
+    cache: Optional[ImageCache] = None,
 ) -> TrainResult:
     """Train the network of a configuration.
 
@@ -71,6 +72,7 @@ def train(
         force: replace the run in ``config.output``.
         reporter: receives the progress, as ``TrainProgress`` and your own subclasses of ``Reporter`` do; None: the
             training is silent, except for the log ``pplc_cli``.
+        cache: decoded images that several runs share, none of which becomes the latest run; None: a cache of its own.
 
     Raises:
         TypeError: an argument has another type.
@@ -79,16 +81,19 @@ def train(
     """
     config = as_config(config)
     expect_type("reporter", reporter, Reporter, type(None))
-    run = Run(user_path(config.output))
-    with Logged(reporter or Reporter()) as logged:
+    expect_type("cache", cache, ImageCache, type(None))
+    run, alone = Run(user_path(config.output)), cache is None
+    cache = cache or ImageCache(config.data.cache_mb)
+    with Logged(reporter or Reporter()) as logged, cache.lent():
         if not is_main_process():
-            return _train(run, config, resume, force, logged)
-        _remember(run, logged.note)
+            return _train(run, config, resume, force, logged, cache)
+        if alone:
+            remember(run, logged.note)
         with run.claimed(logged.note):
-            return _train(run, config, resume, force, logged)
+            return _train(run, config, resume, force, logged, cache)
 
 
-def _remember(run: Run, note: Callable[[str], None]) -> None:
+def remember(run: Run, note: Callable[[str], None]) -> None:
     """Make this the latest run, before anything fails: later commands must not take the run before it for this one."""
     try:
         run.remember()
@@ -96,7 +101,7 @@ def _remember(run: Run, note: Callable[[str], None]) -> None:
         note(tr("{error} Give later commands --run {folder}.", error=error, folder=quoted(str(run.folder))))
 
 
-def _train(run: Run, config: Config, resume: bool, force: bool, reporter: Reporter) -> TrainResult:
+def _train(run: Run, config: Config, resume: bool, force: bool, reporter: Reporter, cache: ImageCache) -> TrainResult:
     """Do what :func:`train` does, in a folder that no other process trains into."""
     began = time.perf_counter()
     samples = read_samples(config.data, reporter.note)
@@ -104,24 +109,20 @@ def _train(run: Run, config: Config, resume: bool, force: bool, reporter: Report
 
     world = init_world(config.train)
     from pplc_cli.training import setup  # imports Paddle, which init_world has set up
-    from pplc_cli.training.optim import build_optimizer
     from pplc_cli.training.runs.state import TrainState
+    from pplc_cli.training.step.batch_size import choose_batch_size
 
     start = agree_on_start(world, run, config, samples, start)
-    network = setup.build_pretrained(config, samples.labels, world, reporter, load=start is None)
-    cache = ImageCache(config.data.cache_mb)
-    plan = setup.choose_transfer(config, network, samples, cache.budget, world, reporter.note)
-    loaders = setup.build_loaders(config, samples, plan, cache, world)
-    objective = setup.build_objective(config, network, samples, loaders.images, run, world, reporter)
-    optimizer = build_optimizer(objective.layers, config.train, plan.lr_scales)
-    setup.accelerate_all(config.train, plan, objective, world, reporter.note)
+    config = choose_batch_size(config, len(samples.train), len(samples.labels), world, start, reporter.note)
+    parts = setup.build_parts(config, samples, run, cache, world, reporter, load=start is None)
+    network, plan, loaders = parts.network, parts.plan, parts.loaders
     if start is not None:
-        state = TrainState.restore(run.last, start, network, plan, objective, optimizer, config.train)
+        state = TrainState.restore(run.last, start, network, plan, parts.objective, parts.optimizer, config.train)
         reporter.note(tr("resuming after epoch {epoch}", epoch=state.epoch))
         probed = False
     else:
         probed = plan.probes and setup.fit_probe(config, network, plan, samples, loaders.images, world, reporter.note)
-        state = TrainState.new(network, plan, objective, optimizer, config.train)
+        state = TrainState.new(network, plan, parts.objective, parts.optimizer, config.train)
     log = RunLog(run, config, samples, reporter, writes=world.rank == 0)
     if world.rank == 0:
         clear_folder(run, config, start)  # nothing is wrong with the new run: an old one can be removed
@@ -171,7 +172,7 @@ def train_epoch(
         figures.add(batch, loss, hits)
         interrupts.check()
         speed = figures.images_per_second
-        images_left = (config.epochs - epoch) * len(loader.samples) + (steps - index - 1) * config.batch_size
+        images_left = (config.epochs - epoch) * len(loader.samples) + (steps - index - 1) * config.images_per_step
         log.step(
             {
                 "event": "step",
@@ -218,17 +219,43 @@ def train_step(
     Raises:
         TrainError: the loss is not finite.
     """
-    from pplc_cli.training.optim import clip_gradients, learning_rate
+    from pplc_cli.training.step.optim import learning_rate
 
     step = (epoch - 1) * steps + index
     rate = learning_rate(config, step, steps)
+    loss, hits = optimize(batch, rate, epoch, state, config, world)
+    if not math.isfinite(loss):
+        raise diverged(loss, epoch, index + 1, steps, rate)
+    if state.average is not None:
+        state.average.update(state.network, step)
+    return loss, hits, rate
+
+
+def optimize(
+    batch: Batch, rate: float, epoch: int, state: TrainState, config: TrainConfig, world: World
+) -> tuple[float, float]:
+    """Change the weights by the gradient of a batch; a loss that is not finite leaves them as they are.
+
+    Args:
+        batch: this process's share of the batch.
+        rate: the learning rate.
+        epoch: 1-based.
+        state: of the run.
+        config: the recipe.
+        world: the processes.
+
+    Returns:
+        The mean loss and the share of right predictions, both over all processes.
+    """
+    from pplc_cli.training.step.optim import clip_gradients
+
     state.optimizer.set_lr(rate)
-    with batch_statistics_weighted(state.network, batch.global_size / config.batch_size):
+    with batch_statistics_weighted(state.network, batch.global_size / config.images_per_step):
         logits, loss = state.objective(state.plan.trainable, batch, epoch)
     hits = float((logits.numpy().argmax(1) == batch.labels).mean())
     whole_loss, hits = world.all_reduce(np.array([float(loss), hits * batch.loss_weight]))
     if not math.isfinite(whole_loss):
-        raise diverged(whole_loss, epoch, index + 1, steps, rate)
+        return whole_loss, hits
     loss.backward()
     if world.size > 1:
         world.all_reduce_gradients(state.network.parameters())
@@ -236,9 +263,7 @@ def train_step(
         clip_gradients(state.objective.layers, config.clip_grad_norm)
     state.optimizer.step()
     state.optimizer.clear_grad()
-    if state.average is not None:
-        state.average.update(state.network, step)
-    return whole_loss, hits, rate
+    return whole_loss, hits
 
 
 class EpochFigures:

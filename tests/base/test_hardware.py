@@ -130,7 +130,7 @@ def test_groups_outside_the_container_and_damaged_files_are_ignored(root):
 LIMITED = """
 import resource
 from pplc_cli.base.hardware import available_memory
-from pplc_cli.data.image_cache import ImageCache
+from pplc_cli.data.loading.image_cache import ImageCache
 
 resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

@@ -65,7 +65,7 @@ def test_every_fault_at_once() -> None:
         "data.dri: unknown key; did you mean data.dir?",
         "data.dir: is required, expected a string",
         "train.epoch: unknown key; did you mean train.epochs?",
-        "train.batch_size: expected an integer of at least 1 and at most 65,536, got True",
+        "train.batch_size: expected an integer of at least 1 and at most 65,536, or auto, got True",
         "train.learning_rate: expected a number of more than 0 and at most 1,000, got 'fast'",
         "train.optimizer: expected one of momentum, sgd, adam, adamw, got 'adma'; did you mean adam?",
         "modle: unknown key; did you mean model?",

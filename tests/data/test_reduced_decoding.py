@@ -14,9 +14,9 @@ from helpers.bad_files import encoded, rotated_jpeg
 from helpers.images import random_image
 from pplc_cli.base.errors import ImageError
 from pplc_cli.data.decode import decode_image, inspect_image, jpeg_size
-from pplc_cli.data.image_cache import ImageCache
 from pplc_cli.data.lists import Sample
-from pplc_cli.data.loader import Loader
+from pplc_cli.data.loading.image_cache import ImageCache
+from pplc_cli.data.loading.loader import Loader
 from pplc_cli.data.transforms.pipeline import Pipeline, check_transforms
 
 CROP = {"RandomCrop": {"crop_size": 32, "scaling": [0.5, 1.0], "aspect_ratio": [0.75, 1.34]}}

@@ -38,9 +38,9 @@ IN_THE_COMMANDS = """
 import resource, sys
 from pathlib import Path
 from pplc_cli.data.decode import decode_image
-from pplc_cli.data.image_cache import ImageCache
+from pplc_cli.data.loading.image_cache import ImageCache
 from pplc_cli.data.lists import Sample
-from pplc_cli.data.loader import Loader
+from pplc_cli.data.loading.loader import Loader
 from pplc_cli.data.split import split_dataset
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.predict.predictor import Predictor

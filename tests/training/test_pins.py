@@ -49,7 +49,7 @@ EPOCH = ["event", "epoch", "epochs", "learning_rate", "train_loss", "train_top1"
 PROBE = ["event", "epoch", "val_loss", "val_top1", "best"]
 BEST = ["format", "pplc", "network", "dropout", "options", "labels", "transforms", "code", "epoch", "val_top1",
         "val_loss", "val_images"]  # fmt: skip
-SECTIONS = ["data", "output", "split", "model", "train", "distill", "eval", "export", "predict"]
+SECTIONS = ["data", "output", "split", "model", "train", "distill", "eval", "export", "predict", "tune"]
 
 WARM = [0.005, 0.01, 0.015, 0.02]  # one epoch of four steps
 PIECEWISE = [*WARM, *[0.02] * 8, *[0.002] * 4]  # a tenth after the third epoch

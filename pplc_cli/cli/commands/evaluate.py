@@ -9,7 +9,7 @@ import click
 
 from pplc_cli.base.language.messages import tr
 from pplc_cli.cli.command import Command, echo
-from pplc_cli.cli.options import config_options, overrides_of, run_option
+from pplc_cli.cli.options import config_options, overrides_of, require_folds, run_option
 
 
 @click.command(name="eval", cls=Command)
@@ -23,6 +23,8 @@ from pplc_cli.cli.options import config_options, overrides_of, run_option
 )
 @click.option("--output", metavar="FOLDER", help="The folder for the report.  [default: eval_NAME in the run]")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--folds", is_flag=True, help="Evaluate the networks of pplc train --folds together, on the test list.")
+@click.option("--soup", is_flag=True, help="With --folds: average their weights, not their probabilities.")
 def evaluate(
     config_option: Optional[str],
     dataset: Optional[str],
@@ -32,6 +34,8 @@ def evaluate(
     data: Optional[str],
     output: Optional[str],
     as_json: bool,
+    folds: bool,
+    soup: bool,
 ) -> None:
     """Measure the accuracy of a trained network.
 
@@ -43,9 +47,19 @@ def evaluate(
     from pplc_cli.cli.locate import find_trained
     from pplc_cli.training.evaluation.evaluate import evaluate as measure
 
-    trained, config = find_trained(run, config_option, dataset, overrides_of(overrides, eval__split=part))
-    with counter(tr("evaluating")) as progress:
-        found = measure(trained, config, data=data, output=output, progress=progress)
+    values = overrides_of(overrides, eval__split=part)
+    if folds:
+        from pplc_cli.cli.locate import find_folds
+        from pplc_cli.tuning.ensemble import evaluate_folds
+
+        folder = find_folds(run, config_option, dataset, values)
+        with counter(tr("evaluating")) as progress:
+            found = evaluate_folds(folder, soup=soup, overrides=values, data=data, output=output, progress=progress)
+    else:
+        require_folds(soup)
+        trained, config = find_trained(run, config_option, dataset, values)
+        with counter(tr("evaluating")) as progress:
+            found = measure(trained, config, data=data, output=output, progress=progress)
     results.print_evaluation(found, as_json)
     if found.metrics["unusable"]:
         sys.exit(1)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import click
 
 from pplc_cli.base.language.messages import tr
 from pplc_cli.cli.command import Command, note
-from pplc_cli.cli.options import config_options, overrides_of, run_option
+from pplc_cli.cli.options import config_options, overrides_of, require_folds, run_option
 
 
 class _Size(click.ParamType):
@@ -66,6 +66,10 @@ class _Size(click.ParamType):
     help="Image size: SIDE, HEIGHTxWIDTH or any.  [default: the size of the evaluation]",
 )
 @click.option("--simplify", is_flag=True, help="Fold batch norm and scales into the weights.")
+@click.option(
+    "--folds", is_flag=True, help="Export the networks of pplc train --folds as one: the mean of their probabilities."
+)
+@click.option("--soup", is_flag=True, help="With --folds: the mean of their weights, as fast as one network.")
 def export(
     config_option: Optional[str],
     dataset: Optional[str],
@@ -78,6 +82,8 @@ def export(
     batch: Optional[int],
     size: Union[tuple[int, int], str, None],
     simplify: bool,
+    folds: bool,
+    soup: bool,
 ) -> None:  # fmt: skip
     """Write the model for prediction, and check it.
 
@@ -85,23 +91,29 @@ def export(
     trained network on validation images; if one differs, the command stops with an error and writes nothing.
     """
     from pplc_cli.cli.console.results import print_exported
-    from pplc_cli.cli.locate import find_trained
+    from pplc_cli.cli.locate import find_folds, find_trained
     from pplc_cli.exporting.export import export as write
     from pplc_cli.predict.engines.pplc import compilation_note
 
-    trained, config = find_trained(
-        run, config_option, dataset, overrides_of(overrides, export__max_accuracy_loss=max_loss)
-    )
+    values = overrides_of(overrides, export__max_accuracy_loss=max_loss)
+    settings: dict[str, Any] = {
+        "output": output,
+        "formats": formats,
+        "precisions": precisions,
+        "batch": batch,
+        "size": size,
+        "simplify": simplify,
+        "note": note,
+    }
+    if folds:
+        from pplc_cli.cli.console.tuning import print_folds_export
+        from pplc_cli.tuning.ensemble import export_folds
+
+        folder = find_folds(run, config_option, dataset, values)
+        note(compilation_note())
+        print_folds_export(export_folds(folder, soup=soup, overrides=values, **settings))
+        return
+    require_folds(soup)
+    trained, config = find_trained(run, config_option, dataset, values)
     note(compilation_note())
-    result = write(
-        trained,
-        config,
-        output=output,
-        formats=formats,
-        precisions=precisions,
-        batch=batch,
-        size=size,
-        simplify=simplify,
-        note=note,
-    )
-    print_exported(result)
+    print_exported(write(trained, config, **settings))

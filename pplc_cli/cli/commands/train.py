@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import click
 
+from pplc_cli.base.errors import PplcError
 from pplc_cli.base.language.messages import tr
 from pplc_cli.cli.command import Command, Interrupted, echo
 from pplc_cli.cli.options import RenamedOption, config_options, overrides_of
@@ -79,6 +80,15 @@ def _recipe(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--master", metavar="HOST:PORT", help="Address of machine 0; give the same value on every machine.")
 @click.option("--node", type=click.IntRange(0), default=0, show_default=True, help="Number of this machine, from 0.")
+@click.option(
+    "--folds",
+    type=click.IntRange(2, 20),
+    metavar="K",
+    help="Cross-validate: divide training and validation images into K folds, and train once for each.",
+)
+@click.option(
+    "--find-lr", is_flag=True, help="Do not train: measure which learning rates are possible, and suggest one."
+)
 def train(
     config_argument: Optional[str],
     config_option: Optional[str],
@@ -91,6 +101,8 @@ def train(
     nnodes: int,
     master: Optional[str],
     node: int,
+    folds: Optional[int],
+    find_lr: bool,
     **recipe: Any,
 ) -> None:
     """Train a network.
@@ -100,10 +112,42 @@ def train(
     from pplc_cli.cli.locate import find_recipe
 
     flags = overrides_of(overrides, **_keys(recipe), train__device=device)
+    if find_lr and resume:
+        raise PplcError(tr("--find-lr always starts from the beginning; leave out --resume"))
+    if folds and resume and not (config_argument or config_option or dataset):
+        raise PplcError(tr("expected the configuration: pplc train CONFIG --folds K --resume"))
     config = find_recipe(config_argument or config_option, dataset, flags, resume=resume)
+    processes = (nproc or config.train.device.count(",") + 1) * nnodes
+    if (folds or find_lr) and (processes > 1 or (folds and find_lr)):
+        raise PplcError(tr("--folds, --find-lr and several processes cannot be combined; choose one of them"))
+    if find_lr:
+        _find_rate(config)
+        return
+    if folds:
+        _train_folds(config, folds, resume, force)
+        return
     from pplc_cli.training.launch.launcher import ClusterSpec
 
     _train(config, ClusterSpec(nproc or config.train.device.count(",") + 1, nnodes, master, node), resume, force)
+
+
+def _find_rate(config: Config) -> None:
+    """Run the range test, and keep its picture and its numbers in the folder of the configuration."""
+    from pplc_cli.cli.console.tuning import print_rates
+    from pplc_cli.tuning.lr_finder import find_learning_rate, save_rates
+
+    with _training() as reporter:
+        found = find_learning_rate(config, reporter=reporter)
+    print_rates(found, save_rates(found, config.output))
+
+
+def _train_folds(config: Config, folds: int, resume: bool, force: bool) -> None:
+    from pplc_cli.cli.console.tuning import print_folds
+    from pplc_cli.tuning.folds import train_folds
+
+    with _training() as reporter:
+        result = train_folds(config, folds, resume=resume, force=force, reporter=reporter)
+    print_folds(result)
 
 
 @click.command(cls=Command)

@@ -77,6 +77,10 @@ class TrainProgress(Reporter):
             )
         )
 
+    def range_test(self, step: int, steps: int, learning_rate: float, loss: float) -> None:
+        values = {"step": step, "steps": steps, "rate": learning_rate, "loss": loss}
+        self._show(tr("step {step}/{steps}  lr {rate:.2g}  loss {loss:.3f}", **values))
+
     def epoch(self, record: dict[str, Any]) -> None:
         self.note(epoch_line(record))
 

@@ -93,13 +93,19 @@ class Graph:
                 counts[name] = counts.get(name, 0) + 1
         return counts
 
+    @property
+    def classifier(self) -> Optional[Node]:
+        """The linear layer behind which there is only a softmax; None: there is none, as in an ensemble."""
+        last = next((node for node in reversed(self.nodes) if node.kind != "softmax"), None)
+        return last if last is not None and last.kind == "linear" else None
+
     def features(self) -> Graph:
         """The network up to its penultimate layer, whose output is (N, channels): 1280 numbers for PP-LCNet.
 
         Raises:
-            ValueError: it has no linear layer.
+            ValueError: it has no linear layer at its end.
         """
-        last = next((n for n in reversed(self.nodes) if n.kind == "linear"), None)
+        last = self.classifier
         if last is None:
             raise ValueError(tr("the network has no linear layer, and so no penultimate-layer embedding"))
         end = self.nodes.index(last)

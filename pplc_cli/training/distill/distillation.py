@@ -19,12 +19,12 @@ from pplc_cli.base.errors import TrainError
 from pplc_cli.base.language.messages import tr
 from pplc_cli.base.paddle import as_tensor
 from pplc_cli.config.sections import Config, DistillConfig
-from pplc_cli.data.loader import Batch, Loader
+from pplc_cli.data.loading.loader import Batch, Loader
 from pplc_cli.data.transforms.basic import Normalize
 from pplc_cli.training.distill.teacher import Teacher, open_teacher
 from pplc_cli.training.distill.teacher_cache import TeacherCache
-from pplc_cli.training.objective import TINY, cross_entropy, divergence
 from pplc_cli.training.progress import Reporter
+from pplc_cli.training.step.objective import TINY, cross_entropy, divergence
 from pplc_cli.training.transfer.stages import Stages, evaluating
 
 
@@ -57,7 +57,7 @@ class Distillation:
             self.layers = nn.LayerDict({"student": network, "map": self.projection})  # "map" is in checkpoints
 
     def __call__(self, network: Any, batch: Batch, epoch: int) -> tuple[Any, Any]:
-        """See :class:`pplc_cli.training.objective.Objective`; the batch comes from the loader given to the teacher."""
+        """See :class:`~pplc_cli.training.step.objective.Objective`; the batch is of the loader given to the teacher."""
         images = as_tensor(batch.images)
         if self.front is None:
             logits, features = network(images), None

@@ -286,7 +286,8 @@ def _graph_run(folder: Path, threads: Optional[int]) -> Callable[[np.ndarray], O
         features = graph.features()
     except (UnknownOperation, ModelError, ValueError) as error:
         raise PredictError(str(error)) from None
-    last = next(node for node in reversed(graph.nodes) if node.kind == "linear")
+    last = graph.classifier
+    assert last is not None  # features() has found it
     weight, bias = last.weights["weight"], last.weights.get("bias", np.float32(0))
     engine = PplcEngine(features, threads=threads)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from pplc_cli.base.progress import ProgressCallback
 from pplc_cli.base.storage.files import atomic_file
-from pplc_cli.data.loader import Loader
+from pplc_cli.data.loading.loader import Loader
 from pplc_cli.data.transforms.basic import Normalize
 from pplc_cli.training.distill.teacher import Teacher
 

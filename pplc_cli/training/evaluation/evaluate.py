@@ -19,7 +19,7 @@ from pplc_cli.base.storage.files import PathLike, user_path
 from pplc_cli.base.storage.locks import beside, claim
 from pplc_cli.config.sections import Config
 from pplc_cli.data.lists import Sample, read_class_folders, read_part
-from pplc_cli.data.loader import Batch, Loader
+from pplc_cli.data.loading.loader import Batch, Loader
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.training.evaluation.calibration import calibrated, fit_temperature
 from pplc_cli.training.evaluation.metrics import Scores, calibration_error, summary
@@ -87,12 +87,13 @@ def run_network(network: Any, loader: Batches, progress: Optional[ProgressCallba
     """Compute a network's probabilities on all batches of a loader; the network must be in evaluation mode."""
     import paddle
 
+    from pplc_cli.models.ensemble import probabilities_of
+
     # If the list is short and there are several processes, one of them may have no image.
     rows, labels = [np.empty((0, loader.classes), np.float32)], [np.empty(0, np.int64)]
     with paddle.no_grad():
         for batch in loader.epoch():
-            logits = network(as_tensor(batch.images))
-            rows.append(paddle.nn.functional.softmax(logits, axis=1).numpy())
+            rows.append(probabilities_of(network, as_tensor(batch.images)).numpy())
             labels.append(batch.labels)
             if progress:
                 progress(sum(map(len, rows)), len(loader.samples))
@@ -131,7 +132,14 @@ def evaluate(
     if output is not None:
         check_folder(user_path(output))
     found = measure(run, config, data=data, progress=progress)
-    folder = user_path(output) if output else run.folder / f"eval_{found.part}"
+    return save_evaluation(found, user_path(output) if output else None, run.folder, config)
+
+
+def save_evaluation(found: Measurement, output: Optional[Path], run: Path, config: Config) -> Evaluation:
+    """Write the report on a measurement: to ``output``, or a folder in the run that is named after the list."""
+    if output is not None:
+        check_folder(output)
+    folder = output or run / f"eval_{found.part}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with claim(folder, beside(folder), wait=True):  # so that the files of a report belong together
         notes = write_report(
@@ -141,11 +149,21 @@ def evaluate(
 
 
 def measure(
-    run: RunFolder, config: Config, *, data: Optional[PathLike] = None, progress: Optional[ProgressCallback] = None
+    run: RunFolder,
+    config: Config,
+    *,
+    data: Optional[PathLike] = None,
+    progress: Optional[ProgressCallback] = None,
+    model: Optional[tuple[Any, dict[str, Any]]] = None,
 ) -> Measurement:
-    """Do what :func:`evaluate` does, but write nothing."""
+    """Do what :func:`evaluate` does, but write nothing.
+
+    Args:
+        run, config, data, progress: as there.
+        model: a network, or an ensemble, and its ``model.json``, instead of the run's; it has no validation images.
+    """
     load_paddle(config.train.threads)
-    network, info = load_network(run.best)
+    network, info = model or load_network(run.best)
     labels = info["labels"]
     if data is not None:
         part = user_path(data).name or "folder"
@@ -169,7 +187,7 @@ def measure(
                 reason=reasons[0],
             )
         )
-    calibration = None if part == "val" else _calibration(network, config, labels)
+    calibration = None if part == "val" or model is not None else _calibration(network, config, labels)
     after = scores if calibration is None else calibrated(scores, calibration["temperature"])
     if calibration is not None:
         calibration["calibration_error"] = calibration_error(after)

@@ -50,6 +50,10 @@ def check_start(
     """
     if not is_main_process():
         return None
+    if run.folds.exists():
+        raise CheckpointError(
+            tr("{folder} holds the folds of pplc train --folds: choose another folder with --output", folder=run.folder)
+        )
     if run.exists() and not (resume or force):
         raise CheckpointError(
             tr(
@@ -158,6 +162,9 @@ def _check_resumable(run: RunFolder, config: Config, fingerprint: str, start: di
     checkpoint.check_code(str(run.folder), start.get("code"), code_of(config))
     # A damaged section counts as one without keys.
     old = {name: section for name, section in start["config"].items() if isinstance(section, dict)}
+    batch = old.get("train", {}).get("batch_size")
+    if config.train.batch_size == "auto" and isinstance(batch, int) and batch > 0:
+        config = dataclasses.replace(config, train=config.train.with_batch_size(batch))
     new = config.to_dict()
     changed = []
     for section in ("data", "model", "train", "distill", "eval"):

@@ -73,6 +73,11 @@ class RunFolder:
         """VisualDL's records."""
         return self.folder / "visualdl"
 
+    @property
+    def folds(self) -> Path:
+        """The plan of ``pplc train --folds``, in a folder that holds a run for each fold instead of one run."""
+        return self.folder / "folds.json"
+
     def exists(self) -> bool:
         """Whether at least one epoch was saved here."""
         return any(recover_directory(path).exists() for path in (self.best, self.last))

@@ -14,9 +14,9 @@ from pplc_cli.base.errors import CheckpointError
 from pplc_cli.base.language.messages import tr
 from pplc_cli.config.sections import TrainConfig
 from pplc_cli.models.weights.fit import fit_weights
-from pplc_cli.training.objective import Objective
-from pplc_cli.training.optim import MovingAverage, optimizer_arrays, restore_optimizer
 from pplc_cli.training.runs import checkpoint
+from pplc_cli.training.step.objective import Objective
+from pplc_cli.training.step.optim import MovingAverage, optimizer_arrays, restore_optimizer
 from pplc_cli.training.transfer.policy import TransferPlan
 from pplc_cli.training.world import World
 

@@ -11,7 +11,7 @@ import paddle
 from pplc_cli.base.errors import TrainError
 from pplc_cli.base.language.messages import tr
 from pplc_cli.base.paddle import as_tensor
-from pplc_cli.data.loader import Batch, Loader
+from pplc_cli.data.loading.loader import Batch, Loader
 from pplc_cli.training.transfer.stages import Stages, evaluating, stage_of_parameters
 
 HEAD = "head"

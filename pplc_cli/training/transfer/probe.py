@@ -17,7 +17,7 @@ from pplc_cli.base.language.messages import tr
 from pplc_cli.base.paddle import as_tensor
 from pplc_cli.config.sections import Config
 from pplc_cli.data.lists import Sample, spread
-from pplc_cli.data.loader import Loader
+from pplc_cli.data.loading.loader import Loader
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.kernels import accelerate
 from pplc_cli.training.transfer.frozen import FrozenPart

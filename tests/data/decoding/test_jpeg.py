@@ -35,7 +35,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from pplc_cli.data.decode import decode_image, inspect_image, jpeg_size
-from pplc_cli.data.image_cache import ImageCache
+from pplc_cli.data.loading.image_cache import ImageCache
 from pplc_cli.data.lists import Sample
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.predict.inputs.source import pixels_of

@@ -16,7 +16,7 @@ from pplc_cli.base.paddle import load_paddle
 from pplc_cli.config.load import check_config, load_config
 from pplc_cli.data.decode import read_image
 from pplc_cli.data.lists import list_unlabelled, read_labels, require_part
-from pplc_cli.data.loader import Batch, Loader
+from pplc_cli.data.loading.loader import Batch, Loader
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.training.distill.teacher import open_teacher
 from pplc_cli.training.progress import Reporter

@@ -15,7 +15,7 @@ import pytest
 
 from helpers.runs import start, wait_for_epoch
 from pplc_cli.data.lists import Sample
-from pplc_cli.data.loader import Loader
+from pplc_cli.data.loading.loader import Loader
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.training.runs.checkpoint import load_arrays, load_info
 from pplc_cli.training.runs.run_folder import RunFolder

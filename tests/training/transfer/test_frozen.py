@@ -9,9 +9,9 @@ from helpers.runs import StopAfter
 from pplc_cli.base.errors import TrainError
 from pplc_cli.base.paddle import batch_statistics_weighted, load_paddle
 from pplc_cli.config.load import check_config
-from pplc_cli.data.image_cache import ImageCache
 from pplc_cli.data.lists import read_labels, require_part
-from pplc_cli.data.loader import Loader
+from pplc_cli.data.loading.image_cache import ImageCache
+from pplc_cli.data.loading.loader import Loader
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.models.registry import build_network
 from pplc_cli.training.runs.checkpoint import load_arrays
@@ -19,8 +19,8 @@ from pplc_cli.training.train import train
 
 paddle = load_paddle()
 
-from pplc_cli.training.objective import cross_entropy  # noqa: E402
-from pplc_cli.training.optim import build_optimizer  # noqa: E402
+from pplc_cli.training.step.objective import cross_entropy  # noqa: E402
+from pplc_cli.training.step.optim import build_optimizer  # noqa: E402
 from pplc_cli.training.transfer.frozen import HEAD, FeatureLoader, FrozenPart  # noqa: E402
 
 FIXED = [{"ResizeByShort": {"short_size": 36}}, {"CenterCrop": {"crop_size": 32}}, "Normalize"]

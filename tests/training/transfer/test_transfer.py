@@ -10,14 +10,14 @@ from helpers.commands import recipe
 from pplc_cli.base.paddle import bn_momentum, load_paddle, set_bn_momentum
 from pplc_cli.config.load import check_config
 from pplc_cli.data.lists import read_labels, require_part
-from pplc_cli.data.loader import Loader
+from pplc_cli.data.loading.loader import Loader
 from pplc_cli.data.transforms.pipeline import Pipeline
 
 paddle = load_paddle()
 
 from pplc_cli.models.registry import build_network  # noqa: E402
-from pplc_cli.training.optim import build_optimizer  # noqa: E402
 from pplc_cli.training.runs.checkpoint import load_arrays, load_network  # noqa: E402
+from pplc_cli.training.step.optim import build_optimizer  # noqa: E402
 from pplc_cli.training.transfer import probe as transfer  # noqa: E402
 from pplc_cli.training.transfer.policy import (  # noqa: E402
     DECAY,

@@ -15,8 +15,9 @@ import numpy as np
 from pplc_cli.base.errors import DataError, ImageError
 from pplc_cli.base.hardware import physical_cores
 from pplc_cli.base.processes.forks import ForkSafeLock
-from pplc_cli.data.image_cache import Buffers, ImageCache, UnreadableImage
 from pplc_cli.data.lists import Sample
+from pplc_cli.data.loading.image_cache import Buffers, ImageCache, UnreadableImage
+from pplc_cli.data.loading.sampling import draw, occurrences
 from pplc_cli.data.transforms.pipeline import Pipeline
 
 PREFETCH_BATCHES = 4
@@ -53,12 +54,14 @@ class Share:
     Attributes:
         start: position of the batch's first image in the epoch.
         indices: int64, positions in the list.
+        repeats: int64, how often each image was in the epoch before.
         global_size: as in :class:`Batch`.
         loss_weight: as in :class:`Batch`.
     """
 
     start: int
     indices: np.ndarray
+    repeats: np.ndarray
     global_size: int
     loss_weight: float
 
@@ -102,12 +105,14 @@ class Loader:
         cache: Optional[ImageCache] = None,
         workers: Optional[int] = None,
         shuffle: bool = False,
+        sampler: Optional[str] = None,
         seed: int = 0,
         label_smoothing: float = 0.0,
         share: tuple[int, int] = (0, 1),
         tolerant: bool = False,
     ) -> None:
         """Args:
+        sampler: with ``shuffle``, how often the classes are seen, see ``sampling.py``; None: each image once.
         share: the rank of this process, and the number of processes that divide each batch.
         tolerant: an image that cannot be used is no error, as it never is without a label.
         """
@@ -119,6 +124,7 @@ class Loader:
         self.cache = cache or ImageCache(0)
         self.workers = workers or physical_cores()
         self.shuffle = shuffle
+        self.sampler = sampler
         self.seed = seed
         self.label_smoothing = label_smoothing
         self.share = share
@@ -150,15 +156,18 @@ class Loader:
         order = np.arange(len(self.samples))
         if self.shuffle:
             # No sample or batch uses this third seed; with two seeds, the stream would be that of sample 0.
-            order = np.random.default_rng([self.seed, epoch, 2 * len(order)]).permutation(order)
+            rng = np.random.default_rng([self.seed, epoch, 2 * len(order)])
+            order = rng.permutation(order) if self.sampler is None else draw(self._labels(order), self.sampler, rng)
+        repeats = occurrences(order)
         rank, size = self.share
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
             if len(batch) < size:  # fewer images than processes: each computes the whole batch, weighted
-                yield Share(start, batch, len(batch), 1 / size)
+                yield Share(start, batch, repeats[start : start + len(batch)], len(batch), 1 / size)
                 continue
-            mine = batch[len(batch) * rank // size : len(batch) * (rank + 1) // size]
-            yield Share(start, mine, len(batch), len(mine) / len(batch))
+            mine = slice(len(batch) * rank // size, len(batch) * (rank + 1) // size)
+            again = repeats[start : start + len(batch)][mine]
+            yield Share(start, batch[mine], again, len(batch), len(batch[mine]) / len(batch))
 
     def epoch(self, epoch: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch.
@@ -198,11 +207,16 @@ class Loader:
                     for task in tasks:
                         task.cancel()
 
+    def _labels(self, indices: np.ndarray) -> np.ndarray:
+        return np.array([self.samples[i].label for i in indices], np.int64)
+
     def _fill_part(self, batch: _PendingBatch, part: range, epoch: int) -> Optional[Batch]:
         """Load a part of a batch; return the batch if this was its last part."""
         for slot in part:
             index = int(batch.share.indices[slot])
             seeds = [self.seed, epoch, index]
+            if batch.share.repeats[slot] and not self.views:  # of a fixed number of views, each image has its own
+                seeds.append(int(batch.share.repeats[slot]))
             try:
                 self._fill_slot(self.samples[index], seeds, batch.images[slot])
             except DataError as error:
@@ -222,7 +236,7 @@ class Loader:
             raise DataError(f"{sample.path} {error}") from None
 
     def _build_batch(self, images: np.ndarray, share: Share, epoch: int) -> Batch:
-        labels = np.array([self.samples[i].label for i in share.indices], np.int64)
+        labels = self._labels(share.indices)
         targets = np.zeros((len(labels), self.classes), np.float32)
         targets[np.arange(len(labels)), labels] = 1
         targets = targets * np.float32(1 - self.label_smoothing) + np.float32(self.label_smoothing / self.classes)

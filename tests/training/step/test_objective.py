@@ -9,7 +9,7 @@ from pplc_cli.base.paddle import load_paddle
 
 paddle = load_paddle()
 
-from pplc_cli.training.objective import cross_entropy, divergence  # noqa: E402
+from pplc_cli.training.step.objective import cross_entropy, divergence  # noqa: E402
 
 SIZES = [(8, 2), (16, 5), (64, 1000)]
 

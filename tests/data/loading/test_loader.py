@@ -13,9 +13,9 @@ from PIL import Image
 
 from pplc_cli.base.errors import DataError
 from pplc_cli.base.paddle import as_tensor, load_paddle
-from pplc_cli.data.image_cache import Buffers, ImageCache
 from pplc_cli.data.lists import Sample
-from pplc_cli.data.loader import Loader
+from pplc_cli.data.loading.image_cache import Buffers, ImageCache
+from pplc_cli.data.loading.loader import Loader
 from pplc_cli.data.transforms.mixing import Mixup
 from pplc_cli.data.transforms.pipeline import Pipeline
 

@@ -12,7 +12,7 @@ from pplc_cli.config.sections import TrainConfig
 
 paddle = load_paddle()
 
-from pplc_cli.training.optim import (  # noqa: E402
+from pplc_cli.training.step.optim import (  # noqa: E402
     MovingAverage,
     build_optimizer,
     clip_gradients,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import weakref
-from typing import Callable, Optional
+from collections.abc import Callable, Iterator
+from typing import Optional
 
 import numpy as np
 
@@ -46,6 +48,15 @@ class ImageCache:
         self._images: dict[tuple[str, int], np.ndarray] = {}
         self._sizes: dict[str, Optional[tuple[int, int]]] = {}  # a few bytes per image; None: not a JPEG
         self._lock = ForkSafeLock()
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        """Lend the cache to a run, which may take of the budget for other things; it has it back afterwards."""
+        budget = self.budget
+        try:
+            yield
+        finally:
+            self.budget = budget
 
     def get(self, sample: Sample, reduction: Optional[Callable[[int, int], int]] = None) -> np.ndarray:
         """Return the decoded image, uint8 RGB (H, W, 3), from memory or from its file.

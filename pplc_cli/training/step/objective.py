@@ -13,7 +13,7 @@ import paddle
 from paddle.nn import functional
 
 from pplc_cli.base.paddle import as_tensor
-from pplc_cli.data.loader import Batch
+from pplc_cli.data.loading.loader import Batch
 from pplc_cli.training.world import World
 
 TINY = 1e-12  # smallest probability whose logarithm is taken

@@ -1,0 +1,1 @@
+"""What a training step consists of: loss, optimizer, and the number of images."""
