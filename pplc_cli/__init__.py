@@ -34,7 +34,7 @@ _EXPORTS = {
     "FoldsResult": "tuning.folds",
     "export_folds": "tuning.ensemble",
     "tune": "tuning.tune",
-    "TuneResult": "tuning.tune",
+    "TuneResult": "tuning.result",
     "export": "exporting.export",
     "ExportResult": "exporting.result",
     "Predictor": "predict.predictor",
@@ -80,7 +80,7 @@ if TYPE_CHECKING:  # for type checkers and editors
     from pplc_cli.tuning.folds import train_folds as train_folds
     from pplc_cli.tuning.lr_finder import LearningRates as LearningRates
     from pplc_cli.tuning.lr_finder import find_learning_rate as find_learning_rate
-    from pplc_cli.tuning.tune import TuneResult as TuneResult
+    from pplc_cli.tuning.result import TuneResult as TuneResult
     from pplc_cli.tuning.tune import tune as tune
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent unless the program sets up logging

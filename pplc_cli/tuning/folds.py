@@ -97,6 +97,7 @@ def train_folds(
     resume: bool = False,
     force: bool = False,
     reporter: Optional[Reporter] = None,
+    cache: Optional[ImageCache] = None,
 ) -> FoldsResult:
     """Divide the training and validation list into folds, and train a network for each on all others.
 
@@ -109,6 +110,7 @@ def train_folds(
         resume: continue; finished folds stay.
         force: replace what is there.
         reporter: receives the progress.
+        cache: as for ``train``.
 
     Raises:
         TypeError: an argument has another type.
@@ -120,7 +122,7 @@ def train_folds(
     expect_type("reporter", reporter, Reporter, type(None))
     if not LEAST <= folds <= MOST:
         raise TrainError(tr("--folds: expected {least} to {most}, got {folds}", least=LEAST, most=MOST, folds=folds))
-    reporter, folder = NotedOnce(reporter or Reporter()), user_path(config.output)
+    folder = user_path(config.output)
     if RunFolder(folder).exists():
         raise CheckpointError(
             tr("{folder} already holds a run without folds: choose another folder with --output", folder=folder)
@@ -131,28 +133,30 @@ def train_folds(
     plan = {"folds": folds, "fingerprint": _fingerprint(labels, samples, parts)}
     _check_plan(folder, plan, resume, force)
     folder.mkdir(parents=True, exist_ok=True)
-    with claim(folder, folder / ".lock", note=reporter.note):
-        _write_lists(folder, labels, samples, parts, config.data)
+    with reporter or Reporter() as entered, claim(folder, folder / ".lock", note=entered.note):
+        told = NotedOnce(entered)
+        _write_lists(_lists(folder, plan), labels, samples, parts, config.data)
 
         def begin() -> None:
             """Replace what was there; with ``force`` once the first fold trains, and nothing can be wrong with it."""
             if force:
-                _remove_old(folder, folds)
+                _remove_old(folder, plan)
             write_json(RunFolder(folder).folds, plan)
 
         if not force:
             begin()
-        remember(Run(folder / "fold-1"), reporter.note)
-        cache = ImageCache(config.data.cache_mb)
+        if cache is None:
+            remember(Run(folder / "fold-1"), told.note)
+            cache = ImageCache(config.data.cache_mb)
         for number in range(1, folds + 1):
-            reporter.note(tr("fold {number} of {folds}", number=number, folds=folds))
+            told.note(tr("fold {number} of {folds}", number=number, folds=folds))
             if number > 1 and config.train.batch_size == "auto":  # all folds have the batch size of the first
                 batch = Run(folder / "fold-1").config.train.images_per_step
                 config = dataclasses.replace(config, train=config.train.with_batch_size(batch))
             begun = RunFolder(folder / f"fold-{number}").exists() and not force
-            told = _Begun(reporter, begin) if force and number == 1 else reporter
+            watching = _Begun(told, begin) if force and number == 1 else told
             held = [samples[i] for i in np.flatnonzero(parts == number - 1)]
-            _train_fold(_of_fold(config, folder, number), held, begun, told, cache)
+            _train_fold(_of_fold(config, folder, number, plan), held, begun, watching, cache)
         result = read_folds(folder)
         _write_predictions(result)
         write_json(RunFolder(folder).folds, {**plan, "result": result.to_dict()})
@@ -236,7 +240,7 @@ def read_plan(folder: Path) -> dict[str, Any]:
     path = RunFolder(folder).folds
     try:
         plan = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(plan["folds"], int) and LEAST <= plan["folds"] <= MOST:
+        if isinstance(plan["fingerprint"], str) and isinstance(plan["folds"], int) and LEAST <= plan["folds"] <= MOST:
             return dict(plan)
     except FileNotFoundError:
         raise CheckpointError(
@@ -249,7 +253,7 @@ def read_plan(folder: Path) -> dict[str, Any]:
     raise CheckpointError(tr("{path} is damaged; train again with --force", path=path))
 
 
-def _remove_old(folder: Path, folds: int) -> None:
+def _remove_old(folder: Path, plan: Mapping[str, Any]) -> None:
     """Remove what belongs to older folds: all but the lists and the first run of the new ones."""
     (folder / "fold-1" / PREDICTIONS).unlink(missing_ok=True)
     reports = [metrics.parent for metrics in folder.glob("eval_*/metrics.json")]
@@ -259,9 +263,9 @@ def _remove_old(folder: Path, folds: int) -> None:
         *reports,
     ):
         shutil.rmtree(old, ignore_errors=True)
-    for old in (folder / "lists").glob("fold-*.csv"):
-        if int(re.sub(r"\D", "", old.name) or 0) > folds:
-            old.unlink()
+    for old in (folder / "lists").iterdir():
+        if old != _lists(folder, plan):
+            shutil.rmtree(old, ignore_errors=True)
 
 
 class _Begun(NotedOnce):
@@ -282,12 +286,12 @@ def _write_lists(
     folder: Path, labels: Sequence[str], samples: Sequence[Sample], parts: np.ndarray, data: DataConfig
 ) -> None:
     """Write the lists of all folds as tables with the columns that the configuration names."""
-    (folder / "lists").mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     header = [data.path_column or "path", data.label_column or "label"]
     for number in range(parts.max() + 1):
         for part, inside in (("train", parts != number), ("val", parts == number)):
             rows = ([samples[i].name, labels[samples[i].label]] for i in np.flatnonzero(inside))
-            _write_table(folder / "lists" / f"fold-{number + 1}-{part}.csv", [header, *rows])
+            _write_table(folder / f"fold-{number + 1}-{part}.csv", [header, *rows])
 
 
 def _write_table(path: Path, rows: Iterable[Sequence[Any]]) -> None:
@@ -296,16 +300,22 @@ def _write_table(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     write_text(path, text.getvalue())
 
 
-def _of_fold(config: Config, folder: Path, number: int) -> Config:
+def _lists(folder: Path, plan: Mapping[str, Any]) -> Path:
+    """The lists of a division; others beside them may belong to the folds that are still there."""
+    return folder / "lists" / str(plan["fingerprint"])[:12]
+
+
+def _of_fold(config: Config, folder: Path, number: int, plan: Mapping[str, Any]) -> Config:
     """The configuration of a fold, numbered from 1."""
-    train_list, val_list = (str(folder / "lists" / f"fold-{number}-{part}.csv") for part in ("train", "val"))
+    train_list, val_list = (str(_lists(folder, plan) / f"fold-{number}-{part}.csv") for part in ("train", "val"))
     data = dataclasses.replace(config.data, train_list=train_list, val_list=val_list)
     return dataclasses.replace(config, data=data, output=str(folder / f"fold-{number}"))
 
 
 def config_of_fold(folder: Path, number: int, overrides: Optional[Mapping[str, Any]] = None) -> Config:
     """Read the configuration of a fold, numbered from 1, wherever the folder of the folds is now."""
-    return _of_fold(RunFolder(folder / f"fold-{number}").load_config(dict(overrides or {})), folder, number)
+    config = RunFolder(folder / f"fold-{number}").load_config(dict(overrides or {}))
+    return _of_fold(config, folder, number, read_plan(folder))
 
 
 def _train_fold(config: Config, held: list[Sample], begun: bool, reporter: Reporter, cache: ImageCache) -> None:

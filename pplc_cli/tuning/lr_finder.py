@@ -46,6 +46,7 @@ class LearningRates:
         smoothed: its moving average.
         suggestion: the rate to train with, the peak of a schedule.
         edge: the highest rate before the loss rose.
+        rose: whether it rose at all; if not, ``edge`` is the highest rate that was tried.
         batch_size: images per step; another batch size needs another rate.
     """
 
@@ -54,6 +55,7 @@ class LearningRates:
     smoothed: list[float]
     suggestion: float
     edge: float
+    rose: bool
     batch_size: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -127,7 +129,7 @@ def _test(config: Config, reporter: Reporter) -> LearningRates:
     suggestion, edge = suggest(rates[: len(losses)], smooth(losses))
     batch_size = config.train.images_per_step
     used = [float(rate) for rate in rates[: len(losses)]]
-    return LearningRates(used, losses, smooth(losses).tolist(), suggestion, edge, batch_size)
+    return LearningRates(used, losses, smooth(losses).tolist(), suggestion, edge, edge < used[-1], batch_size)
 
 
 def _batches(loader: Any) -> Iterator[tuple[int, Batch]]:
@@ -155,6 +157,6 @@ def suggest(rates: np.ndarray, smoothed: np.ndarray) -> tuple[float, float]:
     once. The edge exists from every start.
     """
     low = float(smoothed.min())
-    risen = np.flatnonzero(smoothed <= low * (1 + RISE))
-    edge = float(rates[risen[-1]])
+    fine = np.flatnonzero(smoothed <= low * (1 + RISE))
+    edge = float(rates[fine[-1]])
     return float(f"{edge / SAFETY:.2g}"), edge

@@ -75,16 +75,18 @@ def read_space(config: Config) -> Space:
     own, size = config.model.name, _side(config)
     raw = config.tune.space
     if raw is None:
-        rate = config.train.learning_rate
+        rate, decay, smoothing = config.train.learning_rate, config.train.weight_decay, config.train.label_smoothing
         larger = round(LARGER * size / STEP) * STEP if size else None
         return Space(
             _networks_here(config),
             (size, larger) if size and larger != size else (size,),
             {
                 "train.learning_rate": Range(rate / 10, rate * 3, log=True),
-                "train.weight_decay": Range(1e-5, 1e-3, log=True),
-                "train.label_smoothing": (0.0, 0.1, 0.2),
-                "train.transfer": ("stages", "head") if _can_probe(config) else (config.train.transfer,),
+                "train.weight_decay": Range(min(1e-5, decay), max(1e-3, decay), log=True)
+                if decay
+                else (0.0, 1e-4, 1e-3),
+                "train.label_smoothing": tuple(dict.fromkeys((smoothing, 0.0, 0.1, 0.2))),
+                "train.transfer": _transfers(config),
                 AUGMENTATION: tuple(AUGMENTATIONS),
             },
         )
@@ -193,7 +195,8 @@ def apply(config: Config, values: Mapping[str, Any]) -> Config:
                 for each in plain[section]["transforms"]
             ]
     side, wanted = _side(config), values.pop(SIZE, None)
-    if wanted is not None and (not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < STEP):
+    whole = isinstance(wanted, int) and not isinstance(wanted, bool)
+    if wanted is not None and wanted != side and (not whole or wanted < STEP):
         raise ConfigError(
             "tune",
             [
@@ -204,11 +207,15 @@ def apply(config: Config, values: Mapping[str, Any]) -> Config:
                 )
             ],
         )
+    if wanted is not None and side is None:
+        raise ConfigError(
+            "tune", [tr("tune.space.image_size: training and evaluation have no common, square size to change")]
+        )
     if wanted is not None and side and wanted != side:
         for section in ("train", "eval"):
             plain[section]["transforms"] = scaled(plain[section]["transforms"], wanted / side)
     augmentation = values.pop(AUGMENTATION, "own")
-    if augmentation not in AUGMENTATIONS:
+    if not isinstance(augmentation, str) or augmentation not in AUGMENTATIONS:
         hint = did_you_mean(str(augmentation), AUGMENTATIONS)
         raise ConfigError(
             "tune", [tr("tune.space.augmentation: unknown {value}{hint}", value=show(augmentation), hint=hint)]
@@ -233,12 +240,15 @@ def _side(config: Config) -> Optional[int]:
     return height if len(sizes) == 1 and height == width else None
 
 
-def _can_probe(config: Config) -> bool:
-    """Whether a linear probe of the configuration's network is possible."""
-    if in_file(config.model.name):
-        return False
-    spec = find_network(config.model.name)
-    return spec.family not in UNSTAGED and has_weights(spec, config.model.pretrained)
+def _transfers(config: Config) -> tuple[str, ...]:
+    """The values of ``train.transfer`` that suit a configuration, its own first."""
+    own = config.train.transfer
+    fixed = in_file(config.model.name) or config.train.freeze is not None or config.distill.teacher is not None
+    if fixed or find_network(config.model.name).family in UNSTAGED:
+        return (own,)
+    if not has_weights(find_network(config.model.name), config.model.pretrained):
+        return (own,)
+    return tuple(dict.fromkeys((own, "stages", *(() if config.train.progressive_from else ("head",)))))
 
 
 def _networks_here(config: Config) -> tuple[str, ...]:

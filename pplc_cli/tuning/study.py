@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 STARTUP = 6  # trials that are drawn at random before the sampler learns from them
-STALE = 1800.0  # seconds without a sign from a trial of another machine, after which it counts as dead
+STALE = 600.0  # seconds without a sign of life from another machine, after which a trial counts as dead
 UNSIGNED = 30.0  # seconds after which a trial counts as dead whose process has not said who it is
 POLL = 1.0  # seconds between looks at the trials of other processes
 FACTS, WORKER, SEEN = "facts", "worker", "seen"
@@ -57,7 +58,37 @@ def open_storage(url: str) -> Any:
     try:
         return optuna.storages.RDBStorage(url, engine_kwargs=options)
     except Exception as error:  # databases and their drivers raise errors of many kinds
-        raise PplcError(tr("the storage {url} cannot be opened: {reason}", url=url, reason=one_line(error))) from None
+        reason = one_line(error).replace(url, without_password(url))
+        raise PplcError(
+            tr("the storage {url} cannot be opened: {reason}", url=without_password(url), reason=reason)
+        ) from None
+
+
+def has_study(storage: Any, name: str) -> bool:
+    """Whether a storage has a study of this name."""
+    return name in load_optuna().study.get_all_study_names(storage)
+
+
+@contextlib.contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turn errors of Optuna's storage, as of a full disk or a lost connection, into one line.
+
+    Raises:
+        PplcError: the storage failed.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    optuna = load_optuna()
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        reason = one_line(error.__cause__ or error)
+        raise PplcError(tr("the search's storage failed: {reason}; --resume goes on", reason=reason)) from error
+
+
+def without_password(url: str) -> str:
+    """The address of a database, to show."""
+    return re.sub(r"//([^:/@]*):[^@]*@", r"//\1:***@", url)
 
 
 class Phase:
@@ -172,6 +203,7 @@ class Phase:
             self.study.tell(trial, state=self._state.FAIL)
             return
         with self._failing(trial):
+            trial.set_user_attr(SEEN, time.time())
             trial.set_user_attr(WORKER, list(process_identity()))
             began = time.monotonic()
             try:
@@ -212,7 +244,7 @@ class Phase:
             else:
                 machine, pid, start = worker
                 alive = is_running(machine, pid, start)
-                quiet = time.time() - max(begun, trial.user_attrs.get(SEEN, 0.0))
+                quiet = time.time() - trial.user_attrs.get(SEEN, 0.0)
                 dead = not alive if alive is not None else quiet > STALE
             if dead:
                 self.study.tell(trial.number, state=self._state.FAIL, skip_if_finished=True)

@@ -12,7 +12,7 @@ from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import quoted, write_text
 from pplc_cli.config.sections import Config
 from pplc_cli.training.evaluation.metrics import accuracy_text
-from pplc_cli.tuning.tune import TuneResult
+from pplc_cli.tuning.result import TuneResult
 
 
 def write_tuned(result: TuneResult, file: Path) -> None:

@@ -96,7 +96,7 @@ def test_the_command_measures_and_leaves_the_folder_to_a_run(pplc: Pplc, setting
     found = json.loads((run / "learning_rate.json").read_text(encoding="utf-8"))
     rates, losses = np.array(found["rates"]), np.array(found["losses"])
     assert f"learning rate: {found['suggestion']:g} for batches of 8," in done.stdout and found["batch_size"] == 8
-    assert f"-o train.learning_rate={found['suggestion']:g}" in done.stdout
+    assert f"--learning-rate {found['suggestion']:g} --batch-size 8" in done.stdout
     assert 0 < len(losses) == len(rates) <= STEPS
     np.testing.assert_allclose(rates, np.geomspace(1e-5, 3, STEPS)[: len(rates)], rtol=1e-12)
     assert losses[0] == pytest.approx(first_loss(config), rel=1e-4)  # float32, through other kernels

@@ -39,6 +39,7 @@ def config(space: Any = None, **sections: Any) -> Config:
         ({"train.transfer": ["stagez"]}, r"train\.transfer: expected one of .*did you mean stages\?"),
         ({"model.name": ["PPLCNet_x1"]}, r"unknown network 'PPLCNet_x1'; did you mean PPLCNet_x1_0\?"),
         ({"model.name": {"low": 1, "high": 2}}, "expected a list of values"),
+        ({"augmentation": [["own"]]}, r"unknown \['own'\]"),
         ({"augmentation": ["stronk"]}, "unknown 'stronk'; did you mean strong"),
         ({"image_size": [16]}, "expected pixels, at least 32, got 16"),
         ({"image_size": ["big"]}, "expected pixels, at least 32, got 'big'"),
@@ -81,9 +82,30 @@ def test_the_default_space_has_the_networks_of_this_machine():
     assert "EfficientNet_Lite0" in space.networks, "its weights are a dependency"
     assert space.sizes == (224, 288)
     assert space.others["train.learning_rate"] == Range(0.0025, pytest.approx(0.075), log=True)
-    assert space.others["train.transfer"] == ("stages", "head")
+    assert space.others["train.transfer"] == ("auto", "stages", "head")
     assert read_space(config(model={"pretrained": "none"})).networks == ("PPLCNet_x1_0",)
     assert read_space(config(model={"pretrained": "none"})).others["train.transfer"] == ("auto",)
+
+
+def test_the_default_space_holds_the_recipe_of_the_configuration():
+    own = {"train": {"weight_decay": 0.05, "label_smoothing": 0.05, "transfer": "full"}}
+    others = read_space(config(**own)).others
+    assert others["train.weight_decay"] == Range(1e-5, 0.05, log=True)
+    assert others["train.label_smoothing"] == (0.05, 0.0, 0.1, 0.2)
+    assert others["train.transfer"] == ("full", "stages", "head")
+    assert read_space(config(train={"weight_decay": 0})).others["train.weight_decay"] == (0.0, 1e-4, 1e-3)
+    # Not all of them are possible with other settings.
+    assert read_space(config(train={"freeze": "blocks3"})).others["train.transfer"] == ("auto",)
+    assert read_space(config(train={"progressive_from": 128})).others["train.transfer"] == ("auto", "stages")
+
+
+def test_an_image_size_needs_one_square_size_and_may_be_the_own_one():
+    oblong = [{"Resize": {"target_size": [160, 224]}}, "Normalize"]
+    with pytest.raises(ConfigError, match="no common, square size"):
+        read_space(config({"image_size": [224]}, eval={"transforms": oblong}))
+    tiny = [{"Resize": {"target_size": 28}}, "Normalize"]
+    small = config(train={"transforms": tiny}, eval={"transforms": tiny})
+    assert read_space(small).sizes[0] == 28
 
 
 def test_an_image_size_scales_training_and_evaluation():

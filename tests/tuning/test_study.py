@@ -158,6 +158,12 @@ def test_trials_below_the_median_stop_early(tmp_path):
     assert len(search.trials()) == 20
 
 
+def test_a_password_is_not_shown():
+    with pytest.raises(PplcError) as found:
+        open_storage("nonsense://me:secret@host/db")
+    assert "secret" not in str(found.value) and "me:***@host" in str(found.value)
+
+
 def test_a_storage_that_cannot_be_opened_is_one_clear_line(tmp_path):
     with pytest.raises(PplcError, match="the storage nonsense://x cannot be opened"):
         open_storage("nonsense://x")

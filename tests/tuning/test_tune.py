@@ -146,6 +146,30 @@ def test_a_search_is_not_replaced_by_accident_nor_mixed_with_another(project, pp
     pplc(*words, "--force")
 
 
+def test_a_training_that_fails_counts_and_the_search_goes_on(project, pplc):
+    """A rate at which the loss diverges, and a list as a value; two combinations, each trained once."""
+    space = "tune.space={train.learning_rate: [0.01, 1000], train.lr_decay_epochs: [[1]]}"
+    words = ["-o", space, "-o", "train.schedule=piecewise", "-o", "train.optimizer=sgd", "--trials", "8"]
+    done = pplc("tune", "my 配置.yaml", *words)
+    found, result = answer(project)
+    assert result["trials"] == 8 and result["finished"]
+    assert result["values"] == {"train.lr_decay_epochs": [1]} and found["train"]["learning_rate"] == 0.01
+    assert "Warning" not in done.stderr
+    logs = list((project / "output" / "set-tune" / "trials").glob("short-*/train_log.jsonl"))
+    assert 1 <= len(logs) <= 8
+
+
+@pytest.mark.slow
+def test_a_search_in_a_storage_of_its_own_is_replaced_with_force(project, pplc):
+    url = f"sqlite:///{project / 'shared.db'}"
+    words = ["tune", "my 配置.yaml", "--trials", "1", "--storage", url]
+    pplc(*words)
+    assert "already holds a search" in pplc(*words, check=False).stderr
+    changed = [*words, "-o", "train.learning_rate=0.02"]
+    assert "searches something else (recipe differ)" in pplc(*changed, "--resume", check=False).stderr
+    pplc(*changed, "--force")
+
+
 def killed(project: Path, after: float) -> bool:
     """Start or go on with the search, and kill it after some seconds; returns whether it had ended before."""
     words = [sys.executable, "-m", "pplc_cli", "tune", "my 配置.yaml", "--resume"]

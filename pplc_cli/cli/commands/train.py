@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 import click
 
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from pplc_cli.cli.console.progress import TrainProgress
     from pplc_cli.config.sections import Config
     from pplc_cli.training.launch.launcher import ClusterSpec
+
+
+class _BatchSize(click.ParamType):
+    """Parses a number or ``auto``."""
+
+    name = "integer or auto"
+
+    def convert(self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]) -> Union[int, str]:
+        return "auto" if value == "auto" else int(click.INT.convert(value, param, ctx))
 
 
 def _recipe(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,7 +58,7 @@ def _recipe(command: Callable[..., Any]) -> Callable[..., Any]:
                 "[default: auto]",
             ),
             click.option("--epochs", type=int, help="Passes over the training list.  [default: 10]"),
-            click.option("--batch-size", type=int, help="Images per training step.  [default: 32]"),
+            click.option("--batch-size", type=_BatchSize(), help="Images per training step, or auto.  [default: 32]"),
             click.option("--learning-rate", type=float, help="Peak learning rate.  [default: 0.025]"),
             click.option("--seed", type=int, help="Random seed; the same seed repeats the run.  [default: 0]"),
             click.option("--threads", type=int, help="Threads for training.  [default: physical cores]"),
@@ -133,12 +142,13 @@ def train(
 
 def _find_rate(config: Config) -> None:
     """Run the range test, and keep its picture and its numbers in the folder of the configuration."""
+    from pplc_cli.cli.console.progress import TrainProgress
     from pplc_cli.cli.console.tuning import print_rates
-    from pplc_cli.tuning.lr_finder import find_learning_rate, save_rates
+    from pplc_cli.tuning.lr_finder import find_learning_rate
 
-    with _training() as reporter:
+    with TrainProgress() as reporter:
         found = find_learning_rate(config, reporter=reporter)
-    print_rates(found, save_rates(found, config.output))
+    print_rates(found, config.output)
 
 
 def _train_folds(config: Config, folds: int, resume: bool, force: bool) -> None:

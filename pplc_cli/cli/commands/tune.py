@@ -10,6 +10,7 @@ import click
 
 from pplc_cli.base.errors import DataError
 from pplc_cli.base.language.messages import tr
+from pplc_cli.base.storage.files import user_path
 from pplc_cli.cli.command import Command, Interrupted
 from pplc_cli.cli.options import config_options, overrides_of
 
@@ -83,16 +84,15 @@ def tune(
     values = {"trials": trials, "minutes": minutes, "max_ms": max_ms, "folds": folds}
     flags = overrides_of(overrides, **{f"tune__{name}": value for name, value in values.items()})
     config = find_recipe(named, dataset, flags, resume=False)
-    folder = output or f"{config.output}-tune"
+    folder = user_path(output or f"{Path(config.output).as_posix()}-tune")
     with TrainProgress() as reporter:
         try:
             result = search(
-                dataclasses.replace(config, output=folder),
+                dataclasses.replace(config, output=str(folder)),
                 resume=resume, force=force, storage=storage, reporter=reporter,
             )  # fmt: skip
         except KeyboardInterrupt as error:
             advice = tr("Repeat the command with --resume to go on after the last trial.")
             raise Interrupted(error, advice) from None
-    result = dataclasses.replace(result, config=dataclasses.replace(result.config, output=f"{config.output}-tuned"))
-    path = Path(named) if named else Path("configs") / f"{Path(config.output).name}.yaml"
-    print_tuned(result, Path(folder), path.with_name(f"{path.stem}-tuned.yaml"), as_json)
+    path = user_path(named) if named else Path("configs") / f"{Path(str(dataset)).name}.yaml"
+    print_tuned(result, folder, path.with_name(f"{path.stem}-tuned.yaml"), as_json)

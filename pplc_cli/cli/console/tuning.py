@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from pplc_cli.base.language.messages import tr
@@ -16,24 +15,35 @@ from pplc_cli.plots.search import draw_search
 from pplc_cli.training.evaluation.metrics import accuracy_text
 from pplc_cli.tuning.ensemble import FoldsExport
 from pplc_cli.tuning.folds import FoldsResult
-from pplc_cli.tuning.lr_finder import SAFETY, LearningRates
-from pplc_cli.tuning.tune import TuneResult
+from pplc_cli.tuning.lr_finder import SAFETY, LearningRates, save_rates
+from pplc_cli.tuning.result import TuneResult
 from pplc_cli.tuning.tuned_file import findings, write_tuned
 
 
-def print_rates(found: LearningRates, files: Sequence[Path]) -> None:
-    """Print the suggested learning rate and its reason."""
-    print(
-        tr(
-            "learning rate: {rate:g} for batches of {batch}, 1/{safety:g} of {edge:.2g}, from which on the loss rises",
-            rate=found.suggestion,
-            batch=found.batch_size,
-            safety=SAFETY,
-            edge=found.edge,
+def print_rates(found: LearningRates, folder: str) -> None:
+    """Print the suggested learning rate and its reason, and write its files into a folder."""
+    values = {"rate": found.suggestion, "batch": found.batch_size, "safety": SAFETY, "edge": found.edge}
+    if found.rose:
+        print(
+            tr(
+                "learning rate: {rate:g} for batches of {batch}, 1/{safety:g} of {edge:.2g}; above, the loss rises",
+                **values,
+            )
         )
-    )
+    else:
+        print(
+            tr(
+                "learning rate: {rate:g} for batches of {batch}; the loss did not rise up to {edge:.2g}, so try more",
+                **values,
+            )
+        )
+    try:
+        files = save_rates(found, folder)
+    except DrawError as error:
+        note(str(error))
+        return
     echo(tr("written to {folder}: {files}", folder=files[0].parent, files=", ".join(file.name for file in files)))
-    hint(tr("Next: pplc train CONFIG -o train.learning_rate={rate:g}", rate=found.suggestion))
+    hint(tr("Next: pplc train CONFIG --learning-rate {rate:g} --batch-size {batch}", **values))
 
 
 def print_folds(result: FoldsResult) -> None:
@@ -75,6 +85,7 @@ def print_folds_export(result: FoldsExport) -> None:
         )
     print(text)
     print_exported(result.export)
+    hint(tr("Next: pplc predict --model {folder} IMAGE", folder=quoted(result.export.folder.as_posix())))
 
 
 def print_tuned(result: TuneResult, folder: Path, file: Path, as_json: bool) -> None:
