@@ -54,22 +54,22 @@ class Stage:
 
 
 # The stages with two teachers saw the wider pool as well, the others the first pool of 31,809 photographs.
-NEW_VIEWS = Stage(4, 112, 128, 0.5, 1, 2e-3, f"{LITE0} + {LITE1}", 0.1, seed=1)
 STAGES = {
     "PPLCNet_x1_0": (
         Stage(36, 96, 144, 0.59, 8, 3e-3),
         Stage(20, 128, 160, 0.5, 6, 2e-3),
         Stage(4, 96, 128, 0.5, 2, 2e-3, f"{LITE0} + {LITE1}", 0.1),
         Stage(5, 112, 128, 0.5, 2, 2e-3, f"{LITE0} + {LITE1}", 0.1),
-        NEW_VIEWS,
     ),
-    **dict.fromkeys(
-        ("PPLCNet_x0_5", "PPLCNet_x0_25"),
-        (
-            Stage(16, 96, 160, 0.5, 6, 3e-3),
-            Stage(4, 96, 128, 0.5, 2, 3e-3, f"{LITE0} + {LITE1}", 0.1),
-            NEW_VIEWS,
-        ),
+    "PPLCNet_x0_5": (
+        Stage(16, 96, 160, 0.5, 6, 3e-3),
+        Stage(4, 96, 128, 0.5, 2, 3e-3, f"{LITE0} + {LITE1}", 0.1),
+        Stage(4, 112, 128, 0.5, 1, 2e-3, f"{LITE0} + {LITE1}", 0.1, seed=1),
+    ),
+    "PPLCNet_x0_25": (
+        Stage(16, 96, 160, 0.5, 6, 3e-3),
+        Stage(4, 96, 128, 0.5, 2, 3e-3, f"{LITE0} + {LITE1}", 0.1),
+        Stage(3, 96, 128, 0.5, 1, 2e-3, f"{LITE0} + {LITE1}", 0.1, seed=1),
     ),
 }
 
