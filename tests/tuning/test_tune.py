@@ -170,9 +170,9 @@ def test_a_search_in_a_storage_of_its_own_is_replaced_with_force(project, pplc):
     pplc(*changed, "--force")
 
 
-def killed(project: Path, after: float) -> bool:
+def killed(project: Path, after: float, *more: str) -> bool:
     """Start or go on with the search, and kill it after some seconds; returns whether it had ended before."""
-    words = [sys.executable, "-m", "pplc_cli", "tune", "my 配置.yaml", "--resume"]
+    words = [sys.executable, "-m", "pplc_cli", "tune", "my 配置.yaml", "--resume", *more]
     process = subprocess.Popen(words, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         return process.wait(after) == 0
@@ -182,9 +182,9 @@ def killed(project: Path, after: float) -> bool:
         return False
 
 
-def unbroken(project: Path, pplc: Pplc) -> tuple[Any, Any]:
+def unbroken(project: Path, pplc: Pplc, *more: str) -> tuple[Any, Any]:
     """The answer of a search that nobody kills; the folder is then as before."""
-    pplc("tune", "my 配置.yaml")
+    pplc("tune", "my 配置.yaml", *more)
     found = answer(project)
     (project / "output").rename(project / "unbroken")
     (project / "my 配置-tuned.yaml").unlink()
@@ -201,18 +201,14 @@ def test_a_killed_search_ends_with_the_same_answer(project, pplc):
 
 @pytest.mark.slow
 def test_twenty_kills_lose_and_double_nothing(project, pplc):
-    wanted = unbroken(project, pplc)
+    more = ("--trials", "40", "-o", "train.epochs=4")  # enough to be alive at the twentieth kill
+    wanted = unbroken(project, pplc, *more)
     draw, kills = random.Random(time.time_ns()), 0
     while kills < 20:
-        kills += not killed(project, draw.uniform(0.5, 12))
-        if answer_exists(project):
-            break
-    pplc("tune", "my 配置.yaml", "--resume")
+        assert not killed(project, draw.uniform(0.5, 9), *more), f"the search ended after {kills} kills"
+        kills += 1
+    pplc("tune", "my 配置.yaml", "--resume", *more)
     assert answer(project) == wanted
-
-
-def answer_exists(project: Path) -> bool:
-    return (project / "my 配置-tuned.yaml").exists()
 
 
 @pytest.mark.slow
