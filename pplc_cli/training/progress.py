@@ -74,17 +74,10 @@ class Reporter:
 
 
 class Relayed(Reporter):
-    """Passes reports on; a base for those that change some of them."""
+    """Passes reports on, but enters no reporter; a base for those that change some reports."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
-
-    def __enter__(self) -> Reporter:
-        self._reporter.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._reporter.__exit__(*error)
 
     def check(self) -> None:
         self._reporter.check()
@@ -109,7 +102,14 @@ class Relayed(Reporter):
 
 
 class Logged(Relayed):
-    """Also logs reports, under the name ``pplc_cli``: notes and epochs as INFO."""
+    """Also logs reports, under the name ``pplc_cli``: notes and epochs as INFO. Enters the reporter."""
+
+    def __enter__(self) -> Reporter:
+        self._reporter.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._reporter.__exit__(*error)
 
     def note(self, text: str) -> None:
         LOG.info("%s", text)
@@ -126,12 +126,6 @@ class NotedOnce(Relayed):
     def __init__(self, reporter: Reporter) -> None:
         super().__init__(reporter)
         self._noted: set[str] = set()
-
-    def __enter__(self) -> NotedOnce:
-        return self  # its runs begin and end within one progress display
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
     def note(self, text: str) -> None:
         if text not in self._noted:

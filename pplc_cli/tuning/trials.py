@@ -28,12 +28,6 @@ class Clock(Relayed):
         super().__init__(reporter)
         self._trial, self._deadline, self._seen = trial, deadline, time.monotonic()
 
-    def __enter__(self) -> Reporter:
-        return self  # the search has entered the reporter
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
     def check(self) -> None:
         super().check()
         now = time.monotonic()

@@ -280,8 +280,7 @@ class _Search:
         values: dict[str, Any] = {}
         for key, of in self.space.others.items():
             if not isinstance(of, Range):
-                place = trial.suggest_categorical(key, [_shown(value) for value in of])
-                values[key] = of[[_shown(value) for value in of].index(place)]
+                values[key] = self._decoded(key, trial.suggest_categorical(key, [_shown(value) for value in of]))
             elif of.whole:
                 values[key] = trial.suggest_int(key, int(of.low), int(of.high), log=of.log)
             else:

@@ -71,18 +71,7 @@ def _shown(value: Any) -> str:
 
 def changed(config: Config) -> dict[str, Any]:
     """The keys of a configuration that differ from the defaults, as plain data that reads back as the same."""
-    plain: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if field.name == "tune":
-            continue
-        if not dataclasses.is_dataclass(value):
-            plain[field.name] = value
-            continue
-        section = _changed(value)
-        if section:
-            plain[field.name] = section
-    return plain
+    return {name: value for name, value in _changed(config).items() if name != "tune"}
 
 
 def _changed(section: Any) -> dict[str, Any]:

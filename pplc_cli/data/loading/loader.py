@@ -158,7 +158,7 @@ class Loader:
             # No sample or batch uses this third seed; with two seeds, the stream would be that of sample 0.
             rng = np.random.default_rng([self.seed, epoch, 2 * len(order)])
             order = rng.permutation(order) if self.sampler is None else draw(self._labels(order), self.sampler, rng)
-        repeats = occurrences(order)
+        repeats = np.zeros_like(order) if self.sampler is None else occurrences(order)
         rank, size = self.share
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
