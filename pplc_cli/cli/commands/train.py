@@ -25,7 +25,10 @@ class _BatchSize(click.ParamType):
     name = "integer or auto"
 
     def convert(self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]) -> Union[int, str]:
-        return "auto" if value == "auto" else int(click.INT.convert(value, param, ctx))
+        try:
+            return "auto" if value == "auto" else int(value)
+        except ValueError:
+            self.fail(tr("expected an integer or auto, got {value!r}", value=value), param, ctx)
 
 
 def _recipe(command: Callable[..., Any]) -> Callable[..., Any]:
