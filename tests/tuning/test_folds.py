@@ -6,8 +6,10 @@ import csv
 import json
 import math
 import os
+import random
 import shutil
 import signal
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -193,11 +195,43 @@ def test_folds_killed_and_resumed_give_the_same_bits(pplc: Pplc, settings: Setti
     reporter = Notes()
     train_folds(settings("cut", epochs=4), 2, resume=True, reporter=reporter)
     assert {"resuming after epoch 4", f"resuming after epoch {epoch}"} <= set(reporter.texts)
-    for fold in ("fold-1", "fold-2"):
+    assert_same_folds(whole, cut, 2, 4)
+
+
+@pytest.mark.slow
+def test_twenty_kills_lose_and_double_no_fold(pplc: Pplc, settings: Settings):
+    epochs = 200
+    (pplc.cwd / "cut.yaml").write_text(yaml.safe_dump(settings("cut", epochs=epochs).to_dict()), encoding="utf-8")
+    words = ["cut.yaml", "--folds", "3"]
+    began = time.monotonic()
+    pplc("train", *words, "--epochs", "1", "--output", "one")
+    start_up = time.monotonic() - began
+    began = time.monotonic()
+    train_folds(settings("whole", epochs=epochs), 3)
+    twentieth = (time.monotonic() - began) / 20
+    seed = int(os.environ.get("PPLC_KILL_SEED", time.time()))
+    print(f"PPLC_KILL_SEED={seed}")
+    draw, reached = random.Random(seed), []
+    for _ in range(20):
+        process = start(pplc.cwd, *words, "--resume")
+        time.sleep(draw.uniform(0.3 * start_up, start_up + twentieth))
+        assert process.poll() is None, "the folds ended before they could be killed"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        reached.append([len(RunFolder(fold).epochs()) for fold in sorted((pplc.cwd / "cut").glob("fold-*"))])
+    print(f"20 kills, after epochs {reached}")
+    assert len(reached[-1]) > 1  # not all kills came in the first fold
+    pplc("train", *words, "--resume")
+    assert_same_folds(pplc.cwd / "whole", pplc.cwd / "cut", 3, epochs)
+
+
+def assert_same_folds(whole: Path, cut: Path, folds: int, epochs: int) -> None:
+    """Compare the folds of two trainings to the bit."""
+    for fold in [f"fold-{number}" for number in range(1, folds + 1)]:
         for file in ("out_of_fold.npy", "best_model/model.safetensors"):
             assert (whole / fold / file).read_bytes() == (cut / fold / file).read_bytes()
         assert_same(arrays(whole / fold / "last"), arrays(cut / fold / "last"))
-        assert [record["epoch"] for record in RunFolder(cut / fold).epochs()] == list(range(1, 5))
+        assert [record["epoch"] for record in RunFolder(cut / fold).epochs()] == list(range(1, epochs + 1))
     assert (cut / "out_of_fold.csv").read_bytes() == (whole / "out_of_fold.csv").read_bytes()
 
 
