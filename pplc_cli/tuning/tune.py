@@ -36,8 +36,9 @@ from pplc_cli.training.samples import Samples, read_samples
 from pplc_cli.training.train import train
 from pplc_cli.tuning.folds import assign_folds, train_folds
 from pplc_cli.tuning.probes import probe, standard_error
+from pplc_cli.tuning.recipes import Recipes
 from pplc_cli.tuning.result import CANDIDATE, Candidate, TuneResult, importance_of, is_better
-from pplc_cli.tuning.space import AUGMENTATION, Range, Space, apply, read_space
+from pplc_cli.tuning.space import Range, Space, apply, read_space
 from pplc_cli.tuning.study import Params, Phase, has_study, load_optuna, open_storage, sqlite_url, storage_errors
 from pplc_cli.tuning.trials import Clock, TrialReporter, remove_weights, shortened, trial_line
 
@@ -89,6 +90,7 @@ class _Search:
 
     def __init__(self, config: Config, space: Space, reporter: Reporter, storage: Optional[str]) -> None:
         self.config, self.space, self.reporter = config, space, reporter
+        self.recipes = Recipes(config, space)
         self.folder = user_path(config.output)
         self.own_storage = storage is None
         self.url = storage or sqlite_url(self.folder / DATABASE)
@@ -103,7 +105,7 @@ class _Search:
         self.reporter.note(tr("networks: {names}", names=", ".join(each.name for each in self._all())))
         candidates = self._probe()
         kept = self.kept
-        planned, most = self._planned(kept), self.config.tune.trials
+        planned, most = [self.recipes.own(each) for each in kept], self.config.tune.trials
         short, done = self._train(kept, "short", planned[:most], most=most, share=SHARES[1])
         best, own = short.complete(), planned[0]
         recipes = [own, *(dict(trial.params) for trial in best if dict(trial.params) != own)][: 1 + KEPT]
@@ -252,41 +254,6 @@ class _Search:
 
     # -- the second and third: trainings -----------------------------------------------------------------------------
 
-    def _planned(self, kept: list[Candidate]) -> list[Params]:
-        """The recipe of the configuration on each candidate, the best one first."""
-        own = {key: self._own_value(key, of) for key, of in self.space.others.items()}
-        values = {key: own[key] if isinstance(of, Range) else _shown(own[key]) for key, of in self.space.others.items()}
-        return [{CANDIDATE: each.name, **values} for each in kept]
-
-    def _own_value(self, key: str, values: Any) -> Any:
-        """The configuration's value of a key, else the nearest in the space."""
-        own = self._configured(key)
-        if isinstance(values, Range):
-            number = own if isinstance(own, (int, float)) and not isinstance(own, bool) else values.low
-            number = min(max(number, values.low), values.high)
-            return int(number) if values.whole else float(number)
-        return own if own in values else values[0]
-
-    def _configured(self, key: str) -> Any:
-        """The configuration's value of a key."""
-        if key == AUGMENTATION:
-            return "own"
-        section, _, name = key.partition(".")
-        return getattr(getattr(self.config, section), name)
-
-    def _suggest(self, trial: Trial, kept: list[Candidate]) -> tuple[Candidate, dict[str, Any]]:
-        names = [each.name for each in kept]
-        chosen = kept[names.index(trial.suggest_categorical(CANDIDATE, names))]
-        values: dict[str, Any] = {}
-        for key, of in self.space.others.items():
-            if not isinstance(of, Range):
-                values[key] = self._decoded(key, trial.suggest_categorical(key, [_shown(value) for value in of]))
-            elif of.whole:
-                values[key] = trial.suggest_int(key, int(of.low), int(of.high), log=of.log)
-            else:
-                values[key] = trial.suggest_float(key, of.low, of.high, log=of.log)
-        return chosen, values
-
     def _train(
         self,
         kept: list[Candidate],
@@ -311,7 +278,7 @@ class _Search:
         deadline = self._deadline(share)
 
         def measure(trial: Trial) -> float:
-            chosen, values = self._suggest(trial, kept)
+            chosen, values = self.recipes.suggest(trial, kept)
             same = next((each for each in phase.complete() if each.params == trial.params), None)
             if same is not None:  # a small space is soon known
                 for attribute in ("top1", "right"):
@@ -359,11 +326,6 @@ class _Search:
         right = "".join("01"[hit] for hit in (scores.probabilities.argmax(1) == scores.labels).tolist())
         return scores.top1, scores.loss, right if rights else ""
 
-    def _decoded(self, key: str, value: Any) -> Any:
-        """The value of a parameter of a trial, whose choices are texts."""
-        of = self.space.others[key]
-        return value if isinstance(of, Range) else of[[_shown(each) for each in of].index(value)]
-
     @property
     def _images(self) -> int:
         """The number of images that a training is judged by."""
@@ -387,7 +349,7 @@ class _Search:
             if better:
                 params, chosen = dict(final[0].params), final[0]
         candidate = next(each for each in kept if each.name == params[CANDIDATE])
-        values = {key: self._decoded(key, value) for key, value in params.items() if key != CANDIDATE}
+        values = self.recipes.values(params)
         counted = short.trials()
         done = {trial.number for trial in short.complete()}
         history = [trial.user_attrs.get("top1") if trial.number in done else None for trial in counted]
@@ -395,7 +357,7 @@ class _Search:
         return TuneResult(
             dataclasses.replace(config, output=f"{self.config.output.removesuffix('-tune')}-tuned"),
             candidate,
-            {key: value for key, value in values.items() if value != self._configured(key)},
+            {key: value for key, value in values.items() if value != self.recipes.configured(key)},
             None if chosen is None else chosen.user_attrs["top1"],
             self._images,
             None if base is None else base.user_attrs["top1"],
@@ -408,11 +370,6 @@ class _Search:
             history,
             importance_of(short),
         )
-
-
-def _shown(value: Any) -> str:
-    """A choice as text: Optuna stores texts and numbers alone, and a space may have lists."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _digest(value: Any) -> str:

@@ -43,6 +43,13 @@ def test_check_then_split(work):
     assert (work / "大 set" / "tiger" / "wrong.jpg").is_file()  # nothing is moved
 
 
+def test_classes_that_cannot_be_judged_are_named(tmp_path):
+    draw_dataset(tmp_path / "few", images=6, seed=5)
+    (tmp_path / "few" / "tiger" / "tiger_0001.jpg").unlink()
+    shown = " ".join(Pplc(tmp_path)("check", "few").stdout.split())
+    assert "too few images to find outliers and wrong labels (fewer than 6): tiger." in shown
+
+
 def test_json_and_lists(work):
     pplc = Pplc(work)
     pplc("split", "--dataset", "大 set")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pplc_cli.analysis.check import KINDS, CheckReport
+from pplc_cli.analysis.check import KINDS, NEIGHBOURS, CheckReport
 from pplc_cli.analysis.check_files import advice, described, titles
 from pplc_cli.base.language.messages import tr
 from pplc_cli.base.text import visible
@@ -27,6 +27,15 @@ def print_check(report: CheckReport) -> None:
                 "The largest class has {times:.0f} times as many images as the smallest; train.class_weights: balanced "
                 "makes up for it.",
                 times=max(by_class) / min(by_class),
+            )
+        )
+    few = [label for label, count in zip(report.labels, by_class) if count <= NEIGHBOURS]
+    if few:
+        say(
+            tr(
+                "Classes with too few images to find outliers and wrong labels (fewer than {least}): {names}.",
+                least=NEIGHBOURS + 1,
+                names=visible(", ".join(few[:SHOWN]) + (", …" if len(few) > SHOWN else "")),
             )
         )
     say(
