@@ -1,6 +1,6 @@
 """Measure pplc tune and ensembles of folds on photographs held out from every choice.
 
-    python scripts/benchmark_tuning.py --flowers FOLDER [--seeds 10] [--minutes 20] [--only PART ...]
+    python scripts/benchmark_tuning.py --flowers FOLDER [--seeds 10] [--first 0] [--minutes 20] [--only PART ...]
 
 The folder holds one folder per class. Each seed divides the photographs anew: 55 percent to train on, 15 for
 validation, 30 held out. All runs are processes of ``pplc``, one after the other; each cut is printed as it ends.
@@ -148,6 +148,7 @@ def main() -> None:
     parser.add_argument("--flowers", type=Path, required=True, help="photographs, a folder for each class")
     parser.add_argument("--pandatiger", type=Path, help="photographs of two classes, for the part sampler")
     parser.add_argument("--seeds", type=int, default=3, help="number of cuts (default: %(default)s)")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first cut (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=20, help="of each search (default: %(default)s)")
     parser.add_argument("--network", default="PPLCNet_x1_0", help="of the part folds (default: %(default)s)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="measure only these parts")
@@ -155,7 +156,8 @@ def main() -> None:
     arguments = parser.parse_args()
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
-        flowers, seeds = Photographs(arguments.flowers, Path(name)), range(arguments.seeds)
+        flowers = Photographs(arguments.flowers, Path(name))
+        seeds = range(arguments.first, arguments.first + arguments.seeds)
         if "overhead" in arguments.only:
             overhead(flowers, found)
         if "sampler" in arguments.only and arguments.pandatiger:
