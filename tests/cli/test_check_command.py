@@ -11,13 +11,20 @@ from helpers.commands import Pplc
 from pplc_cli.data.pandatiger.draw import draw_dataset
 
 
-@pytest.fixture
-def work(tmp_path):
-    """A folder with a data set of pandas and tigers; one panda is copied, one lies among the tigers."""
-    data = tmp_path / "大 set"
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A data set of pandas and tigers; one panda is copied, one lies among the tigers."""
+    data = tmp_path_factory.mktemp("drawn") / "大 set"
     draw_dataset(data, images=40, seed=5)
     shutil.copy(data / "panda" / "panda_0001.jpg", data / "panda" / "copy, of 1.jpg")
     shutil.move(str(data / "panda" / "panda_0002.jpg"), data / "tiger" / "wrong.jpg")
+    return data
+
+
+@pytest.fixture
+def work(drawn, tmp_path):
+    """A folder with a copy of the data set."""
+    shutil.copytree(drawn, tmp_path / drawn.name)
     return tmp_path
 
 

@@ -47,6 +47,7 @@ def test_the_kernels_of_smaller_sets_pass_the_same_tests(isa):
     files = [
         str(HERE / name) for name in ("test_infer_kernels.py", "test_train_convolutions.py", "test_train_kernels.py")
     ]
-    options = ["-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    anywhere = "refused or past_their_memory"  # nothing of what these check depends on the set
+    options = ["-q", "-m", "not slow", "-k", f"not ({anywhere})", "-p", "no:cacheprovider", "-p", "no:xdist"]
     done = run(isa, "-m", "pytest", *files, *options)
     assert done.returncode == 0, done.stdout[-5000:]

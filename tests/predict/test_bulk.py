@@ -95,7 +95,9 @@ def killed_after_progress(line, out):
     return process.wait() == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "parquet", pytest.param("csv", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "suffix", ["jsonl", pytest.param("parquet", marks=pytest.mark.slow), pytest.param("csv", marks=pytest.mark.slow)]
+)
 def test_a_killed_run_resumes_to_the_same_file(suffix, untrained, predictor, image_list, tmp_path):
     whole, out = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}"
     assert len(record(predictor, whole, image_list)) == 41 * 75
@@ -210,7 +212,7 @@ def test_other_models_inputs_and_options_are_refused(untrained, predictor, image
     assert record(predictor, out, str(image_folder), force=True) == before
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize("suffix", ["jsonl", pytest.param("parquet", marks=pytest.mark.slow)])
 def test_a_second_process_cannot_write_the_same_file(suffix, untrained, predictor, image_folder, tmp_path):
     out = tmp_path / f"out.{suffix}"
     output = ResumableOutput(out, predictor, TWO)

@@ -39,7 +39,7 @@ MORE = {  # files beside the common ones
     **dict.fromkeys(("ema_resumed", "progressive", "paddle_kernels", "frozen", "two", *PROBED), EMA),
     "visualdl": EMA | {"visualdl/vdlrecords.N.log"},
 }
-QUICK = ("plain", "adamw_cosine", "ema", "frozen", "auto", "auto_no_memory", "distilled")
+QUICK = ("plain", "frozen", "auto", "distilled")
 TRAINED = [name for name, steps in RUNS.items() if steps[-1].status == 0 and steps[0].words[0] in ("train", "distill")]
 
 STEP = ["event", "epoch", "epochs", "step", "steps", "loss", "top1", "learning_rate", "images_per_second",

@@ -155,7 +155,7 @@ print(engine.run_images([np.zeros((60, 60, 3), np.uint8)]).shape)
     assert (done.returncode, done.stdout, done.stderr) == (0, "(1, 2)\n", "")
 
 
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("name", ["paddle", "onnxruntime", "openvino"])
 def test_networks_with_a_fixed_batch_size_run_any_number(tmp_path, name, batch):
     from pplc_cli.base.paddle import load_paddle

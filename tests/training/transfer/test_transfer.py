@@ -249,11 +249,11 @@ def test_frozen_batch_norm_keeps_its_numbers(pplc, trained):
 
 
 def test_after_a_probe_the_mean_of_all_weights_is_saved_and_a_resumed_run_has_the_same_bits(pplc, trained):
-    words = recipe(trained.data, epochs=4, learning_rate=0.01, transfer="stages")
+    words = recipe(trained.data, epochs=2, learning_rate=0.01, transfer="stages")
     words[words.index("--pretrained") + 1] = str(trained.run / "best_model")
     pplc("train", *words, "--output", "whole")
     assert (pplc.cwd / "whole" / "last" / "ema.safetensors").is_file()
-    pplc("train", *words, "--output", "cut", "--epochs", "2")
+    pplc("train", *words, "--output", "cut", "--epochs", "1")
     pplc("train", *words, "--output", "cut", "--resume")
     for name in ("model", "ema"):
         one, other = (load_arrays(pplc.cwd / run / "last", name) for run in ("whole", "cut"))
