@@ -26,8 +26,9 @@ from pplc_cli.kernels.infer.int8_ranges import (
 from pplc_cli.kernels.infer.operands import PlanOptions, Unsupported
 from pplc_cli.kernels.infer.packing import Weights
 from pplc_cli.kernels.infer.plan import Plan
-from pplc_cli.kernels.infer.steps import Planar
-from pplc_cli.kernels.simd.llvm import BFLOAT16, LARGEST_BYTE
+from pplc_cli.kernels.infer.steps import Planar, Winograd
+from pplc_cli.kernels.simd.llvm import BFLOAT16, LANES, LARGEST_BYTE
+from pplc_cli.kernels.simd.rows import padded
 from pplc_cli.predict.engines.paddle import PaddleEngine
 from pplc_cli.predict.engines.pplc import PplcEngine
 
@@ -130,15 +131,61 @@ def test_any_layers_follow_float64(seed, threads):
     engine = PplcEngine(graph, threads=threads)
     got = engine.run(images)
     assert np.abs(got - expected).max() < ROUNDING * max(1.0, np.abs(expected).max())
+    assert_scratch_suffices(engine, graph, images[:1], threads)
+
+
+def assert_scratch_suffices(engine: PplcEngine, graph: Graph, images: np.ndarray, threads: int) -> None:
+    """No thread writes behind the scratch memory that its plan asks for."""
+    size = images.shape[2:]
     network = engine._network(size, 0)
     team, needed = network._team, Plan(graph, size, 1, PlanOptions(threads), Weights()).scratch
-    network.run(images[:1])
+    network.run(images)
     team._scratch[:] = 0xA5
-    network.run(images[:1])
+    network.run(images)
     start = -team._scratch.ctypes.data % 64
     part = (needed + 8191) // 4096 * 4096  # per thread, rounded up to pages
     for thread in range(threads):
         assert (team._scratch[start + thread * part + needed : start + (thread + 1) * part] == 0xA5).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=seeds)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_convolutions_by_winograd_follow_float64(seed, threads):
+    """Some of the channels of a map, any padding, and an addition and an activation behind; each pixel counts."""
+    rng, choose = np.random.default_rng(seed), random.Random(seed)
+    size, n = (choose.randint(15, 30), choose.randint(15, 30)), choose.randint(1, 3)
+    made, inputs, outputs = choose.choice([70, 90]), choose.choice([16, 17, 32, 70]), choose.choice([16, 33, 64, 70])
+    start = choose.choice([0, 3, made - inputs])
+    start = start if start + inputs <= made else 0
+    top, left, bottom, right = padding = tuple(choose.randint(0, 2) for _ in range(4))
+    result = (size[0] + top + bottom - 2, size[1] + left + right - 2)
+    plain = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
+
+    def conv(name: str, source: str, *shape: int, **options) -> Node:
+        scale = np.float32(np.prod(shape[1:]) ** -0.5)
+        weights = {"weight": rng.standard_normal(shape).astype(np.float32) * scale}
+        if choose.random() < 0.5:
+            weights["bias"] = rng.standard_normal(shape[0]).astype(np.float32)
+        return Node("conv", [source], name, weights=weights, options={**plain, **options})
+
+    nodes = [
+        conv("a", "x", made, 3, 3, 3, padding=(1, 1, 1, 1)),
+        Node("slice", ["a"], "s", options={"start": start, "stop": start + inputs}),
+        conv("b", "s", outputs, inputs, 3, 3, padding=padding),
+    ]
+    graph = Graph("x", "out", nodes, {"x": (-1, 3, *size)})
+    if result == size and outputs == made:  # the paddings and channels of a residual block
+        nodes.append(Node("add", [nodes[-1].output, "a"], "c"))
+    nodes.append(Node("activation", [nodes[-1].output], "d", options={"function": choose.choice(["relu", "swish"])}))
+    nodes.append(conv("out", "d", 5, outputs, *result))
+    images = rng.standard_normal((n, 3, *size)).astype(np.float32)
+    engine = PplcEngine(graph, threads=threads)
+    steps = Plan(graph, size, 1, PlanOptions(threads), Weights()).body
+    assert any(isinstance(step, Winograd) for step in steps) == (start + -(-inputs // LANES) * LANES <= padded(made))
+    expected = evaluate(graph, images).reshape(n, 5)
+    assert np.abs(engine.run(images) - expected).max() < ROUNDING * max(1.0, np.abs(expected).max())
+    assert_scratch_suffices(engine, graph, images[:1], threads)
 
 
 @pytest.mark.parametrize("name", ["PPLCNet_x2_5", "FasterNet_T0"])

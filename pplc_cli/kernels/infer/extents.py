@@ -14,6 +14,7 @@ from pplc_cli.base.language.messages import tr
 from pplc_cli.kernels.infer.operands import Unsupported, Value
 from pplc_cli.kernels.infer.ops.products import PANEL
 from pplc_cli.kernels.infer.ops.tiles import BFLOAT16, FLOAT32, INT8
+from pplc_cli.kernels.infer.ops.winograd import ELEMENTS
 from pplc_cli.kernels.infer.steps import (
     Combine,
     Dense,
@@ -27,8 +28,10 @@ from pplc_cli.kernels.infer.steps import (
     Scale,
     Shuffle,
     Softmax,
+    Winograd,
 )
 from pplc_cli.kernels.simd.arena import Buffer, Field, Part, Slot
+from pplc_cli.kernels.simd.llvm import LANES
 from pplc_cli.kernels.simd.rows import padded
 from pplc_cli.kernels.simd.steps import Step
 
@@ -98,6 +101,16 @@ def _dense(step: Dense) -> Iterator[Access]:
     yield from _factors(step.factors, geometry.k, geometry.outputs)
 
 
+def _winograd(step: Winograd) -> Iterator[Access]:
+    geometry, rows = step.geometry, step.images * _pixels(step.geometry.result)
+    inputs, outputs = -(-geometry.inputs // LANES) * LANES, -(-geometry.outputs // PANEL) * PANEL
+    yield _value(step.source, step.images * _pixels(geometry.size), inputs)
+    yield _value(step.target, rows, step.target.columns)
+    yield from _addend(step.epilogue, rows, step.target.columns)
+    yield step.factors.panels, 4 * ELEMENTS * geometry.inputs * outputs
+    yield step.factors.bias, 4 * outputs
+
+
 def _planar(step: Planar) -> Iterator[Access]:
     geometry = step.geometry
     yield step.source.address, 4 * geometry.inputs * _pixels(geometry.size)
@@ -156,6 +169,7 @@ def _pool(step: Pool) -> Iterator[Access]:
 
 _ACCESSES: dict[type, Callable[[Any], Iterator[Access]]] = {
     Dense: _dense,
+    Winograd: _winograd,
     Planar: _planar,
     Depthwise: _depthwise,
     Combine: _combine,

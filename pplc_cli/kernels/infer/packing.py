@@ -10,6 +10,7 @@ from pplc_cli.base.processes.forks import ForkSafeLock
 from pplc_cli.kernels.graph.graph import ACTIVATIONS, Node
 from pplc_cli.kernels.infer.ops.products import PANEL
 from pplc_cli.kernels.infer.ops.tiles import BFLOAT16, FLOAT32, INT8
+from pplc_cli.kernels.infer.ops.winograd import WEIGHT as WINOGRAD
 from pplc_cli.kernels.simd import activations
 from pplc_cli.kernels.simd.llvm import LARGEST_BYTE
 from pplc_cli.kernels.simd.rows import padded
@@ -76,6 +77,12 @@ def ungrouped(weight: np.ndarray, groups: int) -> np.ndarray:
     for g in range(groups):
         whole[g * each : (g + 1) * each, g * inputs : (g + 1) * inputs] = weight[g * each : (g + 1) * each]
     return whole
+
+
+def transformed(weight: np.ndarray) -> np.ndarray:
+    """Pack a convolution's (outputs, inputs, 3, 3) for Winograd's algorithm: panels for each of the elements."""
+    elements = np.einsum("ay,oiyx,bx->abio", WINOGRAD, weight.astype(np.float64), WINOGRAD)
+    return aligned(np.stack([panels(matrix) for matrix in elements.reshape(-1, *elements.shape[2:])]))
 
 
 def taps(weight: np.ndarray) -> np.ndarray:

@@ -19,9 +19,10 @@ from pplc_cli.kernels.graph.graph import Graph, Node
 from pplc_cli.kernels.infer.builder import Builder
 from pplc_cli.kernels.infer.extents import check_extents
 from pplc_cli.kernels.infer.operands import PlanOptions, Unsupported, Value
-from pplc_cli.kernels.infer.ops.products import PANEL
+from pplc_cli.kernels.infer.ops.products import FULL, PANEL
 from pplc_cli.kernels.infer.ops.tiles import BFLOAT16, CHEAP, FLOAT32, INT8
-from pplc_cli.kernels.infer.packing import ACTIVATION_CODES, Weights, as_matrix, packed, shift, taps
+from pplc_cli.kernels.infer.ops.winograd import ELEMENTS, TILE
+from pplc_cli.kernels.infer.packing import ACTIVATION_CODES, Weights, as_matrix, packed, shift, taps, transformed
 from pplc_cli.kernels.infer.steps import (
     BLOCK_ROWS,
     Combine,
@@ -37,6 +38,7 @@ from pplc_cli.kernels.infer.steps import (
     Scale,
     Shuffle,
     Softmax,
+    Winograd,
 )
 from pplc_cli.kernels.simd.arena import Slot, place
 from pplc_cli.kernels.simd.llvm import LANES
@@ -47,6 +49,8 @@ MAX_ARENA = 1 << 32  # bytes: four values of the largest size that shapes_of all
 MAX_PACKED = 1 << 30  # bytes of one layer's weights; grouped convolutions are packed with zeros for the other groups
 KINDS = {"float32": FLOAT32, "bfloat16": BFLOAT16, "int8": INT8}
 DEPTHWISE_SIZES, DEPTHWISE_STRIDES = (1, 3, 5, 7), (1, 2)
+WINOGRAD_CHANNELS, WINOGRAD_TILES = 16, 16  # fewer are slower
+WINOGRAD_BYTES = 400_000
 _NOTHING = Epilogue()
 
 
@@ -140,6 +144,11 @@ class Plan(Builder):
 
         return Factors(kind, *self.weights.addresses(node, f"product {kind}", make))
 
+    def _transformed(self, node: Node) -> Factors:
+        weight, bias = node.weights["weight"], node.weights.get("bias")
+        make = lambda: (transformed(weight), shift(bias, len(weight)))  # noqa: E731
+        return Factors(FLOAT32, *self.weights.addresses(node, "transformed", make))
+
     def _kind(self, node: Node) -> int:
         """The precision of a layer's products; those behind the pooling are few and matter most: float32."""
         kind = KINDS[self.options.precision]
@@ -157,6 +166,10 @@ class Plan(Builder):
                     most=PLANAR_CHANNELS,
                 )
             )
+        if not planar and self._kind(node) == FLOAT32 and _pays_winograd(node, geometry, source):
+            factors = self._transformed(node)
+            self.add(Winograd(self.images, geometry, factors, epilogue, source, self.make(name), _tiles(geometry)))
+            return
         factors = self._factors(node, FLOAT32 if planar else self._kind(node), planar=planar)
         target = self.make(name)
         if planar:
@@ -311,3 +324,19 @@ def _is_pointwise(node: Node) -> bool:
     """Whether a convolution's patches are the pixels themselves."""
     plain = node.options["stride"] == (1, 1) and not any(node.options["padding"])
     return plain and node.weights["weight"].shape[2:] == (1, 1)
+
+
+def _pays_winograd(node: Node, geometry: Geometry, source: Value) -> bool:
+    """Whether Winograd's algorithm can compute a convolution, and is faster than products of its patches."""
+    options, inputs, outputs = node.options, geometry.inputs, geometry.outputs
+    plain = geometry.kernel == (3, 3) and (*geometry.stride, *geometry.dilation, options["groups"]) == (1, 1, 1, 1, 1)
+    readable = source.start + -(-inputs // LANES) * LANES <= source.ld
+    tiles = math.prod(-(-side // TILE) for side in geometry.result)
+    fits = 4 * ELEMENTS * inputs * -(-outputs // PANEL) * PANEL <= MAX_PACKED
+    return plain and readable and fits and min(inputs, outputs) >= WINOGRAD_CHANNELS and tiles >= WINOGRAD_TILES
+
+
+def _tiles(geometry: Geometry) -> int:
+    """Tiles that Winograd's algorithm computes together: their elements stay in the second cache."""
+    tile = 4 * ELEMENTS * (padded(geometry.inputs) + -(-geometry.outputs // PANEL) * PANEL)
+    return max(1, WINOGRAD_BYTES // (tile * FULL)) * FULL

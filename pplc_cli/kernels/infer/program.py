@@ -7,7 +7,7 @@ import functools
 
 import numpy as np
 
-from pplc_cli.kernels.infer.ops import convolution, elementwise, pooling
+from pplc_cli.kernels.infer.ops import convolution, elementwise, pooling, winograd
 from pplc_cli.kernels.machine_code import compiled, is_compiled
 from pplc_cli.kernels.simd.barrier import barrier
 from pplc_cli.kernels.team import ThreadTeam, empty_program
@@ -32,6 +32,7 @@ class Code(enum.IntEnum):
     SHUFFLE = 6
     POOL = 7
     SOFTMAX = 8
+    WINOGRAD = 9
 
 
 @compiled(__file__)
@@ -58,6 +59,8 @@ def _work(ops, thread, threads, scratch, arrivals):  # type: ignore[no-untyped-d
             pooling.pool(op, thread, threads)
         elif code == Code.SOFTMAX:
             elementwise.softmax(op, thread, threads)
+        elif code == Code.WINOGRAD:
+            winograd.winograd(op, scratch, thread, threads)
         barrier(arrivals, threads)
 
 

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import Optional
 
 from pplc_cli.kernels.infer.operands import Value
+from pplc_cli.kernels.infer.ops import winograd
 from pplc_cli.kernels.infer.ops.convolution import APART, planar_width
+from pplc_cli.kernels.infer.ops.products import PANEL
 from pplc_cli.kernels.infer.ops.tiles import FLOAT32
 from pplc_cli.kernels.infer.program import Code
 from pplc_cli.kernels.simd.arena import Field
+from pplc_cli.kernels.simd.llvm import LANES
 from pplc_cli.kernels.simd.rows import padded
 from pplc_cli.kernels.simd.steps import Patches, Row, Step
 
@@ -102,6 +105,30 @@ class Dense(Step):
     def scratch(self) -> int:
         copies = (not self.geometry.pointwise) + (self.factors.kind != FLOAT32)
         return copies * BLOCK_ROWS * (padded(self.geometry.k) * 4 + APART) + _ALIGNMENT
+
+
+@dataclass(eq=False)
+class Winograd(Step):
+    """A convolution of 3 x 3 by Winograd's algorithm, ``block`` tiles of the result at a time."""
+
+    code = Code.WINOGRAD
+    images: int
+    geometry: Geometry
+    factors: Factors
+    epilogue: Epilogue
+    source: Value
+    target: Value
+    block: int
+
+    def row(self) -> Row:
+        row: Row = {"n": self.images, "block": self.block}
+        parts = {**self.geometry.row(), **self.factors.row(), **self.epilogue.row()}
+        return {**row, **parts, **_source(self.source), **_target(self.target)}
+
+    def scratch(self) -> int:
+        inputs, outputs = padded(self.geometry.inputs) * 4, -(-self.geometry.outputs // PANEL) * PANEL * 4
+        rows = winograd.ELEMENTS * self.block * (inputs + outputs + 2 * winograd.APART)
+        return 8 * winograd.ELEMENTS + max(inputs, outputs) + winograd.TILE**2 * LANES * 4 + rows + _ALIGNMENT
 
 
 @dataclass(eq=False)
