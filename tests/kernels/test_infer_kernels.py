@@ -17,6 +17,7 @@ from pplc_cli.kernels import unsupported
 from pplc_cli.kernels.graph.graph import Graph, Node
 from pplc_cli.kernels.graph.paddle_reader import read_paddle
 from pplc_cli.kernels.graph.simplify import simplify
+from pplc_cli.kernels.infer import plan
 from pplc_cli.kernels.infer.extents import check_extents
 from pplc_cli.kernels.infer.int8_ranges import (
     measure_activation_ranges,
@@ -48,7 +49,8 @@ def exported_graph(name: str, folder) -> Graph:
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
-def test_networks_follow_float64(name, tmp_path):
+def test_networks_follow_float64(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "LARGE_MAP", 30_000)  # as if the images of 64 pixels had 224
     folder = export_network(name, tmp_path)
     graph, images = read_paddle(folder), random_images(5)
     expected = evaluate(graph, images)
@@ -89,7 +91,11 @@ def layers(seed: int) -> tuple[list[Node], int, tuple[int, int]]:
         return nodes[-1].output
 
     first = add_activation(choose.choice(functions))
-    if choose.random() < 0.5:  # depthwise
+    if choose.random() < 0.5:  # depthwise, perhaps with a pointwise one before it
+        if choose.random() < 0.5:
+            made = choose.choice([8, 33, 48])
+            nodes.append(Node("conv", [first], "e", **conv(channels, made, (1, 1), bias=choose.random() < 0.5)))
+            first, channels = add_activation(choose.choice(functions)), made
         kernel = choose.choice([1, 3, 5, 7])
         more = conv(
             channels,
@@ -124,6 +130,13 @@ def layers(seed: int) -> tuple[list[Node], int, tuple[int, int]]:
 @given(seed=seeds)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_any_layers_follow_float64(seed, threads):
+    with pytest.MonkeyPatch.context() as patch:
+        if seed % 2:
+            patch.setattr(plan, "LARGE_MAP", 0)  # of maps as small as these, too, lines are computed when needed
+        check_layers(seed, threads)
+
+
+def check_layers(seed: int, threads: int) -> None:
     nodes, n, size = layers(seed)
     graph = Graph("x", "f", nodes, {"x": (-1, 3, *size)})
     images = np.random.default_rng(n).standard_normal((n, 3, *size)).astype(np.float32)
@@ -406,18 +419,19 @@ def test_images_of_one_pixel_are_refused():
 
 
 @pytest.mark.parametrize("name", ["PPLCNet_x0_25", "ShuffleNetV2_x1_0", "MobileNetV3_small_x1_0", "SqueezeNet1_1"])
-def test_steps_that_reach_past_their_memory_are_found(name, tmp_path):
+def test_steps_that_reach_past_their_memory_are_found(name, tmp_path, monkeypatch):
     """Every step of a plan is enlarged in turn, and every array of weights is cut."""
+    monkeypatch.setattr(plan, "LARGE_MAP", 30_000)
     graph = simplify(read_paddle(export_network(name, tmp_path)))
     weights = Weights()
-    plan = Plan(graph, (64, 64), 3, PlanOptions(), weights)
+    made = Plan(graph, (64, 64), 3, PlanOptions(), weights)
     slots = {"input": 4 * 3 * 64 * 64, "output": 4 * 3 * CLASSES}
     for address, size in weights.sizes.items():
         cut = {**weights.sizes, address: size // 4}  # biases of few channels are padded to twice what is read
         with pytest.raises(Unsupported, match="past the end"):
-            for step in (*plan.body, *plan.tail):
+            for step in (*made.body, *made.tail):
                 check_extents(step, cut, slots, 1)
-    for steps, images in ((plan.body, 3), (plan.tail, 1)):
+    for steps, images in ((made.body, 3), (made.tail, 1)):
         for step in steps:
             check_extents(step, weights.sizes, slots, images)
             with pytest.raises(Unsupported, match="past the end"):

@@ -130,13 +130,15 @@ def _planar(step: Planar) -> Iterator[Access]:
 def _depthwise(step: Depthwise) -> Iterator[Access]:
     geometry, rows = step.geometry, step.images * _pixels(step.geometry.result)
     channels = padded(geometry.inputs)
-    yield _value(step.source, step.images * _pixels(geometry.size), channels)
+    inputs = step.before.inputs if step.before else channels
+    yield _value(step.source, step.images * _pixels(geometry.size), inputs)
     yield _value(step.target, rows, step.target.columns)
     yield step.taps, 4 * _pixels(geometry.kernel) * channels
     yield step.bias, 4 * channels
-    if step.pointwise is not None:
-        yield from _factors(step.pointwise.factors, geometry.inputs, step.pointwise.outputs)
-        yield from _addend(step.pointwise.epilogue, rows, step.target.columns)
+    for pointwise in (step.before, step.behind):
+        if pointwise is not None:
+            yield from _factors(pointwise.factors, pointwise.inputs, pointwise.outputs)
+            yield from _addend(pointwise.epilogue, rows, step.target.columns)
 
 
 def _rows(step: Any) -> Iterator[Access]:

@@ -25,7 +25,7 @@ class PlanOptions:
         precision: of products over maps: float32, bfloat16 or int8.
         activation_ranges: for int8, the ranges of the products' inputs, by the values' names; products of inputs
             without a range stay float32.
-        fused: whether a pointwise convolution runs inside the depthwise one before it.
+        fused: whether pointwise convolutions run inside the depthwise ones before and behind them.
     """
 
     threads: int = 1

@@ -51,6 +51,7 @@ KINDS = {"float32": FLOAT32, "bfloat16": BFLOAT16, "int8": INT8}
 DEPTHWISE_SIZES, DEPTHWISE_STRIDES = (1, 3, 5, 7), (1, 2)
 WINOGRAD_CHANNELS, WINOGRAD_TILES = 16, 16  # fewer are slower
 WINOGRAD_BYTES = 400_000
+LARGE_MAP = 500_000  # bytes that are rather computed again than written and read
 _NOTHING = Epilogue()
 
 
@@ -70,6 +71,7 @@ class Plan(Builder):
     def __init__(self, graph: Graph, size: tuple[int, int], n: int, options: PlanOptions, weights: Weights) -> None:
         super().__init__(graph, size, n, options, weights)
         self.products: dict[int, str] = {}
+        self._before: dict[str, tuple[Node, int]] = {}  # convolutions, with activation, that run in the ones behind
         for index, node in enumerate(graph.nodes):
             if index == self._body_nodes:
                 self.start_tail()
@@ -100,14 +102,42 @@ class Plan(Builder):
     # -- convolutions ------------------------------------------------------------------------------------------------
 
     def _conv(self, node: Node) -> None:
+        if self._is_depthwise(node):
+            self._depthwise(node)
+        elif self._runs_in_depthwise(node):
+            name, act = self.absorb_activation(node.output)
+            self._before[name] = node, act
+        else:
+            self._dense(node)
+
+    def _is_depthwise(self, node: Node) -> bool:
         weight, options = node.weights["weight"], node.options
         outputs, _, kh, kw = weight.shape
         (sh, sw), groups = options["stride"], options["groups"]
         square = kh == kw in DEPTHWISE_SIZES and sh == sw in DEPTHWISE_STRIDES and options["dilation"] == (1, 1)
-        if square and groups > 1 and groups == self.shapes[node.inputs[0]][0] == outputs:
-            self._depthwise(node)
-        else:
-            self._dense(node)
+        return square and groups > 1 and groups == self.shapes[node.inputs[0]][0] == outputs
+
+    def _shares_channels(self, depthwise: Node) -> bool:
+        """Whether the threads share the channels of a depthwise convolution, rather than its lines."""
+        channels, height, _ = self.shapes[depthwise.output]
+        threads = self.options.threads
+        return threads > 1 and height < 8 * threads and padded(channels) // LANES >= 2 * threads
+
+    def _runs_in_depthwise(self, node: Node) -> bool:
+        """Whether a pointwise convolution runs in the depthwise one behind it: its result is too large for a cache."""
+        plain = (
+            _is_pointwise(node)
+            and node.options["groups"] == 1
+            and not isinstance(self._values[node.inputs[0]].buffer, Slot)
+        )
+        if not (plain and self.options.fused and self._kind(node) == FLOAT32):
+            return False
+        activation = self.only_reader(node.output, "activation")
+        name = node.output if activation is None else activation.output
+        behind = self.only_reader(name, "conv")
+        channels, height, width = self.shapes[name]
+        large = 4 * padded(channels) * height * width >= LARGE_MAP
+        return large and behind is not None and self._is_depthwise(behind) and not self._shares_channels(behind)
 
     def _geometry(self, node: Node) -> Geometry:
         inputs, *size = self.shapes[node.inputs[0]]
@@ -192,12 +222,16 @@ class Plan(Builder):
         self._product(Geometry(inputs, outputs), factors, epilogue, source, self.make(name))
 
     def _depthwise(self, node: Node) -> None:
-        geometry, source, threads = self._geometry(node), self.read(node.inputs[0]), self.options.threads
-        channels, (height, width) = geometry.inputs, geometry.result
+        geometry, before = self._geometry(node), None
+        channels, width = geometry.inputs, geometry.result[1]
+        if node.inputs[0] in self._before:
+            first, act = self._before[node.inputs[0]]
+            before = Pointwise(self.shapes[first.inputs[0]][0], channels, self._factors(first), Epilogue(act))
+        source = self.read(first.inputs[0] if before else node.inputs[0])
         name, act = self.absorb_activation(node.output)
         weight, bias = node.weights["weight"], node.weights.get("bias")
         packed_taps, shifts = self.weights.addresses(node, "taps", lambda: (taps(weight), shift(bias, channels)))
-        split = threads > 1 and height < 8 * threads and padded(channels) // LANES >= 2 * threads
+        split = self._shares_channels(node)
         pointwise, behind = None, self.only_reader(name, "conv")
         # Narrow results are stored from the registers, before costly activations are applied.
         fits = act in CHEAP or self.options.precision == "float32"
@@ -206,10 +240,10 @@ class Plan(Builder):
             self.absorb(behind)
             name, epilogue = self.absorb_epilogue(behind)
             outputs = len(behind.weights["weight"])
-            pointwise = Pointwise(outputs, self._factors(behind, self._kind(behind)), epilogue)
-        lines = max(1, BLOCK_ROWS // width)
-        target = self.make(name)
-        self.add(Depthwise(self.images, geometry, packed_taps, shifts, act, pointwise, source, target, lines, split))
+            pointwise = Pointwise(channels, outputs, self._factors(behind, self._kind(behind)), epilogue)
+        lines, target = max(1, BLOCK_ROWS // width), self.make(name)
+        weights = packed_taps, shifts, act
+        self.add(Depthwise(self.images, geometry, *weights, before, pointwise, source, target, lines, split))
 
     # -- other layers ------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from pplc_cli.kernels.team import ThreadTeam, empty_program
 
 # The columns of an operation's row, each int64: addresses, sizes and switches. See :mod:`steps` for their meanings.
 FIELDS = """
-    code x ldx y ldy more ldm w bias act w2 bias2 act2 n h_in w_in ci ho wo co columns
+    code x ldx y ldy more ldm w bias act w0 bias0 act0 ci0 w2 bias2 act2 n h_in w_in ci ho wo co columns
     kh kw sh sw pt pl dh dw block split kind quant factor
 """.split()  # noqa: SIM905
 OPERATION = np.dtype([(name, np.int64) for name in FIELDS])

@@ -156,8 +156,9 @@ class Planar(Step):
 
 @dataclass(eq=False)
 class Pointwise:
-    """The pointwise convolution behind a depthwise one, in the same operation."""
+    """A pointwise convolution before or behind a depthwise one, in the same operation."""
 
+    inputs: int
     outputs: int
     factors: Factors
     epilogue: Epilogue
@@ -173,7 +174,8 @@ class Depthwise(Step):
     taps: int
     bias: int
     act: int
-    pointwise: Optional[Pointwise]
+    before: Optional[Pointwise]
+    behind: Optional[Pointwise]
     source: Value
     target: Value
     lines: int
@@ -182,10 +184,13 @@ class Depthwise(Step):
     def row(self) -> Row:
         row: Row = {"n": self.images, "block": self.lines, "split": self.split}
         row.update({**self.geometry.row(), **_source(self.source), **_target(self.target)})
-        if self.pointwise:
-            behind = {**self.pointwise.factors.row(), **self.pointwise.epilogue.row()}
+        if self.before:
+            factors, act = self.before.factors, self.before.epilogue.act
+            row.update({"w0": factors.panels, "bias0": factors.bias, "act0": act, "ci0": self.before.inputs})
+        if self.behind:
+            behind = {**self.behind.factors.row(), **self.behind.epilogue.row()}
             row.update({"w2": behind.pop("w"), "bias2": behind.pop("bias"), "act2": behind.pop("act")})
-            row.update({**behind, "co": self.pointwise.outputs})
+            row.update({**behind, "co": self.behind.outputs})
         row.update({"w": self.taps, "bias": self.bias, "act": self.act})
         return row
 

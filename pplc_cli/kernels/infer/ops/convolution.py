@@ -141,11 +141,12 @@ def _copy(source, lds, rows, columns, target, ldt):  # type: ignore[no-untyped-d
 
 @kernel
 def depthwise(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
-    """A depthwise convolution of kh x kh, and if ``w2`` is given the pointwise one behind it.
+    """A depthwise convolution of kh x kh; if ``w0`` or ``w2`` is given, also the pointwise one before or behind it.
 
     It computes ``block`` lines of pixels at a time, whose input rows are in a ring buffer in scratch, with padding
-    around them. With ``w2`` the results of a block stay in scratch, where the product reads them.
-    ``kind`` is that of the product with ``w2``. ``split``: the threads share the channels.
+    around them. With ``w0`` the product with it, of ``ci0`` channels of x, writes these rows: in float32, and the lines
+    next to another thread's are computed by both. With ``w2`` the results of a block stay in scratch, where the product
+    reads them. ``kind`` is that of the product with ``w2``. ``split``: the threads share the channels, without ``w0``.
     """
     size, stride, channels = op.kh, op.sh, padded(op.ci)
     low, high, c_low, c_high = 0, op.n * op.ho, 0, channels
@@ -176,7 +177,15 @@ def depthwise(op, scratch, thread, threads):  # type: ignore[no-untyped-def]
         rows = (lines - 1) * stride + size
         while ready < min(op.h_in, top + rows):
             source = op.x + (image * op.h_in + ready) * op.w_in * op.ldx + 4 * c_low
-            _copy(source, op.ldx, op.w_in, c_high - c_low, ring + ready % places * row_bytes + op.pl * pixel, pixel)
+            line = ring + ready % places * row_bytes + op.pl * pixel
+            if op.w0:
+                product(
+                    *(FLOAT32, op.w_in, 0, (op.ci + PANEL - 1) // PANEL, channels, op.ci0, source, op.ldx, op.w0, 0),
+                    *(line, pixel, op.bias0, op.act0, 0, 0),
+                )
+                activate_rows(line, pixel, op.w_in, channels, op.act0)
+            else:
+                _copy(source, op.ldx, op.w_in, c_high - c_low, line, pixel)
             ready += 1
         for i in range(rows):
             inside = 0 <= top + i < op.h_in
