@@ -85,22 +85,30 @@ def _target(value: Value) -> Row:
 
 
 @dataclass(eq=False)
-class Dense(Step):
-    """A convolution or a linear layer; ``split``: the threads share the weights rather than the pixels."""
+class _Products(Step):
+    """A convolution by products with all of its weights."""
 
-    code = Code.DENSE
     images: int
     geometry: Geometry
     factors: Factors
     epilogue: Epilogue
     source: Value
     target: Value
+
+    def row(self) -> Row:
+        parts = {**self.geometry.row(), **self.factors.row(), **self.epilogue.row()}
+        return {"n": self.images, **parts, **_source(self.source), **_target(self.target)}
+
+
+@dataclass(eq=False)
+class Dense(_Products):
+    """A convolution or a linear layer; ``split``: the threads share the weights rather than the pixels."""
+
+    code = Code.DENSE
     split: bool
 
     def row(self) -> Row:
-        row: Row = {"n": self.images, "block": BLOCK_ROWS, "split": self.split}
-        parts = {**self.geometry.row(), **self.factors.row(), **self.epilogue.row()}
-        return {**row, **parts, **_source(self.source), **_target(self.target)}
+        return {**super().row(), "block": BLOCK_ROWS, "split": self.split}
 
     def scratch(self) -> int:
         copies = (not self.geometry.pointwise) + (self.factors.kind != FLOAT32)
@@ -108,26 +116,18 @@ class Dense(Step):
 
 
 @dataclass(eq=False)
-class Winograd(Step):
+class Winograd(_Products):
     """A convolution of 3 x 3 by Winograd's algorithm, ``block`` tiles of the result at a time."""
 
     code = Code.WINOGRAD
-    images: int
-    geometry: Geometry
-    factors: Factors
-    epilogue: Epilogue
-    source: Value
-    target: Value
     block: int
 
     def row(self) -> Row:
-        row: Row = {"n": self.images, "block": self.block}
-        parts = {**self.geometry.row(), **self.factors.row(), **self.epilogue.row()}
-        return {**row, **parts, **_source(self.source), **_target(self.target)}
+        return {**super().row(), "block": self.block}
 
     def scratch(self) -> int:
         inputs, outputs = padded(self.geometry.inputs) * 4, -(-self.geometry.outputs // PANEL) * PANEL * 4
-        rows = winograd.ELEMENTS * self.block * (inputs + outputs + 2 * winograd.APART)
+        rows = winograd.ELEMENTS * self.block * (inputs + outputs + 2 * APART)
         return 8 * winograd.ELEMENTS + max(inputs, outputs) + winograd.TILE**2 * LANES * 4 + rows + _ALIGNMENT
 
 

@@ -15,6 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from pplc_cli.kernels.infer.ops.convolution import APART
 from pplc_cli.kernels.infer.ops.products import PANEL, product
 from pplc_cli.kernels.infer.ops.tiles import FLOAT32
 from pplc_cli.kernels.simd.activations import activate
@@ -25,7 +26,6 @@ from pplc_cli.kernels.simd.vector import kernel, load, load_all, put_i64, store
 
 TILE, PATCH = 4, 6
 ELEMENTS = PATCH * PATCH
-APART = 64  # bytes between rows in scratch, see convolution.APART
 INPUT = (
     (4, 0, -5, 0, 1, 0),
     (0, -4, -4, 1, 1, 0),
