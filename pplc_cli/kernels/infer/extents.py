@@ -12,7 +12,7 @@ from typing import Any
 
 from pplc_cli.base.language.messages import tr
 from pplc_cli.kernels.infer.operands import Unsupported, Value
-from pplc_cli.kernels.infer.ops.products import PANEL
+from pplc_cli.kernels.infer.ops.products import in_panels
 from pplc_cli.kernels.infer.ops.tiles import BFLOAT16, FLOAT32, INT8
 from pplc_cli.kernels.infer.ops.winograd import ELEMENTS
 from pplc_cli.kernels.infer.steps import (
@@ -81,7 +81,7 @@ def _addend(epilogue: Epilogue, rows: int, columns: int) -> Iterator[Access]:
 
 
 def _factors(factors: Factors, k: int, outputs: int) -> Iterator[Access]:
-    columns = -(-outputs // PANEL) * PANEL
+    columns = in_panels(outputs)
     yield factors.panels, 4 * columns * -(-k // _TOGETHER[factors.kind])
     yield factors.bias, 4 * columns
     if factors.kind == INT8:
@@ -103,7 +103,7 @@ def _dense(step: Dense) -> Iterator[Access]:
 
 def _winograd(step: Winograd) -> Iterator[Access]:
     geometry, rows = step.geometry, step.images * _pixels(step.geometry.result)
-    inputs, outputs = -(-geometry.inputs // LANES) * LANES, -(-geometry.outputs // PANEL) * PANEL
+    inputs, outputs = -(-geometry.inputs // LANES) * LANES, in_panels(geometry.outputs)
     yield _value(step.source, step.images * _pixels(geometry.size), inputs)
     yield _value(step.target, rows, step.target.columns)
     yield from _addend(step.epilogue, rows, step.target.columns)

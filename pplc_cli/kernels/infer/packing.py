@@ -8,7 +8,7 @@ import numpy as np
 
 from pplc_cli.base.processes.forks import ForkSafeLock
 from pplc_cli.kernels.graph.graph import ACTIVATIONS, Node
-from pplc_cli.kernels.infer.ops.products import PANEL
+from pplc_cli.kernels.infer.ops.products import PANEL, in_panels
 from pplc_cli.kernels.infer.ops.tiles import BFLOAT16, FLOAT32, INT8
 from pplc_cli.kernels.infer.ops.winograd import WEIGHT as WINOGRAD
 from pplc_cli.kernels.simd import activations
@@ -95,7 +95,7 @@ def taps(weight: np.ndarray) -> np.ndarray:
 
 def shift(bias: Optional[np.ndarray], outputs: int) -> np.ndarray:
     """A bias, or zeros, padded to whole panels."""
-    row = np.zeros(-(-outputs // PANEL) * PANEL, np.float32)
+    row = np.zeros(in_panels(outputs), np.float32)
     if bias is not None:
         row[:outputs] = bias
     return aligned(row)

@@ -19,7 +19,7 @@ from pplc_cli.kernels.graph.graph import Graph, Node
 from pplc_cli.kernels.infer.builder import Builder
 from pplc_cli.kernels.infer.extents import check_extents
 from pplc_cli.kernels.infer.operands import PlanOptions, Unsupported, Value
-from pplc_cli.kernels.infer.ops.products import FULL, PANEL
+from pplc_cli.kernels.infer.ops.products import FULL, PANEL, in_panels
 from pplc_cli.kernels.infer.ops.tiles import BFLOAT16, CHEAP, FLOAT32, INT8
 from pplc_cli.kernels.infer.ops.winograd import ELEMENTS, TILE
 from pplc_cli.kernels.infer.packing import ACTIVATION_CODES, Weights, as_matrix, packed, shift, taps, transformed
@@ -125,11 +125,7 @@ class Plan(Builder):
 
     def _runs_in_depthwise(self, node: Node) -> bool:
         """Whether a pointwise convolution runs in the depthwise one behind it: its result is too large for a cache."""
-        plain = (
-            _is_pointwise(node)
-            and node.options["groups"] == 1
-            and not isinstance(self._values[node.inputs[0]].buffer, Slot)
-        )
+        plain = _is_pointwise(node) and not isinstance(self._values[node.inputs[0]].buffer, Slot)
         if not (plain and self.options.fused and self._kind(node) == FLOAT32):
             return False
         activation = self.only_reader(node.output, "activation")
@@ -236,7 +232,7 @@ class Plan(Builder):
         # Narrow results are stored from the registers, before costly activations are applied.
         fits = act in CHEAP or self.options.precision == "float32"
         fused = self.options.fused and fits and not split
-        if fused and behind is not None and _is_pointwise(behind) and behind.options["groups"] == 1:
+        if fused and behind is not None and _is_pointwise(behind):
             self.absorb(behind)
             name, epilogue = self.absorb_epilogue(behind)
             outputs = len(behind.weights["weight"])
@@ -355,8 +351,8 @@ def _planner(kind: str) -> Callable[[Plan, Node], None]:
 
 
 def _is_pointwise(node: Node) -> bool:
-    """Whether a convolution's patches are the pixels themselves."""
-    plain = node.options["stride"] == (1, 1) and not any(node.options["padding"])
+    """Whether a convolution's patches are the pixels themselves, with all of their channels."""
+    plain = node.options["stride"] == (1, 1) and not any(node.options["padding"]) and node.options["groups"] == 1
     return plain and node.weights["weight"].shape[2:] == (1, 1)
 
 
@@ -366,11 +362,11 @@ def _pays_winograd(node: Node, geometry: Geometry, source: Value) -> bool:
     plain = geometry.kernel == (3, 3) and (*geometry.stride, *geometry.dilation, options["groups"]) == (1, 1, 1, 1, 1)
     readable = source.start + -(-inputs // LANES) * LANES <= source.ld
     tiles = math.prod(-(-side // TILE) for side in geometry.result)
-    fits = 4 * ELEMENTS * inputs * -(-outputs // PANEL) * PANEL <= MAX_PACKED
+    fits = 4 * ELEMENTS * inputs * in_panels(outputs) <= MAX_PACKED
     return plain and readable and fits and min(inputs, outputs) >= WINOGRAD_CHANNELS and tiles >= WINOGRAD_TILES
 
 
 def _tiles(geometry: Geometry) -> int:
     """Tiles that Winograd's algorithm computes together: their elements stay in the second cache."""
-    tile = 4 * ELEMENTS * (padded(geometry.inputs) + -(-geometry.outputs // PANEL) * PANEL)
+    tile = 4 * ELEMENTS * (padded(geometry.inputs) + in_panels(geometry.outputs))
     return max(1, WINOGRAD_BYTES // (tile * FULL)) * FULL

@@ -8,7 +8,7 @@ from typing import Optional
 from pplc_cli.kernels.infer.operands import Value
 from pplc_cli.kernels.infer.ops import winograd
 from pplc_cli.kernels.infer.ops.convolution import APART, planar_width
-from pplc_cli.kernels.infer.ops.products import PANEL
+from pplc_cli.kernels.infer.ops.products import in_panels
 from pplc_cli.kernels.infer.ops.tiles import FLOAT32
 from pplc_cli.kernels.infer.program import Code
 from pplc_cli.kernels.simd.arena import Field
@@ -126,7 +126,7 @@ class Winograd(_Products):
         return {**super().row(), "block": self.block}
 
     def scratch(self) -> int:
-        inputs, outputs = padded(self.geometry.inputs) * 4, -(-self.geometry.outputs // PANEL) * PANEL * 4
+        inputs, outputs = padded(self.geometry.inputs) * 4, in_panels(self.geometry.outputs) * 4
         rows = winograd.ELEMENTS * self.block * (inputs + outputs + 2 * APART)
         return 8 * winograd.ELEMENTS + max(inputs, outputs) + winograd.TILE**2 * LANES * 4 + rows + _ALIGNMENT
 

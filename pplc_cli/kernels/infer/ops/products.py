@@ -73,6 +73,11 @@ def product(kind, rows, low, high, columns, k, a, lda, b, factor, c, ldc, bias, 
         _product_byte(rows, low, high, columns, (k + 3) // 4, a, lda, b, factor, c, ldc, bias, act, more, ldm)
 
 
+def in_panels(outputs: int) -> int:
+    """Columns of whole panels for so many outputs."""
+    return -(-outputs // PANEL) * PANEL
+
+
 @kernel
 def width(kind):  # type: ignore[no-untyped-def]
     """Bytes per number."""
