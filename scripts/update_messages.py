@@ -1,8 +1,8 @@
 """Collect the messages of the code, and compile their translations: python scripts/update_messages.py [--check]
 
-Messages are the arguments of ``tr``, ``trn`` and ``marked``, and the help of all commands and options. New ones get an
-empty translation in pplc_cli.po, to be filled in by hand; those that are gone are removed. With --check nothing is
-written.
+Messages are the arguments of ``tr``, ``trn``, ``marked`` and ``chart_text``, and the help of all commands and options.
+New ones get an empty translation in pplc_cli.po, to be filled in by hand; those that are gone are removed. With --check
+nothing is written.
 The exit status is 1 if a file would change with --check, or if a translation is missing or has other placeholders.
 """
 
@@ -28,7 +28,7 @@ from pplc_cli.cli.command import help_of
 from pplc_cli.cli.main import cli
 
 PACKAGE = Path(__file__).resolve().parent.parent / "pplc_cli"
-KEYWORDS = {"tr": None, "trn": (1, 2), "marked": None}
+KEYWORDS = {"tr": None, "trn": (1, 2), "marked": None, "chart_text": None}
 HEADER = """\
 # Messages of pplc. New entries come from the code, by scripts/update_messages.py.
 msgid ""

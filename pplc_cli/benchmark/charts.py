@@ -9,7 +9,7 @@ from typing import Any
 from pplc_cli.benchmark.bench import BenchResult, Measurement
 from pplc_cli.benchmark.compare import ComparedNetwork
 from pplc_cli.benchmark.profile import Profile
-from pplc_cli.plots.figure import BLUE, BLUES, ORANGE, chart, font_for, save_figure
+from pplc_cli.plots.figure import BLUE, BLUES, ORANGE, chart, chart_text, font_for, save_figure
 from pplc_cli.plots.fonts import printable
 from pplc_cli.plots.text import shortened_names
 
@@ -31,18 +31,25 @@ def draw_profile(path: Path, found: Profile) -> None:
     axes = figure.subplots()
     axes.barh(
         [y - 0.2 for y in places], [100 * time / found.accounted for time in times], 0.4, color=BLUE,
-        label=f"time ({found.milliseconds:.2f} ms)",
+        label=chart_text("time ({milliseconds:.2f} ms)", milliseconds=found.milliseconds),
     )  # fmt: skip
     axes.barh(
         [y + 0.2 for y in places], [100 * each / max(1, found.macs) for each in macs], 0.4, color=ORANGE,
-        label=f"multiply-adds ({found.macs / 1e6:.1f} M)",
+        label=chart_text("multiply-adds ({millions:.1f} M)", millions=found.macs / 1e6),
     )  # fmt: skip
     axes.set_yticks(list(places), _written(names), fontproperties=font_for(names, 7))
     axes.set_ylim(len(names) - 0.3, -0.7)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("share of the total, %")
+    axes.set_xlabel(chart_text("share of the total, %"))
     height, width = found.size
-    title = f"{found.name}, {width} x {height}, batch {found.batch}, {found.threads} threads"
+    title = chart_text(
+        "{name}, {width} x {height}, batch {batch}, {threads} threads",
+        name=found.name,
+        width=width,
+        height=height,
+        batch=found.batch,
+        threads=found.threads,
+    )
     axes.set_title(title, fontproperties=font_for([title], 11))
     figure.legend(loc="outside lower center", ncols=2)
     save_figure(figure, path)
@@ -57,8 +64,8 @@ def draw_comparison(path: Path, found: Sequence[ComparedNetwork]) -> None:
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.subplots()
     for measured, colour, label in (
-        (True, ORANGE, "measured on a validation list"),
-        (False, BLUE, "published, ImageNet"),
+        (True, ORANGE, chart_text("measured on a validation list")),
+        (False, BLUE, chart_text("published, ImageNet")),
     ):
         group = [each for each in shown if each.measured == measured]
         if group:
@@ -70,15 +77,16 @@ def draw_comparison(path: Path, found: Sequence[ComparedNetwork]) -> None:
             name, (each.latency, each.top1), xytext=(4, 4), textcoords="offset points",
             fontproperties=font_for(names, 8),
         )  # fmt: skip
-    axes.set_title("Accuracy and latency of one image")
-    axes.set_xlabel("latency of one image, ms")
-    axes.set_ylabel("top-1, %")
+    axes.set_title(chart_text("Accuracy and latency of one image"))
+    axes.set_xlabel(chart_text("latency of one image, ms"))
+    axes.set_ylabel(chart_text("top-1, %"))
     axes.margins(0.15)
     if shown:
         axes.set_ylim(top=min(axes.get_ylim()[1], 101))
         figure.legend(loc="outside lower center", ncols=2)
     else:
-        axes.text(0.5, 0.5, "no accuracy is known of these networks", ha="center", transform=axes.transAxes)
+        text = chart_text("no accuracy is known of these networks")
+        axes.text(0.5, 0.5, text, ha="center", transform=axes.transAxes)
     save_figure(figure, path)
 
 
@@ -95,7 +103,8 @@ def draw_bench(path: Path, found: BenchResult) -> None:
     def label(each: Measurement) -> str:
         parts = [each.model] if several["model"] else []
         parts += [each.engine] + ([each.precision] if each.precision != "float32" else [])
-        return ", ".join([*parts, *([f"{each.threads} threads"] if several["threads"] else [])])
+        parts += [chart_text("{threads} threads", threads=each.threads)] if several["threads"] else []
+        return ", ".join(parts)
 
     rows = list(dict.fromkeys(map(label, found.measured)))
     figure = Figure(figsize=(11, 2.1 + (0.35 + 0.15 * len(batches)) * len(rows)), layout="constrained")
@@ -115,18 +124,29 @@ def draw_bench(path: Path, found: BenchResult) -> None:
         right.axvline(1e3 * bound.batch / bound.compute, color=ORANGE, linestyle="--")
     left.set_yticks(range(len(rows)), _written(rows), fontproperties=font_for(rows, 9))
     left.set_ylim(len(rows) - 0.4, -0.6)
-    left.set_xlabel(f"latency of a batch of {batches[0]}, ms\nbar: median; line: to the 99th (or 90th) percentile")
-    right.set_xlabel("images per second")
-    handles: list[Any] = [Patch(color=BLUES[n % len(BLUES)], label=f"batch {batch}") for n, batch in enumerate(batches)]
-    handles.append(
-        Line2D([], [], color=ORANGE, linestyle="--", label="lower bound: multiply-adds at the machine's peak rate")
-    )
+    left.set_xlabel(_latency_label(batches[0]))
+    right.set_xlabel(chart_text("images per second"))
+    handles: list[Any] = [
+        Patch(color=BLUES[n % len(BLUES)], label=chart_text("batch {batch}", batch=batch))
+        for n, batch in enumerate(batches)
+    ]
+    bound_text = chart_text("lower bound: multiply-adds at the machine's peak rate")
+    handles.append(Line2D([], [], color=ORANGE, linestyle="--", label=bound_text))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     for axes in (left, right):
         axes.grid(axis="y", visible=False)
     title = f"{', '.join(dict.fromkeys(each.model for each in found.measured))}: {found.machine['cpu']}"
     figure.suptitle(title, fontproperties=font_for([title], 11))
     save_figure(figure, path)
+
+
+def _latency_label(batch: int) -> str:
+    return "\n".join(
+        (
+            chart_text("latency of a batch of {batch}, ms", batch=batch),
+            chart_text("bar: median; line: to the 99th (or 90th) percentile"),
+        )
+    )
 
 
 def _written(names: Sequence[str]) -> list[str]:

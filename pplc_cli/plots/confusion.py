@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pplc_cli.base.storage.files import PathLike
-from pplc_cli.plots.figure import GRID, INK, PALE, chart, font_for, save_figure
+from pplc_cli.plots.figure import GRID, INK, PALE, chart, chart_text, font_for, save_figure
 from pplc_cli.plots.fonts import printable
 from pplc_cli.plots.text import display_width, shortened_names
 
@@ -62,14 +62,15 @@ def draw_confusion(path: PathLike, matrix: Sequence[Sequence[int]] | np.ndarray,
     total = int(counts.sum())
     if total:
         right = int(np.trace(counts))
-        axes.set_title(f"{right} of {total} right ({right / total:.1%})", fontsize=heading, pad=10)
-    axes.set_xlabel("predicted class", fontsize=heading, labelpad=8)
-    axes.set_ylabel("true class", fontsize=heading, labelpad=8)
+        title = chart_text("{right} of {total} right ({share:.1%})", right=right, total=total, share=right / total)
+        axes.set_title(title, fontsize=heading, pad=10)
+    axes.set_xlabel(chart_text("predicted class"), fontsize=heading, labelpad=8)
+    axes.set_ylabel(chart_text("true class"), fontsize=heading, labelpad=8)
     scale = figure.add_axes((1 + 0.2 / side, 0, (0.14 if side < 8 else 0.25) / side, 1))
     bar = figure.colorbar(drawn, cax=scale, format=PercentFormatter(1, decimals=0))
     bar.set_ticks([0, 0.25, 0.5, 0.75, 1] if written else [0, 0.05, 0.1, 0.25, 0.5, 0.75, 1])
     bar.ax.tick_params(labelsize=heading - 2)
-    bar.set_label("share of the true class", fontsize=heading - 1)
+    bar.set_label(chart_text("share of the true class"), fontsize=heading - 1)
     bar.outline.set_visible(False)
     save_figure(figure, path, bbox_inches="tight", pad_inches=0.2)
 

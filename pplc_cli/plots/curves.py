@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pplc_cli.base.storage.files import PathLike
-from pplc_cli.plots.figure import BLUE, GREEN, ORANGE, chart, save_figure
+from pplc_cli.plots.figure import BLUE, GREEN, ORANGE, chart, chart_text, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,20 +32,26 @@ def draw_curves(path: PathLike, epochs: Sequence[Mapping[str, Any]]) -> None:
     numbers = [int(record["epoch"]) for record in epochs]
     marker = {"marker": "o", "markersize": 6 if len(numbers) == 1 else 3.5} if len(numbers) <= 40 else {}
     for axes, key, factor in ((loss, "loss", 1), (top1, "top1", 100)):
-        for part, colour, style in (("train", ORANGE, "--"), ("val", BLUE, "-")):
+        for part, name, colour, style in (
+            ("train", chart_text("training"), ORANGE, "--"),
+            ("val", chart_text("validation"), BLUE, "-"),
+        ):
             values = _column(epochs, f"{part}_{key}") * factor
             if np.isfinite(values).any():
-                axes.plot(numbers, values, color=colour, linestyle=style, linewidth=1.8, label=part, **marker)
+                axes.plot(numbers, values, color=colour, linestyle=style, linewidth=1.8, label=name, **marker)
     _mark_best(top1, epochs)
     rates = _column(epochs, "learning_rate")
-    rate.plot(numbers, rates, color=GREEN, linewidth=1.8, drawstyle="steps-mid", label="learning rate", **marker)
+    rate.plot(
+        numbers, rates, color=GREEN, linewidth=1.8, drawstyle="steps-mid", label=chart_text("learning rate"), **marker
+    )
     if np.nanmax(rates, initial=0) > 0:
         rate.set_ylim(0, 1.08 * float(np.nanmax(rates)))
     # Numbers in full: Matplotlib would print an offset such as 1e-5 above the panel.
     rate.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
-    for axes, name in ((loss, "Loss"), (top1, "Top-1 accuracy (%)"), (rate, "Learning rate")):
+    titles = chart_text("Loss"), chart_text("Top-1 accuracy (%)"), chart_text("Learning rate")
+    for axes, name in zip((loss, top1, rate), titles):
         axes.set_title(name)
-        axes.set_xlabel("epoch")
+        axes.set_xlabel(chart_text("epoch"))
         if len(numbers) == 1:
             axes.set_xlim(numbers[0] - 1, numbers[0] + 1)
             axes.set_xticks(numbers)
@@ -78,7 +84,7 @@ def _mark_best(axes: Axes, epochs: Sequence[Mapping[str, Any]]) -> None:
             markeredgecolor="white",
             zorder=5,
             clip_on=False,
-            label=f"best val: {best[index]:.2f} % (epoch {number})",
+            label=chart_text("best: {top1:.2f} % (epoch {number})", top1=best[index], number=number),
         )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pplc_cli.base.errors import PplcError, one_line
-from pplc_cli.base.language.messages import tr
+from pplc_cli.base.language.messages import current_language, tr
 from pplc_cli.base.storage.files import PathLike, atomic_file
-from pplc_cli.plots.fonts import best_font_file, printable
+from pplc_cli.plots.fonts import best_font_file, font_file, printable
 from pplc_cli.plots.matplotlib import load_matplotlib
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
 BLUES = (BLUE, "#7fb8d8", "#003b5c", "#bfdbeb")
 INK, PALE, GRID = "#212529", "#adb5bd", "#d9dce0"
 _STYLE = {
-    "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,
     "text.parse_math": False,  # a class may be named "$5 and $10", which is not a formula
@@ -85,10 +85,34 @@ def chart(draw: Draw) -> Draw:
     def styled(*args: Any, **options: Any) -> None:
         matplotlib = load_matplotlib()
         defaults = {key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}
-        with matplotlib.rc_context({**defaults, **_STYLE}):
+        with matplotlib.rc_context({**defaults, **_STYLE, "font.family": _families()}):
             draw(*args, **options)
 
     return picture(cast("Draw", styled))
+
+
+def chart_text(message: str, **values: Any) -> str:
+    """Translate a text of a chart as :func:`~pplc_cli.base.language.messages.tr` does; it stays English where no font
+    on this machine can draw the translation.
+    """
+    translated = tr(message, **values)
+    if font_file(translated) is not None:
+        return translated
+    return message.format(**values) if values else message
+
+
+def _families() -> list[str]:
+    """The font families of a chart; Matplotlib takes each character from the first one that has it."""
+    cjk = font_file("中文") if current_language() == "zh" else None
+    return ["DejaVu Sans", *([_family(cjk)] if cjk is not None else [])]
+
+
+@functools.cache
+def _family(file: Path) -> str:
+    """Make a font file known to Matplotlib and return the name of its family."""
+    font_manager = load_matplotlib().font_manager
+    font_manager.fontManager.addfont(str(file))
+    return str(font_manager.FontProperties(fname=str(file)).get_name())
 
 
 def font_for(texts: Iterable[str], size: float) -> FontProperties:

@@ -6,7 +6,7 @@ import numpy as np
 
 from pplc_cli.base.storage.files import PathLike
 from pplc_cli.plots.annotate import image_note
-from pplc_cli.plots.figure import chart, font_for, save_figure
+from pplc_cli.plots.figure import chart, chart_text, font_for, save_figure
 from pplc_cli.plots.fonts import printable
 from pplc_cli.plots.matplotlib import load_matplotlib
 from pplc_cli.plots.text import shortened
@@ -44,7 +44,7 @@ def draw_heat_map(path: PathLike, image: np.ndarray, heat: np.ndarray, name: str
         axes.set_axis_off()
         axes.set_title(shortened(printable(text), 38), fontproperties=font_for([text], 11))
     bar = figure.colorbar(ScalarMappable(cmap=_COLOURS), ax=[left, right], shrink=0.85, pad=0.02)
-    bar.set_label("weight in the answer, of its maximum")
+    bar.set_label(chart_text("weight in the answer, of its maximum"))
     bar.outline.set_visible(False)
     save_figure(figure, path, dpi=130, metadata={"Software": MARK})
 

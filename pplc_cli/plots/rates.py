@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pplc_cli.base.storage.files import PathLike
-from pplc_cli.plots.figure import BLUE, ORANGE, PALE, chart, save_figure
+from pplc_cli.plots.figure import BLUE, ORANGE, PALE, chart, chart_text, save_figure
 
 
 @chart
@@ -30,12 +30,15 @@ def draw_rates(
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    axes.plot(rates, losses, color=PALE, linewidth=1, label="loss of each step")
-    axes.plot(rates, smoothed, color=BLUE, linewidth=2, label="moving average")
-    axes.axvline(suggestion, color=ORANGE, linewidth=2, label=f"suggested: {suggestion:g}")
-    axes.axvline(edge, color=ORANGE, linewidth=1.2, linestyle="--", label=f"the loss rises from {edge:.2g}")
+    axes.plot(rates, losses, color=PALE, linewidth=1, label=chart_text("loss of each step"))
+    axes.plot(rates, smoothed, color=BLUE, linewidth=2, label=chart_text("moving average"))
+    text = chart_text("suggested: {rate:g}", rate=suggestion)
+    axes.axvline(suggestion, color=ORANGE, linewidth=2, label=text)
+    text = chart_text("the loss rises from {rate:.2g}", rate=edge)
+    axes.axvline(edge, color=ORANGE, linewidth=1.2, linestyle="--", label=text)
     top = 1.15 * max(smoothed)
-    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss", ylim=(0, top), title="Range test")
+    axes.set(xscale="log", ylim=(0, top), title=chart_text("Range test"))
+    axes.set(xlabel=chart_text("learning rate"), ylabel=chart_text("training loss"))
     # Numbers in full: Matplotlib would print powers of ten as formulas, which the style does not parse.
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(lambda value, _: "")

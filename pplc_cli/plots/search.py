@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from pplc_cli.base.storage.files import PathLike
-from pplc_cli.plots.figure import BLUE, ORANGE, PALE, chart, save_figure
+from pplc_cli.plots.figure import BLUE, ORANGE, PALE, chart, chart_text, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @chart
@@ -37,36 +40,38 @@ def draw_search(
     if done:
         numbers, values = zip(*done)
         best = [max(values[: place + 1]) for place in range(len(values))]
-        trials.plot(numbers, values, "o", color=BLUE, markersize=5, label="trial")
-        trials.step(numbers, best, where="post", color=ORANGE, linewidth=1.8, label="best so far")
+        trials.plot(numbers, values, "o", color=BLUE, markersize=5, label=chart_text("trial"))
+        trials.step(numbers, best, where="post", color=ORANGE, linewidth=1.8, label=chart_text("best so far"))
         stopped = [number for number, value in enumerate(history, 1) if value is None]
         if stopped:
-            trials.plot(stopped, [min(values)] * len(stopped), "x", color=PALE, label="stopped early")
+            trials.plot(stopped, [min(values)] * len(stopped), "x", color=PALE, label=chart_text("stopped early"))
         trials.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
         # Below the panel, where no point can hide.
         trials.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
     else:
         _empty(trials)
-    trials.set(title="Short trainings", xlabel="trial", ylabel="accuracy (%)")
+    accuracy = chart_text("accuracy (%)")
+    trials.set(title=chart_text("Short trainings"), xlabel=chart_text("trial"), ylabel=accuracy)
     if importance:
         names = sorted(importance, key=lambda name: importance[name])
         shares.barh(names, [100 * importance[name] for name in names], color=BLUE)
     else:
         _empty(shares)
-    shares.set(title="Importance", xlabel="share of the differences (%)")
-    for name, milliseconds, accuracy in candidates:
+    shares.set(title=chart_text("Importance"), xlabel=chart_text("share of the differences (%)"))
+    for name, milliseconds, top1 in candidates:
         best_of = name in front
-        speed.plot(milliseconds, 100 * accuracy, "o", color=BLUE if best_of else PALE, markersize=7)
-        speed.annotate(f" {name}", (milliseconds, 100 * accuracy), fontsize=8, va="bottom")
+        speed.plot(milliseconds, 100 * top1, "o", color=BLUE if best_of else PALE, markersize=7)
+        speed.annotate(f" {name}", (milliseconds, 100 * top1), fontsize=8, va="bottom")
     if candidates:
         if limit is not None:
             speed.axvline(limit, color=ORANGE, linestyle="--", linewidth=1.2)
         speed.set_xlim(0, 1.5 * max(each[1] for each in candidates))
     else:
         _empty(speed)
-    speed.set(title="Linear probes", xlabel="ms for one image", ylabel="accuracy (%)")
+    speed.set(title=chart_text("Linear probes"), xlabel=chart_text("ms for one image"), ylabel=accuracy)
     save_figure(figure, path)
 
 
-def _empty(axes: object) -> None:
-    axes.text(0.5, 0.5, "too few trials", ha="center", va="center", transform=axes.transAxes)  # type: ignore[attr-defined]
+def _empty(axes: Axes) -> None:
+    text = chart_text("too few trials")
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)

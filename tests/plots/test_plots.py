@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import unicodedata
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from pplc_cli.base.errors import PplcError
+from pplc_cli.base.language.messages import use_language
 from pplc_cli.plots import fonts
 from pplc_cli.plots.annotate import annotate
 from pplc_cli.plots.confusion import draw_confusion, row_shares
 from pplc_cli.plots.contact_sheet import contact_sheet
 from pplc_cli.plots.curves import draw_curves
+from pplc_cli.plots.figure import chart, chart_text
 from pplc_cli.plots.text import display_width, shortened, shortened_names, trimmed
 
 LONG = "a class name that is far too long for any tile of this sheet 98.7%"
@@ -245,6 +249,39 @@ def test_curves_without_validation_and_with_gaps(tmp_path: Path) -> None:
 
 
 # Confusion matrices
+
+
+@pytest.fixture
+def chinese() -> Iterator[None]:
+    use_language("zh")
+    yield
+    use_language("en")
+
+
+def test_charts_speak_the_users_language(tmp_path: Path, cjk: Path, chinese: None) -> None:
+    draw_curves(tmp_path / "zh.png", epochs(12))
+    use_language("en")
+    draw_curves(tmp_path / "en.png", epochs(12))
+    assert not np.array_equal(read(tmp_path / "zh.png"), read(tmp_path / "en.png"))
+
+
+def test_chinese_charts_have_all_glyphs(tmp_path: Path, cjk: Path, chinese: None) -> None:
+    @chart
+    def draw(path: Path) -> None:
+        figure = Figure()
+        figure.text(0.1, 0.5, chart_text("learning rate"))
+        assert chart_text("learning rate") == "学习率"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Matplotlib warns of characters that no font has
+            figure.savefig(path)
+
+    draw(tmp_path / "chart.png")
+    assert (read(tmp_path / "chart.png") < 128).any()
+
+
+def test_charts_are_english_where_no_font_is_chinese(only_dejavu: None, chinese: None) -> None:
+    assert chart_text("best: {top1:.2f} % (epoch {number})", top1=90, number=3) == "best: 90.00 % (epoch 3)"
+    assert chart_text("learning rate") == "learning rate"
 
 
 def test_row_shares() -> None:
