@@ -34,7 +34,7 @@ LITE0, LITE1 = "EfficientNet_Lite0", "EfficientNet_Lite1"
 CLASSES = 1000
 HELD_OUT = 500
 LABEL_SIDE = 160  # size, pixels, at which the teacher labels the held-out images
-RECIPE = {"optimizer": "adamw", "schedule": "cosine", "weight_decay": 0.02, "batch_size": 128, "clip_grad_norm": 5.0,
+RECIPE = {"optimizer": "adamw", "schedule": "cosine", "weight_decay": 0.02, "batch_size": 128, "clip_grad_norm": 1.0,
           "precision": "bfloat16", "progressive_share": 0.8, "ema_decay": 0.999}  # fmt: skip
 
 

@@ -93,7 +93,9 @@ class Distillation:
             targets = paddle.to_tensor(batch.targets[known] / shares[:, None])
             losses = cross_entropy(logits.index_select(paddle.to_tensor(known)), targets)
             total = total + config.hard * (losses * paddle.to_tensor(shares)).sum() / float(shares.sum())
-        return total
+        # A mean, not a sum: a learning rate that suits training alone would be too high for a sum of large weights, and
+        # spoil pretrained features in the first epochs.
+        return total / (config.soft + config.features + config.hard)
 
 
 def build_distillation(
