@@ -189,12 +189,17 @@ class TrainConfig:
         return dataclasses.replace(self, batch_size=batch, learning_rate=rate)
 
 
+OWN_TEACHER = "auto"  # value of ``distill.teacher``
+
+
 @dataclasses.dataclass(frozen=True)
 class DistillConfig:
     """Distillation: training on the outputs of another network, the teacher."""
 
     teacher: Optional[str] = option(
-        None, help="A run, an exported folder, an ONNX file or the name of a network; null: no distillation."
+        None,
+        help="A run, an exported folder, an ONNX file or the name of a network; `auto`: the best network with ImageNet "
+        "weights on this machine, fitted to the images first; null: no distillation.",
     )
     weights: Optional[str] = option(
         None,

@@ -17,7 +17,7 @@ from pplc_cli.base.processes.signals import Interrupts
 from pplc_cli.base.schema import expect_type
 from pplc_cli.base.storage.files import PathLike, quoted, user_path
 from pplc_cli.config.load import as_config
-from pplc_cli.config.sections import Config, TrainConfig
+from pplc_cli.config.sections import OWN_TEACHER, Config, TrainConfig
 from pplc_cli.data.loading.image_cache import ImageCache
 from pplc_cli.data.loading.loader import Batch, Loader
 from pplc_cli.data.transforms.pipeline import Pipeline
@@ -82,6 +82,10 @@ def train(
     config = as_config(config)
     expect_type("reporter", reporter, Reporter, type(None))
     expect_type("cache", cache, ImageCache, type(None))
+    if config.distill.teacher == OWN_TEACHER:
+        from pplc_cli.training.distill.own_teacher import with_own_teacher  # which trains the teacher
+
+        config = with_own_teacher(config, reporter or Reporter(), resume=resume, force=force, cache=cache)
     run, alone = Run(user_path(config.output)), cache is None
     cache = cache or ImageCache(config.data.cache_mb)
     with Logged(reporter or Reporter()) as logged, cache.lent():

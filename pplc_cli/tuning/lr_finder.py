@@ -18,7 +18,7 @@ from pplc_cli.base.language.messages import tr
 from pplc_cli.base.schema import expect_type
 from pplc_cli.base.storage.files import PathLike, user_path, write_json
 from pplc_cli.config.load import as_config
-from pplc_cli.config.sections import Config
+from pplc_cli.config.sections import OWN_TEACHER, Config
 from pplc_cli.data.loading.image_cache import ImageCache
 from pplc_cli.data.loading.loader import Batch
 from pplc_cli.plots.rates import draw_rates
@@ -68,7 +68,7 @@ def find_learning_rate(
 ) -> LearningRates:
     """Measure the loss at rising learning rates, from the weights that a run would start with.
 
-    Nothing is written, but for a teacher's predictions of the images (``distill.cache``).
+    Nothing is written, but for a teacher and its predictions of the images (``distill``).
 
     Args:
         config: of the run; its own learning rate and schedule do not matter.
@@ -81,6 +81,10 @@ def find_learning_rate(
     """
     config = as_config(config)
     expect_type("reporter", reporter, Reporter, type(None))
+    if config.distill.teacher == OWN_TEACHER:
+        from pplc_cli.training.distill.own_teacher import with_own_teacher  # imports Paddle's parts of training
+
+        config = with_own_teacher(config, reporter or Reporter())
     with Logged(reporter or Reporter()) as logged:
         return _test(config, logged)
 

@@ -25,7 +25,7 @@ from pplc_cli.base.language.messages import tr
 from pplc_cli.base.schema import expect_type
 from pplc_cli.base.storage.files import PathLike, user_path, write_json
 from pplc_cli.config.load import as_config
-from pplc_cli.config.sections import Config
+from pplc_cli.config.sections import OWN_TEACHER, Config, DistillConfig
 from pplc_cli.data.lists import Sample
 from pplc_cli.data.loading.image_cache import ImageCache
 from pplc_cli.training.evaluation.evaluate import score_samples
@@ -80,8 +80,13 @@ def tune(
     expect_type("reporter", reporter, Reporter, type(None))
     expect_type("storage", storage, str, type(None))
     load_optuna()
-    space = read_space(config)
     with reporter or Reporter() as entered, storage_errors():
+        if config.distill.teacher == OWN_TEACHER:
+            entered.note(
+                tr("distill.teacher: auto is left out of the search, which compares networks without a teacher")
+            )
+            config = dataclasses.replace(config, distill=DistillConfig())
+        space = read_space(config)
         return _Search(config, space, NotedOnce(entered), storage).run(resume, force)
 
 

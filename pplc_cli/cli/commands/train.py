@@ -213,6 +213,7 @@ def distill(
     the run's folder. The result is a run like those of pplc train.
     """
     from pplc_cli.cli.locate import find_recipe
+    from pplc_cli.config.sections import OWN_TEACHER
 
     flags = overrides_of(
         overrides,
@@ -228,7 +229,7 @@ def distill(
         distill__views=views,
     )
     config = find_recipe(config_argument or config_option, dataset, flags, resume=resume)
-    if config.distill.teacher is None:
+    if config.distill.teacher in (None, OWN_TEACHER):
         from pplc_cli.training.distill.own_teacher import with_own_teacher
 
         with _training() as reporter:

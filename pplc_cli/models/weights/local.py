@@ -28,6 +28,17 @@ def first_with_imagenet(names: Iterable[str]) -> Optional[str]:
     return next((name for name in names if imagenet_weights(find_network(name)) is not None), None)
 
 
+# Networks that could teach, in the order of their linear probes at 224 x 224 pixels (docs/distillation.md).
+TEACHERS = ("EfficientNet_Lite1", "EfficientNet_Lite2", "EfficientNet_Lite0")
+
+
+def teacher_for(spec: NetworkSpec) -> Optional[str]:
+    """Return the network that can teach one without ImageNet weights on this machine; None if it has them, or if no
+    network can.
+    """
+    return first_with_imagenet(TEACHERS) if imagenet_weights(spec) is None else None
+
+
 def recommended() -> Optional[str]:
     """Return the network that suits small data sets best among those with ImageNet weights on this machine."""
     return first_with_imagenet((FAST, GOOD))

