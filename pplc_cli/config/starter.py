@@ -101,6 +101,7 @@ distill:
   teacher: auto
 """
 MOST_TAUGHT = 5_000  # images; beyond, the teacher takes long
+LEAST_TAUGHT = 100  # images per class; with few, a linear probe is better than training all layers
 TAUGHT_EPOCHS = 2  # times as many: a student gains from them (docs/distillation.md)
 
 
@@ -151,7 +152,8 @@ def write_config(folder: PathLike, file: PathLike, *, network: Optional[str] = N
     uneven = max(counts.values()) >= 3 * min(counts.values())
     weights = "  class_weights: balanced  # the largest class is at least three times the smallest\n" if uneven else ""
     # The loss of a distillation has no weights of classes.
-    taught = chosen in builtin_names() and images <= MOST_TAUGHT and not uneven
+    enough = LEAST_TAUGHT * len(counts) <= images <= MOST_TAUGHT
+    taught = chosen in builtin_names() and enough and not uneven
     teacher = teacher_for(find_network(chosen)) if taught else None
     teaching = _TEACHING.format(network=chosen, teacher=teacher) if teacher else ""
     content = "folders of the parts train, val, test" if layout.parts else "one folder per class"

@@ -156,8 +156,9 @@ def test_a_table_with_named_columns(pplc: Pplc, class_folders: Maker) -> None:
 
 
 def test_init_gives_networks_without_imagenet_weights_a_teacher(pplc: Pplc, class_folders: Maker) -> None:
-    class_folders((6, 6), folder="even")
-    class_folders((6, 2), folder="uneven")
+    class_folders((100, 100), folder="even")
+    class_folders((150, 50), folder="uneven")
+    class_folders((100, 99), folder="few")
 
     def section(folder: str, *words: str) -> str:
         pplc("init", folder, "--output", "a.yaml", "--force", *words)
@@ -169,3 +170,4 @@ def test_init_gives_networks_without_imagenet_weights_a_teacher(pplc: Pplc, clas
     assert not section("even")
     assert not section("uneven", "--network", "PPLCNet_x0_25")
     assert not section("even", "--network", "ResNet18")
+    assert not section("few", "--network", "PPLCNet_x0_25")
