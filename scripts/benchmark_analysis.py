@@ -149,7 +149,7 @@ def trust(photos: Photographs, strangers: dict[str, list[Path]], seeds: int, epo
     config, run = photos.scratch / "trust.yaml", photos.scratch / "trust"
     pplc("init", str(photos.folder), "--network", "PPLCNet_x1_0", "--output", str(config), "--force")
     for seed in range(seeds):
-        settings = [*photos.divide(seed), f"train.seed={seed}", f"train.epochs={epochs}", "distill.teacher=null"]
+        settings = [*photos.divide(seed), f"train.seed={seed}", f"train.epochs={epochs}"]
         pplc("train", str(config), *overrides(settings), "--output", str(run), "--force")
         pplc("export", "--run", str(run))
         opened = load_run(run)

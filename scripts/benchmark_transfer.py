@@ -101,8 +101,7 @@ def accuracy(settings: Sequence[str], folder: Path, *more: str, command: str = "
 def against_probe(config: Path, settings: Sequence[str], folder: Path) -> tuple[float, float]:
     """Train by a configuration; return top-1 on the held-out photographs, of the run and of its linear probe alone."""
     # A single epoch that changes nothing: its result is the probe.
-    nothing = ["train.transfer=head", "train.epochs=1", "train.learning_rate=1e-12", "train.warmup_epochs=0",
-               "distill.teacher=null"]  # fmt: skip
+    nothing = ["train.transfer=head", "train.epochs=1", "train.learning_rate=1e-12", "train.warmup_epochs=0"]
     found = []
     for more in ([], nothing):
         pplc("train", str(config), *overrides([*settings, *more]), "--output", str(folder), "--force")

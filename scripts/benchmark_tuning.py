@@ -25,7 +25,6 @@ from typing import Any
 from benchmark_transfer import Photographs, held_out, overrides, pplc, spread
 
 PARTS = ("tune", "folds", "sampler", "overhead")
-ALONE = "distill.teacher=null"  # where the effect of something else is measured
 UNEVEN = 10  # photographs of the larger class for each of the smaller
 
 
@@ -69,7 +68,7 @@ def folded(photographs: Photographs, seeds: range, network: str, found: dict[str
     scratch = photographs.scratch
     config, rows = configuration(photographs, scratch, "--network", network), []
     for seed in seeds:
-        lists = overrides([*photographs.divide(seed), f"train.seed={seed}", ALONE])
+        lists = overrides([*photographs.divide(seed), f"train.seed={seed}"])
         pplc("train", str(config), *lists, "--output", str(scratch / "run"), "--force")
         row: dict[str, Any] = {"seed": seed, "one": held_out(scratch / "run")}
         folder = str(scratch / "folds")
@@ -103,7 +102,7 @@ def sampled(photographs: Photographs, seeds: range, found: dict[str, Any]) -> No
         path.write_text("".join(f"{line}\n" for line in [*first, *second[: len(first) // UNEVEN]]), encoding="utf-8")
         row: dict[str, Any] = {"seed": seed}
         for name, more in ways.items():
-            lists = overrides([*settings, f"train.seed={seed}", ALONE, *more])
+            lists = overrides([*settings, f"train.seed={seed}", *more])
             pplc("train", str(config), *lists, "--output", str(scratch / "run"), "--force")
             metrics = json.loads(pplc("eval", "--run", str(scratch / "run"), "--split", "test", "--json"))
             row[name] = 100 * statistics.mean(each["recall"] for each in metrics["classes"])
@@ -120,7 +119,7 @@ def overhead(photographs: Photographs, found: dict[str, Any]) -> None:
 
     scratch = photographs.scratch
     config = configuration(photographs, scratch, "--network", "PPLCNet_x1_0")
-    lists, folder = overrides([*photographs.divide(0), ALONE]), scratch / "overhead"
+    lists, folder = overrides(photographs.divide(0)), scratch / "overhead"
     pplc("train", str(config), *lists, "--output", str(scratch / "run"), "--force", "--epochs", "2")
     began = time.perf_counter()
     space = "tune.space={train.learning_rate: {low: 0.001, high: 0.02, log: true}}"

@@ -16,8 +16,7 @@ from pplc_cli.data.lists.files import find_list
 from pplc_cli.data.lists.folders import Layout, find_layout, require_classes
 from pplc_cli.data.settings import DataConfig
 from pplc_cli.models.registry import find_network
-from pplc_cli.models.weights.builtin import builtin_names
-from pplc_cli.models.weights.local import FAST, GOOD, recommended, teacher_for
+from pplc_cli.models.weights.local import FAST, GOOD, recommended
 
 
 class Recipe(NamedTuple):
@@ -77,7 +76,7 @@ train:
     - Normalize
     # - RandomErasing: {{prob: 0.25}}
     # - Mixup: {{alpha: 0.2}}
-{teaching}
+
 eval:
   transforms:
     - ResizeByShort: {{short_size: 256}}
@@ -94,15 +93,6 @@ _REASONS = {
     GOOD: "  # EfficientNet_Lite0 has ImageNet weights on this machine. PPLCNet_x1_0, 2.5 times as fast, has none.\n",
     None: "  # PPLCNet_x1_0 is fast. No network has ImageNet weights on this machine yet.\n",
 }
-_TEACHING = """
-distill:
-  # {network} has no ImageNet weights on this machine. {teacher} has: fitted to the images first, it teaches
-  # {network}, which makes it more accurate and takes three times as long. null: no teacher.
-  teacher: auto
-"""
-MOST_TAUGHT = 5_000  # images; beyond, the teacher takes long
-LEAST_TAUGHT = 100  # images per class; with few, a linear probe is better than training all layers
-TAUGHT_EPOCHS = 2  # times as many: a student gains from them (docs/distillation.md)
 
 
 def write_config(folder: PathLike, file: PathLike, *, network: Optional[str] = None, force: bool = False) -> Path:
@@ -151,11 +141,6 @@ def write_config(folder: PathLike, file: PathLike, *, network: Optional[str] = N
     recipe = next(r for r in RECIPES if images <= r.up_to)
     uneven = max(counts.values()) >= 3 * min(counts.values())
     weights = "  class_weights: balanced  # the largest class is at least three times the smallest\n" if uneven else ""
-    # The loss of a distillation has no weights of classes.
-    enough = LEAST_TAUGHT * len(counts) <= images <= MOST_TAUGHT
-    taught = chosen in builtin_names() and enough and not uneven
-    teacher = teacher_for(find_network(chosen)) if taught else None
-    teaching = _TEACHING.format(network=chosen, teacher=teacher) if teacher else ""
     content = "folders of the parts train, val, test" if layout.parts else "one folder per class"
     if listed:
         content = "has lists already, so leave out pplc split"
@@ -170,11 +155,10 @@ def write_config(folder: PathLike, file: PathLike, *, network: Optional[str] = N
         network=chosen,
         elsewhere=json.dumps(f"lists/{place.name}", ensure_ascii=False),
         test=0.1 if min(counts.values()) >= 10 else 0,
-        epochs=recipe.epochs * (TAUGHT_EPOCHS if teacher else 1),
+        epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
         weights=weights,
-        teaching=teaching,
         output=json.dumps(f"output/{place.name}", ensure_ascii=False),
     )
     write_text(file, text)

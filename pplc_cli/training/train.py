@@ -22,6 +22,7 @@ from pplc_cli.data.loading.image_cache import ImageCache
 from pplc_cli.data.loading.loader import Batch, Loader
 from pplc_cli.data.transforms.pipeline import Pipeline
 from pplc_cli.data.transforms.progressive import scaled, side_at
+from pplc_cli.training.distill.own_teacher import with_own_teacher
 from pplc_cli.training.evaluation.evaluate import run_network
 from pplc_cli.training.evaluation.metrics import Scores
 from pplc_cli.training.progress import Logged, Reporter
@@ -83,9 +84,7 @@ def train(
     expect_type("reporter", reporter, Reporter, type(None))
     expect_type("cache", cache, ImageCache, type(None))
     if config.distill.teacher == OWN_TEACHER:
-        from pplc_cli.training.distill.own_teacher import with_own_teacher  # which trains the teacher
-
-        config = with_own_teacher(config, reporter or Reporter(), resume=resume, force=force, cache=cache)
+        config = with_own_teacher(config, reporter or Reporter(), train, resume=resume, force=force, cache=cache)
     run, alone = Run(user_path(config.output)), cache is None
     cache = cache or ImageCache(config.data.cache_mb)
     with Logged(reporter or Reporter()) as logged, cache.lent():

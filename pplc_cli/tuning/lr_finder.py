@@ -22,10 +22,11 @@ from pplc_cli.config.sections import OWN_TEACHER, Config
 from pplc_cli.data.loading.image_cache import ImageCache
 from pplc_cli.data.loading.loader import Batch
 from pplc_cli.plots.rates import draw_rates
+from pplc_cli.training.distill.own_teacher import with_own_teacher
 from pplc_cli.training.progress import Logged, Reporter
 from pplc_cli.training.runs.run import Run
 from pplc_cli.training.samples import read_samples
-from pplc_cli.training.train import optimize, seed_dropout
+from pplc_cli.training.train import optimize, seed_dropout, train
 from pplc_cli.training.world import init_world
 
 STEPS = 120
@@ -82,9 +83,7 @@ def find_learning_rate(
     config = as_config(config)
     expect_type("reporter", reporter, Reporter, type(None))
     if config.distill.teacher == OWN_TEACHER:
-        from pplc_cli.training.distill.own_teacher import with_own_teacher  # imports Paddle's parts of training
-
-        config = with_own_teacher(config, reporter or Reporter())
+        config = with_own_teacher(config, reporter or Reporter(), train)
     with Logged(reporter or Reporter()) as logged:
         return _test(config, logged)
 

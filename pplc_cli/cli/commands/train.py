@@ -231,9 +231,10 @@ def distill(
     config = find_recipe(config_argument or config_option, dataset, flags, resume=resume)
     if config.distill.teacher in (None, OWN_TEACHER):
         from pplc_cli.training.distill.own_teacher import with_own_teacher
+        from pplc_cli.training.train import train as run_training
 
         with _training() as reporter:
-            config = with_own_teacher(config, reporter, given=flags, resume=resume, force=force)
+            config = with_own_teacher(config, reporter, run_training, given=flags, resume=resume, force=force)
     from pplc_cli.training.launch.launcher import ClusterSpec
 
     _train(config, ClusterSpec(1, 1, None, 0), resume, force)

@@ -32,13 +32,6 @@ def first_with_imagenet(names: Iterable[str]) -> Optional[str]:
 TEACHERS = ("EfficientNet_Lite1", "EfficientNet_Lite2", "EfficientNet_Lite0")
 
 
-def teacher_for(spec: NetworkSpec) -> Optional[str]:
-    """Return the network that can teach one without ImageNet weights on this machine; None if it has them, or if no
-    network can.
-    """
-    return first_with_imagenet(TEACHERS) if imagenet_weights(spec) is None else None
-
-
 def recommended() -> Optional[str]:
     """Return the network that suits small data sets best among those with ImageNet weights on this machine."""
     return first_with_imagenet((FAST, GOOD))

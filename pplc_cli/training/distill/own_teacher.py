@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Optional
 
@@ -20,7 +20,6 @@ from pplc_cli.training.runs.checkpoint import load_info
 from pplc_cli.training.runs.resume import check_start
 from pplc_cli.training.runs.run import Run
 from pplc_cli.training.samples import Samples, read_samples
-from pplc_cli.training.train import train
 from pplc_cli.training.world import is_worker
 
 # What was measured to be good for a small student; see docs/distillation.md.
@@ -36,6 +35,7 @@ _TEACHING: dict[str, Any] = {  # all but the classifier stays fixed, so this tak
 def with_own_teacher(
     config: Config,
     reporter: Reporter,
+    train: Callable[..., Any],
     *,
     given: Collection[str] = (),
     resume: bool = False,
@@ -49,6 +49,7 @@ def with_own_teacher(
     Args:
         config: its ``distill.teacher`` does not matter.
         reporter: receives the progress.
+        train: :func:`pplc_cli.training.train.train`, which calls this function itself.
         given: dotted keys that the user chose; those of the section ``distill`` that are not among them get the
             measured recipe.
         resume: go on with a teacher whose training was stopped.

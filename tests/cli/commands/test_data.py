@@ -10,7 +10,6 @@ import pytest
 
 from helpers.commands import ROOT, Pplc
 from pplc_cli.base.storage.files import quoted
-from pplc_cli.config.load import load_config
 
 Maker = Callable[..., Path]
 
@@ -153,21 +152,3 @@ def test_a_table_with_named_columns(pplc: Pplc, class_folders: Maker) -> None:
     pplc("split", "--dataset", "all", "--table", "table.tsv", *named)
     assert (root / "labels.txt").read_text() == "disc\nstri\n"
     assert "no such file" in error_of(pplc, "split", "--dataset", "all", "--table", "gone.csv", cwd=pplc.cwd)
-
-
-def test_init_gives_networks_without_imagenet_weights_a_teacher(pplc: Pplc, class_folders: Maker) -> None:
-    class_folders((100, 100), folder="even")
-    class_folders((150, 50), folder="uneven")
-    class_folders((100, 99), folder="few")
-
-    def section(folder: str, *words: str) -> str:
-        pplc("init", folder, "--output", "a.yaml", "--force", *words)
-        return Path(pplc.cwd / "a.yaml").read_text("utf-8").partition("\ndistill:")[2]
-
-    assert "teacher: auto" in section("even", "--network", "PPLCNet_x0_25")
-    assert load_config(pplc.cwd / "a.yaml").distill.teacher == "auto"
-    # The default network has ImageNet weights; class weights cannot be distilled; ResNet18 has no built-in weights.
-    assert not section("even")
-    assert not section("uneven", "--network", "PPLCNet_x0_25")
-    assert not section("even", "--network", "ResNet18")
-    assert not section("few", "--network", "PPLCNet_x0_25")

