@@ -12,7 +12,9 @@ from pplc_cli.base.errors import ConfigError
 from pplc_cli.config.load import check_config
 from pplc_cli.config.sections import Config
 from pplc_cli.data.transforms.pipeline import Pipeline
+from pplc_cli.training.progress import Reporter
 from pplc_cli.tuning.space import AUGMENTATIONS, Range, apply, read_space
+from pplc_cli.tuning.tune import tune
 
 
 def config(space: Any = None, **sections: Any) -> Config:
@@ -55,6 +57,18 @@ def test_all_faults_are_told_at_once():
     with pytest.raises(ConfigError) as found:
         read_space(config({"train.epochs": [], "train.lr": [1], "image_size": {"low": 5, "high": 1}}))
     assert len(found.value.faults) == 3
+
+
+def test_a_teacher_of_its_own_is_left_out_with_a_note():
+    notes: list[str] = []
+
+    class Notes(Reporter):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    with pytest.raises(ConfigError, match="no such key"):
+        tune(config({"output": ["a"]}, distill={"teacher": "auto"}), reporter=Notes())
+    assert notes == ["distill.teacher: auto is left out of the search, which compares networks without a teacher"]
 
 
 def test_ranges_are_whole_where_the_key_is():
